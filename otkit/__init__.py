@@ -1,0 +1,57 @@
+"""Optimal transport that proves how good its answer is.
+
+>>> import otkit
+>>> float(otkit.wasserstein([[0.0, 0.0]], [[3.0, 4.0]]))
+5.0
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from otkit.api import WassersteinResult, solve, solve_sample, wasserstein
+    from otkit.errors import ConvergenceWarning, NotConverged
+    from otkit.geometry import Dense, PointCloud
+    from otkit.results import Result, Status
+    from otkit.solvers import Annealing, Progress, Sinkhorn, Univariate
+
+__version__ = "0.1.0.dev0"
+
+# Public names and where they live; each is loaded on first use, so that `import otkit` is quick.
+_HOMES = {
+    "otkit.api": ("WassersteinResult", "solve", "solve_sample", "wasserstein"),
+    "otkit.errors": ("ConvergenceWarning", "NotConverged"),
+    "otkit.geometry": ("Dense", "PointCloud"),
+    "otkit.results": ("Result", "Status"),
+    "otkit.solvers": ("Annealing", "Progress", "Sinkhorn", "Univariate"),
+}
+_HOME = {name: home for home, names in _HOMES.items() for name in names}
+
+__all__ = [  # noqa: RUF022  (in the order of the reference)
+    "solve",
+    "solve_sample",
+    "wasserstein",
+    "Result",
+    "WassersteinResult",
+    "Status",
+    "Dense",
+    "PointCloud",
+    "Sinkhorn",
+    "Annealing",
+    "Univariate",
+    "Progress",
+    "ConvergenceWarning",
+    "NotConverged",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOME:
+        raise AttributeError(f"module 'otkit' has no attribute {name!r}")
+    value = getattr(import_module(_HOME[name]), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return [*__all__, "__version__"]

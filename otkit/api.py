@@ -1,0 +1,346 @@
+"""The functions to call: arguments → problem → run → result → a word about convergence."""
+
+from __future__ import annotations
+
+import warnings
+from dataclasses import dataclass, fields, replace
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+
+from otkit import arrays, checks
+from otkit.arrays import Array, from_numpy
+from otkit.errors import ConvergenceWarning, NotConverged
+from otkit.geometry import Dense, PointCloud
+from otkit.geometry.costs import parse_cost
+from otkit.kernels import runs_on
+from otkit.problems import LinearProblem
+from otkit.results import Result, Status
+from otkit.solvers import Annealing, Solver, choose_solver, run
+from otkit.solvers.base import Callback
+
+
+def solve(
+    C: Any,
+    a: Any = None,
+    b: Any = None,
+    *,
+    reg: Any = None,
+    method: str | Solver = "auto",
+    tol: float | None = None,
+    rtol: float | None = None,
+    max_iter: int | None = None,
+    init: Any = None,
+    callback: Callback | None = None,
+    strict: bool = False,
+) -> Result:
+    """Optimal transport for a cost matrix.
+
+    Minimises ⟨C, P⟩ + reg·KL(P | a⊗b) over the plans P with marginals a and b; without `reg` the cost alone.
+
+    Parameters
+    ----------
+    C : array (..., n, m) or Dense or PointCloud
+        The costs, or a geometry; ``inf`` forbids an arc. Leading axes are a batch, here and below, and broadcast.
+    a : array (..., n), optional
+        Weights of the rows, non-negative; uniform by default. A weight of 0 takes a point out: that is how to pad.
+    b : array (..., m), optional
+        Weights of the columns, of the same total.
+    reg : float or array (...), optional
+        The regularisation ε, positive, in units of the cost. None asks for the optimum itself.
+    method : str or solver
+        "auto", "sinkhorn", "annealing", "univariate", or a solver with its options, such as ``otkit.Sinkhorn(factor=4)``.
+    tol : float, optional
+        With a `reg`: the marginal error ‖P1 − a‖₁ + ‖Pᵀ1 − b‖₁ to reach, relative to the mass; 1e-6 in float64 and 1e-4 in
+        float32 by default.
+    rtol : float, optional
+        Without a `reg`: stop when ``upper − lower ≤ rtol·upper``; 1e-2 by default.
+    max_iter : int, optional
+        Iterations over all stages; 10,000 by default.
+    init : tuple (f, g) or Result, optional
+        Potentials to start from, in units of the cost.
+    callback : callable, optional
+        Called after every step with a `Progress`; stops the solve by returning True.
+    strict : bool
+        Raise `NotConverged` where a warning would be given.
+
+    Returns
+    -------
+    Result
+
+    Raises
+    ------
+    ValueError, TypeError
+        If the data cannot be solved for, before any work.
+    NotConverged
+        If `strict` and the tolerance was not reached.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import otkit
+    >>> C = np.array([[0.0, 1.0], [1.0, 0.0]])
+    >>> result = otkit.solve(C, reg=0.5)
+    >>> result.plan.round(4)
+    array([[0.4404, 0.0596],
+           [0.0596, 0.4404]])
+    >>> otkit.solve(C, [0.5, 0.5], [0.25, 0.75]).lower
+    0.25
+    """
+    geometry = C if isinstance(C, (Dense, PointCloud)) else Dense(checks.as_array(C, "C"))
+    return _solve(geometry, a, b, reg, method, dict(tol=tol, rtol=rtol, max_iter=max_iter), init, callback, strict)
+
+
+def solve_sample(
+    x: Any,
+    y: Any,
+    a: Any = None,
+    b: Any = None,
+    *,
+    metric: Any = "sqeuclidean",
+    reg: Any = None,
+    method: str | Solver = "auto",
+    tol: float | None = None,
+    rtol: float | None = None,
+    max_iter: int | None = None,
+    init: Any = None,
+    callback: Callback | None = None,
+    strict: bool = False,
+) -> Result:
+    """Optimal transport between two clouds of points; no n × m array is ever held.
+
+    Parameters
+    ----------
+    x : array (..., n, d)
+    y : array (..., m, d)
+        The points.
+    a, b : array (..., n), (..., m), optional
+        Their weights, of the same total; uniform by default.
+    metric : str, tuple or callable
+        "sqeuclidean" (‖x−y‖², no ½), "euclidean", "cityblock", "cosine", ``("power", p)`` (‖x−y‖^p), or a callable on
+        tiles, as in `PointCloud`.
+    reg, method, tol, rtol, max_iter, init, callback, strict
+        As in `solve`. On a line, with a cost that is convex along it and no `reg`, the answer is exact and takes one sort.
+
+    Returns
+    -------
+    Result
+
+    Raises
+    ------
+    ValueError, TypeError, NotConverged
+        As `solve` does.
+
+    Examples
+    --------
+    >>> import otkit
+    >>> otkit.solve_sample([[0.0], [2.0]], [[1.0], [5.0]], metric="sqeuclidean").value
+    array(5.)
+    """
+    geometry = PointCloud(checks.as_array(x, "x"), checks.as_array(y, "y"), metric)
+    return _solve(geometry, a, b, reg, method, dict(tol=tol, rtol=rtol, max_iter=max_iter), init, callback, strict)
+
+
+@dataclass(frozen=True, repr=False)
+class WassersteinResult:
+    """A Wasserstein distance and the interval that contains it.
+
+    Attributes
+    ----------
+    result : Result
+        The solution for the cost d(x, y)^p: plan, potentials, status.
+    p : float
+        The order of the distance.
+    """
+
+    result: Result
+    p: float
+
+    @cached_property
+    def distance(self) -> Any:
+        """The cost of the plan that was found, to the power 1/p: float, or an array ``(...)`` of the input's dtype."""
+        result = self.result
+        linear = arrays.to_numpy(arrays.float64(result.value_linear))
+        root = np.clip(np.maximum(linear, 0.0) ** (1 / self.p), self.lower, self.upper)
+        if not result.problem.batch:
+            return float(root)
+        xp = arrays.namespace(result.problem.a)
+        return xp.astype(from_numpy(root, result.problem.a), result.problem.dtype)
+
+    @property
+    def lower(self) -> Any:
+        """A certified lower bound on the distance: float, or a NumPy array ``(...)``."""
+        return self._root(self.result.lower, -1)
+
+    @property
+    def upper(self) -> Any:
+        """A certified upper bound on the distance: float, or a NumPy array ``(...)``."""
+        return self._root(self.result.upper, 1)
+
+    @property
+    def status(self) -> Any:
+        """How it ended: `Status`, or an object array ``(...)``."""
+        return self.result.status
+
+    @property
+    def converged(self) -> Any:
+        """Whether the interval is as narrow as `rtol` asks for: bool, or an array ``(...)``."""
+        return self.result.converged
+
+    def __float__(self) -> float:
+        return float(self.distance)
+
+    def __repr__(self) -> str:
+        if self.result.problem.batch:
+            return f"WassersteinResult(p = {self.p:g}, {self.result!r})"
+        return (
+            f"WassersteinResult(W{self.p:g} = {self.distance:.8g} in [{self.lower:.8g}, {self.upper:.8g}], "
+            f"{self.result.method}; {self.status.value})"
+        )
+
+    def _root(self, bound: Any, direction: int) -> Any:
+        rounding = 1 + direction * 8 * 2.0**-53  # of the power itself
+        root = np.maximum(bound, 0.0) ** (1 / self.p) * rounding
+        return root if self.result.problem.batch else float(root)
+
+
+def wasserstein(
+    x: Any,
+    y: Any,
+    a: Any = None,
+    b: Any = None,
+    *,
+    p: float = 2,
+    metric: Any = "euclidean",
+    rtol: float | None = None,
+    max_iter: int | None = None,
+    callback: Callback | None = None,
+    strict: bool = False,
+) -> WassersteinResult:
+    """The p-Wasserstein distance between two weighted clouds of points, with a certified interval.
+
+    W_p = (min Σ P_ij d(x_i, y_j)^p)^(1/p). On a line it is exact; elsewhere it is computed to `rtol`.
+
+    Parameters
+    ----------
+    x : array (..., n, d)
+    y : array (..., m, d)
+        The points.
+    a, b : array (..., n), (..., m), optional
+        Their weights, of the same total; uniform by default. The distance is that of the normalised measures.
+    p : float
+        The order, at least 1.
+    metric : str or callable
+        The distance d: "euclidean", "cityblock", "cosine" or a callable on tiles of points.
+    rtol : float, optional
+        Stop when the interval of the distance is narrower than this fraction of it; 1e-2 by default.
+    max_iter, callback, strict
+        As in `solve`.
+
+    Returns
+    -------
+    WassersteinResult
+        ``float()`` of it is the distance.
+
+    Raises
+    ------
+    ValueError, TypeError, NotConverged
+        As `solve` does.
+
+    Examples
+    --------
+    >>> import otkit
+    >>> otkit.wasserstein([[0.0], [2.0]], [[1.0], [3.0]], p=1).distance
+    1.0
+    """
+    if not (isinstance(p, (int, float, np.number)) and 1 <= p < np.inf):
+        raise ValueError(f"p must be a finite number of at least 1, got {p!r}")
+    checks.positive(rtol, "rtol", below=1.0)
+    if metric == "sqeuclidean" or isinstance(metric, tuple):
+        raise ValueError(f"metric must be a distance, which p then raises, got {metric!r}; use metric='euclidean' and p=")
+    geometry = PointCloud(checks.as_array(x, "x"), checks.as_array(y, "y"), parse_cost(metric, float(p)))
+    problem = LinearProblem.build(geometry, a, b)
+    solver = choose_solver(problem, "auto")
+    if isinstance(solver, Annealing):
+        # On the printed number: upper^(1/p) − lower^(1/p) ≤ rtol·upper^(1/p), or at the rounding of the costs.
+        wanted = solver.rtol if rtol is None else rtol
+        solver = replace(solver, rtol=1 - (1 - wanted) ** p, atol=max(1e-9**p, 1e-14))
+        solver = with_options(solver, max_iter=max_iter)
+    return WassersteinResult(_finish(problem, solver, None, callback, strict), float(p))
+
+
+def _solve(
+    geometry: Dense | PointCloud,
+    a: Any,
+    b: Any,
+    reg: Any,
+    method: str | Solver,
+    options: dict[str, Any],
+    init: Any,
+    callback: Callback | None,
+    strict: bool,
+) -> Result:
+    problem = LinearProblem.build(geometry, a, b, reg)
+    solver = with_options(choose_solver(problem, method), **options)
+    return _finish(problem, solver, _start(problem, init), callback, strict)
+
+
+def with_options(solver: Solver, **options: Any) -> Solver:
+    """The solver with the options that are not None, each of which it must have."""
+    given = {name: value for name, value in options.items() if value is not None}
+    known = {field.name for field in fields(solver)}  # type: ignore[arg-type]
+    for name, value in given.items():
+        checks.positive(value, name, below=1.0 if name == "rtol" else np.inf)
+        if name not in known:
+            advice = {"tol": "rtol= bounds the unregularised answer", "rtol": "tol= bounds the error with a reg"}
+            raise ValueError(
+                f"{name} does not apply to method {solver.name!r}; {advice.get(name, 'it takes no iterations')}"
+            )
+    return replace(solver, **given)  # type: ignore[type-var]
+
+
+def _start(problem: LinearProblem, init: Any) -> tuple[Array, Array] | None:
+    """The potentials that the caller starts from, in reduced costs."""
+    if init is None:
+        return None
+    pair = init.potentials if isinstance(init, Result) else init
+    if not isinstance(pair, (tuple, list)) or len(pair) != 2:
+        raise ValueError(f"init must be a pair (f, g) or a Result, got {type(init).__name__}")
+    reduced = problem.reduced
+    start = []
+    for v, name, size, offset in ((pair[0], "f", reduced.n, reduced.row), (pair[1], "g", reduced.m, reduced.col)):
+        v = checks.as_array(v, f"init {name}")
+        checks.same_library(**{f"init {name}": v, "the problem": problem.a})
+        xp = arrays.namespace(v)
+        if v.ndim < 1 or v.shape[-1] != size or not xp.all(xp.isfinite(v)):
+            raise ValueError(f"init {name} must be finite and of shape (..., {size}), got shape {tuple(v.shape)}")
+        v = xp.broadcast_to(arrays.float64(v), (*problem.batch, size))
+        start.append(xp.reshape(v, (problem.items, size)) - offset)
+    return start[0], start[1]
+
+
+def _finish(
+    problem: LinearProblem,
+    solver: Solver,
+    start: tuple[Array, Array] | None,
+    callback: Callback | None,
+    strict: bool,
+) -> Result:
+    outcome = run(problem, solver, start, callback)
+    result = Result(problem, outcome, solver.name, runs_on(problem.a))
+    bad = outcome.status != Status.CONVERGED
+    if bad.any():
+        k = int(bad.argmax())
+        message = outcome.status[k].value
+        if problem.batch:
+            message = f"{int(bad.sum())} of {problem.items} problems did not converge; item {k}: {message}"
+        if outcome.reg is not None:
+            message += f" Error {outcome.error[k]:.2g}, tolerance {outcome.tol[k]:.2g}."
+        else:
+            low, high = (v[k] * problem.mass[k] for v in (result.certificate.lower, result.certificate.upper))
+            message += f" The optimum lies in [{low:.6g}, {high:.6g}]."
+        if strict:
+            raise NotConverged(message, result)
+        warnings.warn(message, ConvergenceWarning, stacklevel=4)
+    return result

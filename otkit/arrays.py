@@ -1,0 +1,94 @@
+"""Array libraries: the standard namespace, and the few things that it lacks.
+
+Everything numerical is written against the Python array API standard, through
+`array_api_compat`; no other module asks which library an array belongs to.
+"""
+
+from __future__ import annotations
+
+import sys
+from typing import Any
+
+import array_api_compat
+import numpy as np
+
+Array = Any
+Namespace = Any
+
+is_array = array_api_compat.is_array_api_obj
+device = array_api_compat.device
+
+
+def namespace(*arrays: Array | None) -> Namespace:
+    """The standard namespace of the arrays; ``TypeError`` when they come from several libraries."""
+    return array_api_compat.array_namespace(*(x for x in arrays if x is not None))
+
+
+def to_numpy(x: Array) -> np.ndarray:
+    """`x` as a NumPy array: a view where the library allows it, else a copy on the host."""
+    if isinstance(x, np.ndarray):
+        return x
+    if array_api_compat.is_torch_array(x):
+        return x.detach().cpu().numpy()
+    if array_api_compat.is_cupy_array(x):
+        return x.get()
+    return np.asarray(x)
+
+
+def from_numpy(x: Any, like: Array) -> Array:
+    """`x` in the library and on the device of `like`, with the dtype that NumPy gives it."""
+    x = np.asarray(x)
+    if isinstance(like, np.ndarray):
+        return x
+    if not x.flags.writeable:  # torch cannot share what it must not write
+        x = x.copy()
+    return namespace(like).asarray(x, device=device(like))
+
+
+def float64(x: Array) -> Array:
+    """`x` in float64, not copied when it is already."""
+    xp = namespace(x)
+    return xp.astype(x, xp.float64, copy=False)
+
+
+def requires_grad(x: Any) -> bool:
+    """Whether autograd records what is done with `x` (a torch tensor, with grad mode on)."""
+    torch = sys.modules.get("torch")
+    return (
+        torch is not None
+        and isinstance(x, torch.Tensor)
+        and x.requires_grad
+        and torch.is_grad_enabled()
+    )
+
+
+def library_name(x: Array) -> str:
+    """The name of the library an array belongs to, for messages."""
+    return type(x).__module__.partition(".")[0]
+
+
+def logsumexp(x: Array) -> Array:
+    """log Σ exp over the last axis; −inf, not NaN, where every entry is −inf."""
+    xp = namespace(x)
+    top = xp.max(x, axis=-1, keepdims=True)
+    top = xp.where(xp.isfinite(top), top, xp.zeros_like(top))
+    total = xp.sum(exp(x - top), axis=-1)
+    return log(total) + top[..., 0]
+
+
+def log(x: Array) -> Array:
+    """log x with log 0 = −inf, and no warning for it."""
+    xp = namespace(x)
+    positive = x > 0
+    return xp.where(positive, xp.log(xp.where(positive, x, xp.ones_like(x))), -xp.inf)
+
+
+# exp underflows to 0 below −746 and NumPy is then 20 times slower; e⁷⁰⁰ is near the largest float64.
+_EXP_LOW, _EXP_HIGH = -745.2, 700.0
+
+
+def exp(x: Array) -> Array:
+    """exp x, an exact 0 below the smallest float64 and bounded above, without warnings."""
+    xp = namespace(x)
+    clipped = xp.clip(x, _EXP_LOW, _EXP_HIGH)
+    return xp.where(x < _EXP_LOW, xp.zeros_like(x), xp.exp(clipped))

@@ -1,0 +1,161 @@
+"""Every complaint about data: what must hold, what came, what to do. Nothing below the border checks again."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+
+from otkit import arrays
+from otkit.arrays import Array
+
+
+def as_array(x: Any, name: str) -> Array:
+    """`x` as an array of its own library; what is not an array becomes one of NumPy."""
+    if arrays.requires_grad(x):
+        raise ValueError(
+            f"{name} requires gradients, and this version of otkit cannot differentiate through a solve; "
+            f"pass {name}.detach(), or call under torch.no_grad()"
+        )
+    if not arrays.is_array(x):
+        try:
+            x = np.asarray(x)
+        except ValueError as error:
+            raise ValueError(f"{name} must be an array of numbers, got a ragged sequence: {error}") from None
+    xp = arrays.namespace(x)
+    if isinstance(x, np.ndarray) and x.dtype.kind not in "fiub":
+        raise TypeError(f"{name} must hold real numbers, got dtype {x.dtype}; convert it first")
+    if isinstance(x, np.ndarray) and x.dtype.itemsize > 8:
+        raise TypeError(f"{name} must be float64 or narrower, got {x.dtype}; convert it with .astype(float)")
+    if xp.isdtype(x.dtype, "complex floating"):
+        raise TypeError(f"{name} must hold real numbers, got dtype {x.dtype}; pass its real part")
+    return x
+
+
+def same_library(**named: Array | None) -> None:
+    """All arrays belong to one library and lie on one device."""
+    present = {name: x for name, x in named.items() if x is not None}
+    libraries = {name: arrays.library_name(x) for name, x in present.items()}
+    if len(set(libraries.values())) > 1:
+        came = ", ".join(f"{name} from {library}" for name, library in libraries.items())
+        raise TypeError(f"all arrays must come from one library, got {came}; convert them to one")
+    devices = {name: str(arrays.device(x)) for name, x in present.items()}
+    if len(set(devices.values())) > 1:
+        came = ", ".join(f"{name} on {device}" for name, device in devices.items())
+        raise ValueError(f"all arrays must lie on one device, got {came}; move them to one")
+
+
+def has_axes(x: Array, count: int, name: str, shape: str) -> None:
+    """`x` has at least `count` axes, none of them empty."""
+    if x.ndim < count:
+        raise ValueError(f"{name} must have shape {shape}, got shape {tuple(x.shape)}")
+    if 0 in x.shape:
+        raise ValueError(f"{name} must not be empty, got shape {tuple(x.shape)}")
+
+
+def points(x: Array, y: Array) -> None:
+    """Clouds of finite points of one dimension."""
+    for v, name, shape in ((x, "x", "(..., n, d)"), (y, "y", "(..., m, d)")):
+        if v.ndim == 1:
+            raise ValueError(
+                f"{name} must have shape {shape}, got shape {tuple(v.shape)}; for points on a line pass {name}[:, None]"
+            )
+        has_axes(v, 2, name, shape)
+        xp = arrays.namespace(v)
+        if not xp.all(xp.isfinite(arrays.float64(v))):
+            raise ValueError(f"{name} must be finite, got NaN or inf in it; drop those points")
+    if x.shape[-1] != y.shape[-1]:
+        raise ValueError(
+            f"points of x and y must have the same dimension, got {x.shape[-1]} and {y.shape[-1]} "
+            f"(shapes {tuple(x.shape)} and {tuple(y.shape)})"
+        )
+
+
+def cosine_points(x: Array, y: Array) -> None:
+    """No point at the origin, where the cosine has no meaning."""
+    for v, name in ((x, "x"), (y, "y")):
+        xp = arrays.namespace(v)
+        if not xp.all(xp.any(v != 0, axis=-1)):
+            raise ValueError(f"metric='cosine' needs points of positive length, got a zero vector in {name}; drop it")
+
+
+def weights(w: Array, size: int, name: str) -> None:
+    """Finite, non-negative weights of the right length and positive total."""
+    has_axes(w, 1, name, f"(..., {size})")
+    if w.shape[-1] != size:
+        raise ValueError(f"{name} must have {size} weights, as many as the cost has on that side, got shape {tuple(w.shape)}")
+    xp = arrays.namespace(w)
+    w = arrays.float64(w)
+    if xp.any(xp.isnan(w)) or xp.any(w == xp.inf):
+        raise ValueError(f"{name} must be finite, got NaN or inf in it")
+    if xp.any(w < 0):
+        raise ValueError(f"{name} must be non-negative, got a smallest weight of {float(xp.min(w)):g}; clip or shift it")
+    total = xp.sum(w, axis=-1)
+    if not xp.all(total > 0):
+        raise ValueError(f"{name} must have positive total mass, got a total of 0; give some point a weight")
+    if not xp.all(xp.isfinite(total)):
+        raise ValueError(f"{name} must have a finite total mass, but its sum overflows; divide it by a constant")
+
+
+def batch_shape(**shapes: tuple[int, ...]) -> tuple[int, ...]:
+    """The common shape of the leading axes."""
+    try:
+        return np.broadcast_shapes(*shapes.values())
+    except ValueError:
+        came = ", ".join(f"{name} {shape}" for name, shape in shapes.items())
+        raise ValueError(f"leading (batch) axes must broadcast against each other, got {came}") from None
+
+
+def regularisation(reg: Any) -> np.ndarray:
+    """`reg` in float64: positive and finite, one number or one an item."""
+    reg = arrays.to_numpy(as_array(reg, "reg")).astype(np.float64)
+    if np.any(reg == 0):
+        raise ValueError("reg must be positive, got 0; for the unregularised problem pass reg=None")
+    if not np.all((reg > 0) & np.isfinite(reg)):
+        worst = reg[~((reg > 0) & np.isfinite(reg))].flat[0]
+        raise ValueError(f"reg must be positive and finite, in units of the cost, got {worst:g}")
+    return reg
+
+
+def equal_mass(mass_a: np.ndarray, mass_b: np.ndarray, unit: float) -> np.ndarray:
+    """The relative difference of the masses, where it is small enough to be rounding."""
+    difference = np.abs(mass_a - mass_b) / (mass_a / 2 + mass_b / 2)
+    if np.any(difference > math.sqrt(unit)):
+        k = int(np.argmax(difference))
+        raise ValueError(
+            f"a and b must have the same total mass, got {mass_a[k]:.9g} and {mass_b[k]:.9g} "
+            f"(they differ by {difference[k]:.3g} relative{f', item {k}' if difference.size > 1 else ''}); "
+            "divide each by its sum; problems of unequal mass (unbalanced=) are not in this version"
+        )
+    return difference
+
+
+def positive(value: float | None, name: str, *, below: float = math.inf) -> None:
+    """An option that must be a positive number."""
+    if value is not None and not (isinstance(value, (int, float, np.number)) and 0 < value < below):
+        limit = "" if below == math.inf else f" and below {below:g}"
+        raise ValueError(f"{name} must be a positive number{limit}, got {value!r}")
+
+
+def fits_in_memory(n: int, m: int, items: int, what: str) -> None:
+    """An array of ``items × n × m`` float64 fits in the memory that is free."""
+    available = free_memory()
+    need = 8 * items * n * m
+    if available is not None and need > available:
+        raise MemoryError(
+            f"{what} of {n} × {m}{f' × {items} items' if items > 1 else ''} needs {need / 2**30:.1f} GiB, and "
+            f"{available / 2**30:.1f} GiB are free; use plan_sparse(), apply() or transport(), which do not hold it"
+        )
+
+
+def free_memory() -> int | None:
+    """Bytes of memory that are free, or None where the system does not tell."""
+    try:
+        with open("/proc/meminfo") as info:
+            for line in info:
+                if line.startswith("MemAvailable:"):
+                    return int(line.split()[1]) * 1024
+    except OSError:
+        pass
+    return None

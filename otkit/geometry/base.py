@@ -1,0 +1,343 @@
+"""The geometry interface, and the reference version of every operation that costs O(n·m).
+
+An operation is a function of a *flat* geometry (one batch axis) and of float64 vectors with the same leading axis:
+potentials ``f (B, n)`` and ``g (B, m)``, log-weights ``log_a`` and ``log_b`` alike, ``reg (B,)``. It speaks of rows; the
+columns are the rows of ``geometry.T``. The plan is ``P_ij = exp((f_i + g_j − C_ij)/reg + log a_i + log b_j)``.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from otkit.arrays import Array, device, exp, logsumexp, namespace, to_numpy
+
+# Entries of a tile: its temporaries stay in cache, and it still hides the cost of the interpreter.
+_TILE = 2**17
+
+
+class Geometry(ABC):
+    """What it costs to move mass from row i to column j, asked for in tiles.
+
+    Attributes
+    ----------
+    batch : tuple of int
+        The leading axes. A flat geometry has one, of length 1 where all items share the costs.
+    n, m : int
+        Rows and columns.
+    """
+
+    @property
+    @abstractmethod
+    def batch(self) -> tuple[int, ...]: ...
+
+    @property
+    @abstractmethod
+    def n(self) -> int: ...
+
+    @property
+    @abstractmethod
+    def m(self) -> int: ...
+
+    @property
+    @abstractmethod
+    def T(self) -> Geometry:
+        """The same costs with the sides swapped."""
+
+    @abstractmethod
+    def block(self, items: slice, rows: slice) -> Array:
+        """A tile of a flat geometry in float64, ``(items or 1, rows, m)``."""
+
+    @abstractmethod
+    def take(self, items: Array) -> Geometry:
+        """The flat geometry of some of the items, by index."""
+
+    @abstractmethod
+    def to_numpy(self) -> Geometry:
+        """The same geometry over NumPy arrays."""
+
+
+@dataclass(frozen=True)
+class Reduced(Geometry):
+    """The flat geometry ``C_ij − row_i − col_j``, with offsets ``row (B, n)`` and ``col (B, m)``."""
+
+    base: Geometry
+    row: Array
+    col: Array
+
+    @property
+    def batch(self) -> tuple[int, ...]:
+        return (self.row.shape[0],)
+
+    @property
+    def n(self) -> int:
+        return self.base.n
+
+    @property
+    def m(self) -> int:
+        return self.base.m
+
+    @property
+    def T(self) -> Reduced:
+        return Reduced(self.base.T, self.col, self.row)
+
+    def block(self, items: slice, rows: slice) -> Array:
+        return self.base.block(items, rows) - self.row[items, rows, None] - self.col[items, None, :]
+
+    def take(self, items: Array) -> Reduced:
+        xp = namespace(self.row)
+        row, col = (xp.take(v, items, axis=0) for v in (self.row, self.col))
+        return Reduced(self.base.take(items), row, col)
+
+    def to_numpy(self) -> Reduced:
+        return Reduced(self.base.to_numpy(), to_numpy(self.row), to_numpy(self.col))
+
+
+def shared(items: slice, length: int) -> slice:
+    """The slice of a batch axis of `length`, which is the whole axis when the items share it."""
+    return slice(None) if length == 1 else items
+
+
+def tiles(geometry: Geometry, items: int) -> Iterator[tuple[slice, slice]]:
+    """Slices (items, rows) that cover ``items × n``.
+
+    How the rows are cut does not depend on the number of items, so neither does any item's rounding.
+    """
+    height = min(geometry.n, max(1, _TILE // geometry.m))
+    width = max(1, _TILE // (height * geometry.m))
+    for start in range(0, items, width):
+        for top in range(0, geometry.n, height):
+            yield slice(start, min(start + width, items)), slice(top, min(top + height, geometry.n))
+
+
+def _map_rows(geometry: Geometry, items: int, rows_of: Callable[[slice, slice], Array]) -> Array:
+    """Join the results ``(k, rows, …)`` of all tiles to ``(items, n, …)``."""
+    xp = None
+    parts: list[list[Array]] = []
+    for s, r in tiles(geometry, items):
+        part = rows_of(s, r)
+        xp = xp or namespace(part)
+        if r.start == 0:
+            parts.append([])
+        parts[-1].append(part)
+    assert xp is not None
+    return xp.concat([xp.concat(row, axis=1) for row in parts], axis=0)
+
+
+@dataclass(frozen=True)
+class Potentials:
+    """A point of the dual and the problem's constants: all that an entry of the plan depends on but its cost.
+
+    Attributes
+    ----------
+    f, log_a : array (B, n)
+    g, log_b : array (B, m)
+    reg : array (B,)
+    """
+
+    f: Array
+    g: Array
+    log_a: Array
+    log_b: Array
+    reg: Array
+
+    @property
+    def T(self) -> Potentials:
+        """The transposed plan."""
+        return Potentials(self.g, self.f, self.log_b, self.log_a, self.reg)
+
+    def log_plan(self, C: Array, items: slice, rows: slice) -> Array:
+        """log P of a tile of costs."""
+        exponent = (self.f[items, rows, None] + self.g[items, None, :] - C) / self.reg[items, None, None]
+        return exponent + (self.log_a[items, rows, None] + self.log_b[items, None, :])
+
+    def plan(self, C: Array, items: slice, rows: slice) -> Array:
+        """P of a tile of costs."""
+        return exp(self.log_plan(C, items, rows))
+
+
+def softmin(geometry: Geometry, g: Array, log_b: Array, reg: Array) -> Array:
+    """−reg·log Σ_j b_j exp((g_j − C_ij)/reg): ``(B, n)``; 0 for a row that reaches no mass."""
+    xp = namespace(g)
+
+    def rows_of(s: slice, r: slice) -> Array:
+        scaled = (g[s, None, :] - geometry.block(s, r)) / reg[s, None, None] + log_b[s, None, :]
+        f = -reg[s, None] * logsumexp(scaled)
+        return xp.where(xp.isfinite(f), f, xp.zeros_like(f))
+
+    return _map_rows(geometry, g.shape[0], rows_of)
+
+
+class Swept(NamedTuple):
+    """What `sweep` returns: potentials, the error of each item and how many iterations it took."""
+
+    f: Array
+    g: Array
+    error: Array
+    count: Array
+
+
+def sweep(geometry: Geometry, start: Potentials, tol: Array, limit: Array, k: int) -> Swept:
+    """Up to `k` alternating Sinkhorn iterations, columns then rows, each item stopping by itself.
+
+    An item stops when its error is at most ``tol (B,)`` or it has done ``limit (B,)`` iterations. The error is the L1
+    error of the row marginal where the columns are exact: it costs nothing, since the next row update contains it.
+    """
+    f, g, reg = start.f, start.g, start.reg
+    xp = namespace(f)
+    a = exp(start.log_a)
+    count = xp.zeros_like(reg)
+    error = xp.full_like(reg, xp.inf)
+    active = limit > 0
+    for _ in range(k):
+        g_new = softmin(geometry.T, f, start.log_a, reg)
+        f_new = softmin(geometry, g_new, start.log_b, reg)
+        # The row sums at (f, g_new) are a·exp((f − f_new)/reg).
+        error_new = xp.sum(a * xp.abs(exp((f - f_new) / reg[:, None]) - 1), axis=-1)
+        g = xp.where(active[:, None], g_new, g)
+        error = xp.where(active, error_new, error)
+        count = xp.where(active, count + 1, count)
+        done = error <= tol
+        f = xp.where((active & ~done)[:, None], f_new, f)
+        active = active & ~done & (count < limit)
+        if not xp.any(active):
+            break
+    return Swept(f, g, error, count)
+
+
+def marginals(geometry: Geometry, at: Potentials) -> tuple[Array, Array]:
+    """Row sums ``(B, n)`` and column sums ``(B, m)`` of the plan."""
+    moved = _moved(geometry, at, with_cost=False)
+    return moved.row, moved.col
+
+
+class Moved(NamedTuple):
+    """⟨C, P⟩ ``(B,)``, and the row sums ``(B, n)`` and column sums ``(B, m)`` that the same pass gives."""
+
+    cost: Array
+    row: Array
+    col: Array
+
+
+def transport_cost(geometry: Geometry, at: Potentials) -> Moved:
+    """⟨C, P⟩, where a forbidden arc counts 0, and the marginals."""
+    return _moved(geometry, at, with_cost=True)
+
+
+def _moved(geometry: Geometry, at: Potentials, *, with_cost: bool) -> Moved:
+    xp = namespace(at.f)
+    col, cost = xp.zeros_like(at.g), xp.zeros_like(at.reg)
+
+    def rows_of(s: slice, r: slice) -> Array:
+        C = geometry.block(s, r)
+        P = at.plan(C, s, r)
+        col[s, :] = col[s, :] + xp.sum(P, axis=-2)
+        if with_cost:
+            paid = P * xp.where(P > 0, C, xp.zeros_like(C))
+            cost[s] = cost[s] + xp.sum(xp.sum(paid, axis=-1), axis=-1)
+        return xp.sum(P, axis=-1)
+
+    row = _map_rows(geometry, at.f.shape[0], rows_of)
+    return Moved(cost, row, col)
+
+
+def apply_plan(geometry: Geometry, at: Potentials, v: Array) -> Array:
+    """Σ_j P_ij v_j for ``v (B, m, k)``: ``(B, n, k)``."""
+    xp = namespace(v)
+
+    def rows_of(s: slice, r: slice) -> Array:
+        return xp.matmul(at.plan(geometry.block(s, r), s, r), v[s, ...])
+
+    return _map_rows(geometry, v.shape[0], rows_of)
+
+
+def c_transform(geometry: Geometry, g: Array) -> Array:
+    """min_j C_ij − g_j: ``(B, n)``, ``inf`` for a row without arcs; a column of potential −inf takes no part."""
+    xp = namespace(g)
+
+    def rows_of(s: slice, r: slice) -> Array:
+        return xp.min(geometry.block(s, r) - g[s, None, :], axis=-1)
+
+    return _map_rows(geometry, g.shape[0], rows_of)
+
+
+class Arcs(NamedTuple):
+    """Selected entries, in row order: their item, row, column and log P, each ``(K,)``."""
+
+    item: Array
+    row: Array
+    col: Array
+    log_plan: Array
+
+
+def select(geometry: Geometry, at: Potentials, threshold: Array) -> Arcs:
+    """The entries with ``log P_ij ≥ threshold_i``, for ``threshold (B, n)``."""
+    xp = namespace(at.f)
+    found = []
+    for s, r in tiles(geometry, at.f.shape[0]):
+        entries = at.log_plan(geometry.block(s, r), s, r)
+        item, row, col = xp.nonzero((entries >= threshold[s, r, None]) & (entries > -xp.inf))
+        flat = (item * entries.shape[1] + row) * entries.shape[2] + col
+        values = xp.take(xp.reshape(entries, (-1,)), flat, axis=0)
+        found.append((item + s.start, row + r.start, col, values))
+    return Arcs(*(xp.concat(part) for part in zip(*found, strict=True)))
+
+
+class CostRange(NamedTuple):
+    """What is known of the costs of the arcs that can carry mass.
+
+    ``row (B, n)`` and ``col (B, m)`` reduce them: ``C − row − col`` is at least 0, with a 0 in every row and column.
+    ``span (B,)`` is the largest finite reduced cost, ``low`` and ``high (B,)`` bound the costs themselves, ``forbidden
+    (B,)`` says whether some are infinite and ``invalid`` whether any cost at all is NaN or −inf. ``reach_a (B, n)`` and
+    ``reach_b (B, m)`` tell which rows and columns have a finite arc to the other side's mass.
+    """
+
+    row: Array
+    col: Array
+    span: Array
+    low: Array
+    high: Array
+    forbidden: Array
+    invalid: Array
+    reach_a: Array
+    reach_b: Array
+
+
+def cost_range(geometry: Geometry, has_a: Array, has_b: Array) -> CostRange:
+    """Reduce the costs by one c-transform each way, over rows and columns that carry mass."""
+    xp = namespace(has_a)
+    size = has_a.shape[0]
+
+    def only(v: Array, where: Array) -> Array:
+        return xp.where(where, v, xp.full_like(v, -xp.inf))
+
+    def finite(v: Array) -> Array:
+        return xp.where(xp.isfinite(v), v, xp.zeros_like(v))
+
+    zeros_b = xp.zeros(has_b.shape, dtype=xp.float64, device=device(has_b))
+    row = c_transform(geometry, only(zeros_b, has_b))
+    reach_a = row < xp.inf
+    row = finite(row)
+    col = c_transform(geometry.T, only(row, has_a))
+    reach_b = col < xp.inf
+    reduced = Reduced(geometry, row, finite(col))
+
+    def rows_of(s: slice, r: slice) -> Array:
+        carries = has_a[s, r, None] & has_b[s, None, :]
+        C, carries = xp.broadcast_arrays(geometry.block(s, r), carries)
+        allowed = carries & xp.isfinite(C)
+        infinite = xp.full_like(C, xp.inf)
+        columns = (
+            xp.max(xp.where(allowed, reduced.block(s, r), -infinite), axis=-1),
+            -xp.min(xp.where(allowed, C, infinite), axis=-1),
+            xp.max(xp.where(allowed, C, -infinite), axis=-1),
+            xp.astype(xp.any(carries & (C == xp.inf), axis=-1), xp.float64),
+            xp.astype(xp.any(xp.isnan(C) | (C == -xp.inf), axis=-1), xp.float64),
+        )
+        return xp.stack(columns, axis=-1)
+
+    top = xp.max(_map_rows(geometry, size, rows_of), axis=1)
+    low, invalid = -top[:, 1], top[:, 4] > 0
+    return CostRange(row, reduced.col, top[:, 0], low, top[:, 2], top[:, 3] > 0, invalid, reach_a, reach_b)

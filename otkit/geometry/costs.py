@@ -1,0 +1,140 @@
+"""Cost functions on tiles of points, with a bound on the rounding error of what they return."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from otkit.arrays import Array, namespace
+
+UNIT = 2.0**-53  # unit roundoff of float64, in which every cost is evaluated
+
+# Up to this many coordinates differences are formed one by one: exact to rounding, and no slower than a product.
+_DIRECT_DIMENSIONS = 16
+# Entries this small beside ‖x‖² + ‖y‖² have cancelled, and are formed again from differences.
+_CANCELLED = 1e-3
+
+GROUNDS = ("euclidean", "cityblock", "cosine")
+METRICS = ("sqeuclidean", "euclidean", "cityblock", "cosine")
+
+
+@dataclass(frozen=True)
+class Cost:
+    """A ground distance raised to a power: c(x, y) = d(x, y)^power.
+
+    Attributes
+    ----------
+    ground : {"euclidean", "cityblock", "cosine"} or callable
+        The distance d. A callable takes tiles ``x (..., r, d)`` and ``y (..., m, d)`` and returns ``(..., r, m)``.
+    power : float
+        The exponent, positive.
+    """
+
+    ground: str | Callable[[Array, Array], Array]
+    power: float = 1.0
+
+    @property
+    def name(self) -> str:
+        """How the cost is called in messages and reports."""
+        ground = (
+            self.ground
+            if isinstance(self.ground, str)
+            else getattr(self.ground, "__name__", "callable")
+        )
+        return ground if self.power == 1 else f"{ground}^{self.power:g}"
+
+    @property
+    def convex_on_line(self) -> bool:
+        """Whether in one dimension the cost is a convex function of x − y, so that sorting is optimal."""
+        return self.ground in ("euclidean", "cityblock") and self.power >= 1
+
+    @property
+    def non_negative(self) -> bool:
+        """Whether the cost is known not to be negative anywhere."""
+        return isinstance(self.ground, str)
+
+    def centres(self, d: int) -> bool:
+        """Whether points of dimension `d` are moved to their common centre before the cost is evaluated."""
+        return self.ground == "euclidean" and d > _DIRECT_DIMENSIONS
+
+    def rounding(self, d: int, radius: float) -> tuple[float, float]:
+        """Bounds (relative, absolute) on the rounding error of a cost.
+
+        The points have `d` coordinates, and length at most `radius` once centred or normalised. A callable is taken at
+        its word: what it returns is the cost.
+        """
+        if callable(self.ground):
+            return 0.0, 0.0
+        power = self.power
+        relative = (d + 6) * UNIT  # a difference, a square and a sum for each coordinate, then a root
+        if self.ground != "cityblock" and d > _DIRECT_DIMENSIONS:
+            relative = 2 * (d + 8) * UNIT / _CANCELLED
+        relative = max(power, 1.0) * relative + (0.0 if power in (1.0, 2.0) else 8 * UNIT)
+        # Centring and normalising move a point by a few units of its length, and so a distance by `shift`.
+        shift = 4 * UNIT * radius if self.centres(d) else 0.0
+        reach = 2 * radius
+        if self.ground == "cosine":  # ½‖x − y‖² for points of length 1
+            shift, reach = 5 * (d + 4) * UNIT, 2.0
+        if shift and power < 1:
+            return relative, shift**power
+        return relative, power * (reach + shift) ** (power - 1) * shift if shift else 0.0
+
+    def __call__(self, x: Array, y: Array) -> Array:
+        """Costs between tiles ``x (..., r, d)`` and ``y (..., m, d)``: ``(..., r, m)``."""
+        if callable(self.ground):
+            return _to_power(self.ground(x, y), self.power)
+        if self.ground == "cityblock":
+            return _to_power(_sum_over_coordinates(x, y, abs), self.power)
+        square = _square_distances(x, y)
+        if self.ground == "cosine":  # the points are of length 1
+            return _to_power(square / 2, self.power)
+        return _to_power(square, self.power / 2)
+
+
+def parse_cost(metric: Any, power: float = 1.0) -> Cost:
+    """The `Cost` that a user's `metric` names, raised to `power`."""
+    if isinstance(metric, tuple) and len(metric) == 2 and metric[0] == "power":
+        exponent = float(metric[1])
+        if not 0 < exponent < float("inf"):
+            raise ValueError(
+                f"metric=('power', p) must have a finite p > 0, got p={metric[1]!r}; use p=1 for the distance itself"
+            )
+        return Cost("euclidean", exponent * power)
+    if metric == "sqeuclidean":
+        return Cost("euclidean", 2.0 * power)
+    if callable(metric) or metric in GROUNDS:
+        return Cost(metric, power)
+    raise ValueError(
+        f"metric must be one of {', '.join(METRICS)}, ('power', p) or a callable on tiles of points, got {metric!r}"
+    )
+
+
+def _to_power(x: Array, power: float) -> Array:
+    xp = namespace(x)
+    if power == 1:
+        return x
+    if power == 2:
+        return x * x
+    if power == 0.5:
+        return xp.sqrt(x)
+    return x**power
+
+
+def _sum_over_coordinates(x: Array, y: Array, term: Callable[[Array], Array]) -> Array:
+    total = term(x[..., :, None, 0] - y[..., None, :, 0])
+    for k in range(1, x.shape[-1]):
+        total = total + term(x[..., :, None, k] - y[..., None, :, k])
+    return total
+
+
+def _square_distances(x: Array, y: Array) -> Array:
+    if x.shape[-1] <= _DIRECT_DIMENSIONS:
+        return _sum_over_coordinates(x, y, lambda t: t * t)
+    xp = namespace(x)
+    size = xp.sum(x * x, axis=-1)[..., :, None] + xp.sum(y * y, axis=-1)[..., None, :]
+    square = size - 2 * xp.matmul(x, xp.matrix_transpose(y))
+    cancelled = square < _CANCELLED * size
+    if xp.any(cancelled):
+        square = xp.where(cancelled, _sum_over_coordinates(x, y, lambda t: t * t), square)
+    return square

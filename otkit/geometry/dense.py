@@ -1,0 +1,81 @@
+"""A cost given as a matrix."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from otkit.arrays import Array, float64, namespace, to_numpy
+from otkit.geometry.base import Geometry, shared
+
+
+@dataclass(frozen=True)
+class Dense(Geometry):
+    """A cost matrix, referred to and never copied.
+
+    Attributes
+    ----------
+    C : array (..., n, m)
+        The costs; ``inf`` forbids an arc.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from otkit import Dense
+    >>> Dense(np.zeros((5, 3, 4))).batch
+    (5,)
+    """
+
+    C: Array
+
+    @property
+    def batch(self) -> tuple[int, ...]:
+        return tuple(self.C.shape[:-2])
+
+    @property
+    def n(self) -> int:
+        return self.C.shape[-2]
+
+    @property
+    def m(self) -> int:
+        return self.C.shape[-1]
+
+    @property
+    def T(self) -> Dense:
+        return Dense(namespace(self.C).matrix_transpose(self.C))
+
+    @property
+    def arrays(self) -> tuple[Array, ...]:
+        """The caller's arrays."""
+        return (self.C,)
+
+    @property
+    def rounding(self) -> tuple[float, float]:
+        """Bounds (relative, absolute) on the distance of a float64 cost from the real one: the matrix is the cost."""
+        return 0.0, 0.0
+
+    @property
+    def non_negative(self) -> bool:
+        """Whether the kind of cost rules out negative ones."""
+        return False
+
+    def flat(self, batch: tuple[int, ...]) -> Dense:
+        """The costs of the items of `batch` along one leading axis, of length 1 where they share them."""
+        return Dense(flatten_batch(self.C, batch, 2))
+
+    def block(self, items: slice, rows: slice) -> Array:
+        return float64(self.C[shared(items, self.C.shape[0]), rows, :])
+
+    def take(self, items: Array) -> Dense:
+        return self if self.C.shape[0] == 1 else Dense(namespace(self.C).take(self.C, items, axis=0))
+
+    def to_numpy(self) -> Dense:
+        return Dense(to_numpy(float64(self.C)))
+
+
+def flatten_batch(x: Array, batch: tuple[int, ...], trailing: int) -> Array:
+    """`x` with the axes before its last `trailing` ones broadcast to `batch` and joined; length 1 if it has none."""
+    xp = namespace(x)
+    tail = tuple(x.shape[x.ndim - trailing :])
+    if all(size == 1 for size in x.shape[: x.ndim - trailing]):
+        return xp.reshape(x, (1, *tail))
+    return xp.reshape(xp.broadcast_to(x, (*batch, *tail)), (-1, *tail))

@@ -1,0 +1,111 @@
+"""A cost that is a function of points, evaluated tile by tile and never held whole."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Any
+
+from otkit.arrays import Array, float64, namespace, to_numpy
+from otkit.geometry.base import Geometry, shared
+from otkit.geometry.costs import Cost, parse_cost
+from otkit.geometry.dense import flatten_batch
+
+
+@dataclass(frozen=True)
+class PointCloud(Geometry):
+    """Costs between two clouds of points, referred to and never copied.
+
+    Attributes
+    ----------
+    x : array (..., n, d)
+    y : array (..., m, d)
+    metric : str, tuple, callable or Cost
+        "sqeuclidean" (‖x−y‖², no ½), "euclidean", "cityblock", "cosine", ``("power", p)`` (‖x−y‖^p), or a callable on
+        tiles: ``metric(x (k, r, d), y (k, m, d))`` returns ``(k, r, m)`` and is called with float64 arrays.
+
+    Raises
+    ------
+    ValueError
+        If the metric is unknown.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from otkit import PointCloud
+    >>> cloud = PointCloud(np.zeros((3, 2)), np.ones((4, 2)), "euclidean")
+    >>> cloud.n, cloud.m, cloud.d
+    (3, 4, 2)
+    """
+
+    x: Array
+    y: Array
+    metric: Any = "sqeuclidean"
+    swapped: bool = False
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.metric, Cost):
+            object.__setattr__(self, "metric", parse_cost(self.metric))
+
+    @property
+    def batch(self) -> tuple[int, ...]:
+        return tuple(self.x.shape[:-2])
+
+    @property
+    def n(self) -> int:
+        return self.x.shape[-2]
+
+    @property
+    def m(self) -> int:
+        return self.y.shape[-2]
+
+    @property
+    def d(self) -> int:
+        """Coordinates of a point."""
+        return self.x.shape[-1]
+
+    @property
+    def T(self) -> PointCloud:
+        return replace(self, x=self.y, y=self.x, swapped=not self.swapped)
+
+    @property
+    def arrays(self) -> tuple[Array, ...]:
+        """The caller's arrays."""
+        return self.x, self.y
+
+    @property
+    def rounding(self) -> tuple[float, float]:
+        """Bounds (relative, absolute) on the distance of a float64 cost from the real one; of a flat geometry."""
+        xp = namespace(self.x)
+        radius = max(float(xp.max(xp.linalg.vector_norm(v, axis=-1))) for v in (self.x, self.y))
+        return self.metric.rounding(self.d, radius)
+
+    @property
+    def non_negative(self) -> bool:
+        """Whether the kind of cost rules out negative ones."""
+        return self.metric.non_negative
+
+    def flat(self, batch: tuple[int, ...]) -> PointCloud:
+        """The points of the items of `batch` along one leading axis, in float64 and ready for the cost function."""
+        x, y = (float64(flatten_batch(v, batch, 2)) for v in (self.x, self.y))
+        xp = namespace(x)
+        if self.metric.ground == "cosine":
+            x, y = (v / xp.linalg.vector_norm(v, axis=-1, keepdims=True) for v in (x, y))
+        elif self.metric.centres(self.d):
+            middle = (xp.mean(x, axis=-2, keepdims=True) + xp.mean(y, axis=-2, keepdims=True)) / 2
+            x, y = x - middle, y - middle
+        return replace(self, x=x, y=y)
+
+    def block(self, items: slice, rows: slice) -> Array:
+        x = self.x[shared(items, self.x.shape[0]), rows, :]
+        y = self.y[shared(items, self.y.shape[0]), :, :]
+        if not self.swapped:
+            return self.metric(x, y)
+        return namespace(x).matrix_transpose(self.metric(y, x))
+
+    def take(self, items: Array) -> PointCloud:
+        xp = namespace(self.x)
+        x, y = (v if v.shape[0] == 1 else xp.take(v, items, axis=0) for v in (self.x, self.y))
+        return replace(self, x=x, y=y)
+
+    def to_numpy(self) -> PointCloud:
+        return replace(self, x=to_numpy(self.x), y=to_numpy(self.y))

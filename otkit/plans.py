@@ -1,0 +1,106 @@
+"""What a plan is made of: entropic potentials, or a list of arcs. A plan is the sum of a few such parts."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+
+import numpy as np
+
+from otkit import kernels
+from otkit.arrays import Array, exp, from_numpy, log, namespace, to_numpy
+from otkit.kernels import Geometry, Potentials
+
+
+class Plan(ABC):
+    """Mass moved between n rows and m columns, for each item of one batch axis."""
+
+    @property
+    @abstractmethod
+    def T(self) -> Plan:
+        """The transposed plan."""
+
+    @abstractmethod
+    def dense(self) -> Array:
+        """The matrix: ``(B, n, m)``."""
+
+    @abstractmethod
+    def apply(self, v: Array) -> Array:
+        """Σ_j P_ij v_j for ``v (B, m, k)``: ``(B, n, k)``."""
+
+    @abstractmethod
+    def arcs(self, drop: float) -> Arcs:
+        """Its entries, less at most a fraction `drop` of the weight of every row."""
+
+
+@dataclass(frozen=True)
+class Arcs:
+    """Entries of plans: their item, row, column and mass, NumPy arrays ``(K,)``."""
+
+    item: np.ndarray
+    row: np.ndarray
+    col: np.ndarray
+    mass: np.ndarray
+
+
+@dataclass(frozen=True)
+class EntropicPlan(Plan):
+    """exp((f_i + g_j − C_ij)/reg + log a_i + log b_j)."""
+
+    geometry: Geometry
+    at: Potentials
+
+    @property
+    def T(self) -> EntropicPlan:
+        return EntropicPlan(self.geometry.T, self.at.T)
+
+    def dense(self) -> Array:
+        everything = slice(None)
+        return self.at.plan(self.geometry.block(everything, everything), everything, everything)
+
+    def apply(self, v: Array) -> Array:
+        return kernels.apply_plan(self.geometry, self.at, v)
+
+    def arcs(self, drop: float) -> Arcs:
+        # In a row of weight a, the m entries below drop·a/m sum to at most drop·a.
+        threshold = self.at.log_a + log(namespace(self.at.f).full_like(self.at.f, drop / self.geometry.m))
+        found = kernels.select(self.geometry, self.at, threshold)
+        return Arcs(to_numpy(found.item), to_numpy(found.row), to_numpy(found.col), to_numpy(exp(found.log_plan)))
+
+
+@dataclass(frozen=True)
+class SparsePlan(Plan):
+    """A plan given by its arcs; masses may be negative where it corrects another part."""
+
+    shape: tuple[int, int, int]
+    entries: Arcs
+    like: Array
+
+    @property
+    def T(self) -> SparsePlan:
+        items, n, m = self.shape
+        e = self.entries
+        return SparsePlan((items, m, n), Arcs(e.item, e.col, e.row, e.mass), self.like)
+
+    def dense(self) -> Array:
+        plan = np.zeros(self.shape)
+        np.add.at(plan, (self.entries.item, self.entries.row, self.entries.col), self.entries.mass)
+        return from_numpy(plan, self.like)
+
+    def apply(self, v: Array) -> Array:
+        e = self.entries
+        moved = np.zeros((*self.shape[:2], v.shape[-1]))
+        np.add.at(moved, (e.item, e.row), e.mass[:, None] * to_numpy(v)[e.item, e.col])
+        return from_numpy(moved, self.like)
+
+    def arcs(self, drop: float) -> Arcs:
+        return self.entries
+
+
+def add_arcs(parts: list[Arcs], shape: tuple[int, int, int]) -> Arcs:
+    """The arcs of a sum of plans, in row order, each once and none that cancels to zero or below."""
+    item, row, col, mass = (np.concatenate([getattr(p, k) for p in parts]) for k in ("item", "row", "col", "mass"))
+    key, where = np.unique(np.ravel_multi_index((item, row, col), shape), return_inverse=True)
+    total = np.bincount(where, weights=mass, minlength=key.size)
+    key, total = key[total > 0], total[total > 0]
+    return Arcs(*np.unravel_index(key, shape), total)

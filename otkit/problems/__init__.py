@@ -1,0 +1,5 @@
+"""What is asked: problems, validated once and frozen."""
+
+from otkit.problems.linear import LinearProblem
+
+__all__ = ["LinearProblem"]

@@ -1,0 +1,223 @@
+"""The linear problem: costs, weights and a regularisation, checked and brought to one form."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+
+from otkit import arrays, checks
+from otkit.arrays import Array, from_numpy, namespace, to_numpy
+from otkit.geometry import Dense, PointCloud
+from otkit.kernels import CostRange, Potentials, Reduced, cost_range
+
+
+@dataclass(frozen=True)
+class LinearProblem:
+    """min over plans P of ⟨C, P⟩ + reg·KL(P | a⊗b), with marginals a and b.
+
+    Inside there is one leading axis of items, masses are 1, everything is float64 and costs are *reduced*: by one
+    c-transform each way they become non-negative with a zero in every row and column, so that offsets and units of the
+    cost do not matter.
+
+    Attributes
+    ----------
+    asked : Dense or PointCloud
+        The geometry as the caller gave it.
+    geometry : Dense or PointCloud
+        The same, flat.
+    reduced : Reduced
+        The flat geometry that solvers work on.
+    a, b : array (B, n), (B, m)
+        Weights that sum to 1.
+    log_a, log_b : array (B, n), (B, m)
+        Their logarithms, −inf where there is no mass.
+    reg : array (B,) or None
+        In units of the cost; None for the unregularised problem.
+    mass : numpy array (B,)
+        The mass of an item before it was divided out: the mean of the two sides.
+    rescaled : numpy array (B,)
+        The relative difference of the masses of the two sides that was taken for rounding and divided out.
+    span, low, high : numpy array (B,)
+        The largest reduced cost, and the smallest and largest cost, over the finite arcs between points with mass.
+    forbidden : numpy array of bool (B,)
+        Whether some arc between points with mass has an infinite cost.
+    batch : tuple of int
+        The batch axes that results get.
+    dtype : dtype
+        The dtype that results get.
+    unit : float
+        The unit roundoff of that dtype.
+    """
+
+    asked: Dense | PointCloud
+    geometry: Dense | PointCloud
+    reduced: Reduced
+    a: Array
+    b: Array
+    log_a: Array
+    log_b: Array
+    reg: Array | None
+    mass: np.ndarray
+    rescaled: np.ndarray
+    span: np.ndarray
+    low: np.ndarray
+    high: np.ndarray
+    forbidden: np.ndarray
+    batch: tuple[int, ...]
+    dtype: Any
+    unit: float
+
+    @staticmethod
+    def build(asked: Dense | PointCloud, a: Any = None, b: Any = None, reg: Any = None) -> LinearProblem:
+        """Check everything about the data, and bring it to the inner form.
+
+        Raises
+        ------
+        ValueError, TypeError
+            If the data cannot be solved for; the message says what must hold, what came and what to do.
+        """
+        a, b = (None if w is None else checks.as_array(w, name) for w, name in ((a, "a"), (b, "b")))
+        _check_geometry(asked)
+        checks.same_library(**dict(zip("Cxy"[: len(asked.arrays)], asked.arrays, strict=False)), a=a, b=b)
+        for w, size, name in ((a, asked.n, "a"), (b, asked.m, "b")):
+            if w is not None:
+                checks.weights(w, size, name)
+        reg_shape: tuple[int, ...] = ()
+        if reg is not None:
+            reg = checks.regularisation(reg)
+            reg_shape = reg.shape
+        batch = checks.batch_shape(
+            costs=asked.batch,
+            a=() if a is None else tuple(a.shape[:-1]),
+            b=() if b is None else tuple(b.shape[:-1]),
+            reg=reg_shape,
+        )
+        items = int(np.prod(batch))
+        like = asked.arrays[0]
+        dtype, unit = _result_dtype([*asked.arrays, a, b])
+
+        a, mass_a = _normalised(a, asked.n, batch, items, like)
+        b, mass_b = _normalised(b, asked.m, batch, items, like)
+        rescaled = checks.equal_mass(mass_a, mass_b, unit)
+        geometry = asked.flat(batch)
+        find_range = line_range if reg is None and on_line(asked) else cost_range
+        costs = find_range(geometry, a > 0, b > 0)
+        _check_costs(asked, costs, a, b)
+        return LinearProblem(
+            asked=asked,
+            geometry=geometry,
+            reduced=Reduced(geometry, costs.row, costs.col),
+            a=a,
+            b=b,
+            log_a=arrays.log(a),
+            log_b=arrays.log(b),
+            reg=None if reg is None else from_numpy(np.broadcast_to(reg, batch).reshape(-1), like),
+            mass=mass_a / 2 + mass_b / 2,
+            rescaled=rescaled,
+            span=to_numpy(costs.span),
+            low=to_numpy(costs.low),
+            high=to_numpy(costs.high),
+            forbidden=to_numpy(costs.forbidden),
+            batch=batch,
+            dtype=dtype,
+            unit=unit,
+        )
+
+    @property
+    def items(self) -> int:
+        """How many problems there are."""
+        return self.a.shape[0]
+
+    def take(self, items: np.ndarray) -> LinearProblem:
+        """The problem of some of the items, by index."""
+        if items.size == self.items:
+            return self
+        xp, index = namespace(self.a), from_numpy(items, self.a)
+        a, b, log_a, log_b = (xp.take(v, index, axis=0) for v in (self.a, self.b, self.log_a, self.log_b))
+        reduced = self.reduced.take(index)
+        return replace(
+            self,
+            geometry=reduced.base,
+            reduced=reduced,
+            a=a,
+            b=b,
+            log_a=log_a,
+            log_b=log_b,
+            reg=None if self.reg is None else xp.take(self.reg, index, axis=0),
+            batch=(items.size,),
+            **{k: getattr(self, k)[items] for k in ("mass", "rescaled", "span", "low", "high", "forbidden")},
+        )
+
+    def at(self, f: Array, g: Array, reg: Array) -> Potentials:
+        """A point of the dual of the reduced problem."""
+        return Potentials(f, g, self.log_a, self.log_b, reg)
+
+
+def on_line(asked: Dense | PointCloud) -> bool:
+    """Whether the points lie on a line and the cost is convex along it, so that sorting solves the problem."""
+    return isinstance(asked, PointCloud) and asked.d == 1 and asked.metric.convex_on_line
+
+
+def line_range(geometry: PointCloud, has_a: Array, has_b: Array) -> CostRange:
+    """What is known of the costs on a line without looking at all of them: they are taken as they are."""
+    xp = namespace(has_a)
+    (low_x, high_x), (low_y, high_y) = (
+        (xp.min(v, axis=-2, keepdims=True), xp.max(v, axis=-2, keepdims=True)) for v in (geometry.x, geometry.y)
+    )
+    reach = xp.maximum(geometry.metric(low_x, high_y), geometry.metric(high_x, low_y))[:, 0, 0]
+    span = xp.broadcast_to(reach, (has_a.shape[0],))
+    nothing = xp.zeros_like(span)
+    row, col = (xp.astype(v, xp.float64) * 0 for v in (has_a, has_b))
+    return CostRange(row, col, span, nothing, span, nothing > 0, xp.isnan(span), has_a, has_b)
+
+
+def _check_geometry(asked: Dense | PointCloud) -> None:
+    if isinstance(asked, Dense):
+        checks.has_axes(asked.C, 2, "C", "(..., n, m)")
+        return
+    checks.same_library(x=asked.x, y=asked.y)
+    checks.points(asked.x, asked.y)
+    if asked.metric.ground == "cosine":
+        checks.cosine_points(asked.x, asked.y)
+
+
+def _check_costs(asked: Dense | PointCloud, costs: CostRange, a: Array, b: Array) -> None:
+    xp = namespace(a)
+    if xp.any(costs.invalid):
+        raise ValueError("costs must be numbers or +inf (a forbidden arc), got NaN or -inf; mask them or pass inf")
+    overflow = asked.non_negative and xp.any(costs.forbidden)  # a metric forbids nothing
+    if overflow or not xp.all(xp.isfinite(costs.high - costs.low)):
+        raise ValueError("costs must be finite in float64, but their range overflows; divide the data by a constant")
+    for weight, reach, name, side in ((a, costs.reach_a, "a", "row"), (b, costs.reach_b, "b", "column")):
+        stranded = (weight > 0) & ~reach
+        if xp.any(stranded):
+            item, k = (int(v[0]) for v in xp.nonzero(stranded))
+            raise ValueError(
+                f"every {side} that carries mass must have a finite cost to some point with mass, but {side} {k} "
+                f"(of item {item}) has {name} = {float(weight[item, k]):g} and only infinite costs; "
+                f"set its weight to 0 or allow an arc"
+            )
+
+
+def _result_dtype(given: list[Array | None]) -> tuple[Any, float]:
+    """The widest floating dtype among the arrays, or float64 if all are integers, and its unit roundoff."""
+    present = [x for x in given if x is not None]
+    xp = namespace(*present)
+    floating = [x.dtype for x in present if xp.isdtype(x.dtype, "real floating")]
+    dtype = xp.result_type(*floating) if floating else xp.float64
+    # Half precision is computed like float32, and only the answer is rounded to it.
+    return dtype, 2.0**-53 if dtype == xp.float64 else 2.0**-24
+
+
+def _normalised(w: Array | None, size: int, batch: tuple[int, ...], items: int, like: Array) -> tuple[Array, np.ndarray]:
+    """Weights ``(items, size)`` in float64 that sum to 1, and their sums as they came."""
+    xp = namespace(like)
+    if w is None:
+        return from_numpy(np.full((items, size), 1 / size), like), np.ones(items)
+    w = arrays.float64(w)
+    total = xp.sum(w, axis=-1, keepdims=True)
+    w = xp.reshape(xp.broadcast_to(w / total, (*batch, size)), (items, size))
+    total = xp.reshape(xp.broadcast_to(total[..., 0], batch), (items,))
+    return w, to_numpy(total)

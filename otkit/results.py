@@ -1,0 +1,496 @@
+"""What comes back: a status with advice, and everything that follows from the potentials or the plan."""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+
+from otkit import arrays, checks, kernels, linalg
+from otkit.arrays import Array, from_numpy, namespace, to_numpy
+from otkit.certify import Certificate, certify
+from otkit.geometry import PointCloud
+from otkit.kernels import Moved, Potentials, Reduced
+from otkit.plans import EntropicPlan, Plan, add_arcs
+from otkit.problems import LinearProblem
+
+
+class Status(enum.Enum):
+    """How a solve ended; the value is the sentence for the user."""
+
+    CONVERGED = "Converged: the error is at most the tolerance."
+    MAX_ITER = "Stopped at max_iter before the tolerance was reached; raise max_iter, reg or the tolerance."
+    STALLED = "Stopped because the error no longer falls; raise reg or the tolerance, or use float64."
+    INFEASIBLE = "Infeasible: no plan between these weights avoids the forbidden (infinite) costs; allow more arcs."
+    STOPPED = "Stopped by the callback."
+
+    def __repr__(self) -> str:
+        return f"<Status.{self.name}>"
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One stage of an annealed solve, for one item.
+
+    Attributes
+    ----------
+    item : int
+        Which problem of the batch, in row-major order.
+    reg : float
+        The regularisation of the stage, in units of the cost.
+    n_iter : int
+        Iterations spent in it.
+    error : float
+        The marginal error that it ended with.
+    """
+
+    item: int
+    reg: float
+    n_iter: int
+    error: float
+
+
+@dataclass(frozen=True)
+class SparseArcs:
+    """A sparse plan in coordinate form, in NumPy.
+
+    Attributes
+    ----------
+    row, col : array of int (K,)
+        The two ends of each arc.
+    mass : array (K,)
+        What it carries, positive.
+    item : array of int (K,)
+        Which problem of the batch, in row-major order; zeros for one problem.
+    """
+
+    row: np.ndarray
+    col: np.ndarray
+    mass: np.ndarray
+    item: np.ndarray
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a solver hands over: the end of its run, at mass 1 and in reduced costs.
+
+    Attributes
+    ----------
+    f, g : array (B, n), (B, m)
+        Potentials of the reduced problem.
+    reg : array (B,) or None
+        The regularisation that they belong to; None for feasible potentials of the unregularised problem.
+    plan : tuple of Plan
+        Parts that add up to the plan.
+    certificate : Certificate or None
+        The bounds, where the solver has computed them.
+    status : numpy array of Status (B,)
+    error, tol : numpy array (B,)
+        The error recomputed from `f` and `g`, and the tolerance in force.
+    n_iter : numpy array of int (B,)
+    errors : numpy array (steps, B)
+        The error after each step of the run.
+    stages : tuple of Stage
+    """
+
+    f: Array
+    g: Array
+    reg: Array | None
+    plan: tuple[Plan, ...]
+    certificate: Certificate | None
+    status: np.ndarray
+    error: np.ndarray
+    tol: np.ndarray
+    n_iter: np.ndarray
+    errors: np.ndarray
+    stages: tuple[Stage, ...]
+
+
+@dataclass(frozen=True, repr=False)
+class Result:
+    """The solution of an optimal transport problem, or of a batch of them.
+
+    Shapes: ``...`` is the batch, empty for one problem. Arrays are of the library, dtype and device of the input;
+    `status`, `n_iter`, `error`, `tol` and the bounds are NumPy in float64. Everything is computed on first use.
+
+    Attributes
+    ----------
+    problem : LinearProblem
+        What was solved, after checking.
+    outcome : Outcome
+        What the solver handed over.
+    method : str
+        The solver that ran.
+    kernel : str
+        What ran the operations, and on which array library.
+    """
+
+    problem: LinearProblem
+    outcome: Outcome
+    method: str
+    kernel: str
+
+    # How it went
+
+    @property
+    def status(self) -> Any:
+        """`Status`, or an object array ``(...)`` of them."""
+        return self._bookkeeping(self.outcome.status)
+
+    @property
+    def converged(self) -> Any:
+        """Whether the tolerance was reached: bool, or an array ``(...)``."""
+        return self._bookkeeping(self.outcome.status == Status.CONVERGED)
+
+    @property
+    def n_iter(self) -> Any:
+        """Iterations over all stages: int, or an array ``(...)``."""
+        return self._bookkeeping(self.outcome.n_iter)
+
+    @property
+    def error(self) -> Any:
+        """‖P1 − a‖₁ + ‖Pᵀ1 − b‖₁ at mass 1, recomputed from the answer: float, or an array ``(...)``."""
+        return self._bookkeeping(self.outcome.error)
+
+    @property
+    def tol(self) -> Any:
+        """The tolerance in force: on `error` with a `reg`, else the ``rtol`` on the certified interval."""
+        return self._bookkeeping(self.outcome.tol)
+
+    @property
+    def errors(self) -> np.ndarray:
+        """The error seen after each step of the run, ``(steps, ...)``; inf before an item's first iteration."""
+        return self.outcome.errors.reshape((-1, *self.problem.batch))
+
+    @property
+    def stages(self) -> tuple[Stage, ...]:
+        """The log of the annealing, a `Stage` each; empty for a direct method."""
+        return self.outcome.stages
+
+    @property
+    def rescaled(self) -> Any:
+        """The relative difference of the total masses of a and b that was taken for rounding and divided out."""
+        return self._bookkeeping(self.problem.rescaled)
+
+    # Values
+
+    @cached_property
+    def value(self) -> Array:
+        """The objective, ``(...)``: `value_linear` plus `value_reg` where there is a reg."""
+        reg = self._value_reg
+        return self._to_user(self._value_linear + (0.0 if reg is None else reg))
+
+    @cached_property
+    def value_linear(self) -> Array:
+        """⟨C, P⟩, ``(...)``."""
+        return self._to_user(self._value_linear)
+
+    @cached_property
+    def value_reg(self) -> Array | None:
+        """reg·KL(P | a⊗b), ``(...)``; None for an unregularised problem."""
+        return None if self._value_reg is None else self._to_user(self._value_reg)
+
+    @property
+    def value_marginal(self) -> None:
+        """The penalty on the marginals; None, since they are exact."""
+        return None
+
+    # Potentials
+
+    @cached_property
+    def f(self) -> Array:
+        """The potential of the rows ``(..., n)``, in units of the cost, with ⟨a, f⟩ = ⟨b, g⟩ at mass 1."""
+        return self._to_user(self._gauged[0])
+
+    @cached_property
+    def g(self) -> Array:
+        """The potential of the columns ``(..., m)``, in units of the cost, with ⟨a, f⟩ = ⟨b, g⟩ at mass 1."""
+        return self._to_user(self._gauged[1])
+
+    @property
+    def potentials(self) -> tuple[Array, Array]:
+        """``(f, g)``."""
+        return self.f, self.g
+
+    # The plan
+
+    @cached_property
+    def plan(self) -> Array:
+        """The plan ``(..., n, m)``.
+
+        Raises
+        ------
+        MemoryError
+            If it does not fit in the memory that is free.
+        """
+        costs = self.problem.reduced
+        checks.fits_in_memory(costs.n, costs.m, self.problem.items, "a dense plan")
+        return self._to_user(_sum([part.dense() for part in self.outcome.plan]) * self._mass[:, None, None])
+
+    def plan_sparse(self, drop: float = 1e-9) -> SparseArcs:
+        """The entries of the plan, in coordinate form.
+
+        Parameters
+        ----------
+        drop : float
+            The fraction of the mass of every row that may be left out, as entries below ``drop·a_i/m``.
+
+        Returns
+        -------
+        SparseArcs
+        """
+        checks.positive(drop, "drop", below=1.0)
+        costs = self.problem.reduced
+        parts = [part.arcs(drop) for part in self.outcome.plan]
+        arcs = add_arcs(parts, (self.problem.items, costs.n, costs.m))
+        return SparseArcs(arcs.row, arcs.col, arcs.mass * self.problem.mass[arcs.item], arcs.item)
+
+    @cached_property
+    def marginals(self) -> tuple[Array, Array]:
+        """Row and column sums of the plan, ``(..., n)`` and ``(..., m)``."""
+        sums = _marginals(self.problem, self.outcome.plan)
+        rows, cols = (self._to_user(v * self._mass[:, None]) for v in sums)
+        return rows, cols
+
+    def apply(self, v: Any) -> Array:
+        """Σ_j P_ij v_j, without holding the plan.
+
+        Parameters
+        ----------
+        v : array (..., m) or (..., m, k)
+
+        Returns
+        -------
+        array (..., n) or (..., n, k)
+        """
+        return self._apply(self.outcome.plan, v, self.problem.reduced.m, "v")
+
+    def apply_t(self, u: Any) -> Array:
+        """Σ_i P_ij u_i, without holding the plan.
+
+        Parameters
+        ----------
+        u : array (..., n) or (..., n, k)
+
+        Returns
+        -------
+        array (..., m) or (..., m, k)
+        """
+        return self._apply([part.T for part in self.outcome.plan], u, self.problem.reduced.n, "u")
+
+    def barycentric(self, y: Any = None) -> Array:
+        """Where each row is sent on average, Σ_j P_ij y_j / Σ_j P_ij.
+
+        Parameters
+        ----------
+        y : array (..., m, k), optional
+            Values at the columns; the points y of the problem by default.
+
+        Returns
+        -------
+        array (..., n, k)
+            A row without mass goes where it would if it had some.
+        """
+        y = self._points().y if y is None else y
+        y, tail = self._columns(y, self.problem.reduced.m, "y")
+        sent = self._conditional(self.problem.reduced).apply(y)
+        if self.outcome.reg is None:
+            xp, mass = namespace(y), self.problem.a[:, :, None]
+            moved = _sum([part.apply(y) for part in self.outcome.plan])
+            sent = xp.where(mass > 0, moved / xp.where(mass > 0, mass, xp.ones_like(mass)), sent)
+        return self._to_user(sent if tail else sent[:, :, 0])
+
+    def transport(self, x_new: Any) -> Array:
+        """Send new points along the map of the plan, for a problem between points.
+
+        With a `reg` this is the entropic map (Pooladian & Niles-Weed 2021), else each point goes to the y_j of smallest
+        c(x, y_j) − g_j.
+
+        Parameters
+        ----------
+        x_new : array (..., k, d)
+
+        Returns
+        -------
+        array (..., k, d)
+        """
+        asked = self._points()
+        x_new = checks.as_array(x_new, "x_new")
+        checks.same_library(x_new=x_new, y=asked.y)
+        checks.points(x_new, asked.y)
+        costs = PointCloud(x_new, asked.y, asked.metric).flat(self.problem.batch)
+        items = self.problem.items
+        rows = from_numpy(np.zeros((items, costs.n)), self.problem.a)
+        y, _ = self._columns(asked.y, asked.m, "y")
+        sent = self._conditional(Reduced(costs, rows, self.problem.reduced.col)).apply(y)
+        return self._to_user(sent)
+
+    # Bounds
+
+    @cached_property
+    def certificate(self) -> Certificate:
+        """What proves the bounds, in the inner form of the problem."""
+        out = self.outcome
+        return out.certificate or certify(self.problem, out.f, out.g, out.reg)
+
+    @property
+    def lower(self) -> Any:
+        """A certified lower bound on the unregularised optimum: float, or an array ``(...)``."""
+        return self._bookkeeping(self.certificate.lower * self.problem.mass)
+
+    @property
+    def upper(self) -> Any:
+        """A certified upper bound on the unregularised optimum, inf where none was found: float, or ``(...)``."""
+        return self._bookkeeping(self.certificate.upper * self.problem.mass)
+
+    @property
+    def gap(self) -> Any:
+        """`upper` − `lower`: float, or an array ``(...)``."""
+        return self.upper - self.lower
+
+    def __repr__(self) -> str:
+        batch, problem = self.problem.batch, self.problem
+        asked = "unregularised" if self.outcome.reg is None else "reg"
+        head = f"{problem.reduced.n} × {problem.reduced.m}, {asked}"
+        if batch:
+            names = [status.name for status in self.outcome.status]
+            ended = ", ".join(f"{names.count(s.name)} {s.name}" for s in Status if s.name in names)
+            return f"Result({batch} problems of {head}: {ended}; {self.method}, {self.kernel})"
+        if self.outcome.reg is not None:
+            head += f" = {float(self.outcome.reg[0]):.4g}, value = {float(self.value):.8g}, error = {self.error:.2g}"
+            head += f" (tol {self.tol:.2g})"
+        else:
+            head += f", value = {float(self.value):.8g} in [{self.lower:.8g}, {self.upper:.8g}]"
+        return f"Result({head}, {self.n_iter} iterations; {self.method}, {self.kernel}; {self.status.value})"
+
+    # Inner form
+
+    @property
+    def _mass(self) -> Array:
+        return from_numpy(self.problem.mass, self.problem.a)
+
+    @cached_property
+    def _moved(self) -> Moved:
+        costs, out = self.problem.reduced, self.outcome
+        return kernels.transport_cost(costs, self.problem.at(out.f, out.g, out.reg))
+
+    @cached_property
+    def _value_linear(self) -> Array:
+        if self.outcome.certificate is not None:
+            return from_numpy(self.outcome.certificate.linear, self.problem.a) * self._mass
+        costs, xp = self.problem.reduced, namespace(self.problem.a)
+        offset = xp.sum(costs.row * self._moved.row, axis=-1) + xp.sum(costs.col * self._moved.col, axis=-1)
+        return (self._moved.cost + offset) * self._mass
+
+    @cached_property
+    def _value_reg(self) -> Array | None:
+        out, xp = self.outcome, namespace(self.problem.a)
+        if out.reg is None:
+            return None
+        # log P/(a⊗b) is (f + g − C)/reg, so that the divergence needs no logarithm.
+        moved = self._moved
+        gained = xp.sum(out.f * moved.row, axis=-1) + xp.sum(out.g * moved.col, axis=-1) - moved.cost
+        return (gained - out.reg * (xp.sum(moved.row, axis=-1) - 1)) * self._mass
+
+    @cached_property
+    def _gauged(self) -> tuple[Array, Array]:
+        """Potentials in units of the cost, both sides of equal mean on every connected component."""
+        costs, out, xp = self.problem.reduced, self.outcome, namespace(self.problem.a)
+        f, g = out.f + costs.row, out.g + costs.col
+        if not self.problem.forbidden.any():
+            shift = (xp.sum(self.problem.b * g, axis=-1) - xp.sum(self.problem.a * f, axis=-1)) / 2
+            return f + shift[:, None], g - shift[:, None]
+        f, g = _gauge_components(self.problem, to_numpy(f), to_numpy(g))
+        f, g = from_numpy(f, self.problem.a), from_numpy(g, self.problem.a)
+        # A point without mass may hang on several components: its potential is set anew.
+        conditional = self._conditional_reg
+        new_f = kernels.softmin(self.problem.geometry, g, self.problem.log_b, conditional)
+        new_g = kernels.softmin(self.problem.geometry.T, f, self.problem.log_a, conditional)
+        return xp.where(self.problem.a > 0, f, new_f), xp.where(self.problem.b > 0, g, new_g)
+
+    @property
+    def _conditional_reg(self) -> Array:
+        """The reg that spreads a single row: without one, so small that the best columns take all."""
+        if self.outcome.reg is not None:
+            return self.outcome.reg
+        span = np.where(self.problem.span > 0, self.problem.span, 1.0)
+        return from_numpy(1e-12 * span, self.problem.a)
+
+    def _conditional(self, costs: Reduced) -> EntropicPlan:
+        """The plan with every row of mass 1, for rows of `costs` that need not be those of the problem."""
+        reg, g, log_b = self._conditional_reg, self.outcome.g, self.problem.log_b
+        f = kernels.softmin(costs, g, log_b, reg)
+        at = Potentials(f, g, namespace(f).zeros_like(f), log_b, reg)
+        return EntropicPlan(costs, at)
+
+    def _points(self) -> PointCloud:
+        if not isinstance(self.problem.asked, PointCloud):
+            raise ValueError("this needs points, and the problem was given as a cost matrix; pass y=, or use solve_sample")
+        return self.problem.asked
+
+    def _columns(self, v: Any, size: int, name: str) -> tuple[Array, tuple[int, ...]]:
+        """`v` as ``(B, size, k)`` in float64, and the trailing axes (none or k) that the answer gets."""
+        batch = self.problem.batch
+        v = checks.as_array(v, name)
+        checks.same_library(**{name: v, "the problem": self.problem.a})
+        xp = namespace(v)
+        is_vector = v.ndim == 1 or tuple(v.shape) == (*batch, size)
+        columns = v[..., None] if is_vector else v
+        if columns.ndim < 2 or columns.shape[-2] != size:
+            raise ValueError(f"{name} must have shape (..., {size}) or (..., {size}, k), got shape {tuple(v.shape)}")
+        k = columns.shape[-1]
+        columns = arrays.float64(xp.broadcast_to(columns, (*batch, size, k)))
+        return xp.reshape(columns, (self.problem.items, size, k)), () if is_vector else (k,)
+
+    def _apply(self, parts: Sequence[Plan], v: Any, size: int, name: str) -> Array:
+        v, tail = self._columns(v, size, name)
+        moved = _sum([part.apply(v) for part in parts]) * self._mass[:, None, None]
+        return self._to_user(moved if tail else moved[:, :, 0])
+
+    def _to_user(self, x: Array) -> Array:
+        xp = namespace(x)
+        return xp.astype(xp.reshape(x, (*self.problem.batch, *x.shape[1:])), self.problem.dtype)
+
+    def _bookkeeping(self, x: np.ndarray) -> Any:
+        return x.reshape(self.problem.batch) if self.problem.batch else x[0]
+
+
+def marginal_error(problem: LinearProblem, plan: Sequence[Plan]) -> np.ndarray:
+    """‖P1 − a‖₁ + ‖Pᵀ1 − b‖₁ of a plan at mass 1: ``(B,)``."""
+    rows, cols = _marginals(problem, plan)
+    xp = namespace(rows)
+    return to_numpy(xp.sum(xp.abs(rows - problem.a), axis=-1) + xp.sum(xp.abs(cols - problem.b), axis=-1))
+
+
+def _marginals(problem: LinearProblem, plan: Sequence[Plan]) -> tuple[Array, Array]:
+    xp = namespace(problem.a)
+    ones_a, ones_b = xp.ones_like(problem.a)[..., None], xp.ones_like(problem.b)[..., None]
+    rows = _sum([part.apply(ones_b)[..., 0] for part in plan])
+    cols = _sum([part.T.apply(ones_a)[..., 0] for part in plan])
+    return rows, cols
+
+
+def _sum(parts: Sequence[Array]) -> Array:
+    total = parts[0]
+    for part in parts[1:]:
+        total = total + part
+    return total
+
+
+def _gauge_components(problem: LinearProblem, f: np.ndarray, g: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    a, b = to_numpy(problem.a), to_numpy(problem.b)
+    f, g = f.copy(), g.copy()
+    geometry = problem.reduced.to_numpy()
+    for k in range(problem.items):
+        finite = np.isfinite(geometry.block(slice(k, k + 1), slice(None))[0])
+        rows, cols = linalg.components(finite & (a[k] > 0)[:, None] & (b[k] > 0))
+        for label in np.unique(rows[a[k] > 0]):
+            r, c = rows == label, cols == label
+            mean_f, mean_g = np.average(f[k, r], weights=a[k, r]), np.average(g[k, c], weights=b[k, c])
+            f[k, r] += (mean_g - mean_f) / 2
+            g[k, c] -= (mean_g - mean_f) / 2
+    return f, g

@@ -1,0 +1,51 @@
+"""How: the solvers, the loop that runs them, and which one is chosen."""
+
+from __future__ import annotations
+
+from otkit.problems import LinearProblem
+from otkit.problems.linear import on_line
+from otkit.solvers.annealing import Annealing
+from otkit.solvers.base import Progress, Solver, run
+from otkit.solvers.sinkhorn import Sinkhorn
+from otkit.solvers.univariate import Univariate
+
+__all__ = ["SOLVERS", "Annealing", "Progress", "Sinkhorn", "Solver", "Univariate", "choose_solver", "run"]
+
+SOLVERS: dict[str, type[Solver]] = {"sinkhorn": Sinkhorn, "annealing": Annealing, "univariate": Univariate}
+
+
+def choose_solver(problem: LinearProblem, method: str | Solver) -> Solver:
+    """The solver of a problem: the one named, or by this table.
+
+    ====================================  ============
+    problem                               "auto"
+    ====================================  ============
+    a `reg`                               `Sinkhorn`
+    no `reg`, points on a line, convex    `Univariate`
+    no `reg`, else                        `Annealing`
+    ====================================  ============
+
+    Raises
+    ------
+    ValueError
+        If the name is unknown, or the solver does not solve this problem.
+    """
+    line = on_line(problem.asked)
+    if method == "auto":
+        method = "sinkhorn" if problem.reg is not None else "univariate" if line else "annealing"
+    if isinstance(method, str):
+        if method not in SOLVERS:
+            raise ValueError(f"method must be 'auto', {', '.join(map(repr, SOLVERS))} or a solver, got {method!r}")
+        method = SOLVERS[method]()
+    if not isinstance(method, Solver):
+        raise ValueError(f"method must be a name or a solver such as otkit.Sinkhorn(), got {method!r}")
+    if isinstance(method, Sinkhorn) and problem.reg is None:
+        raise ValueError("method 'sinkhorn' needs a reg, got reg=None; pass reg=, or method='auto' for the optimum itself")
+    if not isinstance(method, Sinkhorn) and problem.reg is not None:
+        raise ValueError(f"method {method.name!r} solves the unregularised problem, got a reg; drop reg= or method=")
+    if isinstance(method, Univariate) and not line:
+        raise ValueError(
+            "method 'univariate' needs points of one dimension and a convex cost of their distance "
+            f"(power ≥ 1), got {problem.asked!r}; use method='auto'"
+        )
+    return method

@@ -1,0 +1,198 @@
+"""Annealing: solve at a large regularisation first and lower it stage by stage, down to a target or to a proof.
+
+The potentials of an entropic problem are nearly affine in the regularisation, so a stage starts on the line through the
+ends of the last two. This also carries the potential differences between weakly coupled parts, which sweeps hardly move.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from otkit.arrays import Array, from_numpy, namespace, to_numpy
+from otkit.certify import Certificate, certify
+from otkit.kernels import softmin, sweep
+from otkit.problems import LinearProblem
+from otkit.results import Outcome, Stage, Status, marginal_error
+from otkit.solvers.base import Solver, State, put
+
+
+@dataclass(frozen=True)
+class Annealed(State):
+    """A state with what annealing has to remember.
+
+    Attributes
+    ----------
+    used : numpy array of int (B,)
+        Iterations in the present stage.
+    past_f : array (B, n)
+        Potentials at the end of the stage before.
+    past_reg : numpy array (B,)
+        Its regularisation; NaN where it did not reach its tolerance, and is no point to extrapolate from.
+    mark : numpy array (B,)
+        The error when stalling was last looked for.
+    """
+
+    used: np.ndarray
+    past_f: Array
+    past_reg: np.ndarray
+    mark: np.ndarray
+
+
+def begin(problem: LinearProblem, f: Array | None, reg: np.ndarray) -> Annealed:
+    """The state before the first sweep, at regularisation ``reg (B,)``."""
+    items = problem.items
+    if f is None:
+        f = from_numpy(np.zeros((items, problem.reduced.n)), problem.a)
+    return Annealed(
+        f=f,
+        g=softmin(problem.reduced.T, f, problem.log_a, from_numpy(reg, f)),
+        reg=reg,
+        status=np.full(items, None, dtype=object),
+        error=np.full(items, np.inf),
+        n_iter=np.zeros(items, dtype=np.int64),
+        stages=(),
+        used=np.zeros(items, dtype=np.int64),
+        past_f=f,
+        past_reg=np.full(items, np.nan),
+        mark=np.full(items, np.inf),
+    )
+
+
+def top(problem: LinearProblem) -> np.ndarray:
+    """Where annealing starts: at the range of the reduced costs a few sweeps suffice."""
+    return np.where(problem.span > 0, problem.span, 1.0)
+
+
+def advance(problem: LinearProblem, state: Annealed, tol: np.ndarray, sweeps: int, max_iter: int) -> Annealed:
+    """Up to `sweeps` iterations of every running item, fewer where its error comes to ``tol (B,)``."""
+    items = state.running
+    part = problem.take(items)
+    xp, index = namespace(state.f), from_numpy(items, state.f)
+    reg, goal, limit = (from_numpy(v[items].astype(float), state.f) for v in (state.reg, tol, max_iter - state.n_iter))
+    start = part.at(xp.take(state.f, index, axis=0), xp.take(state.g, index, axis=0), reg)
+    swept = sweep(part.reduced, start, goal, limit, sweeps)
+    error, n_iter, used = state.error.copy(), state.n_iter.copy(), state.used.copy()
+    count = to_numpy(swept.count).astype(np.int64)
+    error[items] = to_numpy(swept.error)
+    n_iter[items] += count
+    used[items] += count
+    f, g = put(state.f, items, swept.f), put(state.g, items, swept.g)
+    return replace(state, f=f, g=g, error=error, n_iter=n_iter, used=used)
+
+
+def next_stage(state: Annealed, items: np.ndarray, reg: np.ndarray, reached: np.ndarray) -> Annealed:
+    """Lower the regularisation of some items to ``reg (B,)``; ``reached (B,)`` tells whose stage met its tolerance."""
+    moving = np.zeros(reg.size, dtype=bool)
+    moving[items] = True
+    known = moving & reached & np.isfinite(state.past_reg)
+    step = np.where(known, state.reg - state.past_reg, 1.0)
+    ratio = np.where(known, (reg - state.reg) / step, 0.0)
+    xp, here = namespace(state.f), from_numpy(moving[:, None], state.f)
+    return replace(
+        state,
+        f=state.f + from_numpy(ratio[:, None], state.f) * (state.f - state.past_f),
+        reg=np.where(moving, reg, state.reg),
+        stages=state.stages + tuple(stage(state, int(k)) for k in items),
+        used=np.where(moving, 0, state.used),
+        past_f=xp.where(here, state.f, state.past_f),
+        past_reg=np.where(moving, np.where(reached, state.reg, np.nan), state.past_reg),
+        mark=np.where(moving, np.inf, state.mark),
+    )
+
+
+def marked(state: Annealed, look: np.ndarray) -> Annealed:
+    """Remember the error of the items of the mask, for the next look at whether it falls."""
+    return replace(state, mark=np.where(look, state.error, state.mark))
+
+
+def stage(state: Annealed, item: int) -> Stage:
+    """The log entry of the present stage of an item."""
+    return Stage(item, float(state.reg[item]), int(state.used[item]), float(state.error[item]))
+
+
+def log(state: Annealed) -> tuple[Stage, ...]:
+    """The log of all stages, the present ones included."""
+    return state.stages + tuple(stage(state, k) for k in range(state.reg.size))
+
+
+@dataclass(frozen=True)
+class Annealing(Solver):
+    """The unregularised problem: sweeps at ever smaller regularisation, until certified bounds are close enough.
+
+    Attributes
+    ----------
+    rtol : float
+        Stop when ``upper − lower ≤ rtol·upper``.
+    atol : float
+        Or when it is at most this fraction of the range of the costs.
+    max_iter : int
+        Iterations over all stages.
+    factor : float
+        What the regularisation is divided by between stages.
+    stage_tol : float
+        The marginal error at which a stage is done.
+    sweeps : int
+        Iterations between two certificates.
+
+    Notes
+    -----
+    The plan is the one whose cost is the upper bound: feasible, and a vertex where one was found. The potentials are the
+    feasible ones whose value is the lower bound.
+
+    Examples
+    --------
+    >>> import otkit
+    >>> result = otkit.solve([[0.0, 1.0], [1.0, 0.0]], method=otkit.Annealing(rtol=1e-6))
+    >>> float(result.value)
+    0.0
+    """
+
+    rtol: float = 1e-2
+    atol: float = 1e-9
+    max_iter: int = 10_000
+    factor: float = 2.0
+    stage_tol: float = 1e-3
+    sweeps: int = 50
+    name = "annealing"
+
+    def init(self, problem: LinearProblem, start: tuple[Array, Array] | None) -> State:
+        reg = top(problem)
+        if start is None:
+            return begin(problem, None, reg)
+        return begin(problem, start[0], reg * self.factor ** -10.0)
+
+    def step(self, problem: LinearProblem, state: State) -> State:
+        assert isinstance(state, Annealed)
+        state = advance(problem, state, np.full(problem.items, self.stage_tol), self.sweeps, self.max_iter)
+        items = state.running
+        found = self._certificate(problem.take(items), state, items)
+        wanted = np.maximum(self.rtol * found.upper, self.atol * problem.span[items])
+        close = (found.upper < np.inf) & (found.upper - found.lower <= wanted)
+        state = state.ended(items[close], Status.CONVERGED)
+        state = state.ended(items[~close & (found.lower > problem.high[items])], Status.INFEASIBLE)
+
+        reached = state.error <= self.stage_tol
+        left = state.running
+        moving = left[reached[left] | (state.used[left] >= self.max_iter // 5)]
+        reg = state.reg / self.factor
+        # Below this a stage cannot come to its tolerance for rounding.
+        spent = moving[reg[moving] < 8 * 2.0**-53 * problem.span[moving] / self.stage_tol]
+        state = state.ended(spent, Status.STALLED)
+        moving = np.setdiff1d(moving, spent)
+        return next_stage(state, moving, reg, reached) if moving.size else state
+
+    def finish(self, problem: LinearProblem, state: State, errors: np.ndarray) -> Outcome:
+        assert isinstance(state, Annealed)
+        found = self._certificate(problem, state, np.arange(problem.items))
+        error, tol = marginal_error(problem, found.plan), np.full(problem.items, self.rtol)
+        return Outcome(
+            found.f, found.g, None, found.plan, found, state.status, error, tol, state.n_iter, errors, log(state)
+        )
+
+    @staticmethod
+    def _certificate(part: LinearProblem, state: Annealed, items: np.ndarray) -> Certificate:
+        xp, index = namespace(state.f), from_numpy(items, state.f)
+        f, g = (xp.take(v, index, axis=0) for v in (state.f, state.g))
+        return certify(part, f, g, from_numpy(state.reg[items], f))

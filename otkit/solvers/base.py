@@ -1,0 +1,134 @@
+"""The one loop, and what a solver supplies to it."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Any, Self
+
+import numpy as np
+
+from otkit.arrays import Array, from_numpy, namespace
+from otkit.problems import LinearProblem
+from otkit.results import Outcome, Stage, Status
+
+
+@dataclass(frozen=True)
+class State:
+    """Where the items of a problem stand. Solvers replace it, and only `run` asks them to.
+
+    Attributes
+    ----------
+    f, g : array (B, n), (B, m)
+        Potentials of the reduced problem.
+    reg : numpy array (B,)
+        The regularisation of the present stage.
+    status : numpy array of Status or None (B,)
+        None while an item runs.
+    error : numpy array (B,)
+    n_iter : numpy array of int (B,)
+    stages : tuple of Stage
+        The log of the stages that are over.
+    """
+
+    f: Array
+    g: Array
+    reg: np.ndarray
+    status: np.ndarray
+    error: np.ndarray
+    n_iter: np.ndarray
+    stages: tuple[Stage, ...]
+
+    @property
+    def running(self) -> np.ndarray:
+        """Indices of the items that are not done."""
+        return np.flatnonzero([status is None for status in self.status])
+
+    def ended(self, items: np.ndarray, status: Status) -> Self:
+        """The state with the items of these indices at an end."""
+        new = self.status.copy()
+        new[items] = status
+        return replace(self, status=new)
+
+
+@dataclass(frozen=True)
+class Progress:
+    """What a callback is told after every step.
+
+    Attributes
+    ----------
+    n_iter : numpy array of int (B,)
+        Iterations of each item so far.
+    error : numpy array (B,)
+        The error of each item.
+    reg : numpy array (B,)
+        The regularisation of the stage that each item is in.
+    done : numpy array of bool (B,)
+        Which items are at an end.
+    """
+
+    n_iter: np.ndarray
+    error: np.ndarray
+    reg: np.ndarray
+    done: np.ndarray
+
+
+Callback = Callable[[Progress], Any]
+
+
+class Solver(ABC):
+    """The options of a method, and its steps; a final subclass is a frozen dataclass with `name` and `max_iter`."""
+
+    name: str
+    max_iter: int
+
+    @abstractmethod
+    def init(self, problem: LinearProblem, start: tuple[Array, Array] | None) -> State:
+        """The state to begin with, from potentials of the reduced problem where there are some."""
+
+    @abstractmethod
+    def step(self, problem: LinearProblem, state: State) -> State:
+        """The state after a bounded number of iterations of every running item."""
+
+    @abstractmethod
+    def finish(self, problem: LinearProblem, state: State, errors: np.ndarray) -> Outcome:
+        """What to hand over, with the error recomputed."""
+
+
+def run(
+    problem: LinearProblem,
+    solver: Solver,
+    start: tuple[Array, Array] | None = None,
+    callback: Callback | None = None,
+) -> Outcome:
+    """Step a solver until every item is done; the only loop that moves solver states.
+
+    A callback that returns True stops the run.
+    """
+    state = solver.init(problem, start)
+    errors = []
+    while state.running.size:
+        state = solver.step(problem, state)
+        errors.append(state.error)
+        running = state.running
+        state = state.ended(running[state.n_iter[running] >= solver.max_iter], Status.MAX_ITER)
+        if callback is not None and callback(progress(state)):
+            state = state.ended(state.running, Status.STOPPED)
+    return solver.finish(problem, state, np.array(errors).reshape(-1, problem.items))
+
+
+def progress(state: State) -> Progress:
+    """What a callback may know of a state, in arrays of its own."""
+    done = np.array([status is not None for status in state.status])
+    return Progress(state.n_iter.copy(), state.error.copy(), state.reg.copy(), done)
+
+
+def put(full: Array, items: np.ndarray, part: Array) -> Array:
+    """`full` with the rows `items` replaced by `part`."""
+    if items.size == full.shape[0]:
+        return part
+    xp = namespace(full)
+    source = np.arange(full.shape[0])
+    source[items] = full.shape[0] + np.arange(items.size)
+    return xp.take(xp.concat([full, part], axis=0), from_numpy(source, full), axis=0)
