@@ -1,0 +1,259 @@
+"""The command line: Wasserstein distances between files."""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import itertools
+import json
+import sys
+import time
+import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass
+from importlib.util import find_spec
+from pathlib import Path
+from typing import NoReturn
+
+import numpy as np
+
+import otkit
+from otkit.api import WassersteinResult, solve_sample, wasserstein
+from otkit.errors import ConvergenceWarning
+from otkit.io import Measure, Reading, UnusableInput, read, save_plan
+from otkit.results import Result
+
+CERTIFIED, NOT_CERTIFIED, UNUSABLE, INTERRUPTED = 0, 1, 2, 130
+
+# The most arcs that are worth waiting for: two images of 64 × 64.
+MAX_ARCS = 2**24
+
+_EPILOG = """\
+files:
+  .npy .npz .csv .tsv   a 2-D array of points, one a row; with --histogram, masses on a grid
+  .png .jpg             grey values as mass on the pixel grid, distances in pixels
+Masses are divided by their total. Several files give the matrix of all pairs as CSV.
+
+exit status: 0 the interval is certified to --rtol, 1 it is not, 2 unusable input
+"""
+
+
+class _Parser(argparse.ArgumentParser):
+    """A parser that complains in one line."""
+
+    def error(self, message: str) -> NoReturn:
+        self.exit(UNUSABLE, f"otkit: {message} (see otkit --help)\n")
+
+
+@dataclass(frozen=True)
+class Answer:
+    """A distance between two files; the fields are the keys of ``--json``."""
+
+    distance: float
+    lower: float
+    upper: float
+    p: int
+    status: str
+    seconds: float
+    kernel: str
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line.
+
+    Parameters
+    ----------
+    arguments : sequence of str, optional
+        Those of the process by default.
+
+    Returns
+    -------
+    int
+        The exit status.
+    """
+    options = _parser().parse_args(arguments)
+    try:
+        return int(options.run(options))
+    except (UnusableInput, MemoryError) as error:
+        print(f"otkit: {error}", file=sys.stderr)
+        return UNUSABLE
+    except KeyboardInterrupt:
+        return INTERRUPTED
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = _Parser(
+        prog="otkit",
+        description="Optimal transport distances between files, with an interval that contains the true one.",
+        epilog=_EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--version", action="version", version=f"otkit {otkit.__version__}")
+    commands = parser.add_subparsers(required=True, metavar="command")
+    for p in (1, 2):
+        command = commands.add_parser(
+            f"w{p}",
+            help=f"the {p}-Wasserstein distance between files, for the Euclidean distance",
+            epilog=_EPILOG,
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+        )
+        command.set_defaults(run=_distances, p=p)
+        _add_options(command)
+    info = commands.add_parser("info", help="versions of what otkit runs on")
+    info.set_defaults(run=_info)
+    return parser
+
+
+def _add_options(command: argparse.ArgumentParser) -> None:
+    add = command.add_argument
+    add("files", nargs="+", metavar="FILE", help="two files, or more for the matrix of all pairs")
+    add("--rtol", type=_fraction, default=1e-2, help="relative width of the interval to reach (default 0.01)")
+    add("--reg", type=_positive, help="entropic regularisation, in units of the distance to the power p; without it, none")
+    add("--weights", metavar="COL", help="column of the weights of points: a name from the header, or a number from 0")
+    add("--histogram", action="store_true", help="arrays hold masses on a grid, not points")
+    add("--unit-square", action="store_true", help="grids span [0, 1] along their longest side")
+    add("--resize", type=_count, metavar="N", help="average images down to N pixels along the longer side")
+    add("--json", action="store_true", help="print a JSON object")
+    add("--plan", metavar="OUT.npz", help="save the plan: row, col, mass, and the points x and y")
+    add("--plot", metavar="OUT.png", help="draw the plan (needs matplotlib)")
+
+
+def _distances(options: argparse.Namespace) -> int:
+    if len(options.files) < 2:
+        raise UnusableInput(f"two files are needed, got {len(options.files)}")
+    _check_outputs(options)
+    how = Reading(options.weights, options.histogram, options.unit_square, options.resize)
+    measures = [read(path, how) for path in options.files]
+    for x, y in itertools.combinations(measures, 2):
+        _check_pair(x, y)
+    if len(measures) > 2:
+        return _matrix(measures, options)
+
+    x, y = measures
+    answer, certified, result = _compare(x, y, options)
+    title = f"W{answer.p} = {answer.distance:.6g}"
+    if options.plan:
+        save_plan(options.plan, result, x, y, answer.distance)
+    if options.plot:
+        from otkit.plot import save_plot
+
+        save_plot(options.plot, result, x, y, title)
+    if options.json:
+        print(json.dumps(vars(answer)))
+    else:
+        print(f"{title}   in [{answer.lower:.6g}, {answer.upper:.6g}]")
+        print(f"{len(x.a)} × {len(y.a)} points, {result.method}, {answer.kernel}, {answer.seconds:.2f} s")
+        if not certified:
+            print(f"not certified to --rtol {options.rtol:g}: {result.status.value}", file=sys.stderr)
+    return CERTIFIED if certified else NOT_CERTIFIED
+
+
+def _compare(x: Measure, y: Measure, options: argparse.Namespace) -> tuple[Answer, bool, Result]:
+    start = time.perf_counter()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ConvergenceWarning)  # the answer says it
+        if options.reg is None:
+            found = wasserstein(x.x, y.x, x.a, y.a, p=options.p, rtol=options.rtol)
+            certified = bool(found.converged)
+        else:
+            result = solve_sample(x.x, y.x, x.a, y.a, metric=("power", options.p), reg=options.reg)
+            found = WassersteinResult(result, options.p)
+            certified = bool(found.upper - found.lower <= options.rtol * found.upper)
+        answer = Answer(
+            distance=found.distance,
+            lower=found.lower,
+            upper=found.upper,
+            p=options.p,
+            status=found.status.name,
+            seconds=time.perf_counter() - start,
+            kernel=found.result.kernel,
+        )
+    return answer, certified, found.result
+
+
+def _matrix(measures: list[Measure], options: argparse.Namespace) -> int:
+    size = len(measures)
+    matrices = {key: np.zeros((size, size)) for key in ("distance", "lower", "upper")}
+    all_certified = True
+    pairs = list(itertools.combinations(range(size), 2))
+    from tqdm import tqdm
+
+    for i, j in tqdm(pairs, unit="pair", disable=None, file=sys.stderr):
+        answer, certified, _ = _compare(measures[i], measures[j], options)
+        all_certified &= certified
+        for key, matrix in matrices.items():
+            matrix[i, j] = matrix[j, i] = getattr(answer, key)
+    names = [measure.name for measure in measures]
+    if options.json:
+        print(json.dumps({"files": names, "p": options.p} | {key: m.tolist() for key, m in matrices.items()}))
+    else:
+        table = csv.writer(sys.stdout, lineterminator="\n")
+        table.writerow(["", *names])
+        for name, row in zip(names, matrices["distance"], strict=True):
+            table.writerow([name, *(f"{value:.9g}" for value in row)])
+    if not all_certified:
+        print(f"some pairs are not certified to --rtol {options.rtol:g}; --json prints the intervals", file=sys.stderr)
+    return CERTIFIED if all_certified else NOT_CERTIFIED
+
+
+def _check_outputs(options: argparse.Namespace) -> None:
+    """Complain about outputs before any work."""
+    for name, path in (("--plan", options.plan), ("--plot", options.plot)):
+        if path is None:
+            continue
+        if len(options.files) > 2:
+            raise UnusableInput(f"{name} is for two files, got {len(options.files)}")
+        if not Path(path).absolute().parent.is_dir():
+            raise UnusableInput(f"{name} {path}: no such directory")
+    if options.plan is not None and Path(options.plan).suffix != ".npz":
+        raise UnusableInput(f"--plan {options.plan}: must end in .npz")
+    if options.plot is not None and find_spec("matplotlib") is None:
+        raise UnusableInput("--plot needs matplotlib; pip install 'otkit[plot]'")
+
+
+def _check_pair(x: Measure, y: Measure) -> None:
+    d, e = x.x.shape[1], y.x.shape[1]
+    if d != e:
+        raise UnusableInput(f"{x.name} and {y.name} differ in dimension, {d} and {e}")
+    n, m = len(x.a), len(y.a)
+    if d > 1 and n * m > MAX_ARCS:
+        advice = "pass --resize N" if x.grid else "take a sample of the points"
+        raise UnusableInput(f"{x.name} and {y.name}: {n} × {m} points is more than the limit of 2^24 pairs; {advice}")
+
+
+def _info(_: argparse.Namespace) -> int:
+    from importlib.metadata import PackageNotFoundError, version
+
+    print(f"otkit {otkit.__version__}, Python {sys.version.split()[0]} on {sys.platform}")
+    for package in ("numpy", "scipy", "array-api-compat", "pillow", "tqdm", "torch", "cupy", "matplotlib"):
+        try:
+            print(f"{package} {version(package)}")
+        except PackageNotFoundError:
+            print(f"{package} is not installed")
+    print("operations: reference, on the library of the input")
+    return 0
+
+
+def _positive(text: str) -> float:
+    value = float(text)
+    if not 0 < value < float("inf"):
+        raise ValueError
+    return value
+
+
+def _fraction(text: str) -> float:
+    value = _positive(text)
+    if value >= 1:
+        raise ValueError
+    return value
+
+
+def _count(text: str) -> int:
+    value = int(text)
+    if value < 1:
+        raise ValueError
+    return value
+
+
+# argparse names these in its messages.
+_positive.__name__, _fraction.__name__, _count.__name__ = "positive number", "number between 0 and 1", "positive count"

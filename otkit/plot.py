@@ -1,0 +1,75 @@
+"""Pictures of a plan, with matplotlib."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from otkit.io import Measure
+from otkit.results import Result
+
+# More arcs than this make a picture of nothing.
+_ARCS = 500
+
+
+def save_plot(path: str, result: Result, x: Measure, y: Measure, title: str) -> None:
+    """Draw where the mass goes, to an image file.
+
+    Two-dimensional grids: both marginals, and arrows for how far each cell's mass moves on average. Anything else: the
+    points by their first two coordinates, and the strongest arcs between them.
+
+    Parameters
+    ----------
+    path : str
+        Where to write; the ending decides the format.
+    result : Result
+        A solved problem between the points of `x` and `y`.
+    x, y : Measure
+    title : str
+    """
+    from matplotlib.figure import Figure
+
+    if len(x.grid) == 2 and len(y.grid) == 2:
+        figure = Figure(figsize=(10.5, 4), layout="constrained")
+        _draw_grids(figure, result, x, y)
+    else:
+        figure = Figure(figsize=(6, 6), layout="constrained")
+        _draw_points(figure, result, x, y)
+    figure.suptitle(title)
+    figure.savefig(path, dpi=150)
+
+
+def _draw_grids(figure, result: Result, x: Measure, y: Measure) -> None:  # type: ignore[no-untyped-def]
+    left, middle, right = figure.subplots(1, 3)
+    for axes, measure in ((left, x), (middle, y)):
+        low, high = measure.x.min(axis=0), measure.x.max(axis=0)
+        size = 25 * (24 / max(measure.grid)) ** 2
+        axes.scatter(measure.x[:, 1], measure.x[:, 0], c=measure.a, s=size, marker="s", cmap="gray_r", vmin=0)
+        axes.set(xlim=(low[1] - 1, high[1] + 1), ylim=(high[0] + 1, low[0] - 1), aspect="equal", title=measure.name)
+    moved = result.barycentric() - x.x
+    strong = x.a > 0.02 * x.a.max()
+    arrows = right.quiver(
+        x.x[strong, 1], x.x[strong, 0], moved[strong, 1], moved[strong, 0], x.a[strong],
+        angles="xy", scale_units="xy", scale=1, cmap="viridis", width=0.004,
+    )  # fmt: skip
+    figure.colorbar(arrows, ax=right, label="mass")
+    ends = np.concatenate([x.x, y.x])
+    low, high = ends.min(axis=0), ends.max(axis=0)
+    right.set(xlim=(low[1] - 1, high[1] + 1), ylim=(high[0] + 1, low[0] - 1), aspect="equal", title="displacement")
+
+
+def _draw_points(figure, result: Result, x: Measure, y: Measure) -> None:  # type: ignore[no-untyped-def]
+    axes = figure.subplots()
+    start, end = _plane(x.x), _plane(y.x)
+    arcs = result.plan_sparse()
+    strongest = np.argsort(arcs.mass)[::-1][:_ARCS]
+    share = arcs.mass[strongest] / arcs.mass[strongest[0]]
+    for k, alpha in zip(strongest, share, strict=True):
+        line = np.stack([start[arcs.row[k]], end[arcs.col[k]]])
+        axes.plot(line[:, 0], line[:, 1], color="0.5", lw=0.8, alpha=max(0.05, float(alpha)), zorder=1)
+    for points, measure, color in ((start, x, "C0"), (end, y, "C3")):
+        axes.scatter(points[:, 0], points[:, 1], s=30 * measure.a / measure.a.max() + 2, c=color, label=measure.name)
+    axes.legend()
+
+
+def _plane(x: np.ndarray) -> np.ndarray:
+    return x[:, :2] if x.shape[1] > 1 else np.column_stack([x, np.zeros(len(x))])
