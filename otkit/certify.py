@@ -271,7 +271,10 @@ def _carry(
 
     vertex, excess, defect = tree.flows(np.concatenate([a, b]))
     vertex = vertex[nodes]
-    feasible = excess <= rounding and bool((vertex >= 0).all())
+    feasible = excess <= rounding and bool((vertex >= -rounding).all())
+    # Arcs of a degenerate vertex carry nothing, up to the sign that rounding gives them.
+    defect -= 2 * float(vertex[vertex < 0].sum())
+    vertex = np.maximum(vertex, 0.0)
     return _Carried(
         carried,
         float((moved * cost).sum()),

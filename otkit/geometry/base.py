@@ -161,10 +161,10 @@ class Potentials:
 def softmin(geometry: Geometry, g: Array, log_b: Array, reg: Array) -> Array:
     """−reg·log Σ_j b_j exp((g_j − C_ij)/reg): ``(B, n)``; 0 for a row that reaches no mass."""
     xp = namespace(g)
+    h = g + reg[:, None] * log_b
 
     def rows_of(s: slice, r: slice) -> Array:
-        scaled = (g[s, None, :] - geometry.block(s, r)) / reg[s, None, None] + log_b[s, None, :]
-        f = -reg[s, None] * logsumexp(scaled)
+        f = -reg[s, None] * logsumexp((h[s, None, :] - geometry.block(s, r)) / reg[s, None, None])
         return xp.where(xp.isfinite(f), f, xp.zeros_like(f))
 
     return _map_rows(geometry, g.shape[0], rows_of)

@@ -16,6 +16,7 @@ from otkit.kernels import softmin, sweep
 from otkit.problems import LinearProblem
 from otkit.results import Outcome, Stage, Status, marginal_error
 from otkit.solvers.base import Solver, State, put
+from otkit.solvers.mixing import Mixing, mix
 
 
 @dataclass(frozen=True)
@@ -32,12 +33,15 @@ class Annealed(State):
         Its regularisation; NaN where it did not reach its tolerance, and is no point to extrapolate from.
     mark : numpy array (B,)
         The error when stalling was last looked for.
+    mixing : Mixing
+        What the acceleration remembers of the present stage.
     """
 
     used: np.ndarray
     past_f: Array
     past_reg: np.ndarray
     mark: np.ndarray
+    mixing: Mixing
 
 
 def begin(problem: LinearProblem, f: Array | None, reg: np.ndarray) -> Annealed:
@@ -57,6 +61,7 @@ def begin(problem: LinearProblem, f: Array | None, reg: np.ndarray) -> Annealed:
         past_f=f,
         past_reg=np.full(items, np.nan),
         mark=np.full(items, np.inf),
+        mixing=Mixing.begin(f),
     )
 
 
@@ -66,20 +71,40 @@ def top(problem: LinearProblem) -> np.ndarray:
 
 
 def advance(problem: LinearProblem, state: Annealed, tol: np.ndarray, sweeps: int, max_iter: int) -> Annealed:
-    """Up to `sweeps` iterations of every running item, fewer where its error comes to ``tol (B,)``."""
+    """Up to `sweeps` accelerated iterations of every running item, fewer where its error comes to ``tol (B,)``."""
     items = state.running
-    part = problem.take(items)
-    xp, index = namespace(state.f), from_numpy(items, state.f)
-    reg, goal, limit = (from_numpy(v[items].astype(float), state.f) for v in (state.reg, tol, max_iter - state.n_iter))
-    start = part.at(xp.take(state.f, index, axis=0), xp.take(state.g, index, axis=0), reg)
-    swept = sweep(part.reduced, start, goal, limit, sweeps)
-    error, n_iter, used = state.error.copy(), state.n_iter.copy(), state.used.copy()
-    count = to_numpy(swept.count).astype(np.int64)
-    error[items] = to_numpy(swept.error)
-    n_iter[items] += count
-    used[items] += count
-    f, g = put(state.f, items, swept.f), put(state.g, items, swept.g)
-    return replace(state, f=f, g=g, error=error, n_iter=n_iter, used=used)
+    part, index = problem.take(items), from_numpy(items, state.f)
+    xp = namespace(state.f)
+    f, g = (xp.take(v, index, axis=0) for v in (state.f, state.g))
+    mixing = state.mixing.take(index)
+    reg, goal = (from_numpy(v[items], state.f) for v in (state.reg, tol))
+    limit = from_numpy((max_iter - state.n_iter[items]).astype(float), state.f)
+    count, error = xp.zeros_like(reg), from_numpy(state.error[items], f)
+    active = limit > 0
+    for _ in range(sweeps):
+        swept = sweep(part.reduced, part.at(f, g, reg), goal, xp.astype(active, xp.float64), 1)
+        g = swept.g
+        error = xp.where(active, swept.error, error)
+        count = count + swept.count
+        active = active & (error > goal) & (count < limit)
+        if not xp.any(active):
+            break
+        f_next, mixing = mix(mixing, f, swept.f, error, part.a)
+        f = xp.where(active[:, None], f_next, f)
+    done = to_numpy(count).astype(np.int64)
+    new_error, n_iter, used = state.error.copy(), state.n_iter.copy(), state.used.copy()
+    new_error[items] = to_numpy(error)
+    n_iter[items] += done
+    used[items] += done
+    return replace(
+        state,
+        f=put(state.f, items, f),
+        g=put(state.g, items, g),
+        error=new_error,
+        n_iter=n_iter,
+        used=used,
+        mixing=state.mixing.put(items, mixing),
+    )
 
 
 def next_stage(state: Annealed, items: np.ndarray, reg: np.ndarray, reached: np.ndarray) -> Annealed:
@@ -90,15 +115,17 @@ def next_stage(state: Annealed, items: np.ndarray, reg: np.ndarray, reached: np.
     step = np.where(known, state.reg - state.past_reg, 1.0)
     ratio = np.where(known, (reg - state.reg) / step, 0.0)
     xp, here = namespace(state.f), from_numpy(moving[:, None], state.f)
+    f = state.f + from_numpy(ratio[:, None], state.f) * (state.f - state.past_f)
     return replace(
         state,
-        f=state.f + from_numpy(ratio[:, None], state.f) * (state.f - state.past_f),
+        f=f,
         reg=np.where(moving, reg, state.reg),
         stages=state.stages + tuple(stage(state, int(k)) for k in items),
         used=np.where(moving, 0, state.used),
         past_f=xp.where(here, state.f, state.past_f),
         past_reg=np.where(moving, np.where(reached, state.reg, np.nan), state.past_reg),
         mark=np.where(moving, np.inf, state.mark),
+        mixing=state.mixing.put(items, Mixing.begin(f).take(from_numpy(items, f))),
     )
 
 

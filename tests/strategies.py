@@ -1,0 +1,94 @@
+"""Problems for the tests: drawn at random, hard ones by name, and ones that know their answer."""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+METRICS = ("sqeuclidean", "euclidean", "cityblock", "cosine", ("power", 1.5), ("power", 3.0))
+
+
+@dataclass(frozen=True)
+class Case:
+    """A problem between weighted points or for a cost matrix."""
+
+    C: np.ndarray
+    a: np.ndarray
+    b: np.ndarray
+    x: np.ndarray | None = None
+    y: np.ndarray | None = None
+    metric: object = None
+
+    @property
+    def span(self):
+        """The range of the finite costs."""
+        finite = self.C[np.isfinite(self.C)]
+        return float(finite.max() - finite.min()) or 1.0
+
+
+def distances(x, y, metric):
+    """Costs from their definition, in long double where it is wider."""
+    x, y = np.asarray(x, dtype=np.longdouble), np.asarray(y, dtype=np.longdouble)
+    difference = x[:, None, :] - y[None, :, :]
+    if metric == "cosine":
+        lengths = np.sqrt((x * x).sum(-1))[:, None] * np.sqrt((y * y).sum(-1))[None, :]
+        return (1 - (x[:, None, :] * y[None, :, :]).sum(-1) / lengths).astype(float)
+    if metric == "cityblock":
+        return abs(difference).sum(-1).astype(float)
+    power = {"sqeuclidean": 2.0, "euclidean": 1.0}.get(metric) or metric[1]
+    return (np.sqrt((difference**2).sum(-1)) ** power).astype(float)
+
+
+def random_case(seed, n=None, m=None):
+    """A cloud of at most 90 points a side in at most 6 dimensions, with Dirichlet weights and any metric."""
+    rng = np.random.default_rng(seed)
+    n, m = n or rng.integers(1, 91), m or rng.integers(1, 91)
+    d = rng.integers(1, 7)
+    metric = METRICS[seed % len(METRICS)]
+    x, y = rng.standard_normal((n, d)), rng.standard_normal((m, d)) * rng.uniform(0.2, 2) + rng.uniform(-2, 2)
+    a, b = (rng.dirichlet(np.full(k, rng.choice([0.3, 1.0, 10.0]))) for k in (n, m))
+    return Case(distances(x, y, metric), a, b, x, y, metric)
+
+
+def _uniform(n):
+    return np.full(n, 1 / n)
+
+
+def hard_cases():
+    """The valid cases that are known to break solvers, by name."""
+    rng = np.random.default_rng(7)
+    C = rng.random((40, 30))
+    a, b = rng.dirichlet(np.ones(40)), rng.dirichlet(np.ones(30))
+    x, y = rng.standard_normal((40, 2)), rng.standard_normal((30, 2))
+    line = np.sort(rng.random(60))[:, None]
+    holes_a, holes_b = np.where(np.arange(40) % 3 == 0, 0, a), np.where(np.arange(30) % 4 == 1, 0, b)
+    steep_a, steep_b = 10.0 ** -np.linspace(0, 300, 40), 10.0 ** -np.linspace(0, 300, 30)[::-1]
+    blocks = np.where(np.add.outer(np.arange(40) // 20, np.arange(30) // 15) == 1, np.inf, C)
+    block_a = np.concatenate([_uniform(20) * 0.4, _uniform(20) * 0.6])
+    block_b = np.concatenate([_uniform(15) * 0.4, _uniform(15) * 0.6])
+    banded = np.where(abs(np.subtract.outer(np.arange(40), np.arange(40))) > 8, np.inf, rng.random((40, 40)))
+    outlier = C.copy()
+    outlier[3, 5] = 1e6
+    return {
+        "zero weights": Case(C, holes_a / holes_a.sum(), holes_b / holes_b.sum()),
+        "masses over 300 orders": Case(C, steep_a / steep_a.sum(), steep_b / steep_b.sum()),
+        "sparse masses": Case(C, rng.dirichlet(np.full(40, 0.05)), rng.dirichlet(np.full(30, 0.05))),
+        "inf: separate blocks": Case(blocks, block_a, block_b),
+        "inf: a band": Case(banded, _uniform(40), _uniform(40)),
+        "one point each": Case(np.array([[3.0]]), np.ones(1), np.ones(1)),
+        "one row": Case(C[:1], np.ones(1), b),
+        "one column": Case(C[:, :1], a, np.ones(1)),
+        "many rows, three columns": Case(rng.random((500, 3)), _uniform(500), np.array([0.2, 0.5, 0.3])),
+        "integer ties": Case(rng.integers(0, 3, (40, 30)).astype(float), a, b),
+        "constant cost": Case(np.full((40, 30), 2.5), a, b),
+        "identical points": Case(np.zeros((40, 30)), a, b, np.ones((40, 2)), np.ones((30, 2)), "euclidean"),
+        "equal measures": Case(distances(x, x, "euclidean"), a, a, x, x, "euclidean"),
+        "duplicated points": Case(distances(x[:5].repeat(8, 0), y, "sqeuclidean"), a, b, x[:5].repeat(8, 0), y, "sqeuclidean"),
+        "costs in 1e8 units": Case(C * 1e8, a, b),
+        "costs in 1e-8 units": Case(C * 1e-8, a, b),
+        "offset of 1e6": Case(C + 1e6, a, b),
+        "offsets of rows and columns": Case(C + 1e3 * x[:, :1] + 1e3 * y[:, :1].T, a, b),
+        "negative costs": Case(-C, a, b),
+        "one outlier cost": Case(outlier, a, b),
+        "a line, absolute cost": Case(abs(line - line.T + 0.1), _uniform(60), rng.dirichlet(np.ones(60)), line, line - 0.1, "euclidean"),
+        "far from the origin": Case(distances(x, y, "sqeuclidean"), a, b, x + 2.0**20, y + 2.0**20, "sqeuclidean"),
+    }  # fmt: skip
