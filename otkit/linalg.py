@@ -8,6 +8,13 @@ from dataclasses import dataclass
 import numpy as np
 
 
+def difference(x: float, y: float) -> tuple[float, float]:
+    """x − y and its rounding error, exactly (Knuth's two-sum)."""
+    z = x - y
+    back = z - x
+    return z, (x - (z - back)) - (y + back)
+
+
 @dataclass(frozen=True)
 class SpanningTree:
     """A spanning forest of a bipartite graph: nodes ``0…n−1`` are rows, ``n…n+m−1`` columns.
@@ -54,11 +61,8 @@ class SpanningTree:
                 excess += abs(left[node])
             else:
                 flow[node] = moved = left[node]
-                before, after = left[p], left[p] - moved
-                left[p] = after
-                # The rounding error of the subtraction itself, exactly (Knuth's two-sum).
-                back = after - before
-                error += abs((before - (after - back)) - (moved + back))
+                left[p], lost = difference(left[p], moved)
+                error += abs(lost)
         return np.array(flow), excess, error + excess
 
     def potentials(self) -> np.ndarray:

@@ -285,13 +285,20 @@ def select(geometry: Geometry, at: Potentials, threshold: Array) -> Arcs:
     return Arcs(*(xp.concat(part) for part in zip(*found, strict=True)))
 
 
+def are_costs(geometry: Geometry) -> bool:
+    """Whether every cost is a number or +inf."""
+    items = geometry.batch[0]
+    blocks = (geometry.block(s, r) for s, r in tiles(geometry, items))
+    return all(not namespace(C).any(namespace(C).isnan(C) | (C == -namespace(C).inf)) for C in blocks)
+
+
 class CostRange(NamedTuple):
     """What is known of the costs of the arcs that can carry mass.
 
     ``row (B, n)`` and ``col (B, m)`` reduce them: ``C − row − col`` is at least 0, with a 0 in every row and column.
     ``span (B,)`` is the largest finite reduced cost, ``low`` and ``high (B,)`` bound the costs themselves, ``forbidden
-    (B,)`` says whether some are infinite and ``invalid`` whether any cost at all is NaN or −inf. ``reach_a (B, n)`` and
-    ``reach_b (B, m)`` tell which rows and columns have a finite arc to the other side's mass.
+    (B,)`` says whether some are infinite. ``reach_a (B, n)`` and ``reach_b (B, m)`` tell which rows and columns have a
+    finite arc to the other side's mass.
     """
 
     row: Array
@@ -300,7 +307,6 @@ class CostRange(NamedTuple):
     low: Array
     high: Array
     forbidden: Array
-    invalid: Array
     reach_a: Array
     reach_b: Array
 
@@ -318,8 +324,7 @@ def cost_range(geometry: Geometry, has_a: Array, has_b: Array) -> CostRange:
 
     zeros_b = xp.zeros(has_b.shape, dtype=xp.float64, device=device(has_b))
     row = c_transform(geometry, only(zeros_b, has_b))
-    reach_a = row < xp.inf
-    row = finite(row)
+    reach_a, row = row < xp.inf, finite(row)
     col = c_transform(geometry.T, only(row, has_a))
     reach_b = col < xp.inf
     reduced = Reduced(geometry, row, finite(col))
@@ -334,10 +339,8 @@ def cost_range(geometry: Geometry, has_a: Array, has_b: Array) -> CostRange:
             -xp.min(xp.where(allowed, C, infinite), axis=-1),
             xp.max(xp.where(allowed, C, -infinite), axis=-1),
             xp.astype(xp.any(carries & (C == xp.inf), axis=-1), xp.float64),
-            xp.astype(xp.any(xp.isnan(C) | (C == -xp.inf), axis=-1), xp.float64),
         )
         return xp.stack(columns, axis=-1)
 
     top = xp.max(_map_rows(geometry, size, rows_of), axis=1)
-    low, invalid = -top[:, 1], top[:, 4] > 0
-    return CostRange(row, reduced.col, top[:, 0], low, top[:, 2], top[:, 3] > 0, invalid, reach_a, reach_b)
+    return CostRange(row, reduced.col, top[:, 0], -top[:, 1], top[:, 2], top[:, 3] > 0, reach_a, reach_b)

@@ -66,19 +66,22 @@ class Cost:
         """
         if callable(self.ground):
             return 0.0, 0.0
-        power = self.power
-        relative = (d + 6) * UNIT  # a difference, a square and a sum for each coordinate, then a root
+        # Distances come from a difference, a square and a sum for each coordinate, then a root.
+        relative = (d + 6) * UNIT
         if self.ground != "cityblock" and d > _DIRECT_DIMENSIONS:
             relative = 2 * (d + 8) * UNIT / _CANCELLED
-        relative = max(power, 1.0) * relative + (0.0 if power in (1.0, 2.0) else 8 * UNIT)
         # Centring and normalising move a point by a few units of its length, and so a distance by `shift`.
         shift = 4 * UNIT * radius if self.centres(d) else 0.0
-        reach = 2 * radius
+        power, scale = self.power, 1.0
         if self.ground == "cosine":  # ½‖x − y‖² for points of length 1
-            shift, reach = 5 * (d + 4) * UNIT, 2.0
-        if shift and power < 1:
-            return relative, shift**power
-        return relative, power * (reach + shift) ** (power - 1) * shift if shift else 0.0
+            shift, power, scale = 2 * (d + 4) * UNIT, 2 * self.power, 2.0**-self.power
+        powers = max(power, 1.0) * relative + (0.0 if self.power in (1.0, 2.0) else 8 * UNIT)
+        if shift == 0:
+            return powers, 0.0
+        if power < 1:
+            return powers, scale * shift**power
+        # A shift is small beside any distance over shift/relative, and below that the cost itself is next to nothing.
+        return powers + 2 * power * relative, scale * power * (shift + shift / relative) ** (power - 1) * shift
 
     def __call__(self, x: Array, y: Array) -> Array:
         """Costs between tiles ``x (..., r, d)`` and ``y (..., m, d)``: ``(..., r, m)``."""

@@ -10,7 +10,7 @@ import numpy as np
 from otkit import arrays, checks
 from otkit.arrays import Array, from_numpy, namespace, to_numpy
 from otkit.geometry import Dense, PointCloud
-from otkit.kernels import CostRange, Potentials, Reduced, cost_range
+from otkit.kernels import CostRange, Potentials, Reduced, are_costs, cost_range
 
 
 @dataclass(frozen=True)
@@ -102,8 +102,14 @@ class LinearProblem:
         b, mass_b = _normalised(b, asked.m, batch, items, like)
         rescaled = checks.equal_mass(mass_a, mass_b, unit)
         geometry = asked.flat(batch)
-        find_range = line_range if reg is None and on_line(asked) else cost_range
-        costs = find_range(geometry, a > 0, b > 0)
+        if reg is None and on_line(asked):
+            costs = line_range(geometry, a > 0, b > 0)
+        else:
+            if not are_costs(geometry):
+                raise ValueError(
+                    "costs must be numbers or +inf (a forbidden arc), got NaN or -inf; mend them, or pass inf to forbid"
+                )
+            costs = cost_range(geometry, a > 0, b > 0)
         _check_costs(asked, costs, a, b)
         return LinearProblem(
             asked=asked,
@@ -170,7 +176,7 @@ def line_range(geometry: PointCloud, has_a: Array, has_b: Array) -> CostRange:
     span = xp.broadcast_to(reach, (has_a.shape[0],))
     nothing = xp.zeros_like(span)
     row, col = (xp.astype(v, xp.float64) * 0 for v in (has_a, has_b))
-    return CostRange(row, col, span, nothing, span, nothing > 0, xp.isnan(span), has_a, has_b)
+    return CostRange(row, col, span, nothing, span, nothing > 0, has_a, has_b)
 
 
 def _check_geometry(asked: Dense | PointCloud) -> None:
@@ -185,8 +191,6 @@ def _check_geometry(asked: Dense | PointCloud) -> None:
 
 def _check_costs(asked: Dense | PointCloud, costs: CostRange, a: Array, b: Array) -> None:
     xp = namespace(a)
-    if xp.any(costs.invalid):
-        raise ValueError("costs must be numbers or +inf (a forbidden arc), got NaN or -inf; mask them or pass inf")
     overflow = asked.non_negative and xp.any(costs.forbidden)  # a metric forbids nothing
     if overflow or not xp.all(xp.isfinite(costs.high - costs.low)):
         raise ValueError("costs must be finite in float64, but their range overflows; divide the data by a constant")

@@ -159,7 +159,8 @@ class Annealing(Solver):
     factor : float
         What the regularisation is divided by between stages.
     stage_tol : float
-        The marginal error at which a stage is done.
+        The marginal error at which a stage is done. From a hundredth of the range of the costs down it falls with the
+        root of the regularisation, since ever smaller masses decide which arcs are kept.
     sweeps : int
         Iterations between two certificates.
 
@@ -179,7 +180,7 @@ class Annealing(Solver):
     rtol: float = 1e-2
     atol: float = 1e-9
     max_iter: int = 10_000
-    factor: float = 2.0
+    factor: float = 4.0
     stage_tol: float = 1e-3
     sweeps: int = 50
     name = "annealing"
@@ -188,11 +189,12 @@ class Annealing(Solver):
         reg = top(problem)
         if start is None:
             return begin(problem, None, reg)
-        return begin(problem, start[0], reg * self.factor ** -10.0)
+        return begin(problem, start[0], reg / 1024)
 
     def step(self, problem: LinearProblem, state: State) -> State:
         assert isinstance(state, Annealed)
-        state = advance(problem, state, np.full(problem.items, self.stage_tol), self.sweeps, self.max_iter)
+        stage_tol = self._stage_tol(problem, state.reg)
+        state = advance(problem, state, stage_tol, self.sweeps, self.max_iter)
         items = state.running
         found = self._certificate(problem.take(items), state, items)
         wanted = np.maximum(self.rtol * found.upper, self.atol * problem.span[items])
@@ -200,15 +202,19 @@ class Annealing(Solver):
         state = state.ended(items[close], Status.CONVERGED)
         state = state.ended(items[~close & (found.lower > problem.high[items])], Status.INFEASIBLE)
 
-        reached = state.error <= self.stage_tol
+        reached = state.error <= stage_tol
         left = state.running
         moving = left[reached[left] | (state.used[left] >= self.max_iter // 5)]
         reg = state.reg / self.factor
         # Below this a stage cannot come to its tolerance for rounding.
-        spent = moving[reg[moving] < 8 * 2.0**-53 * problem.span[moving] / self.stage_tol]
+        floor = 8 * 2.0**-53 * problem.span / self._stage_tol(problem, reg)
+        spent = moving[(reg < floor)[moving]]
         state = state.ended(spent, Status.STALLED)
         moving = np.setdiff1d(moving, spent)
         return next_stage(state, moving, reg, reached) if moving.size else state
+
+    def _stage_tol(self, problem: LinearProblem, reg: np.ndarray) -> np.ndarray:
+        return self.stage_tol * np.minimum(1.0, 10 * np.sqrt(reg / top(problem)))
 
     def finish(self, problem: LinearProblem, state: State, errors: np.ndarray) -> Outcome:
         assert isinstance(state, Annealed)

@@ -9,7 +9,8 @@ import numpy as np
 from otkit.arrays import Array, from_numpy, to_numpy
 from otkit.certify import widened
 from otkit.geometry import PointCloud
-from otkit.geometry.costs import UNIT, Cost
+from otkit.geometry.costs import Cost
+from otkit.linalg import difference
 from otkit.plans import Arcs, SparsePlan
 from otkit.problems import LinearProblem
 from otkit.results import Outcome, Status, marginal_error
@@ -91,8 +92,8 @@ def _staircase(metric: Cost, x: np.ndarray, y: np.ndarray, a: np.ndarray, b: np.
         to_next_row = j == m - 1 or (i < n - 1 and have <= want)
         mass = max(have if to_next_row else want, 0.0)
         steps.append((i, j, mass))
-        have, want = have - mass, want - mass
-        defect += (abs(have) + abs(want)) * UNIT
+        (have, lost_a), (want, lost_b) = difference(have, mass), difference(want, mass)
+        defect += abs(lost_a) + abs(lost_b)
         if to_next_row:
             defect += abs(have)
             i += 1

@@ -1,0 +1,53 @@
+"""What every answer must fulfil, computed here from the data and not from the library."""
+
+import numpy as np
+
+
+def kl(P, Q):
+    """KL(P | Q) = Σ P log(P/Q) − ΣP + ΣQ."""
+    some = P > 0
+    return (P[some] * np.log(P[some] / Q[some])).sum() - P.sum() + Q.sum()
+
+
+def objective(C, a, b, reg, P):
+    """⟨C, P⟩ + reg·KL(P | a⊗b)."""
+    some = P > 0
+    return (C[some] * P[some]).sum() + reg * kl(P, np.outer(a, b))
+
+
+def marginal_error(P, a, b):
+    """The L1 error of both marginals, relative to the mass."""
+    return (abs(P.sum(1) - a).sum() + abs(P.sum(0) - b).sum()) / (a.sum() / 2 + b.sum() / 2)
+
+
+def entropy(a):
+    """−Σ a log a."""
+    return -(a[a > 0] * np.log(a[a > 0])).sum()
+
+
+def check_entropic(result, C, a, b, reg):
+    """An entropic result is what it says: its plan, error, values, potentials and bounds belong together."""
+    P = np.asarray(result.plan, dtype=float)
+    f, g = np.asarray(result.f, dtype=float), np.asarray(result.g, dtype=float)
+    span = np.ptp(C[np.isfinite(C)]) or 1.0
+    slack = 1e-11 + 1e-14 * (abs(f).max() + abs(g).max()) / reg
+    with np.errstate(divide="ignore"):
+        log_ab = np.log(a / a.sum())[:, None] + np.log(b / b.sum())
+    with np.errstate(over="ignore", invalid="ignore"):
+        formula = np.where(np.isfinite(C) & np.isfinite(log_ab), np.exp((f[:, None] + g - C) / reg + log_ab), 0.0)
+    assert np.isfinite(P).all()
+    assert np.isfinite(f).all()
+    assert np.isfinite(g).all()
+    assert (P[(a == 0)] == 0).all()
+    assert (P[:, b == 0] == 0).all()
+    assert (P[np.isinf(C)] == 0).all()
+    mass = a.sum()
+    np.testing.assert_allclose(P.sum(), mass * formula.sum(), rtol=1e-6 + slack)
+    assert abs(P / mass - formula).sum() <= 100 * slack
+    np.testing.assert_allclose(result.error, marginal_error(P, a, b), atol=1e-12)
+    if result.converged:
+        assert result.error <= result.tol
+    some = P > 0
+    linear = (C[some] * P[some]).sum()
+    np.testing.assert_allclose(float(result.value_linear), linear, atol=1e-12 * mass * abs(C[some]).max() + 1e-13 * span)
+    return P

@@ -1,0 +1,71 @@
+import numpy as np
+import pytest
+from strategies import METRICS, distances
+
+from otkit import PointCloud
+from otkit.geometry.costs import parse_cost
+
+
+def costs(x, y, metric):
+    geometry = PointCloud(x, y, metric).flat(())
+    return geometry, geometry.block(slice(0, 1), slice(None))[0]
+
+
+@pytest.mark.parametrize("metric", METRICS, ids=str)
+@pytest.mark.parametrize("d", [1, 3, 16, 17, 80])
+def test_costs_are_their_definition_within_the_stated_rounding(metric, d, rng):
+    x, y = rng.standard_normal((30, d)), rng.standard_normal((20, d))
+    y[:3] = x[:3] + 1e-9 * rng.standard_normal((3, d))  # cancels
+    geometry, found = costs(x, y, metric)
+    wanted = distances(x, y, metric)
+    relative, absolute = geometry.rounding
+    assert (abs(found - wanted) <= relative * abs(wanted) + absolute + 1e-16 * (metric == "cosine")).all()
+    assert relative < 1e-9
+    assert absolute < 1e-12 * wanted.max()
+
+
+@pytest.mark.parametrize("metric", METRICS, ids=str)
+@pytest.mark.parametrize("d", [1, 2, 40])
+def test_equal_points_are_at_distance_zero(metric, d, rng):
+    x = rng.standard_normal((12, d)) + 5
+    _, found = costs(x, x.copy(), metric)
+    assert (np.diag(found) == 0).all()
+    assert (found >= 0).all()
+
+
+@pytest.mark.parametrize("d", [2, 40])
+def test_large_offsets_do_not_cancel(d, rng):
+    x, y = rng.integers(0, 100, (15, d)) / 64.0, rng.integers(0, 100, (10, d)) / 64.0
+    _, near = costs(x, y, "sqeuclidean")
+    _, far = costs(x + 2.0**30, y + 2.0**30, "sqeuclidean")
+    np.testing.assert_allclose(far, near, rtol=1e-12)
+
+
+def test_a_callable_is_called_with_tiles_and_keeps_its_sides(rng):
+    x, y = rng.standard_normal((7, 2)), rng.standard_normal((5, 2))
+
+    def one_sided(x, y):
+        assert x.ndim == y.ndim == 3
+        return np.maximum(x[..., :, None, 0] - y[..., None, :, 0], 0)
+
+    geometry, found = costs(x, y, one_sided)
+    np.testing.assert_array_equal(found, np.maximum(x[:, None, 0] - y[None, :, 0], 0))
+    np.testing.assert_array_equal(geometry.T.block(slice(0, 1), slice(2, 4))[0], found.T[2:4])
+
+
+def test_powers_apply_to_the_ground_distance():
+    assert parse_cost("cityblock", 2.0)(np.zeros((1, 1, 2)), np.ones((1, 1, 2)))[0, 0, 0] == 4
+    assert parse_cost("sqeuclidean").power == 2
+    assert parse_cost(("power", 3)).power == 3
+
+
+@pytest.mark.parametrize("metric", ["l2", None, ("power",), 3])
+def test_unknown_metrics_are_refused_with_the_known_ones(metric):
+    with pytest.raises(ValueError, match="metric must be one of sqeuclidean, euclidean, cityblock, cosine"):
+        parse_cost(metric)
+
+
+@pytest.mark.parametrize("p", [0, -1, float("inf"), float("nan")])
+def test_powers_are_positive(p):
+    with pytest.raises(ValueError, match="finite p > 0"):
+        parse_cost(("power", p))
