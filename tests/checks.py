@@ -3,16 +3,12 @@
 import numpy as np
 
 
-def kl(P, Q):
-    """KL(P | Q) = Σ P log(P/Q) − ΣP + ΣQ."""
-    some = P > 0
-    return (P[some] * np.log(P[some] / Q[some])).sum() - P.sum() + Q.sum()
-
-
 def objective(C, a, b, reg, P):
-    """⟨C, P⟩ + reg·KL(P | a⊗b)."""
-    some = P > 0
-    return (C[some] * P[some]).sum() + reg * kl(P, np.outer(a, b))
+    """⟨C, P⟩ + reg·KL(P | a⊗b), with KL(P | Q) = Σ P log(P/Q) − ΣP + ΣQ."""
+    i, j = np.nonzero(P > 0)
+    mass = P[i, j]
+    kl = (mass * (np.log(mass) - np.log(a[i]) - np.log(b[j]))).sum() - mass.sum() + a.sum() * b.sum()
+    return (C[i, j] * mass).sum() + reg * kl
 
 
 def marginal_error(P, a, b):

@@ -61,11 +61,16 @@ class Geometry(ABC):
 
 @dataclass(frozen=True)
 class Reduced(Geometry):
-    """The flat geometry ``C_ij − row_i − col_j``, with offsets ``row (B, n)`` and ``col (B, m)``."""
+    """The flat geometry ``C_ij − row_i − col_j``, with offsets ``row (B, n)`` and ``col (B, m)``.
+
+    ``turned`` tells that the sides were swapped: the offsets are taken off in one order all the same, so that a cost is the
+    same number from both sides.
+    """
 
     base: Geometry
     row: Array
     col: Array
+    turned: bool = False
 
     @property
     def batch(self) -> tuple[int, ...]:
@@ -81,18 +86,20 @@ class Reduced(Geometry):
 
     @property
     def T(self) -> Reduced:
-        return Reduced(self.base.T, self.col, self.row)
+        return Reduced(self.base.T, self.col, self.row, not self.turned)
 
     def block(self, items: slice, rows: slice) -> Array:
-        return self.base.block(items, rows) - self.row[items, rows, None] - self.col[items, None, :]
+        row, col = self.row[items, rows, None], self.col[items, None, :]
+        first, second = (col, row) if self.turned else (row, col)
+        return self.base.block(items, rows) - first - second
 
     def take(self, items: Array) -> Reduced:
         xp = namespace(self.row)
         row, col = (xp.take(v, items, axis=0) for v in (self.row, self.col))
-        return Reduced(self.base.take(items), row, col)
+        return Reduced(self.base.take(items), row, col, self.turned)
 
     def to_numpy(self) -> Reduced:
-        return Reduced(self.base.to_numpy(), to_numpy(self.row), to_numpy(self.col))
+        return Reduced(self.base.to_numpy(), to_numpy(self.row), to_numpy(self.col), self.turned)
 
 
 def shared(items: slice, length: int) -> slice:

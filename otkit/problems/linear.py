@@ -70,6 +70,7 @@ class LinearProblem:
     unit: float
 
     @staticmethod
+    @np.errstate(over="ignore", invalid="ignore")  # what overflows is refused in words
     def build(asked: Dense | PointCloud, a: Any = None, b: Any = None, reg: Any = None) -> LinearProblem:
         """Check everything about the data, and bring it to the inner form.
 

@@ -1,0 +1,119 @@
+"""Everything that is refused, with the words that say what to do."""
+
+import numpy as np
+import pytest
+import torch
+
+import otkit
+
+C = np.arange(6.0).reshape(2, 3)
+X, Y = np.zeros((2, 2)), np.ones((3, 2))
+NAN, INF = np.nan, np.inf
+
+REFUSED = {
+    "nan cost": (lambda: otkit.solve([[0.0, NAN]], reg=1), "costs must be numbers or \\+inf .* pass inf to forbid"),
+    "-inf cost": (lambda: otkit.solve([[0.0, -INF]], reg=1), "got NaN or -inf"),
+    "callable nan": (lambda: otkit.solve_sample(X, Y, metric=lambda x, y: NAN * (x @ y.mT), reg=1), "got NaN"),
+    "forbidden row": (lambda: otkit.solve([[INF, INF], [0, 1]], reg=1), "row 0 .* set its weight to 0 or allow an arc"),
+    "forbidden column": (lambda: otkit.solve([[0, INF], [0, INF]], reg=1), "column 1 .* only infinite costs"),
+    "no arc to mass": (lambda: otkit.solve([[0, INF], [0, 1]], b=[0, 1], reg=1), "row 0"),
+    "negative weight": (lambda: otkit.solve(C, [1.5, -0.5], reg=1), "a must be non-negative, got .* -0.5; clip"),
+    "nan weight": (lambda: otkit.solve(C, None, [0.5, NAN, 0.5], reg=1), "b must be finite, got NaN"),
+    "inf weight": (lambda: otkit.solve(C, [INF, 1], reg=1), "a must be finite"),
+    "no mass": (lambda: otkit.solve(C, [0, 0], reg=1), "a must have positive total mass, got a total of 0"),
+    "overflowing mass": (lambda: otkit.solve(C, [1.7e308, 1.7e308], reg=1), "sum overflows; divide"),
+    "unequal mass": (lambda: otkit.solve(C, [1, 1], [1, 1, 1.5], reg=1), "same total mass, got 2 and 3.5 .*unbalanced="),
+    "short weights": (lambda: otkit.solve(C, [1, 1, 1], reg=1), "a must have 2 weights, .* got shape \\(3,\\)"),
+    "scalar weights": (lambda: otkit.solve(C, 1.0, reg=1), "a must have shape"),
+    "vector cost": (lambda: otkit.solve([1.0, 2.0], reg=1), "C must have shape \\(..., n, m\\), got shape \\(2,\\)"),
+    "empty cost": (lambda: otkit.solve(np.zeros((0, 3)), reg=1), "C must not be empty, got shape \\(0, 3\\)"),
+    "ragged cost": (lambda: otkit.solve([[1.0], [1.0, 2.0]], reg=1), "C must be an array of numbers, got a ragged"),
+    "reg 0": (lambda: otkit.solve(C, reg=0), "reg must be positive, got 0; for the unregularised problem pass reg=None"),
+    "reg -1": (lambda: otkit.solve(C, reg=-1), "reg must be positive and finite, in units of the cost, got -1"),
+    "reg nan": (lambda: otkit.solve(C, reg=NAN), "reg must be positive and finite"),
+    "reg inf": (lambda: otkit.solve(C, reg=INF), "reg must be positive and finite"),
+    "reg shape": (lambda: otkit.solve(np.zeros((2, 2, 3)), reg=[1, 1, 1]), "batch.* axes must broadcast .*reg \\(3,\\)"),
+    "batch shape": (lambda: otkit.solve(np.zeros((2, 2, 3)), np.ones((3, 2)), reg=1), "costs \\(2,\\), a \\(3,\\)"),
+    "overflowing range": (lambda: otkit.solve([[1.7e308, -1.7e308]], reg=1), "range overflows; divide the data"),
+    "overflowing points": (lambda: otkit.solve_sample(1e200 * Y, X, reg=1), "range overflows"),
+    "overflow on a line": (lambda: otkit.solve_sample([[1e200]], [[0.0]]), "range overflows"),
+    "nan point": (lambda: otkit.solve_sample([[NAN, 0.0]], Y, reg=1), "x must be finite, got NaN or inf"),
+    "1-D points": (lambda: otkit.solve_sample([1.0, 2.0], Y, reg=1), "for points on a line pass x\\[:, None\\]"),
+    "dimensions": (lambda: otkit.solve_sample(X, np.ones((3, 4)), reg=1), "same dimension, got 2 and 4"),
+    "cosine of zero": (lambda: otkit.solve_sample(X, Y, metric="cosine", reg=1), "zero vector in x"),
+    "metric": (lambda: otkit.solve_sample(X, Y, metric="manhattan", reg=1), "metric must be one of"),
+    "mixed devices": (lambda: otkit.solve(torch.zeros(2, 3), torch.ones(2, device="meta"), reg=1), "one device, got C on cpu"),
+    "method": (lambda: otkit.solve(C, reg=1, method="newton"), "method must be 'auto', 'sinkhorn'"),
+    "method type": (lambda: otkit.solve(C, reg=1, method=3), "a name or a solver such as otkit.Sinkhorn"),
+    "sinkhorn alone": (lambda: otkit.solve(C, method="sinkhorn"), "needs a reg"),
+    "annealing with reg": (lambda: otkit.solve(C, reg=1, method="annealing"), "drop reg= or method="),
+    "rtol with reg": (lambda: otkit.solve(C, reg=1, rtol=0.1), "rtol does not apply to method 'sinkhorn'; tol="),
+    "tol alone": (lambda: otkit.solve(C, tol=0.1), "tol does not apply to method 'annealing'; rtol="),
+    "max_iter on a line": (lambda: otkit.solve_sample([[0.0]], [[1.0]], max_iter=3), "takes no iterations"),
+    "tol 0": (lambda: otkit.solve(C, reg=1, tol=0), "tol must be a positive number, got 0"),
+    "rtol 2": (lambda: otkit.solve(C, rtol=2), "rtol must be a positive number and below 1, got 2"),
+    "max_iter -1": (lambda: otkit.solve(C, reg=1, max_iter=-1), "max_iter must be a positive"),
+    "init": (lambda: otkit.solve(C, reg=1, init=[0, 1, 2]), "init must be a pair \\(f, g\\) or a Result"),
+    "init shape": (lambda: otkit.solve(C, reg=1, init=(np.zeros(3), np.zeros(3))), "init f must be finite .* \\(..., 2\\)"),
+    "init nan": (lambda: otkit.solve(C, reg=1, init=(np.zeros(2), np.full(3, NAN))), "init g must be finite"),
+    "p below 1": (lambda: otkit.wasserstein(X, Y, p=0.5), "p must be a finite number of at least 1, got 0.5"),
+    "p inf": (lambda: otkit.wasserstein(X, Y, p=INF), "p must be a finite number"),
+    "squared metric": (lambda: otkit.wasserstein(X, Y, metric="sqeuclidean"), "use metric='euclidean' and p="),
+    "gradient": (lambda: otkit.solve(torch.zeros(2, 3, requires_grad=True), reg=1), "C.detach\\(\\), or call under torch.no_grad"),
+    "gradient of weights": (lambda: otkit.solve(torch.zeros(2, 3), torch.ones(2, requires_grad=True), reg=1), "a requires gradients"),
+}  # fmt: skip
+
+WRONG_TYPE = {
+    "complex": (lambda: otkit.solve(C + 1j, reg=1), "C must hold real numbers, got dtype complex128"),
+    "complex torch": (lambda: otkit.solve(torch.zeros(2, 2, dtype=torch.complex64), reg=1), "real part"),
+    "strings": (lambda: otkit.solve([["a", "b"]], reg=1), "C must hold real numbers"),
+    "objects": (lambda: otkit.solve([[None, 1]], reg=1), "C must hold real numbers, got dtype object"),
+    "long double": (lambda: otkit.solve(C.astype(np.longdouble), reg=1), "float64 or narrower"),
+    "mixed libraries": (lambda: otkit.solve(C, torch.ones(2), reg=1), "one library, got C from numpy, a from torch"),
+    "mixed points": (lambda: otkit.solve_sample(X, torch.ones(3, 2), reg=1), "one library, got x from numpy, y from torch"),
+}
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_bad_values_are_refused_with_advice(name):
+    call, words = REFUSED[name]
+    with pytest.raises(ValueError, match=words):
+        call()
+
+
+@pytest.mark.parametrize("name", WRONG_TYPE)
+def test_bad_types_are_refused_with_advice(name):
+    call, words = WRONG_TYPE[name]
+    with pytest.raises(TypeError, match=words):
+        call()
+
+
+def test_gradients_are_not_refused_where_none_are_recorded():
+    cost = torch.rand(2, 3, requires_grad=True)
+    with torch.no_grad():
+        assert otkit.solve(cost, reg=1.0).converged
+    assert torch.is_grad_enabled()
+
+
+def test_masses_that_differ_by_rounding_are_rescaled_and_recorded():
+    a = np.array([0.5, 0.5 + 1e-10])
+    result = otkit.solve(C, a, [0.2, 0.3, 0.5], reg=1.0)
+    assert result.rescaled == pytest.approx(1e-10, rel=1e-4)
+    assert otkit.solve(C, reg=1.0).rescaled == 0
+    w = np.array([0.5, 0.5001], dtype=np.float32)
+    assert otkit.solve(C.astype(np.float32), w, np.float32([0.2, 0.3, 0.5]), reg=1.0).converged
+    with pytest.raises(ValueError, match="same total mass"):
+        otkit.solve(C, w.astype(float), [0.2, 0.3, 0.5], reg=1.0)
+
+
+def test_the_callers_arrays_are_neither_copied_nor_changed(rng):
+    cost, a = rng.random((20, 30)), rng.random(20)
+    before = cost.copy(), a.copy()
+    result = otkit.solve(cost, a / a.sum(), reg=0.1)
+    assert result.problem.asked.C is cost
+    assert np.shares_memory(result.problem.geometry.C, cost)
+    assert (cost == before[0]).all()
+    assert (a == before[1]).all()
+    frozen = cost.copy()
+    frozen.flags.writeable = False
+    assert otkit.solve(frozen, reg=0.1).converged

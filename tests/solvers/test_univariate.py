@@ -1,0 +1,76 @@
+from fractions import Fraction
+
+import numpy as np
+import ot
+import pytest
+from scipy.stats import wasserstein_distance
+
+import otkit
+
+
+@pytest.mark.parametrize("p", [1, 1.5, 2, 4])
+@pytest.mark.parametrize("seed", range(6))
+def test_the_sorted_plan_is_optimal(p, seed):
+    rng = np.random.default_rng(seed)
+    n, m = rng.integers(1, 40, 2)
+    x, y = rng.integers(0, 30, n) / 8.0, rng.standard_normal(m)
+    a, b = rng.dirichlet(np.full(n, 0.3)), rng.dirichlet(np.full(m, 0.3))
+    a[rng.random(n) < 0.2] = 0
+    a = a / a.sum() if a.sum() else np.full(n, 1 / n)
+    result = otkit.solve_sample(x[:, None], y[:, None], a, b, metric=("power", p))
+    C = abs(x[:, None] - y) ** p
+    assert result.method == "univariate"
+    assert abs(result.value - ot.emd2(a, b, C)) < 1e-13 * C.max()
+    P = result.plan
+    assert (P >= 0).all()
+    assert (P > 0).sum() <= n + m - 1
+    np.testing.assert_allclose(P.sum(1), a, atol=1e-15)
+    np.testing.assert_allclose(P.sum(0), b, atol=1e-15)
+    f, g = result.potentials
+    slack = 1e-13 * C.max()
+    assert (f[:, None] + g <= C + slack).all()
+    assert abs(((C - f[:, None] - g) * P).sum()) < slack
+    assert result.lower <= result.value <= result.upper
+    assert result.gap < slack
+
+
+def test_the_bounds_hold_exactly():
+    rng = np.random.default_rng(1)
+    x, y = np.sort(rng.random(9)), np.sort(rng.random(9))
+    exact = sum(abs(Fraction(p) - Fraction(q)) for p, q in zip(x, y, strict=True)) / 9
+    result = otkit.solve_sample(x[:, None], y[:, None], metric="euclidean")
+    assert Fraction(float(result.lower)) <= exact <= Fraction(float(result.upper))
+
+
+def test_against_scipy_and_for_many_points():
+    rng = np.random.default_rng(0)
+    x, y, a = rng.standard_normal(20_000), rng.exponential(size=30_000), rng.random(20_000)
+    a /= a.sum()
+    found = otkit.wasserstein(x[:, None], y[:, None], a, p=1)
+    assert found.distance == pytest.approx(wasserstein_distance(x, y, a), rel=1e-11)
+    assert found.upper - found.lower < 1e-9
+
+
+def test_batches_on_a_line():
+    rng = np.random.default_rng(0)
+    x, y = rng.random((3, 2, 8, 1)), rng.random((2, 5, 1))
+    found = otkit.wasserstein(x, y, p=2)
+    assert found.distance.shape == (3, 2)
+    for k in np.ndindex(3, 2):
+        one = otkit.wasserstein(x[k], y[k[1]], p=2)
+        assert found.distance[k] == pytest.approx(one.distance, rel=1e-14)
+
+
+def test_masses_far_below_one_are_not_lost():
+    a = np.array([1.0, 1e-18, 1e-30])
+    result = otkit.solve_sample([[0.0], [5.0], [9.0]], [[0.0], [1.0]], a, [0.5, 0.5], metric="euclidean")
+    np.testing.assert_allclose(result.plan.sum(1), a / a.sum(), rtol=1e-12)
+
+
+def test_concave_costs_are_not_sorted():
+    x, y = np.array([[0.0], [1.0]]), np.array([[1.0], [2.0]])
+    result = otkit.solve_sample(x, y, metric=("power", 0.5), rtol=1e-9)
+    assert result.method == "annealing"
+    assert result.value == pytest.approx(2**0.5 / 2)
+    with pytest.raises(ValueError, match="one dimension and a convex cost"):
+        otkit.solve_sample(x, y, metric=("power", 0.5), method="univariate")
