@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from otkit.api import WassersteinResult, solve, solve_sample, wasserstein
     from otkit.errors import ConvergenceWarning, NotConverged
     from otkit.geometry import Dense, PointCloud
-    from otkit.results import Result, Status
+    from otkit.results import Result, SparseArcs, Stage, Status
     from otkit.solvers import Annealing, Progress, Sinkhorn, Univariate
 
 __version__ = "0.1.0.dev0"
@@ -22,7 +22,7 @@ _HOMES = {
     "otkit.api": ("WassersteinResult", "solve", "solve_sample", "wasserstein"),
     "otkit.errors": ("ConvergenceWarning", "NotConverged"),
     "otkit.geometry": ("Dense", "PointCloud"),
-    "otkit.results": ("Result", "Status"),
+    "otkit.results": ("Result", "SparseArcs", "Stage", "Status"),
     "otkit.solvers": ("Annealing", "Progress", "Sinkhorn", "Univariate"),
 }
 _HOME = {name: home for home, names in _HOMES.items() for name in names}
@@ -34,6 +34,8 @@ __all__ = [  # noqa: RUF022  (in the order of the reference)
     "Result",
     "WassersteinResult",
     "Status",
+    "Stage",
+    "SparseArcs",
     "Dense",
     "PointCloud",
     "Sinkhorn",

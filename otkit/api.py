@@ -5,7 +5,7 @@ from __future__ import annotations
 import warnings
 from dataclasses import dataclass, fields, replace
 from functools import cached_property
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
@@ -19,6 +19,9 @@ from otkit.problems import LinearProblem
 from otkit.results import Result, Status
 from otkit.solvers import Annealing, Solver, choose_solver, run
 from otkit.solvers.base import Callback
+
+
+_Answer = TypeVar("_Answer", "Result", "WassersteinResult")
 
 
 def solve(
@@ -85,11 +88,13 @@ def solve(
     >>> result.plan.round(4)
     array([[0.4404, 0.0596],
            [0.0596, 0.4404]])
-    >>> otkit.solve(C, [0.5, 0.5], [0.25, 0.75]).lower
-    0.25
+    >>> otkit.solve(C, [0.5, 0.5], [0.25, 0.75]).plan
+    array([[0.25, 0.25],
+           [0.  , 0.5 ]])
     """
-    geometry = C if isinstance(C, (Dense, PointCloud)) else Dense(checks.as_array(C, "C"))
-    return _solve(geometry, a, b, reg, method, dict(tol=tol, rtol=rtol, max_iter=max_iter), init, callback, strict)
+    geometry = C if isinstance(C, (Dense, PointCloud)) else Dense(C)
+    options = dict(tol=tol, rtol=rtol, max_iter=max_iter)
+    return _reported(_solve(geometry, a, b, reg, method, options, init, callback), strict)
 
 
 def solve_sample(
@@ -138,8 +143,8 @@ def solve_sample(
     >>> otkit.solve_sample([[0.0], [2.0]], [[1.0], [5.0]], metric="sqeuclidean").value
     array(5.)
     """
-    geometry = PointCloud(checks.as_array(x, "x"), checks.as_array(y, "y"), metric)
-    return _solve(geometry, a, b, reg, method, dict(tol=tol, rtol=rtol, max_iter=max_iter), init, callback, strict)
+    options = dict(tol=tol, rtol=rtol, max_iter=max_iter)
+    return _reported(_solve(PointCloud(x, y, metric), a, b, reg, method, options, init, callback), strict)
 
 
 @dataclass(frozen=True, repr=False)
@@ -161,8 +166,8 @@ class WassersteinResult:
     def distance(self) -> Any:
         """The cost of the plan that was found, to the power 1/p: float, or an array ``(...)`` of the input's dtype."""
         result = self.result
-        linear = arrays.to_numpy(arrays.float64(result.value_linear))
-        root = np.clip(np.maximum(linear, 0.0) ** (1 / self.p), self.lower, self.upper)
+        mean = arrays.to_numpy(arrays.float64(result.value_linear)) / self._mass
+        root = np.clip(np.maximum(mean, 0.0) ** (1 / self.p), self.lower, self.upper)
         if not result.problem.batch:
             return float(root)
         xp = arrays.namespace(result.problem.a)
@@ -199,9 +204,13 @@ class WassersteinResult:
             f"{self.result.method}; {self.status.value})"
         )
 
+    @property
+    def _mass(self) -> np.ndarray:
+        return self.result.problem.mass.reshape(self.result.problem.batch)
+
     def _root(self, bound: Any, direction: int) -> Any:
-        rounding = 1 + direction * 8 * 2.0**-53  # of the power itself
-        root = np.maximum(bound, 0.0) ** (1 / self.p) * rounding
+        rounding = 1 + direction * 8 * 2.0**-53  # of the division and the power
+        root = np.maximum(bound / self._mass, 0.0) ** (1 / self.p) * rounding
         return root if self.result.problem.batch else float(root)
 
 
@@ -228,7 +237,7 @@ def wasserstein(
     y : array (..., m, d)
         The points.
     a, b : array (..., n), (..., m), optional
-        Their weights, of the same total; uniform by default. The distance is that of the normalised measures.
+        Their weights, of the same total, by which they are divided; uniform by default.
     p : float
         The order, at least 1.
     metric : str or callable
@@ -259,7 +268,7 @@ def wasserstein(
     checks.positive(rtol, "rtol", below=1.0)
     if metric == "sqeuclidean" or isinstance(metric, tuple):
         raise ValueError(f"metric must be a distance, which p then raises, got {metric!r}; use metric='euclidean' and p=")
-    geometry = PointCloud(checks.as_array(x, "x"), checks.as_array(y, "y"), parse_cost(metric, float(p)))
+    geometry = PointCloud(x, y, parse_cost(metric, float(p)))
     problem = LinearProblem.build(geometry, a, b)
     solver = choose_solver(problem, "auto")
     if isinstance(solver, Annealing):
@@ -267,7 +276,7 @@ def wasserstein(
         wanted = solver.rtol if rtol is None else rtol
         solver = replace(solver, rtol=1 - (1 - wanted) ** p, atol=max(1e-9**p, 1e-14))
         solver = with_options(solver, max_iter=max_iter)
-    return WassersteinResult(_finish(problem, solver, None, callback, strict), float(p))
+    return _reported(WassersteinResult(_run(problem, solver, None, callback), float(p)), strict)
 
 
 def _solve(
@@ -279,11 +288,10 @@ def _solve(
     options: dict[str, Any],
     init: Any,
     callback: Callback | None,
-    strict: bool,
 ) -> Result:
     problem = LinearProblem.build(geometry, a, b, reg)
     solver = with_options(choose_solver(problem, method), **options)
-    return _finish(problem, solver, _start(problem, init), callback, strict)
+    return _run(problem, solver, _start(problem, init), callback)
 
 
 def with_options(solver: Solver, **options: Any) -> Solver:
@@ -305,7 +313,7 @@ def _start(problem: LinearProblem, init: Any) -> tuple[Array, Array] | None:
     if init is None:
         return None
     pair = init.potentials if isinstance(init, Result) else init
-    if not isinstance(pair, (tuple, list)) or len(pair) != 2:
+    if not isinstance(pair, tuple) or len(pair) != 2:
         raise ValueError(f"init must be a pair (f, g) or a Result, got {type(init).__name__}")
     reduced = problem.reduced
     start = []
@@ -320,27 +328,30 @@ def _start(problem: LinearProblem, init: Any) -> tuple[Array, Array] | None:
     return start[0], start[1]
 
 
-def _finish(
-    problem: LinearProblem,
-    solver: Solver,
-    start: tuple[Array, Array] | None,
-    callback: Callback | None,
-    strict: bool,
+def _run(
+    problem: LinearProblem, solver: Solver, start: tuple[Array, Array] | None, callback: Callback | None
 ) -> Result:
-    outcome = run(problem, solver, start, callback)
-    result = Result(problem, outcome, solver.name, runs_on(problem.a))
+    return Result(problem, run(problem, solver, start, callback), solver.name, runs_on(problem.a))
+
+
+def _reported(answer: _Answer, strict: bool) -> _Answer:
+    """The answer, with a warning or an exception in the name of the caller's caller if it did not converge."""
+    result = answer if isinstance(answer, Result) else answer.result
+    outcome, batch = result.outcome, result.problem.batch
     bad = outcome.status != Status.CONVERGED
-    if bad.any():
-        k = int(bad.argmax())
-        message = outcome.status[k].value
-        if problem.batch:
-            message = f"{int(bad.sum())} of {problem.items} problems did not converge; item {k}: {message}"
-        if outcome.reg is not None:
-            message += f" Error {outcome.error[k]:.2g}, tolerance {outcome.tol[k]:.2g}."
-        else:
-            low, high = (v[k] * problem.mass[k] for v in (result.certificate.lower, result.certificate.upper))
-            message += f" The optimum lies in [{low:.6g}, {high:.6g}]."
-        if strict:
-            raise NotConverged(message, result)
-        warnings.warn(message, ConvergenceWarning, stacklevel=4)
-    return result
+    if not bad.any():
+        return answer
+    k = int(bad.argmax())
+    message = str(outcome.status[k].value)
+    if batch:
+        message = f"{int(bad.sum())} of {bad.size} problems did not converge; item {k}: {message}"
+    if outcome.reg is not None:
+        message += f" Error {outcome.error[k]:.2g}, tolerance {outcome.tol[k]:.2g}."
+    elif outcome.status[k] is not Status.INFEASIBLE:
+        quantity = "optimum" if answer is result else "distance"
+        low, high = (np.reshape(bound, -1)[k] for bound in (answer.lower, answer.upper))
+        message += f" The {quantity} lies in [{low:.6g}, {high:.6g}]."
+    if strict:
+        raise NotConverged(message, answer)
+    warnings.warn(message, ConvergenceWarning, stacklevel=3)
+    return answer

@@ -43,6 +43,8 @@ class Certificate:
         Parts that add up to the feasible plan that gives `upper`.
     linear : numpy array (B,)
         The cost of that plan as computed, before `upper` was widened.
+    rounding : numpy array (B,)
+        How much of ``upper − lower`` is there to cover rounding.
     """
 
     lower: np.ndarray
@@ -51,6 +53,7 @@ class Certificate:
     g: Array
     plan: tuple[Plan, ...]
     linear: np.ndarray
+    rounding: np.ndarray
 
 
 def certify(problem: LinearProblem, f: Array, g: Array, reg: Array) -> Certificate:
@@ -63,11 +66,8 @@ def certify(problem: LinearProblem, f: Array, g: Array, reg: Array) -> Certifica
         feasible(problem, g=g + reg[:, None] * log_b),
         feasible(problem, f=f + reg[:, None] * log_a),
     )
-    if rounded.is_vertex.any():
-        dual = _better(problem, dual, feasible(problem, f=rounded.tree_f))
-    size = sum((to_numpy(w) * abs(to_numpy(v))).sum(-1) for w, v in zip((problem.a, problem.b), dual, strict=True))
-    lower = _value(problem, *dual) - _SUM * size
-    return widened(problem, lower, rounded.linear, rounded.defect, *dual, rounded.parts)
+    dual = _better(problem, dual, feasible(problem, f=rounded.tree_f))
+    return widened(problem, _value(problem, *dual), rounded.linear, rounded.defect, *dual, rounded.parts)
 
 
 def widened(
@@ -92,16 +92,18 @@ def widened(
     evaluation = np.where(plain, 0.0, 2 * UNIT * (2 * problem.span + abs(col).max(-1)))
     # A defect is repaired along arcs of at most the span each; among forbidden ones perhaps along many of them.
     steps = np.where(problem.forbidden, costs.n + costs.m, 1)
-    upper = linear * (1 + (costs.n + costs.m + 64) * UNIT) + defect * steps * problem.span
-    lower, upper = lower + offset - evaluation - offset_error, upper + offset + evaluation + offset_error
+    size = (a * abs(to_numpy(f))).sum(-1) + (b * abs(to_numpy(g))).sum(-1)
+    paid = np.where(linear < np.inf, linear, 0.0)
+    below = _SUM * size + evaluation + offset_error
+    above = (costs.n + costs.m + 64) * UNIT * paid + defect * steps * problem.span + evaluation + offset_error
+    lower, upper = lower + offset, linear + offset
 
     relative, absolute = problem.geometry.rounding
-    lower = lower - relative * abs(lower) - absolute
-    size = np.where(upper < np.inf, abs(upper), 0.0)
-    upper = upper + relative * size + absolute
+    below, above = below + relative * abs(lower) + absolute, above + relative * abs(paid + offset) + absolute
+    lower, upper = lower - below, upper + above
     non_negative = problem.asked.non_negative | (problem.low >= 0)
     lower = np.where(non_negative, np.maximum(lower, 0.0), lower)
-    return Certificate(lower, upper, f, g, plan, linear + offset)
+    return Certificate(lower, upper, f, g, plan, linear + offset, below + above)
 
 
 def _value(problem: LinearProblem, f: Array, g: Array) -> np.ndarray:
@@ -149,7 +151,6 @@ class _Rounded:
     parts: tuple[Plan, ...]
     linear: np.ndarray
     defect: np.ndarray
-    is_vertex: np.ndarray
     tree_f: Array
 
     @staticmethod
@@ -191,7 +192,7 @@ class _Rounded:
         if (spreads & ~vertex).any():
             parts += (EntropicPlan(costs, replace(spread, log_a=spread.log_a + hidden)),)
         tree_f = from_numpy(np.stack([item.tree_f for item in items]), at.f)
-        return _Rounded(parts, linear, defect, vertex, tree_f)
+        return _Rounded(parts, linear, defect, tree_f)
 
 
 def _scaled_down(costs: Geometry, at: Potentials) -> Potentials:

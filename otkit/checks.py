@@ -138,6 +138,19 @@ def positive(value: float | None, name: str, *, below: float = math.inf) -> None
         raise ValueError(f"{name} must be a positive number{limit}, got {value!r}")
 
 
+def solver_options(solver: Any) -> None:
+    """The options of an iterative solver, those that it has."""
+    for name in ("tol", "atol", "max_iter", "sweeps"):
+        positive(getattr(solver, name, None), name)
+    for name in ("rtol", "stage_tol"):
+        positive(getattr(solver, name, None), name, below=1.0)
+    for name in ("max_iter", "sweeps"):
+        if int(getattr(solver, name)) != getattr(solver, name):
+            raise ValueError(f"{name} must be a whole number, got {getattr(solver, name)!r}")
+    if not solver.factor > 1:
+        raise ValueError(f"factor must be above 1, got {solver.factor!r}; the regularisation is divided by it")
+
+
 def fits_in_memory(n: int, m: int, items: int, what: str) -> None:
     """An array of ``items × n × m`` float64 fits in the memory that is free."""
     available = free_memory()

@@ -12,7 +12,7 @@ class NotConverged(RuntimeError):
 
     Attributes
     ----------
-    result : otkit.Result
+    result : otkit.Result or otkit.WassersteinResult
         The unconverged result, with its status, errors and certified bounds.
     """
 

@@ -22,9 +22,9 @@ from otkit.problems import LinearProblem
 class Status(enum.Enum):
     """How a solve ended; the value is the sentence for the user."""
 
-    CONVERGED = "Converged: the error is at most the tolerance."
-    MAX_ITER = "Stopped at max_iter before the tolerance was reached; raise max_iter, reg or the tolerance."
-    STALLED = "Stopped because the error no longer falls; raise reg or the tolerance, or use float64."
+    CONVERGED = "Converged to the tolerance."
+    MAX_ITER = "Stopped at max_iter before the tolerance was reached; raise max_iter, the tolerance or reg."
+    STALLED = "Stopped because the error no longer falls; raise the tolerance or reg, or pass float64."
     INFEASIBLE = "Infeasible: no plan between these weights avoids the forbidden (infinite) costs; allow more arcs."
     STOPPED = "Stopped by the callback."
 
@@ -456,7 +456,7 @@ class Result:
         return xp.astype(xp.reshape(x, (*self.problem.batch, *x.shape[1:])), self.problem.dtype)
 
     def _bookkeeping(self, x: np.ndarray) -> Any:
-        return x.reshape(self.problem.batch) if self.problem.batch else x[0]
+        return x.reshape(self.problem.batch) if self.problem.batch else x.item()
 
 
 def marginal_error(problem: LinearProblem, plan: Sequence[Plan]) -> np.ndarray:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from otkit import checks
 from otkit.arrays import Array, float64, namespace, to_numpy
 from otkit.geometry.base import Geometry, shared
 
@@ -17,6 +18,11 @@ class Dense(Geometry):
     C : array (..., n, m)
         The costs; ``inf`` forbids an arc.
 
+    Raises
+    ------
+    ValueError, TypeError
+        If it is not an array of real numbers.
+
     Examples
     --------
     >>> import numpy as np
@@ -26,6 +32,9 @@ class Dense(Geometry):
     """
 
     C: Array
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "C", checks.as_array(self.C, "C"))
 
     @property
     def batch(self) -> tuple[int, ...]:
@@ -44,9 +53,9 @@ class Dense(Geometry):
         return Dense(namespace(self.C).matrix_transpose(self.C))
 
     @property
-    def arrays(self) -> tuple[Array, ...]:
-        """The caller's arrays."""
-        return (self.C,)
+    def arrays(self) -> dict[str, Array]:
+        """The caller's arrays, by name."""
+        return {"C": self.C}
 
     @property
     def rounding(self) -> tuple[float, float]:

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
+import numpy as np
+
+from otkit import checks
 from otkit.arrays import Array, float64, namespace, to_numpy
 from otkit.geometry.base import Geometry, shared
 from otkit.geometry.costs import Cost, parse_cost
@@ -22,11 +25,13 @@ class PointCloud(Geometry):
     metric : str, tuple, callable or Cost
         "sqeuclidean" (‖x−y‖², no ½), "euclidean", "cityblock", "cosine", ``("power", p)`` (‖x−y‖^p), or a callable on
         tiles: ``metric(x (k, r, d), y (k, m, d))`` returns ``(k, r, m)`` and is called with float64 arrays.
+    swapped : bool
+        Set by `T`: the metric is called with y first.
 
     Raises
     ------
-    ValueError
-        If the metric is unknown.
+    ValueError, TypeError
+        If the metric is unknown, or x or y is not an array of real numbers.
 
     Examples
     --------
@@ -40,15 +45,17 @@ class PointCloud(Geometry):
     x: Array
     y: Array
     metric: Any = "sqeuclidean"
-    swapped: bool = False
+    swapped: bool = field(default=False, repr=False)
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "x", checks.as_array(self.x, "x"))
+        object.__setattr__(self, "y", checks.as_array(self.y, "y"))
         if not isinstance(self.metric, Cost):
             object.__setattr__(self, "metric", parse_cost(self.metric))
 
     @property
     def batch(self) -> tuple[int, ...]:
-        return tuple(self.x.shape[:-2])
+        return np.broadcast_shapes(self.x.shape[:-2], self.y.shape[:-2])
 
     @property
     def n(self) -> int:
@@ -68,9 +75,9 @@ class PointCloud(Geometry):
         return replace(self, x=self.y, y=self.x, swapped=not self.swapped)
 
     @property
-    def arrays(self) -> tuple[Array, ...]:
-        """The caller's arrays."""
-        return self.x, self.y
+    def arrays(self) -> dict[str, Array]:
+        """The caller's arrays, by name."""
+        return {"x": self.x, "y": self.y}
 
     @property
     def rounding(self) -> tuple[float, float]:

@@ -81,7 +81,7 @@ class LinearProblem:
         """
         a, b = (None if w is None else checks.as_array(w, name) for w, name in ((a, "a"), (b, "b")))
         _check_geometry(asked)
-        checks.same_library(**dict(zip("Cxy"[: len(asked.arrays)], asked.arrays, strict=False)), a=a, b=b)
+        checks.same_library(**asked.arrays, a=a, b=b)
         for w, size, name in ((a, asked.n, "a"), (b, asked.m, "b")):
             if w is not None:
                 checks.weights(w, size, name)
@@ -96,8 +96,9 @@ class LinearProblem:
             reg=reg_shape,
         )
         items = int(np.prod(batch))
-        like = asked.arrays[0]
-        dtype, unit = _result_dtype([*asked.arrays, a, b])
+        given = list(asked.arrays.values())
+        like = given[0]
+        dtype, unit = _result_dtype([*given, a, b])
 
         a, mass_a = _normalised(a, asked.n, batch, items, like)
         b, mass_b = _normalised(b, asked.m, batch, items, like)
@@ -184,8 +185,9 @@ def _check_geometry(asked: Dense | PointCloud) -> None:
     if isinstance(asked, Dense):
         checks.has_axes(asked.C, 2, "C", "(..., n, m)")
         return
-    checks.same_library(x=asked.x, y=asked.y)
+    checks.same_library(**asked.arrays)
     checks.points(asked.x, asked.y)
+    checks.batch_shape(x=tuple(asked.x.shape[:-2]), y=tuple(asked.y.shape[:-2]))
     if asked.metric.ground == "cosine":
         checks.cosine_points(asked.x, asked.y)
 

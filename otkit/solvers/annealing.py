@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from otkit import checks
 from otkit.arrays import Array, from_numpy, namespace, to_numpy
 from otkit.certify import Certificate, certify
 from otkit.kernels import softmin, sweep
@@ -151,9 +152,9 @@ class Annealing(Solver):
     Attributes
     ----------
     rtol : float
-        Stop when ``upper − lower ≤ rtol·upper``.
+        Stop when ``upper − lower ≤ rtol·|upper|``.
     atol : float
-        Or when it is at most this fraction of the range of the costs.
+        Or when it is at most this fraction of the range of the costs, or no more than the rounding that it covers.
     max_iter : int
         Iterations over all stages.
     factor : float
@@ -185,6 +186,9 @@ class Annealing(Solver):
     sweeps: int = 50
     name = "annealing"
 
+    def __post_init__(self) -> None:
+        checks.solver_options(self)
+
     def init(self, problem: LinearProblem, start: tuple[Array, Array] | None) -> State:
         reg = top(problem)
         if start is None:
@@ -197,8 +201,10 @@ class Annealing(Solver):
         state = advance(problem, state, stage_tol, self.sweeps, self.max_iter)
         items = state.running
         found = self._certificate(problem.take(items), state, items)
-        wanted = np.maximum(self.rtol * found.upper, self.atol * problem.span[items])
-        close = (found.upper < np.inf) & (found.upper - found.lower <= wanted)
+        finite = found.upper < np.inf
+        size = np.where(finite, abs(found.upper), 0.0)
+        wanted = np.maximum(self.rtol * size, self.atol * problem.span[items])
+        close = finite & (found.upper - found.lower <= np.maximum(wanted, 1.01 * found.rounding))
         state = state.ended(items[close], Status.CONVERGED)
         state = state.ended(items[~close & (found.lower > problem.high[items])], Status.INFEASIBLE)
 
@@ -207,7 +213,7 @@ class Annealing(Solver):
         moving = left[reached[left] | (state.used[left] >= self.max_iter // 5)]
         reg = state.reg / self.factor
         # Below this a stage cannot come to its tolerance for rounding.
-        floor = 8 * 2.0**-53 * problem.span / self._stage_tol(problem, reg)
+        floor = 8 * 2.0**-53 * top(problem) / self._stage_tol(problem, reg)
         spent = moving[(reg < floor)[moving]]
         state = state.ended(spent, Status.STALLED)
         moving = np.setdiff1d(moving, spent)

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from otkit import checks
 from otkit.arrays import Array, from_numpy, namespace, to_numpy
 from otkit.certify import dual_value
 from otkit.kernels import softmin
@@ -58,6 +59,9 @@ class Sinkhorn(Solver):
     stage_tol: float = 1e-4
     sweeps: int = 20
     name = "sinkhorn"
+
+    def __post_init__(self) -> None:
+        checks.solver_options(self)
 
     def init(self, problem: LinearProblem, start: tuple[Array, Array] | None) -> State:
         target = to_numpy(problem.reg)

@@ -34,6 +34,7 @@ REFUSED = {
     "reg inf": (lambda: otkit.solve(C, reg=INF), "reg must be positive and finite"),
     "reg shape": (lambda: otkit.solve(np.zeros((2, 2, 3)), reg=[1, 1, 1]), "batch.* axes must broadcast .*reg \\(3,\\)"),
     "batch shape": (lambda: otkit.solve(np.zeros((2, 2, 3)), np.ones((3, 2)), reg=1), "costs \\(2,\\), a \\(3,\\)"),
+    "batch of points": (lambda: otkit.solve_sample(np.zeros((2, 2, 2)), np.ones((3, 3, 2)), reg=1), "x \\(2,\\), y \\(3,\\)"),
     "overflowing range": (lambda: otkit.solve([[1.7e308, -1.7e308]], reg=1), "range overflows; divide the data"),
     "overflowing points": (lambda: otkit.solve_sample(1e200 * Y, X, reg=1), "range overflows"),
     "overflow on a line": (lambda: otkit.solve_sample([[1e200]], [[0.0]]), "range overflows"),
