@@ -20,7 +20,6 @@ from otkit.results import Result, Status
 from otkit.solvers import Annealing, Solver, choose_solver, run
 from otkit.solvers.base import Callback
 
-
 _Answer = TypeVar("_Answer", "Result", "WassersteinResult")
 
 
@@ -53,10 +52,11 @@ def solve(
     reg : float or array (...), optional
         The regularisation ε, positive, in units of the cost. None asks for the optimum itself.
     method : str or solver
-        "auto", "sinkhorn", "annealing", "univariate", or a solver with its options, such as ``otkit.Sinkhorn(factor=4)``.
+        "auto", "sinkhorn", "annealing", "univariate", or a solver with its options, such as
+        ``otkit.Sinkhorn(factor=4)``.
     tol : float, optional
-        With a `reg`: the marginal error ‖P1 − a‖₁ + ‖Pᵀ1 − b‖₁ to reach, relative to the mass; 1e-6 in float64 and 1e-4 in
-        float32 by default.
+        With a `reg`: the marginal error ‖P1 − a‖₁ + ‖Pᵀ1 − b‖₁ to reach, relative to the mass; 1e-6 in float64 and
+        1e-4 in float32 by default.
     rtol : float, optional
         Without a `reg`: stop when ``upper − lower ≤ rtol·upper``; 1e-2 by default.
     max_iter : int, optional
@@ -126,7 +126,8 @@ def solve_sample(
         "sqeuclidean" (‖x−y‖², no ½), "euclidean", "cityblock", "cosine", ``("power", p)`` (‖x−y‖^p), or a callable on
         tiles, as in `PointCloud`.
     reg, method, tol, rtol, max_iter, init, callback, strict
-        As in `solve`. On a line, with a cost that is convex along it and no `reg`, the answer is exact and takes one sort.
+        As in `solve`. On a line, with a cost that is convex along it and no `reg`, the answer is exact and takes one
+        sort.
 
     Returns
     -------
@@ -267,7 +268,9 @@ def wasserstein(
         raise ValueError(f"p must be a finite number of at least 1, got {p!r}")
     checks.positive(rtol, "rtol", below=1.0)
     if metric == "sqeuclidean" or isinstance(metric, tuple):
-        raise ValueError(f"metric must be a distance, which p then raises, got {metric!r}; use metric='euclidean' and p=")
+        raise ValueError(
+            f"metric must be a distance, which p then raises, got {metric!r}; use metric='euclidean' and p="
+        )
     geometry = PointCloud(x, y, parse_cost(metric, float(p)))
     problem = LinearProblem.build(geometry, a, b)
     solver = choose_solver(problem, "auto")

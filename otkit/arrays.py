@@ -54,12 +54,7 @@ def float64(x: Array) -> Array:
 def requires_grad(x: Any) -> bool:
     """Whether autograd records what is done with `x` (a torch tensor, with grad mode on)."""
     torch = sys.modules.get("torch")
-    return (
-        torch is not None
-        and isinstance(x, torch.Tensor)
-        and x.requires_grad
-        and torch.is_grad_enabled()
-    )
+    return torch is not None and isinstance(x, torch.Tensor) and x.requires_grad and torch.is_grad_enabled()
 
 
 def library_name(x: Array) -> str:

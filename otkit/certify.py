@@ -3,10 +3,10 @@
 Lower: potentials made feasible by c-transforms. Upper: the cost of a plan made feasible by rounding. Both hold for any
 potentials, also after one iteration; they meet as the potentials come close to optimal ones.
 
-The rounding scales rows and columns down to their weights (Altschuler, Weed & Rigollet 2017) and carries the defect along
-the arcs of the plan's maximum spanning tree, where the reduced cost is small, in place of a product measure, which pays an
-average cost for it. What the tree cannot carry goes to the product. Where the flow on the tree alone is a plan, a vertex,
-and costs less, it is taken instead.
+The rounding scales rows and columns down to their weights (Altschuler, Weed & Rigollet 2017) and carries the defect
+along the arcs of the plan's maximum spanning tree, where the reduced cost is small, in place of a product measure,
+which pays an average cost for it. What the tree cannot carry goes to the product. Where the flow on the tree alone is
+a plan, a vertex, and costs less, it is taken instead.
 """
 
 from __future__ import annotations
@@ -252,9 +252,7 @@ class _Carried:
     tree_f: np.ndarray
 
 
-def _carry(
-    host: _Host, item: int, a: np.ndarray, b: np.ndarray, short_a: np.ndarray, short_b: np.ndarray
-) -> _Carried:
+def _carry(host: _Host, item: int, a: np.ndarray, b: np.ndarray, short_a: np.ndarray, short_b: np.ndarray) -> _Carried:
     tree = host.tree(item)
     nodes = tree.nodes
     rows, cols = tree.arcs(nodes)

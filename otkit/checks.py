@@ -84,13 +84,17 @@ def weights(w: Array, size: int, name: str) -> None:
     """Finite, non-negative weights of the right length and positive total."""
     has_axes(w, 1, name, f"(..., {size})")
     if w.shape[-1] != size:
-        raise ValueError(f"{name} must have {size} weights, as many as the cost has on that side, got shape {tuple(w.shape)}")
+        raise ValueError(
+            f"{name} must have {size} weights, as many as the cost has on that side, got shape {tuple(w.shape)}"
+        )
     xp = arrays.namespace(w)
     w = arrays.float64(w)
     if xp.any(xp.isnan(w)) or xp.any(w == xp.inf):
         raise ValueError(f"{name} must be finite, got NaN or inf in it")
     if xp.any(w < 0):
-        raise ValueError(f"{name} must be non-negative, got a smallest weight of {float(xp.min(w)):g}; clip or shift it")
+        raise ValueError(
+            f"{name} must be non-negative, got a smallest weight of {float(xp.min(w)):g}; clip or shift it"
+        )
     total = xp.sum(w, axis=-1)
     if not xp.all(total > 0):
         raise ValueError(f"{name} must have positive total mass, got a total of 0; give some point a weight")

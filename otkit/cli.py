@@ -110,7 +110,11 @@ def _add_options(command: argparse.ArgumentParser) -> None:
     add = command.add_argument
     add("files", nargs="+", metavar="FILE", help="two files, or more for the matrix of all pairs")
     add("--rtol", type=_fraction, default=1e-2, help="relative width of the interval to reach (default 0.01)")
-    add("--reg", type=_positive, help="entropic regularisation, in units of the distance to the power p; without it, none")
+    add(
+        "--reg",
+        type=_positive,
+        help="entropic regularisation, in units of the distance to the power p; without it, none",
+    )
     add("--weights", metavar="COL", help="column of the weights of points: a name from the header, or a number from 0")
     add("--histogram", action="store_true", help="arrays hold masses on a grid, not points")
     add("--unit-square", action="store_true", help="grids span [0, 1] along their longest side")

@@ -58,7 +58,7 @@ class Measure:
     grid: tuple[int, ...]
 
 
-def read(path: str, how: Reading = Reading()) -> Measure:  # noqa: B008  (frozen)
+def read(path: str, how: Reading = Reading()) -> Measure:
     """Read a measure from ``.npy``, ``.npz``, ``.csv``, ``.tsv``, ``.png`` or ``.jpg``.
 
     Parameters
@@ -79,11 +79,12 @@ def read(path: str, how: Reading = Reading()) -> Measure:  # noqa: B008  (frozen
     kind = Path(path).suffix.lower()
     if not Path(path).is_file():
         raise UnusableInput(f"{path}: no such file")
+    names: list[str] = []
     try:
         if kind in IMAGES:
             return _grid(path, _image(path), how)
         if kind in ARRAYS:
-            values, names = _array(path), []
+            values = _array(path)
         elif kind in TABLES:
             values, names = _table(path, "," if kind == ".csv" else "\t")
         else:
@@ -91,7 +92,9 @@ def read(path: str, how: Reading = Reading()) -> Measure:  # noqa: B008  (frozen
     except UnusableInput:
         raise
     except Exception as error:  # a reader's own words on a broken file, in one line
-        raise UnusableInput(f"{path}: cannot be read ({' '.join(str(error).split()) or type(error).__name__})") from None
+        raise UnusableInput(
+            f"{path}: cannot be read ({' '.join(str(error).split()) or type(error).__name__})"
+        ) from None
     if values.dtype.kind not in "fiub":
         raise UnusableInput(f"{path}: must hold real numbers, got {values.dtype}")
     values = values.astype(np.float64)

@@ -48,8 +48,8 @@ class SpanningTree:
     def flows(self, supply: np.ndarray) -> tuple[np.ndarray, float, float]:
         """The flow on the arc of each node (0 for a root) that meets `supply (n+m,)`.
 
-        Leaf by leaf, so that every flow is a plain difference of supplies. Returned beside it are the excess that is left
-        at the roots, and the L1 distance between the supply and what the flows deliver in exact arithmetic.
+        Leaf by leaf, so that every flow is a plain difference of supplies. Returned beside it are the excess that is
+        left at the roots, and the L1 distance between the supply and what the flows deliver in exact arithmetic.
         """
         left = supply.tolist()
         flow = [0.0] * len(left)
@@ -86,8 +86,8 @@ def maximum_spanning_tree(n: int, m: int, row: Scan, col: Scan) -> SpanningTree:
     n, m : int
         Rows and columns.
     row, col : callable
-        ``row(i)`` gives the weights and costs of the m arcs of a row, ``col(j)`` those of the n arcs of a column. An arc
-        of weight −inf is absent.
+        ``row(i)`` gives the weights and costs of the m arcs of a row, ``col(j)`` those of the n arcs of a column. An
+        arc of weight −inf is absent.
     """
     size = n + m
     best = np.full(size, -np.inf)

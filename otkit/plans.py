@@ -103,4 +103,5 @@ def add_arcs(parts: list[Arcs], shape: tuple[int, int, int]) -> Arcs:
     key, where = np.unique(np.ravel_multi_index((item, row, col), shape), return_inverse=True)
     total = np.bincount(where, weights=mass, minlength=key.size)
     key, total = key[total > 0], total[total > 0]
-    return Arcs(*np.unravel_index(key, shape), total)
+    item, row, col = np.unravel_index(key, shape)
+    return Arcs(item, row, col, total)

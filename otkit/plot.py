@@ -46,7 +46,12 @@ def _draw_grids(figure, result: Result, x: Measure, y: Measure) -> None:  # type
         low, high = measure.x.min(axis=0), measure.x.max(axis=0)
         size = 25 * (24 / max(measure.grid)) ** 2
         axes.scatter(measure.x[:, 1], measure.x[:, 0], c=measure.a, s=size, marker="s", cmap="gray_r", vmin=0)
-        axes.set(xlim=(low[1] - 1, high[1] + 1), ylim=(high[0] + 1, low[0] - 1), aspect="equal", title=Path(measure.name).name)
+        axes.set(
+            xlim=(low[1] - 1, high[1] + 1),
+            ylim=(high[0] + 1, low[0] - 1),
+            aspect="equal",
+            title=Path(measure.name).name,
+        )
     moved = result.barycentric() - x.x
     strong = x.a > 0.02 * x.a.max()
     arrows = right.quiver(
@@ -69,7 +74,9 @@ def _draw_points(figure, result: Result, x: Measure, y: Measure) -> None:  # typ
         line = np.stack([start[arcs.row[k]], end[arcs.col[k]]])
         axes.plot(line[:, 0], line[:, 1], color="0.5", lw=0.8, alpha=max(0.05, float(alpha)), zorder=1)
     for points, measure, color in ((start, x, "C0"), (end, y, "C3")):
-        axes.scatter(points[:, 0], points[:, 1], s=30 * measure.a / measure.a.max() + 2, c=color, label=Path(measure.name).name)
+        axes.scatter(
+            points[:, 0], points[:, 1], s=30 * measure.a / measure.a.max() + 2, c=color, label=Path(measure.name).name
+        )
     axes.legend()
 
 

@@ -429,7 +429,9 @@ class Result:
 
     def _points(self) -> PointCloud:
         if not isinstance(self.problem.asked, PointCloud):
-            raise ValueError("this needs points, and the problem was given as a cost matrix; pass y=, or use solve_sample")
+            raise ValueError(
+                "this needs points, and the problem was given as a cost matrix; pass y=, or use solve_sample"
+            )
         return self.problem.asked
 
     def _columns(self, v: Any, size: int, name: str) -> tuple[Array, tuple[int, ...]]:

@@ -1,8 +1,8 @@
 """The geometry interface, and the reference version of every operation that costs O(n·m).
 
 An operation is a function of a *flat* geometry (one batch axis) and of float64 vectors with the same leading axis:
-potentials ``f (B, n)`` and ``g (B, m)``, log-weights ``log_a`` and ``log_b`` alike, ``reg (B,)``. It speaks of rows; the
-columns are the rows of ``geometry.T``. The plan is ``P_ij = exp((f_i + g_j − C_ij)/reg + log a_i + log b_j)``.
+potentials ``f (B, n)`` and ``g (B, m)``, log-weights ``log_a`` and ``log_b`` alike, ``reg (B,)``. It speaks of rows;
+the columns are the rows of ``geometry.T``. The plan is ``P_ij = exp((f_i + g_j − C_ij)/reg + log a_i + log b_j)``.
 """
 
 from __future__ import annotations
@@ -63,8 +63,8 @@ class Geometry(ABC):
 class Reduced(Geometry):
     """The flat geometry ``C_ij − row_i − col_j``, with offsets ``row (B, n)`` and ``col (B, m)``.
 
-    ``turned`` tells that the sides were swapped: the offsets are taken off in one order all the same, so that a cost is the
-    same number from both sides.
+    ``turned`` tells that the sides were swapped: the offsets are taken off in one order all the same, so that a cost
+    is the same number from both sides.
     """
 
     base: Geometry
@@ -296,7 +296,7 @@ def are_costs(geometry: Geometry) -> bool:
     """Whether every cost is a number or +inf."""
     items = geometry.batch[0]
     blocks = (geometry.block(s, r) for s, r in tiles(geometry, items))
-    return all(not namespace(C).any(namespace(C).isnan(C) | (C == -namespace(C).inf)) for C in blocks)
+    return all(not namespace(C).any(namespace(C).isnan(C) | (-namespace(C).inf == C)) for C in blocks)
 
 
 class CostRange(NamedTuple):
@@ -345,7 +345,7 @@ def cost_range(geometry: Geometry, has_a: Array, has_b: Array) -> CostRange:
             xp.max(xp.where(allowed, reduced.block(s, r), -infinite), axis=-1),
             -xp.min(xp.where(allowed, C, infinite), axis=-1),
             xp.max(xp.where(allowed, C, -infinite), axis=-1),
-            xp.astype(xp.any(carries & (C == xp.inf), axis=-1), xp.float64),
+            xp.astype(xp.any(carries & (xp.inf == C), axis=-1), xp.float64),
         )
         return xp.stack(columns, axis=-1)
 

@@ -37,11 +37,7 @@ class Cost:
     @property
     def name(self) -> str:
         """How the cost is called in messages and reports."""
-        ground = (
-            self.ground
-            if isinstance(self.ground, str)
-            else getattr(self.ground, "__name__", "callable")
-        )
+        ground = self.ground if isinstance(self.ground, str) else getattr(self.ground, "__name__", "callable")
         return ground if self.power == 1 else f"{ground}^{self.power:g}"
 
     @property

@@ -105,6 +105,7 @@ class LinearProblem:
         rescaled = checks.equal_mass(mass_a, mass_b, unit)
         geometry = asked.flat(batch)
         if reg is None and on_line(asked):
+            assert isinstance(geometry, PointCloud)
             costs = line_range(geometry, a > 0, b > 0)
         else:
             if not are_costs(geometry):
@@ -147,7 +148,7 @@ class LinearProblem:
         reduced = self.reduced.take(index)
         return replace(
             self,
-            geometry=reduced.base,
+            geometry=self.geometry.take(index),
             reduced=reduced,
             a=a,
             b=b,
@@ -218,7 +219,9 @@ def _result_dtype(given: list[Array | None]) -> tuple[Any, float]:
     return dtype, 2.0**-53 if dtype == xp.float64 else 2.0**-24
 
 
-def _normalised(w: Array | None, size: int, batch: tuple[int, ...], items: int, like: Array) -> tuple[Array, np.ndarray]:
+def _normalised(
+    w: Array | None, size: int, batch: tuple[int, ...], items: int, like: Array
+) -> tuple[Array, np.ndarray]:
     """Weights ``(items, size)`` in float64 that sum to 1, and their sums as they came."""
     xp = namespace(like)
     if w is None:

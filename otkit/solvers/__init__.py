@@ -40,7 +40,9 @@ def choose_solver(problem: LinearProblem, method: str | Solver) -> Solver:
     if not isinstance(method, Solver):
         raise ValueError(f"method must be a name or a solver such as otkit.Sinkhorn(), got {method!r}")
     if isinstance(method, Sinkhorn) and problem.reg is None:
-        raise ValueError("method 'sinkhorn' needs a reg, got reg=None; pass reg=, or method='auto' for the optimum itself")
+        raise ValueError(
+            "method 'sinkhorn' needs a reg, got reg=None; pass reg=, or method='auto' for the optimum itself"
+        )
     if not isinstance(method, Sinkhorn) and problem.reg is not None:
         raise ValueError(f"method {method.name!r} solves the unregularised problem, got a reg; drop reg= or method=")
     if isinstance(method, Univariate) and not line:

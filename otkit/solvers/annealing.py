@@ -1,7 +1,8 @@
 """Annealing: solve at a large regularisation first and lower it stage by stage, down to a target or to a proof.
 
-The potentials of an entropic problem are nearly affine in the regularisation, so a stage starts on the line through the
-ends of the last two. This also carries the potential differences between weakly coupled parts, which sweeps hardly move.
+The potentials of an entropic problem are nearly affine in the regularisation, so a stage starts on the line through
+the ends of the last two. This also carries the potential differences between weakly coupled parts, which sweeps
+hardly move.
 """
 
 from __future__ import annotations
@@ -167,8 +168,8 @@ class Annealing(Solver):
 
     Notes
     -----
-    The plan is the one whose cost is the upper bound: feasible, and a vertex where one was found. The potentials are the
-    feasible ones whose value is the lower bound.
+    The plan is the one whose cost is the upper bound: feasible, and a vertex where one was found. The potentials are
+    the feasible ones whose value is the lower bound.
 
     Examples
     --------

@@ -1,9 +1,10 @@
 """Anderson acceleration of a fixed-point iteration, guarded.
 
-Sweeps shrink the error of each mode of the plan by its own factor, and a few slow modes take nearly all the iterations. The
-next point is the combination of the last ones whose residuals cancel best (Anderson 1965; Walker & Ni 2011), which removes
-those modes. Far from the solution it may lead astray: where the error rises above twice its best, the item goes back to
-the best point and takes plain steps. Plain sweeps never raise the L1 error, so that costs at most a constant factor.
+Sweeps shrink the error of each mode of the plan by its own factor, and a few slow modes take nearly all the
+iterations. The next point is the combination of the last ones whose residuals cancel best (Anderson 1965; Walker & Ni
+2011), which removes those modes. Far from the solution it may lead astray: where the error rises above twice its
+best, the item goes back to the best point and takes plain steps. Plain sweeps never raise the L1 error, so that costs
+at most a constant factor.
 """
 
 from __future__ import annotations

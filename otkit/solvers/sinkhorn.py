@@ -111,8 +111,8 @@ class Sinkhorn(Solver):
         error, tol = marginal_error(problem, plan), self.tolerance(problem)
         # Rounding beyond what the tolerance allows for is said, not hidden.
         worse = (state.status == Status.CONVERGED) & (error > tol)
-        status = np.where(worse, Status.STALLED, state.status)
-        return Outcome(f, g, reg, plan, None, status, error, tol, state.n_iter, errors, annealing.log(state))
+        state = state.ended(np.flatnonzero(worse), Status.STALLED)
+        return Outcome(f, g, reg, plan, None, state.status, error, tol, state.n_iter, errors, annealing.log(state))
 
 
 def _end(state: Annealed, where: np.ndarray, status: Status) -> Annealed:

@@ -117,6 +117,4 @@ def _staircase(metric: Cost, x: np.ndarray, y: np.ndarray, a: np.ndarray, b: np.
         previous = i
     potential_f, potential_g = np.empty(n), np.empty(m)
     potential_f[across], potential_g[down] = f, g
-    return _Staircase(
-        row, col, masses, float((masses * cost).sum()), defect + abs(want), potential_f, potential_g
-    )
+    return _Staircase(row, col, masses, float((masses * cost).sum()), defect + abs(want), potential_f, potential_g)

@@ -116,7 +116,11 @@ class TestOperations:
         assert_allclose(to_numpy(swept.g), g, rtol=1e-10, atol=1e-12)
         assert_allclose(to_numpy(swept.f), f, rtol=1e-10, atol=1e-12)
         with np.errstate(over="ignore"):
-            P = np.exp((before[:, :, None] + g[:, None, :] - C) / r[:, :, None] + data.log_a[:, :, None] + data.log_b[:, None, :])
+            P = np.exp(
+                (before[:, :, None] + g[:, None, :] - C) / r[:, :, None]
+                + data.log_a[:, :, None]
+                + data.log_b[:, None, :]
+            )
         assert_allclose(to_numpy(swept.error), abs(P.sum(2) - data.a).sum(1), rtol=1e-8)
         assert_allclose(P.sum(1), data.b, atol=1e-12)
         assert (to_numpy(swept.count) == 3).all()

@@ -71,7 +71,10 @@ WRONG_TYPE = {
     "objects": (lambda: otkit.solve([[None, 1]], reg=1), "C must hold real numbers, got dtype object"),
     "long double": (lambda: otkit.solve(C.astype(np.longdouble), reg=1), "float64 or narrower"),
     "mixed libraries": (lambda: otkit.solve(C, torch.ones(2), reg=1), "one library, got C from numpy, a from torch"),
-    "mixed points": (lambda: otkit.solve_sample(X, torch.ones(3, 2), reg=1), "one library, got x from numpy, y from torch"),
+    "mixed points": (
+        lambda: otkit.solve_sample(X, torch.ones(3, 2), reg=1),
+        "one library, got x from numpy, y from torch",
+    ),
 }
 
 
