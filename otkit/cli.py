@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import argparse
 import csv
+import decimal
+import io
 import itertools
 import json
+import math
+import os
 import sys
 import time
 import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from importlib.util import find_spec
-from pathlib import Path
 from typing import NoReturn, TypeVar
 
 import numpy as np
@@ -24,6 +27,8 @@ from otkit.io import Measure, Reading, UnusableInput, read, save_plan
 from otkit.results import Result
 
 CERTIFIED, NOT_CERTIFIED, UNUSABLE, INTERRUPTED = 0, 1, 2, 130
+
+PLANS, PLOTS = (".npz",), (".png", ".jpg", ".pdf", ".svg")
 
 # The most arcs that are worth waiting for: two images of 64 × 64.
 MAX_ARCS = 2**24
@@ -74,12 +79,20 @@ def main(arguments: Sequence[str] | None = None) -> int:
         The exit status.
     """
     options = _parser().parse_args(arguments)
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # a terminal or file that lacks a letter gets its code
+            stream.reconfigure(errors="backslashreplace")
     try:
-        return int(options.run(options))
-    except (UnusableInput, MemoryError) as error:
-        print(f"otkit: {error}", file=sys.stderr)
+        status = int(options.run(options))
+        sys.stdout.flush()
+        return status
+    except (ValueError, MemoryError) as error:  # UnusableInput, and what the solver refuses
+        print(f"otkit: {' '.join(str(error).split())}", file=sys.stderr)
         return UNUSABLE
     except KeyboardInterrupt:
+        return INTERRUPTED
+    except BrokenPipeError:  # the reader has gone; nothing is left to be said, also not at exit
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return INTERRUPTED
 
 
@@ -131,23 +144,27 @@ def _distances(options: argparse.Namespace) -> int:
     how = Reading(options.weights, options.histogram, options.unit_square, options.resize)
     measures = [read(path, how) for path in options.files]
     for x, y in itertools.combinations(measures, 2):
-        _check_pair(x, y)
+        _check_pair(x, y, options)
     if len(measures) > 2:
         return _matrix(measures, options)
 
     x, y = measures
     answer, certified, result = _compare(x, y, options)
-    title = f"W{answer.p} = {answer.distance:.6g}"
-    if options.plan:
-        save_plan(options.plan, result, x, y, answer.distance)
-    if options.plot:
-        from otkit.plot import save_plot
+    lower, upper = _outward(answer.lower, answer.upper)
+    title = f"W{answer.p} = {answer.distance:.{_digits(answer.lower, answer.upper)}g}"
+    try:
+        if options.plan:
+            save_plan(options.plan, result, x, y, answer.distance)
+        if options.plot:
+            from otkit.plot import save_plot
 
-        save_plot(options.plot, result, x, y, title)
+            save_plot(options.plot, result, x, y, title)
+    except OSError as error:
+        raise UnusableInput(f"--plan or --plot cannot be written: {error.strerror}") from None
     if options.json:
         print(json.dumps(vars(answer)))
     else:
-        print(f"{title}   in [{answer.lower:.6g}, {answer.upper:.6g}]")
+        print(f"{title}   in [{lower}, {upper}]")
         print(f"{len(x.a)} × {len(y.a)} points, {result.method}, {answer.kernel}, {answer.seconds:.2f} s")
         if not certified:
             advice = "lower --reg, or leave it out" if options.reg else result.status.value
@@ -178,6 +195,24 @@ def _compare(x: Measure, y: Measure, options: argparse.Namespace) -> tuple[Answe
     return answer, certified, found.result
 
 
+def _digits(lower: float, upper: float) -> int:
+    """Digits enough to tell the ends of an interval apart, at least 6."""
+    if not lower < upper or lower <= 0:
+        return 6
+    return min(17, max(6, 2 - math.floor(math.log10((upper - lower) / upper))))
+
+
+def _outward(lower: float, upper: float) -> tuple[str, str]:
+    """The ends of an interval in so many digits, rounded away from each other."""
+    digits = _digits(lower, upper)
+    ends = (
+        decimal.Context(prec=digits, rounding=rounding).create_decimal_from_float(end)
+        for end, rounding in ((lower, decimal.ROUND_FLOOR), (upper, decimal.ROUND_CEILING))
+    )
+    low, high = (f"{end.normalize():g}" for end in ends)
+    return low, high
+
+
 def _matrix(measures: list[Measure], options: argparse.Namespace) -> int:
     size = len(measures)
     matrices = {key: np.zeros((size, size)) for key in ("distance", "lower", "upper")}
@@ -205,25 +240,28 @@ def _matrix(measures: list[Measure], options: argparse.Namespace) -> int:
 
 def _check_outputs(options: argparse.Namespace) -> None:
     """Complain about outputs before any work."""
-    for name, path in (("--plan", options.plan), ("--plot", options.plot)):
+    for name, path, endings in (("--plan", options.plan, PLANS), ("--plot", options.plot, PLOTS)):
         if path is None:
             continue
         if len(options.files) > 2:
             raise UnusableInput(f"{name} is for two files, got {len(options.files)}")
-        if not Path(path).absolute().parent.is_dir():
+        if os.path.isdir(path):
+            raise UnusableInput(f"{name} {path}: is a directory")
+        if not os.path.isdir(os.path.dirname(path) or "."):
             raise UnusableInput(f"{name} {path}: no such directory")
-    if options.plan is not None and Path(options.plan).suffix != ".npz":
-        raise UnusableInput(f"--plan {options.plan}: must end in .npz")
+        if os.path.splitext(path)[1].lower() not in endings:
+            raise UnusableInput(f"{name} {path}: must end in {' or '.join(endings)}")
     if options.plot is not None and find_spec("matplotlib") is None:
         raise UnusableInput("--plot needs matplotlib; pip install 'otkit[plot]'")
 
 
-def _check_pair(x: Measure, y: Measure) -> None:
+def _check_pair(x: Measure, y: Measure, options: argparse.Namespace) -> None:
     d, e = x.x.shape[1], y.x.shape[1]
     if d != e:
         raise UnusableInput(f"{x.name} and {y.name} differ in dimension, {d} and {e}")
     n, m = len(x.a), len(y.a)
-    if d > 1 and n * m > MAX_ARCS:
+    sorts = d == 1 and options.reg is None
+    if not sorts and n * m > MAX_ARCS:
         advice = "pass --resize N" if x.grid else "take a sample of the points"
         raise UnusableInput(f"{x.name} and {y.name}: {n} × {m} points is more than the limit of 2^24 pairs; {advice}")
 

@@ -50,12 +50,15 @@ class Measure:
     a : array (n,)
     grid : tuple of int
         The shape of the grid that the points are cells of; empty for a cloud.
+    cell : float
+        The side of a cell, in the units of `x`.
     """
 
     name: str
     x: np.ndarray
     a: np.ndarray
-    grid: tuple[int, ...]
+    grid: tuple[int, ...] = ()
+    cell: float = 0.0
 
 
 def read(path: str, how: Reading = Reading()) -> Measure:
@@ -98,7 +101,9 @@ def read(path: str, how: Reading = Reading()) -> Measure:
     if values.dtype.kind not in "fiub":
         raise UnusableInput(f"{path}: must hold real numbers, got {values.dtype}")
     values = values.astype(np.float64)
-    return _grid(path, values, how) if how.histogram else _points(path, values, names, how)
+    if not how.histogram:
+        return _points(path, values, names, how)
+    return _grid(path, values.reshape(-1) if values.ndim == 2 and 1 in values.shape else values, how)
 
 
 def save_plan(path: str, result: Result, x: Measure, y: Measure, distance: float) -> None:
@@ -112,20 +117,25 @@ def save_plan(path: str, result: Result, x: Measure, y: Measure, distance: float
 def _image(path: str) -> np.ndarray:
     from PIL import Image
 
-    with Image.open(path) as image:
-        # Modes of more than 8 bits a value are grey already; all others go to luma, which drops alpha.
-        wide = image.mode.startswith(("I", "F"))
-        return np.asarray(image if wide else image.convert("RGB").convert("L"), dtype=np.float64)
+    with Image.open(path, formats=("PNG", "JPEG")) as image:
+        if image.mode.startswith("I"):  # 16 bits, grey already
+            return np.asarray(image, dtype=np.float64)
+        colours = image.convert("RGBA") if image.mode == "P" else image
+        return np.asarray(colours.convert("RGB").convert("L"), dtype=np.float64)
 
 
 def _array(path: str) -> np.ndarray:
-    loaded = np.load(path, allow_pickle=False)
-    if isinstance(loaded, np.ndarray):
-        return loaded
-    with loaded:
-        if len(loaded.files) != 1:
-            raise UnusableInput(f"{path}: must hold one array, got {len(loaded.files)} ({', '.join(loaded.files)})")
-        return loaded[loaded.files[0]]
+    with open(path, "rb") as file:
+        loaded = np.load(file, allow_pickle=False)
+        if isinstance(loaded, np.ndarray):
+            return loaded
+        with loaded:
+            if len(loaded.files) != 1:
+                came = f"{len(loaded.files)} ({', '.join(loaded.files)})"
+                raise UnusableInput(
+                    f"{path}: must hold one array, got {came}; save the points, weights included, as one"
+                )
+            return loaded[loaded.files[0]]
 
 
 def _table(path: str, delimiter: str) -> tuple[np.ndarray, list[str]]:
@@ -157,8 +167,6 @@ def _is_number(cell: str) -> bool:
 def _grid(path: str, mass: np.ndarray, how: Reading) -> Measure:
     if how.weights is not None:
         raise UnusableInput(f"{path}: --weights names a column of points, but this is a grid of masses; drop it")
-    if mass.ndim == 2 and 1 in mass.shape:
-        mass = mass.reshape(-1)
     if mass.ndim == 0 or mass.size == 0:
         raise UnusableInput(f"{path}: a histogram must have at least one cell, got shape {mass.shape}")
     _check_mass(path, mass)
@@ -168,22 +176,25 @@ def _grid(path: str, mass: np.ndarray, how: Reading) -> Measure:
     cells = np.argwhere(mass > 0)
     # Centres of the cells in units of the grid as it came, whatever it was averaged to.
     x = (cells + 0.5) * (np.array(full) / mass.shape) - 0.5
+    cell = max(full) / max(mass.shape)
     if how.unit_square:
-        x = (x + 0.5) / max(full)
+        x, cell = (x + 0.5) / max(full), cell / max(full)
     a = mass[mass > 0]
-    return Measure(path, x, a / a.sum(), mass.shape)
+    return Measure(path, x, a / a.sum(), mass.shape, cell)
 
 
 def _averaged(path: str, mass: np.ndarray, side: int) -> np.ndarray:
-    from PIL import Image
-
     if mass.ndim != 2:
         raise UnusableInput(f"{path}: --resize works on images and 2-D histograms, got shape {mass.shape}")
     scale = min(1.0, side / max(mass.shape))
-    height, width = (max(1, round(size * scale)) for size in mass.shape)
-    # In float32, which holds 24 bits: scaled so that none overflows.
-    image = Image.fromarray((mass / mass.max()).astype(np.float32))
-    return np.asarray(image.resize((width, height), Image.Resampling.BOX), dtype=np.float64)
+    rows, columns = (_shares(size, max(1, round(size * scale))) for size in mass.shape)
+    return rows @ mass @ columns.T
+
+
+def _shares(size: int, count: int) -> np.ndarray:
+    """How much of each of `size` cells lies in each of `count` equal intervals over them: ``(count, size)``."""
+    edges, cells = np.linspace(0, size, count + 1), np.arange(size)
+    return np.clip(np.minimum(edges[1:, None], cells + 1) - np.maximum(edges[:-1, None], cells), 0, None)
 
 
 def _points(path: str, values: np.ndarray, names: list[str], how: Reading) -> Measure:
@@ -203,7 +214,7 @@ def _points(path: str, values: np.ndarray, names: list[str], how: Reading) -> Me
         raise UnusableInput(f"{path}: must hold at least one point of one coordinate, got shape {x.shape}")
     _check_mass(path, a)
     kept = a > 0
-    return Measure(path, x[kept], a[kept] / a.sum(), ())
+    return Measure(path, x[kept], a[kept] / a.sum())
 
 
 def _column(path: str, wanted: str, names: list[str], width: int) -> int:
@@ -224,5 +235,7 @@ def _check_mass(path: str, mass: np.ndarray) -> None:
         raise UnusableInput(f"{path}: masses must be finite, got NaN or inf")
     if (mass < 0).any():
         raise UnusableInput(f"{path}: masses must be non-negative, got {mass.min():g}")
-    if not 0 < mass.sum() < np.inf:
-        raise UnusableInput(f"{path}: total mass must be positive and finite, got {mass.sum():g}")
+    with np.errstate(over="ignore"):
+        total = mass.sum()
+    if not 0 < total < np.inf:
+        raise UnusableInput(f"{path}: total mass must be positive and finite, got {total:g}")

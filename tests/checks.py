@@ -45,5 +45,7 @@ def check_entropic(result, C, a, b, reg):
         assert result.error <= result.tol
     some = P > 0
     linear = (C[some] * P[some]).sum()
-    np.testing.assert_allclose(float(result.value_linear), linear, atol=1e-12 * mass * abs(C[some]).max() + 1e-13 * span)
+    np.testing.assert_allclose(
+        float(result.value_linear), linear, atol=1e-12 * mass * abs(C[some]).max() + 1e-13 * span
+    )
     return P

@@ -8,9 +8,7 @@ from otkit.linalg import components, maximum_spanning_tree
 
 def tree_of(weights, costs):
     n, m = weights.shape
-    return maximum_spanning_tree(
-        n, m, lambda i: (weights[i], costs[i]), lambda j: (weights[:, j], costs[:, j])
-    )
+    return maximum_spanning_tree(n, m, lambda i: (weights[i], costs[i]), lambda j: (weights[:, j], costs[:, j]))
 
 
 @pytest.mark.parametrize(("n", "m"), [(1, 1), (1, 7), (6, 1), (12, 9)])

@@ -182,6 +182,10 @@ def line_range(geometry: PointCloud, has_a: Array, has_b: Array) -> CostRange:
     return CostRange(row, col, span, nothing, span, nothing > 0, has_a, has_b)
 
 
+# Below this a power of a distance has lost digits, or all of them, to underflow.
+_TINY = 2.0**-960
+
+
 def _check_geometry(asked: Dense | PointCloud) -> None:
     if isinstance(asked, Dense):
         checks.has_axes(asked.C, 2, "C", "(..., n, m)")
@@ -198,6 +202,12 @@ def _check_costs(asked: Dense | PointCloud, costs: CostRange, a: Array, b: Array
     overflow = asked.non_negative and xp.any(costs.forbidden)  # a metric forbids nothing
     if overflow or not xp.all(xp.isfinite(costs.high - costs.low)):
         raise ValueError("costs must be finite in float64, but their range overflows; divide the data by a constant")
+    if isinstance(asked, PointCloud) and asked.non_negative and xp.any(costs.high < _TINY):
+        apart = xp.any(xp.any(asked.x != asked.x[..., :1, :])) or xp.any(asked.y != asked.x[..., :1, :])
+        if apart:
+            raise ValueError(
+                "points must not be so close that costs underflow in float64; multiply the data by a constant"
+            )
     for weight, reach, name, side in ((a, costs.reach_a, "a", "row"), (b, costs.reach_b, "b", "column")):
         stranded = (weight > 0) & ~reach
         if xp.any(stranded):
