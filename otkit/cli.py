@@ -168,7 +168,7 @@ def _distances(options: argparse.Namespace) -> int:
         print(f"{len(x.a)} × {len(y.a)} points, {result.method}, {answer.kernel}, {answer.seconds:.2f} s")
         if not certified:
             advice = "lower --reg, or leave it out" if options.reg else result.status.value
-            print(f"not certified to --rtol {options.rtol:g}: {advice}", file=sys.stderr)
+            _note(f"not certified to --rtol {options.rtol:g}: {advice}")
     return CERTIFIED if certified else NOT_CERTIFIED
 
 
@@ -195,11 +195,17 @@ def _compare(x: Measure, y: Measure, options: argparse.Namespace) -> tuple[Answe
     return answer, certified, found.result
 
 
+def _note(words: str) -> None:
+    """A line on the standard error, after what the standard output has."""
+    sys.stdout.flush()
+    print(words, file=sys.stderr)
+
+
 def _digits(lower: float, upper: float) -> int:
-    """Digits enough to tell the ends of an interval apart, at least 6."""
+    """Digits enough to tell the ends of an interval apart, from 6 to 9."""
     if not lower < upper or lower <= 0:
         return 6
-    return min(17, max(6, 2 - math.floor(math.log10((upper - lower) / upper))))
+    return min(9, max(6, 2 - math.floor(math.log10((upper - lower) / upper))))
 
 
 def _outward(lower: float, upper: float) -> tuple[str, str]:
@@ -234,7 +240,7 @@ def _matrix(measures: list[Measure], options: argparse.Namespace) -> int:
         for name, row in zip(names, matrices["distance"], strict=True):
             table.writerow([name, *(f"{value:.9g}" for value in row)])
     if not all_certified:
-        print(f"some pairs are not certified to --rtol {options.rtol:g}; --json prints the intervals", file=sys.stderr)
+        _note(f"some pairs are not certified to --rtol {options.rtol:g}; --json prints the intervals")
     return CERTIFIED if all_certified else NOT_CERTIFIED
 
 

@@ -1,0 +1,112 @@
+"""What the project promises about itself."""
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import otkit
+
+ROOT = Path(__file__).parent.parent
+EXAMPLES = sorted((ROOT / "examples").glob("plot_*.py"))
+
+
+def python(code):
+    return subprocess.run([sys.executable, "-W", "error", "-c", code], capture_output=True, text=True, check=False)
+
+
+@pytest.mark.parametrize(
+    "work",
+    ["", "otkit.solve([[0.0, 1.0]], reg=1.0).value", "otkit.wasserstein([[0.0, 1.0]], [[1.0, 1.0]]).distance",
+     "import otkit.cli; otkit.cli.main(['info'])"],
+    ids=["import", "solve", "wasserstein", "command line"],
+)  # fmt: skip
+def test_no_optional_library_is_loaded(work):
+    heavy = "{'torch', 'cupy', 'numba', 'matplotlib', 'array_api_strict'}"
+    run = python(
+        f"import otkit, sys\n{work}\nassert not {heavy} & set(sys.modules), sorted({heavy} & set(sys.modules))"
+    )
+    assert run.returncode == 0, run.stderr
+
+
+def test_importing_loads_no_submodule():
+    run = python("import sys, otkit\nprint(sorted(name for name in sys.modules if name.startswith('otkit')))")
+    assert run.stdout.strip() == "['otkit']"
+
+
+def test_every_public_name_is_there_and_documented():
+    for name in otkit.__all__:
+        assert getattr(otkit, name).__doc__
+        assert name in dir(otkit)
+    with pytest.raises(AttributeError, match="no attribute 'sinkhorn_knopp'"):
+        _ = otkit.sinkhorn_knopp
+    reference = (ROOT / "docs" / "reference" / "index.md").read_text()
+    for name in otkit.__all__:
+        assert name in reference
+
+
+@pytest.mark.parametrize("path", EXAMPLES, ids=lambda path: path.stem)
+def test_examples_run(path, monkeypatch):
+    assert len(path.read_text().splitlines()) <= 80
+    run = subprocess.run(
+        [sys.executable, "-W", "error", str(path)],
+        capture_output=True, text=True, check=False, cwd=ROOT, env={"MPLBACKEND": "agg", "PATH": ""},
+    )  # fmt: skip
+    assert run.returncode == 0, run.stderr
+
+
+def test_the_version_is_stated_once_each():
+    assert f'version = "{otkit.__version__}"' in (ROOT / "pyproject.toml").read_text()
+    assert f"version: {otkit.__version__}" in (ROOT / "CITATION.cff").read_text()
+
+
+def consoles(page):
+    """The console blocks of a page, each a list of commands with the output shown for them."""
+    for block in re.findall(r"```console\n(.*?)```", (ROOT / page).read_text(), re.DOTALL):
+        parts = re.split(r"^\$ ", block, flags=re.MULTILINE)[1:]
+        yield [part.partition("\n")[::2] for part in parts]
+
+
+def rounded(text):
+    """Numbers in four digits, and times as zero."""
+    text = re.sub(r"\d+\.\d\d s\b", "0.00 s", re.sub(r'"seconds": [^,]*', '"seconds": 0', text))
+    return re.sub(r"\d+\.\d+(e-?\d+)?", lambda number: f"{float(number[0]):.4g}", text)
+
+
+def test_the_command_line_prints_what_its_page_shows(tmp_path):
+    shutil.copytree(ROOT / "examples" / "data", tmp_path / "examples" / "data")
+    environment = {**os.environ, "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"}
+    for commands in consoles("docs/command_line.md"):
+        folder, status = tmp_path, 0
+        for command, shown in commands:
+            if command.startswith("cd "):
+                folder = tmp_path / command[3:]
+            elif command.startswith("cat "):
+                (folder / command[4:]).write_text(shown)
+            elif command == "echo $?":
+                assert f"{status}\n" == shown
+            else:
+                status, printed = shell(command, folder, environment)
+                assert rounded(printed) == rounded(shown)
+
+
+def shell(command, folder, environment):
+    run = subprocess.run(
+        command, shell=True, cwd=folder, env=environment, check=False, text=True,
+        stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+    )  # fmt: skip
+    return run.returncode, run.stdout
+
+
+def test_the_readme_shows_what_its_first_command_prints():
+    text = (ROOT / "README.md").read_text()
+    shown = re.search(r"```text\n(W2 .*?)```", text, re.DOTALL)[1]
+    command = re.search(r"\.venv/bin/otkit (w2 \S+ \S+)\n", text)[1].split()
+    run = subprocess.run(
+        [sys.executable, "-m", "otkit", *command], capture_output=True, text=True, check=True, cwd=ROOT
+    )
+    assert rounded(run.stdout) == rounded(shown)
