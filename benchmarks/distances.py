@@ -4,6 +4,7 @@ import subprocess
 import sys
 
 import otkit
+
 from .problems import assignment, cloud, fields
 
 

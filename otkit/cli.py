@@ -84,16 +84,20 @@ def main(arguments: Sequence[str] | None = None) -> int:
             stream.reconfigure(errors="backslashreplace")
     try:
         status = int(options.run(options))
-        sys.stdout.flush()
+        print(end="", flush=True)
         return status
     except (ValueError, MemoryError) as error:  # UnusableInput, and what the solver refuses
         print(f"otkit: {' '.join(str(error).split())}", file=sys.stderr)
         return UNUSABLE
     except KeyboardInterrupt:
         return INTERRUPTED
-    except BrokenPipeError:  # the reader has gone; nothing is left to be said, also not at exit
+    except OSError as error:
+        # What could not be written must not be tried again at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return INTERRUPTED
+        if isinstance(error, BrokenPipeError):  # the reader has gone: nothing is left to be said
+            return INTERRUPTED
+        print(f"otkit: the answer cannot be written: {error.strerror}", file=sys.stderr)
+        return UNUSABLE
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -197,7 +201,7 @@ def _compare(x: Measure, y: Measure, options: argparse.Namespace) -> tuple[Answe
 
 def _note(words: str) -> None:
     """A line on the standard error, after what the standard output has."""
-    sys.stdout.flush()
+    print(end="", flush=True)
     print(words, file=sys.stderr)
 
 

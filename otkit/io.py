@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import warnings
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -117,7 +118,10 @@ def save_plan(path: str, result: Result, x: Measure, y: Measure, distance: float
 def _image(path: str) -> np.ndarray:
     from PIL import Image
 
-    with Image.open(path, formats=("PNG", "JPEG")) as image:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # a large image meets our own limit
+        image = Image.open(path, formats=("PNG", "JPEG"))
+    with image:
         if image.mode.startswith("I"):  # 16 bits, grey already
             return np.asarray(image, dtype=np.float64)
         colours = image.convert("RGBA") if image.mode == "P" else image

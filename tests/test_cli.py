@@ -7,6 +7,7 @@ import pickle
 import re
 import subprocess
 import sys
+import warnings
 from pathlib import Path
 
 import numpy as np
@@ -496,6 +497,29 @@ def test_an_interrupt_is_silent(otkit_, files, monkeypatch):
 
     monkeypatch.setattr(cli, "wasserstein", interrupted)
     assert otkit_("w2", "a.npy", "b.npy") == (130, "", "")
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="needs a full device")
+@pytest.mark.parametrize("arguments", [["w2", "a.npy", "b.npy"], ["w2", "a.npy", "b.npy", "c.npy"], ["info"]])
+def test_a_full_disk_is_one_line_and_no_answer(files, arguments):
+    command = [sys.executable, "-m", "otkit", *arguments]
+    with open("/dev/full", "w") as full:
+        run = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, cwd=files, timeout=60, check=False)
+    assert run.returncode not in (cli.CERTIFIED, cli.NOT_CERTIFIED)
+    assert run.stderr.count(b"\n") == 1, run.stderr
+
+
+def test_no_stdout_at_all(otkit_, files, monkeypatch):
+    monkeypatch.setattr(sys, "stdout", None)
+    assert otkit_("w2", "a.npy", "b.npy")[0] == 0
+
+
+def test_no_warning_of_pillow_on_a_large_image(otkit_, files, monkeypatch):
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 60)
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        otkit_("w2", "i.png", "i.png")
+    assert not caught
 
 
 # The rest
