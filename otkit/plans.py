@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import operator
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import reduce
 
 import numpy as np
 
@@ -95,6 +98,27 @@ class SparsePlan(Plan):
 
     def arcs(self, drop: float) -> Arcs:
         return self.entries
+
+
+Parts = Sequence[Plan]
+
+
+def apply(parts: Parts, v: Array) -> Array:
+    """Σ_j P_ij v_j of the sum of the parts, for ``v (B, m, k)``: ``(B, n, k)``."""
+    return add([part.apply(v) for part in parts])
+
+
+def marginals(parts: Parts, a: Array, b: Array) -> tuple[Array, Array]:
+    """Row and column sums of the sum of the parts, in the shapes of the weights."""
+    xp = namespace(a)
+    rows = apply(parts, xp.ones_like(b)[..., None])
+    cols = apply([part.T for part in parts], xp.ones_like(a)[..., None])
+    return rows[..., 0], cols[..., 0]
+
+
+def add(arrays: Sequence[Array]) -> Array:
+    """Their sum."""
+    return reduce(operator.add, arrays)
 
 
 def add_arcs(parts: list[Arcs], shape: tuple[int, int, int]) -> Arcs:

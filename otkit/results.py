@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from otkit import arrays, checks, kernels, linalg
+from otkit import arrays, checks, kernels, linalg, plans
 from otkit.arrays import Array, from_numpy, namespace, to_numpy
 from otkit.certify import Certificate, certify
 from otkit.geometry import PointCloud
@@ -229,7 +229,7 @@ class Result:
         """
         costs = self.problem.reduced
         checks.fits_in_memory(costs.n, costs.m, self.problem.items, "a dense plan")
-        return self._to_user(_sum([part.dense() for part in self.outcome.plan]) * self._mass[:, None, None])
+        return self._to_user(plans.add([part.dense() for part in self.outcome.plan]) * self._mass[:, None, None])
 
     def plan_sparse(self, drop: float = 1e-9) -> SparseArcs:
         """The entries of the plan, in coordinate form.
@@ -252,7 +252,7 @@ class Result:
     @cached_property
     def marginals(self) -> tuple[Array, Array]:
         """Row and column sums of the plan, ``(..., n)`` and ``(..., m)``."""
-        sums = _marginals(self.problem, self.outcome.plan)
+        sums = plans.marginals(self.outcome.plan, self.problem.a, self.problem.b)
         rows, cols = (self._to_user(v * self._mass[:, None]) for v in sums)
         return rows, cols
 
@@ -300,7 +300,7 @@ class Result:
         sent = self._conditional(self.problem.reduced).apply(y)
         if self.outcome.reg is None:
             xp, mass = namespace(y), self.problem.a[:, :, None]
-            moved = _sum([part.apply(y) for part in self.outcome.plan])
+            moved = plans.apply(self.outcome.plan, y)
             sent = xp.where(mass > 0, moved / xp.where(mass > 0, mass, xp.ones_like(mass)), sent)
         return self._to_user(sent if tail else sent[:, :, 0])
 
@@ -450,7 +450,7 @@ class Result:
 
     def _apply(self, parts: Sequence[Plan], v: Any, size: int, name: str) -> Array:
         v, tail = self._columns(v, size, name)
-        moved = _sum([part.apply(v) for part in parts]) * self._mass[:, None, None]
+        moved = plans.apply(parts, v) * self._mass[:, None, None]
         return self._to_user(moved if tail else moved[:, :, 0])
 
     def _to_user(self, x: Array) -> Array:
@@ -463,24 +463,9 @@ class Result:
 
 def marginal_error(problem: LinearProblem, plan: Sequence[Plan]) -> np.ndarray:
     """‖P1 − a‖₁ + ‖Pᵀ1 − b‖₁ of a plan at mass 1: ``(B,)``."""
-    rows, cols = _marginals(problem, plan)
+    rows, cols = plans.marginals(plan, problem.a, problem.b)
     xp = namespace(rows)
     return to_numpy(xp.sum(xp.abs(rows - problem.a), axis=-1) + xp.sum(xp.abs(cols - problem.b), axis=-1))
-
-
-def _marginals(problem: LinearProblem, plan: Sequence[Plan]) -> tuple[Array, Array]:
-    xp = namespace(problem.a)
-    ones_a, ones_b = xp.ones_like(problem.a)[..., None], xp.ones_like(problem.b)[..., None]
-    rows = _sum([part.apply(ones_b)[..., 0] for part in plan])
-    cols = _sum([part.T.apply(ones_a)[..., 0] for part in plan])
-    return rows, cols
-
-
-def _sum(parts: Sequence[Array]) -> Array:
-    total = parts[0]
-    for part in parts[1:]:
-        total = total + part
-    return total
 
 
 def _gauge_components(problem: LinearProblem, f: np.ndarray, g: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
