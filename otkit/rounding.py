@@ -57,13 +57,16 @@ def round_plan(problem: LinearProblem, at: Potentials) -> Rounded:
     trees = [_carry(host.tree(k), a[k], b[k], short_a[k], short_b[k]) for k in range(problem.items)]
 
     rest = np.array([1 - tree.carried for tree in trees])
-    spread = _product(at, short_a * rest[:, None], short_b, problem.span)
+    spread = _product(at, short_a, short_b, rest, problem.span)
     linear = linear + [tree.cost for tree in trees]
     if rest.any():
         product = to_numpy(transport_cost(costs, spread).cost)
         linear = linear + np.where(problem.forbidden & (rest > 0), np.inf, product)
-    # Sums of the marginals round by a few units of every weight, and the defects with them.
-    defect = np.full(problem.items, 4 * (sum(shape[1:]) + 64) * UNIT)
+    # Sums of the marginals round by a few units of every weight, and the defects with them. What scaling did not bring
+    # below the weights, since the exponents round, is a defect too.
+    over = np.maximum(rows - a, 0.0).sum(-1) + np.maximum(cols - b, 0.0).sum(-1)
+    uneven = abs(short_a.sum(-1) - short_b.sum(-1))
+    defect = 4 * (sum(shape[1:]) + 64) * UNIT + 2 * (over + uneven)
 
     vertex_cost = np.array([tree.vertex_cost for tree in trees])
     is_vertex = (vertex_cost <= linear) & np.isfinite(vertex_cost)
@@ -94,11 +97,11 @@ def _log_ratio(log_w: Array, total: Array) -> Array:
     return xp.where(some, xp.where(some, log_w, xp.zeros_like(log_w)) - arrays.log(total), xp.zeros_like(log_w))
 
 
-def _product(like: Potentials, a: np.ndarray, b: np.ndarray, span: np.ndarray) -> Potentials:
-    """The plan a⊗b/Σb, as an entropic one."""
+def _product(like: Potentials, a: np.ndarray, b: np.ndarray, share: np.ndarray, span: np.ndarray) -> Potentials:
+    """The plan share·(a⊗b)/max(Σa, Σb), which exceeds neither marginal, as an entropic one."""
     xp = namespace(like.f)
-    total = np.maximum(b.sum(-1, keepdims=True), np.finfo(float).tiny)
-    log_a, log_b = (arrays.log(from_numpy(w, like.f)) for w in (a, b / total))
+    total = np.maximum(np.maximum(a.sum(-1), b.sum(-1)), np.finfo(float).tiny)
+    log_a, log_b = (arrays.log(from_numpy(w, like.f)) for w in (a * share[:, None], b / total[:, None]))
     reg = from_numpy(_PRODUCT * (1 + span), like.f)
     return Potentials(xp.zeros_like(like.f), xp.zeros_like(like.g), log_a, log_b, reg)
 

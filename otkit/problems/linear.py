@@ -202,9 +202,10 @@ def _check_costs(asked: Dense | PointCloud, costs: CostRange, a: Array, b: Array
     overflow = asked.non_negative and xp.any(costs.forbidden)  # a metric forbids nothing
     if overflow or not xp.all(xp.isfinite(costs.high - costs.low)):
         raise ValueError("costs must be finite in float64, but their range overflows; divide the data by a constant")
-    if isinstance(asked, PointCloud) and asked.non_negative and xp.any(costs.high < _TINY):
-        apart = xp.any(xp.any(asked.x != asked.x[..., :1, :])) or xp.any(asked.y != asked.x[..., :1, :])
-        if apart:
+    if isinstance(asked, PointCloud) and asked.metric.ground in ("euclidean", "cityblock"):
+        both = [v for side in asked.arrays.values() for v in (float(xp.min(side)), float(xp.max(side)))]
+        spread = max(both) - min(both)
+        if spread > 0 and spread ** max(2.0, asked.metric.power) < _TINY:
             raise ValueError(
                 "points must not be so close that costs underflow in float64; multiply the data by a constant"
             )

@@ -82,6 +82,7 @@ def advance(problem: LinearProblem, state: Annealed, tol: np.ndarray, sweeps: in
     reg, goal = (from_numpy(v[items], state.f) for v in (state.reg, tol))
     limit = from_numpy((max_iter - state.n_iter[items]).astype(float), state.f)
     count, error = xp.zeros_like(reg), from_numpy(state.error[items], f)
+    reach = from_numpy(part.span, f)
     active = limit > 0
     for _ in range(sweeps):
         swept = sweep(part.reduced, part.at(f, g, reg), goal, xp.astype(active, xp.float64), 1)
@@ -91,7 +92,7 @@ def advance(problem: LinearProblem, state: Annealed, tol: np.ndarray, sweeps: in
         active = active & (error > goal) & (count < limit)
         if not xp.any(active):
             break
-        f_next, mixing = mix(mixing, f, swept.f, error, part.a)
+        f_next, mixing = mix(mixing, f, swept.f, error, part.a, reach)
         f = xp.where(active[:, None], f_next, f)
     done = to_numpy(count).astype(np.int64)
     new_error, n_iter, used = state.error.copy(), state.n_iter.copy(), state.used.copy()

@@ -68,10 +68,11 @@ class Mixing:
         return Mixing(*(put(getattr(self, k.name), items, getattr(part, k.name)) for k in fields(self)))
 
 
-def mix(past: Mixing, f: Array, f_new: Array, error: Array, weight: Array) -> tuple[Array, Mixing]:
+def mix(past: Mixing, f: Array, f_new: Array, error: Array, weight: Array, reach: Array) -> tuple[Array, Mixing]:
     """The point to go on from, given the one before a plain step, the one after it and the error before it.
 
-    ``weight (B, n)`` is the inner product in which residuals are compared: that of the rows' masses.
+    ``weight (B, n)`` is the inner product in which residuals are compared: that of the rows' masses, which sum to 1. A
+    combination goes no further than ``reach (B,)`` from the plain step.
     """
     xp = namespace(f)
     residual = f_new - f
@@ -90,10 +91,17 @@ def mix(past: Mixing, f: Array, f_new: Array, error: Array, weight: Array) -> tu
     scaled = scaled / size
     gram = xp.matmul(scaled, xp.matrix_transpose(scaled)) + _RIDGE * xp.eye(_WINDOW, dtype=xp.float64)
     share = xp.linalg.solve(gram, xp.matmul(scaled, (residual[:, None, :] * root).mT)) / size
-    mixed = f_new - xp.sum(share * (steps + bends), axis=1)
+    change = -xp.sum(share * (steps + bends), axis=1)
+    # A constant changes no plan, and would grow without anything to hold it; so would rows without mass.
+    change = change - xp.sum(weight * change, axis=-1, keepdims=True)
+    change = xp.where(weight > 0, change, xp.zeros_like(change))
+    furthest = xp.max(xp.abs(change), axis=-1)
+    far = furthest > reach
+    shrink = xp.where(far, reach, xp.ones_like(reach)) / xp.where(far, furthest, xp.ones_like(furthest))
+    mixed = f_new + shrink[:, None] * change
 
     wait = xp.where(lost, xp.full_like(error, _PLAIN_STEPS), past.wait - 1)
-    plain = (wait > 0) | (error > _FAR)
+    plain = (wait > 0) | (error > _FAR) | ~xp.isfinite(furthest)
     f_next = xp.where(plain[:, None], f_new, mixed)
     f_next = xp.where(lost[:, None], past.best_point, f_next)
     best_error = xp.where(lost, xp.full_like(error, xp.inf), xp.where(better, error, past.best_error))

@@ -107,6 +107,8 @@ class Sinkhorn(Solver):
             g_new = softmin(part.reduced.T, namespace(f).take(f, index, axis=0), part.log_a, part.reg)
             f_new = softmin(part.reduced, g_new, part.log_b, part.reg)
             f, g = put(f, early, f_new), put(g, early, g_new)
+        # Rows without mass took part in nothing, and get their potential now.
+        f = namespace(f).where(problem.a > 0, f, softmin(problem.reduced, g, problem.log_b, reg))
         plan = (EntropicPlan(problem.reduced, problem.at(f, g, reg)),)
         error, tol = marginal_error(problem, plan), self.tolerance(problem)
         # Rounding beyond what the tolerance allows for is said, not hidden.
