@@ -231,6 +231,16 @@ def test_the_printed_interval_contains_the_distance_at_any_rtol(otkit_, files, s
     assert lower * (1 - 1e-11) <= exact(x, y, 1) <= upper * (1 + 1e-11)
 
 
+@pytest.mark.parametrize("rtol", [0.3, 1e-2, 1e-5, 1e-12])
+def test_the_printed_interval_contains_that_of_json(otkit_, answer, files, rtol):
+    _, out, _ = otkit_("w1", "a.npy", "b.npy", "--rtol", rtol)
+    lower, upper = map(float, re.search(r"\[(\S+), (\S+)\]", out).groups())
+    found = answer("w1", "a.npy", "b.npy", "--rtol", rtol)
+    assert lower <= found["lower"]
+    assert found["upper"] <= upper
+    assert upper - lower <= 1.1 * (found["upper"] - found["lower"]) + 1e-7 * upper
+
+
 @pytest.mark.parametrize(("p", "scale", "status"), [(1, 1e-100, 0), (2, 1e-100, 0), (1, 1e-300, 2), (2, 1e-160, 2)])
 def test_a_distance_that_is_small_is_right_or_refused(otkit_, tmp_path, p, scale, status):
     np.save(tmp_path / "x.npy", np.array([[0.0, 0.0]]))
@@ -361,11 +371,14 @@ def test_an_output_that_cannot_be_written(otkit_, files, arguments, words):
     assert sorted(files.rglob("*")) == before
 
 
-@pytest.mark.parametrize("name", ["with spaces.npy", "größe 日本.npy", "_hidden.npy", "$x_$.npy", "-1.npy", "100%.npy"])
+@pytest.mark.parametrize("name", ["with spaces.npy", "größe 日本.npy", "_hidden.npy", "$x_$.npy", "-1.npy", "$x_$.png"])
 def test_any_file_name_will_do(otkit_, files, name):
-    (files / "a.npy").rename(files / name)
-    status, _, err = otkit_("w2", "--plot", "plot.png", "--json", "--", name, "b.npy")
-    assert (status, err) == (0, "")
+    one, other = ("a.npy", "b.npy") if name.endswith("npy") else ("i.png", "j.png")
+    (files / one).rename(files / name)
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        status, _, err = otkit_("w2", "--plot", "plot.png", "--json", "--", name, other)
+    assert (status, err, caught) == (0, "", [])
     assert (files / "plot.png").stat().st_size > 10_000
 
 
@@ -489,6 +502,18 @@ def test_the_limit_spares_the_line_only_where_it_is_sorted(otkit_, files, monkey
     assert run[0] == status
     if status:
         refused(run, "limit")
+
+
+def test_the_answer_says_what_a_warning_would(otkit_, files, monkeypatch):
+    def warned(*arguments, **options):
+        warnings.warn("not converged", otkit.ConvergenceWarning, stacklevel=2)
+        return otkit.wasserstein(*arguments, **options)
+
+    monkeypatch.setattr(cli, "wasserstein", warned)
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        assert otkit_("w2", "a.npy", "b.npy")[0] == 0
+    assert not caught
 
 
 def test_an_interrupt_is_silent(otkit_, files, monkeypatch):

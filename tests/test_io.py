@@ -160,7 +160,14 @@ def test_a_black_pixel_is_no_point(file):
 
 @pytest.mark.parametrize(
     ("shape", "side", "resized"),
-    [((4, 4), 2, (2, 2)), ((8, 4), 2, (2, 1)), ((6, 12), 4, (2, 4)), ((9, 7), 3, (3, 2)), ((5, 5), 1, (1, 1))],
+    [
+        ((4, 4), 2, (2, 2)),
+        ((8, 4), 2, (2, 1)),
+        ((6, 12), 4, (2, 4)),
+        ((9, 7), 3, (3, 2)),
+        ((9, 8), 3, (3, 3)),
+        ((5, 5), 1, (1, 1)),
+    ],
 )
 @pytest.mark.parametrize("unit_square", [False, True])
 def test_resizing_averages_and_keeps_the_unit(file, shape, side, resized, unit_square):
