@@ -134,3 +134,14 @@ def test_bounds_of_float32_input_are_those_of_its_exact_values(rng):
     w = np.full(20, 1 / 20)
     result = otkit.solve(C, reg=0.05)
     assert contains(result, optimum(C.astype(float), w, w), 1e-13)
+
+
+@pytest.mark.parametrize(("p", "tiny"), [(1, 1e-165), (2, 1e-165), (4, 1e-100), (1, 1e-300)])
+@pytest.mark.parametrize("d", [1, 2])
+def test_distances_whose_powers_underflow_are_covered(p, tiny, d):
+    x = np.array([[0.0, 0.0], [1e-5 * tiny, 0.0], [1.0, 1.0]])[:, :d]
+    y = x.copy()
+    y[:2, -1] += tiny  # the large point makes the data as a whole ordinary
+    found = otkit.wasserstein(x, y, p=p)
+    assert found.lower <= (2 / 3) ** (1 / p) * tiny <= found.upper
+    assert found.upper < 1e-60

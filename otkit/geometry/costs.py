@@ -54,11 +54,11 @@ class Cost:
         """Whether points of dimension `d` are moved to their common centre before the cost is evaluated."""
         return self.ground == "euclidean" and d > _DIRECT_DIMENSIONS
 
-    def rounding(self, d: int, radius: float) -> tuple[float, float]:
+    def rounding(self, d: int, radius: float, smallest: float) -> tuple[float, float]:
         """Bounds (relative, absolute) on the rounding error of a cost.
 
-        The points have `d` coordinates, and length at most `radius` once centred or normalised. A callable is taken at
-        its word: what it returns is the cost.
+        The points have `d` coordinates of absolute value 0 or at least `smallest`, and length at most `radius`, once
+        centred or normalised. A callable is taken at its word: what it returns is the cost.
         """
         if callable(self.ground):
             return 0.0, 0.0
@@ -71,6 +71,11 @@ class Cost:
         power, scale = self.power, 1.0
         if self.ground == "cosine":  # ½‖x − y‖² for points of length 1
             shift, power, scale = 2 * (d + 4) * UNIT, 2 * self.power, 2.0**-self.power
+        # A difference of floats is 0 or at least 2⁻⁵³ of the smaller one. Where it may be below `lost`, its power may
+        # underflow, and with it so much of a distance.
+        lost = 2.0 ** (-960 / max(power, 2.0))
+        if (self.ground, power) != ("cityblock", 1.0) and smallest < 2.0**54 * lost:
+            shift += d**0.5 * lost if self.ground != "cityblock" else d * lost
         powers = max(power, 1.0) * relative + (0.0 if self.power in (1.0, 2.0) else 8 * UNIT)
         if shift == 0:
             return powers, 0.0

@@ -84,7 +84,8 @@ class PointCloud(Geometry):
         """Bounds (relative, absolute) on the distance of a float64 cost from the real one; of a flat geometry."""
         xp = namespace(self.x)
         radius = max(float(xp.max(xp.linalg.vector_norm(v, axis=-1))) for v in (self.x, self.y))
-        return self.metric.rounding(self.d, radius)
+        smallest = min(float(xp.min(xp.where(v == 0, xp.full_like(v, xp.inf), xp.abs(v)))) for v in (self.x, self.y))
+        return self.metric.rounding(self.d, radius, smallest)
 
     @property
     def non_negative(self) -> bool:
