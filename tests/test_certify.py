@@ -145,3 +145,22 @@ def test_distances_whose_powers_underflow_are_covered(p, tiny, d):
     found = otkit.wasserstein(x, y, p=p)
     assert found.lower <= (2 / 3) ** (1 / p) * tiny <= found.upper
     assert found.upper < 1e-60
+
+
+@pytest.mark.parametrize("seed", [41, 197, 228, 288, *range(10)])
+@pytest.mark.parametrize("metric", ["euclidean", "sqeuclidean"])
+def test_clusters_far_apart_are_bounded_by_a_plan_with_the_right_marginals(seed, metric):
+    # In the first four potentials once drifted until exponents rounded, and a rounded plan missed its marginals.
+    rng = np.random.default_rng(seed)
+    n, m, d = rng.integers(4, 50), rng.integers(4, 50), rng.choice([2, 3, 10, 30])
+    x, y = rng.standard_normal((n, d)), rng.standard_normal((m, d))
+    x[: n // 2] *= 0.01
+    y[: m // 2] *= 0.01
+    x[n // 2 :] += rng.choice([1, 10, 100])
+    y[m // 2 :] += 10
+    a, b = rng.dirichlet(np.full(n, 0.1)), rng.dirichlet(np.full(m, 0.1))
+    C = ot.dist(x, y, metric)
+    result = otkit.solve_sample(x, y, a, b, metric=metric)
+    assert contains(result, optimum(C, a, b), 1e-12 * C.max())
+    P = result.plan
+    assert abs(P.sum(1) - a).sum() + abs(P.sum(0) - b).sum() < 1e-12

@@ -101,8 +101,8 @@ class Sinkhorn(Solver):
     def finish(self, problem: LinearProblem, state: State, errors: np.ndarray) -> Outcome:
         assert isinstance(state, Annealed)
         f, g, reg = state.f, state.g, problem.reg
-        early = np.flatnonzero(state.reg > to_numpy(reg))
-        if early.size:  # stopped on the way down: one sweep at the regularisation that was asked for
+        early = np.flatnonzero((state.reg > to_numpy(reg)) | (state.used == 0))
+        if early.size:  # stopped before the first sweep at the regularisation that was asked for: here it is
             part, index = problem.take(early), from_numpy(early, f)
             g_new = softmin(part.reduced.T, namespace(f).take(f, index, axis=0), part.log_a, part.reg)
             f_new = softmin(part.reduced, g_new, part.log_b, part.reg)

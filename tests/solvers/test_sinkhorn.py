@@ -95,6 +95,17 @@ def test_stopping_on_the_way_down_gives_an_answer_at_the_reg_that_was_asked_for(
     assert np.allclose(result.marginals[0], 1 / 30)
 
 
+def test_stopping_between_two_stages_is_no_worse_than_beside_it(rng):
+    C = rng.random((30, 30))
+    stages = otkit.solve(C, reg=1e-3).stages
+    for last in range(1, len(stages)):
+        cut = sum(stage.n_iter for stage in stages[:last])
+        with pytest.warns(otkit.ConvergenceWarning, match="max_iter"):
+            result = otkit.solve(C, reg=1e-3, max_iter=cut)
+        np.testing.assert_allclose(result.marginals[0], 1 / 30, rtol=1e-9)
+        assert result.error <= 2
+
+
 def test_a_warm_start_is_used(rng):
     C = rng.random((60, 50))
     cold = otkit.solve(C, reg=0.01, tol=1e-9)
