@@ -13,7 +13,7 @@ from otkit import arrays, checks
 from otkit.arrays import Array, from_numpy
 from otkit.errors import ConvergenceWarning, NotConverged
 from otkit.geometry import Dense, PointCloud
-from otkit.geometry.costs import parse_cost
+from otkit.geometry.costs import UNIT, parse_cost
 from otkit.kernels import runs_on
 from otkit.problems import LinearProblem
 from otkit.results import Result, Status
@@ -58,11 +58,11 @@ def solve(
         With a `reg`: the marginal error ‖P1 − a‖₁ + ‖Pᵀ1 − b‖₁ to reach, relative to the mass; 1e-6 in float64 and
         1e-4 in float32 by default.
     rtol : float, optional
-        Without a `reg`: stop when ``upper − lower ≤ rtol·upper``; 1e-2 by default.
+        Without a `reg`: stop when ``upper − lower ≤ rtol·|upper|``; 1e-2 by default.
     max_iter : int, optional
         Iterations over all stages; 10,000 by default.
     init : tuple (f, g) or Result, optional
-        Potentials to start from, in units of the cost.
+        Potentials to start from, in units of the cost. The first update sets g anew from f.
     callback : callable, optional
         Called after every step with a `Progress`; stops the solve by returning True.
     strict : bool
@@ -210,7 +210,7 @@ class WassersteinResult:
         return self.result.problem.mass.reshape(self.result.problem.batch)
 
     def _root(self, bound: Any, direction: int) -> Any:
-        rounding = 1 + direction * 8 * 2.0**-53  # of the division and the power
+        rounding = 1 + direction * 8 * UNIT  # of the division and the power
         root = np.maximum(bound / self._mass, 0.0) ** (1 / self.p) * rounding
         return root if self.result.problem.batch else float(root)
 

@@ -73,6 +73,18 @@ def logsumexp(x: Array) -> Array:
     return xp.where(finite[..., 0], total, xp.full_like(total, -xp.inf))
 
 
+def finite_or_zero(x: Array) -> Array:
+    """`x` with 0 in place of what is infinite or NaN."""
+    xp = namespace(x)
+    return xp.where(xp.isfinite(x), x, xp.zeros_like(x))
+
+
+def only(x: Array, where: Array) -> Array:
+    """`x` where the mask is set, −inf elsewhere: a potential that takes part in no minimum."""
+    xp = namespace(x)
+    return xp.where(where, x, xp.full_like(x, -xp.inf))
+
+
 def log(x: Array) -> Array:
     """log x with log 0 = −inf, and no warning for it."""
     xp = namespace(x)

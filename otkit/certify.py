@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from otkit.arrays import Array, from_numpy, namespace, to_numpy
+from otkit.arrays import Array, finite_or_zero, from_numpy, namespace, only, to_numpy
 from otkit.geometry.costs import UNIT
 from otkit.kernels import c_transform
 from otkit.plans import Plan
@@ -51,11 +51,7 @@ class Certificate:
 def certify(problem: LinearProblem, f: Array, g: Array, reg: Array) -> Certificate:
     """Bounds on the unregularised optimum from potentials ``f``, ``g`` of the problem regularised by ``reg (B,)``."""
     # The constant that changes no plan is chosen for small exponents, which round less.
-    shift = (
-        namespace(f).sum(problem.a * f, axis=-1, keepdims=True)
-        - namespace(f).sum(problem.b * g, axis=-1, keepdims=True)
-    ) / 2
-    f, g = f - shift, g + shift
+    f, g = problem.centred(f, g)
     rounded = round_plan(problem, problem.at(f, g, reg))
     # With the weights absorbed, f_i + g_j ≤ C_ij wherever P_ij ≤ 1: nearly feasible to begin with.
     log_a, log_b = problem.log_a, problem.log_b
@@ -111,22 +107,14 @@ def _value(problem: LinearProblem, f: Array, g: Array) -> np.ndarray:
 
 def feasible(problem: LinearProblem, *, f: Array | None = None, g: Array | None = None) -> tuple[Array, Array]:
     """Potentials with f_i + g_j ≤ C_ij on all arcs between mass, by two c-transforms from one side's."""
-    xp = namespace(problem.a)
-
-    def only(v: Array, weight: Array) -> Array:
-        return xp.where(weight > 0, v, xp.full_like(v, -xp.inf))
-
-    def finite(v: Array) -> Array:
-        return xp.where(xp.isfinite(v), v, xp.zeros_like(v))
-
-    costs = problem.reduced
+    costs, has_a, has_b = problem.reduced, problem.a > 0, problem.b > 0
     if g is None:
-        g = c_transform(costs.T, only(f, problem.a))
-        f = c_transform(costs, only(g, problem.b))
+        g = c_transform(costs.T, only(f, has_a))
+        f = c_transform(costs, only(g, has_b))
     else:
-        f = c_transform(costs, only(g, problem.b))
-        g = c_transform(costs.T, only(f, problem.a))
-    return finite(f), finite(g)
+        f = c_transform(costs, only(g, has_b))
+        g = c_transform(costs.T, only(f, has_a))
+    return finite_or_zero(f), finite_or_zero(g)
 
 
 def dual_value(problem: LinearProblem, f: Array) -> np.ndarray:

@@ -80,6 +80,16 @@ def cosine_points(x: Array, y: Array) -> None:
             raise ValueError(f"metric='cosine' needs points of positive length, got a zero vector in {name}; drop it")
 
 
+def spread(x: Array, y: Array, smallest: float) -> None:
+    """Points that are not all the same spread, over both clouds, further than the `smallest` distance that counts."""
+    ends = [float(pick(v)) for v in (x, y) for pick in (arrays.namespace(v).min, arrays.namespace(v).max)]
+    if 0 < max(ends) - min(ends) < smallest:
+        raise ValueError(
+            f"points must not be so close that costs underflow in float64, got coordinates within "
+            f"{max(ends) - min(ends):.3g} of each other; multiply the data by a constant"
+        )
+
+
 def weights(w: Array, size: int, name: str) -> None:
     """Finite, non-negative weights of the right length and positive total."""
     has_axes(w, 1, name, f"(..., {size})")

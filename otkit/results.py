@@ -402,8 +402,7 @@ class Result:
         costs, out, xp = self.problem.reduced, self.outcome, namespace(self.problem.a)
         f, g = out.f + costs.row, out.g + costs.col
         if not self.problem.forbidden.any():
-            shift = (xp.sum(self.problem.b * g, axis=-1) - xp.sum(self.problem.a * f, axis=-1)) / 2
-            return f + shift[:, None], g - shift[:, None]
+            return self.problem.centred(f, g)
         f, g = _gauge_components(self.problem, to_numpy(f), to_numpy(g))
         f, g = from_numpy(f, self.problem.a), from_numpy(g, self.problem.a)
         # A point without mass may hang on several components: its potential is set anew.

@@ -84,8 +84,8 @@ def test_padding_with_zero_weights_changes_nothing(seed, options, rng):
         np.testing.assert_allclose(P[:20, :15], bare.plan, atol=1e-12)
     assert np.isfinite(padded.f).all()
     assert np.isfinite(padded.g).all()
-    assert padded.lower == pytest.approx(bare.lower, abs=1e-11 * span)
-    assert padded.upper == pytest.approx(bare.upper, abs=1e-11 * span)
+    assert padded.lower == pytest.approx(bare.lower, abs=1e-12 * span)
+    assert padded.upper == pytest.approx(bare.upper, abs=1e-12 * span)
 
 
 def test_clouds_of_different_sizes_are_padded(rng):

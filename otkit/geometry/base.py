@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from otkit.arrays import Array, device, exp, logsumexp, namespace, to_numpy
+from otkit.arrays import Array, device, exp, finite_or_zero, logsumexp, namespace, only, to_numpy
 
 # Entries of a tile: its temporaries stay in cache, and it still hides the cost of the interpreter.
 _TILE = 2**17
@@ -167,12 +167,11 @@ class Potentials:
 
 def softmin(geometry: Geometry, g: Array, log_b: Array, reg: Array) -> Array:
     """−reg·log Σ_j b_j exp((g_j − C_ij)/reg): ``(B, n)``; 0 for a row that reaches no mass."""
-    xp = namespace(g)
     h = g + reg[:, None] * log_b
 
     def rows_of(s: slice, r: slice) -> Array:
-        f = -reg[s, None] * logsumexp((h[s, None, :] - geometry.block(s, r)) / reg[s, None, None])
-        return xp.where(xp.isfinite(f), f, xp.zeros_like(f))
+        scaled = (h[s, None, :] - geometry.block(s, r)) / reg[s, None, None]
+        return finite_or_zero(-reg[s, None] * logsumexp(scaled))
 
     return _map_rows(geometry, g.shape[0], rows_of)
 
@@ -323,18 +322,12 @@ def cost_range(geometry: Geometry, has_a: Array, has_b: Array) -> CostRange:
     xp = namespace(has_a)
     size = has_a.shape[0]
 
-    def only(v: Array, where: Array) -> Array:
-        return xp.where(where, v, xp.full_like(v, -xp.inf))
-
-    def finite(v: Array) -> Array:
-        return xp.where(xp.isfinite(v), v, xp.zeros_like(v))
-
     zeros_b = xp.zeros(has_b.shape, dtype=xp.float64, device=device(has_b))
     row = c_transform(geometry, only(zeros_b, has_b))
-    reach_a, row = row < xp.inf, finite(row)
+    reach_a, row = row < xp.inf, finite_or_zero(row)
     col = c_transform(geometry.T, only(row, has_a))
     reach_b = col < xp.inf
-    reduced = Reduced(geometry, row, finite(col))
+    reduced = Reduced(geometry, row, finite_or_zero(col))
 
     def rows_of(s: slice, r: slice) -> Array:
         carries = has_a[s, r, None] & has_b[s, None, :]
@@ -345,7 +338,7 @@ def cost_range(geometry: Geometry, has_a: Array, has_b: Array) -> CostRange:
             xp.max(xp.where(allowed, reduced.block(s, r), -infinite), axis=-1),
             -xp.min(xp.where(allowed, C, infinite), axis=-1),
             xp.max(xp.where(allowed, C, -infinite), axis=-1),
-            xp.astype(xp.any(carries & (xp.inf == C), axis=-1), xp.float64),
+            xp.astype(xp.any(carries & xp.isinf(C), axis=-1), xp.float64),
         )
         return xp.stack(columns, axis=-1)
 

@@ -35,12 +35,6 @@ class Cost:
     power: float = 1.0
 
     @property
-    def name(self) -> str:
-        """How the cost is called in messages and reports."""
-        ground = self.ground if isinstance(self.ground, str) else getattr(self.ground, "__name__", "callable")
-        return ground if self.power == 1 else f"{ground}^{self.power:g}"
-
-    @property
     def convex_on_line(self) -> bool:
         """Whether in one dimension the cost is a convex function of x − y, so that sorting is optimal."""
         return self.ground in ("euclidean", "cityblock") and self.power >= 1
@@ -49,6 +43,11 @@ class Cost:
     def non_negative(self) -> bool:
         """Whether the cost is known not to be negative anywhere."""
         return isinstance(self.ground, str)
+
+    @property
+    def smallest(self) -> float:
+        """A distance whose powers are safe from underflow; below it they lose digits, or all of them."""
+        return float(2.0 ** (-960 / max(self.power, 2.0)))
 
     def centres(self, d: int) -> bool:
         """Whether points of dimension `d` are moved to their common centre before the cost is evaluated."""
@@ -71,11 +70,10 @@ class Cost:
         power, scale = self.power, 1.0
         if self.ground == "cosine":  # ½‖x − y‖² for points of length 1
             shift, power, scale = 2 * (d + 4) * UNIT, 2 * self.power, 2.0**-self.power
-        # A difference of floats is 0 or at least 2⁻⁵³ of the smaller one. Where it may be below `lost`, its power may
+        # A difference of floats is 0 or at least 2⁻⁵³ of the smaller one. Where it may be too small, its power may
         # underflow, and with it so much of a distance.
-        lost = 2.0 ** (-960 / max(power, 2.0))
-        if (self.ground, power) != ("cityblock", 1.0) and smallest < 2.0**54 * lost:
-            shift += d**0.5 * lost if self.ground != "cityblock" else d * lost
+        if (self.ground, power) != ("cityblock", 1.0) and smallest < 2.0**54 * self.smallest:
+            shift += (d if self.ground == "cityblock" else d**0.5) * self.smallest
         powers = max(power, 1.0) * relative + (0.0 if self.power in (1.0, 2.0) else 8 * UNIT)
         if shift == 0:
             return powers, 0.0

@@ -10,6 +10,7 @@ import numpy as np
 from otkit import arrays, checks
 from otkit.arrays import Array, from_numpy, namespace, to_numpy
 from otkit.geometry import Dense, PointCloud
+from otkit.geometry.costs import UNIT
 from otkit.kernels import CostRange, Potentials, Reduced, are_costs, cost_range
 
 
@@ -159,6 +160,12 @@ class LinearProblem:
             **{k: getattr(self, k)[items] for k in ("mass", "rescaled", "span", "low", "high", "forbidden")},
         )
 
+    def centred(self, f: Array, g: Array) -> tuple[Array, Array]:
+        """Potentials of the same plan with ⟨a, f⟩ = ⟨b, g⟩."""
+        xp = namespace(f)
+        shift = (xp.sum(self.b * g, axis=-1) - xp.sum(self.a * f, axis=-1)) / 2
+        return f + shift[:, None], g - shift[:, None]
+
     def at(self, f: Array, g: Array, reg: Array) -> Potentials:
         """A point of the dual of the reduced problem."""
         return Potentials(f, g, self.log_a, self.log_b, reg)
@@ -182,10 +189,6 @@ def line_range(geometry: PointCloud, has_a: Array, has_b: Array) -> CostRange:
     return CostRange(row, col, span, nothing, span, nothing > 0, has_a, has_b)
 
 
-# Below this a power of a distance has lost digits, or all of them, to underflow.
-_TINY = 2.0**-960
-
-
 def _check_geometry(asked: Dense | PointCloud) -> None:
     if isinstance(asked, Dense):
         checks.has_axes(asked.C, 2, "C", "(..., n, m)")
@@ -195,6 +198,8 @@ def _check_geometry(asked: Dense | PointCloud) -> None:
     checks.batch_shape(x=tuple(asked.x.shape[:-2]), y=tuple(asked.y.shape[:-2]))
     if asked.metric.ground == "cosine":
         checks.cosine_points(asked.x, asked.y)
+    elif asked.non_negative:
+        checks.spread(asked.x, asked.y, asked.metric.smallest)
 
 
 def _check_costs(asked: Dense | PointCloud, costs: CostRange, a: Array, b: Array) -> None:
@@ -202,13 +207,6 @@ def _check_costs(asked: Dense | PointCloud, costs: CostRange, a: Array, b: Array
     overflow = asked.non_negative and xp.any(costs.forbidden)  # a metric forbids nothing
     if overflow or not xp.all(xp.isfinite(costs.high - costs.low)):
         raise ValueError("costs must be finite in float64, but their range overflows; divide the data by a constant")
-    if isinstance(asked, PointCloud) and asked.metric.ground in ("euclidean", "cityblock"):
-        both = [v for side in asked.arrays.values() for v in (float(xp.min(side)), float(xp.max(side)))]
-        spread = max(both) - min(both)
-        if spread > 0 and spread ** max(2.0, asked.metric.power) < _TINY:
-            raise ValueError(
-                "points must not be so close that costs underflow in float64; multiply the data by a constant"
-            )
     for weight, reach, name, side in ((a, costs.reach_a, "a", "row"), (b, costs.reach_b, "b", "column")):
         stranded = (weight > 0) & ~reach
         if xp.any(stranded):
@@ -227,7 +225,7 @@ def _result_dtype(given: list[Array | None]) -> tuple[Any, float]:
     floating = [x.dtype for x in present if xp.isdtype(x.dtype, "real floating")]
     dtype = xp.result_type(*floating) if floating else xp.float64
     # Half precision is computed like float32, and only the answer is rounded to it.
-    return dtype, 2.0**-53 if dtype == xp.float64 else 2.0**-24
+    return dtype, UNIT if dtype == xp.float64 else 2.0**-24
 
 
 def _normalised(

@@ -14,7 +14,8 @@ import numpy as np
 from otkit import checks
 from otkit.arrays import Array, from_numpy, namespace, to_numpy
 from otkit.certify import Certificate, certify
-from otkit.kernels import softmin, sweep
+from otkit.geometry.costs import UNIT
+from otkit.kernels import sweep
 from otkit.problems import LinearProblem
 from otkit.results import Outcome, Stage, Status, marginal_error
 from otkit.solvers.base import Solver, State, put
@@ -53,7 +54,7 @@ def begin(problem: LinearProblem, f: Array | None, reg: np.ndarray) -> Annealed:
         f = from_numpy(np.zeros((items, problem.reduced.n)), problem.a)
     return Annealed(
         f=f,
-        g=softmin(problem.reduced.T, f, problem.log_a, from_numpy(reg, f)),
+        g=from_numpy(np.zeros((items, problem.reduced.m)), f),  # the first sweep begins with the columns
         reg=reg,
         status=np.full(items, None, dtype=object),
         error=np.full(items, np.inf),
@@ -128,7 +129,7 @@ def next_stage(state: Annealed, items: np.ndarray, reg: np.ndarray, reached: np.
         past_f=xp.where(here, state.f, state.past_f),
         past_reg=np.where(moving, np.where(reached, state.reg, np.nan), state.past_reg),
         mark=np.where(moving, np.inf, state.mark),
-        mixing=state.mixing.put(items, Mixing.begin(f).take(from_numpy(items, f))),
+        mixing=state.mixing.put(items, Mixing.begin(xp.take(f, from_numpy(items, f), axis=0))),
     )
 
 
@@ -215,7 +216,7 @@ class Annealing(Solver):
         moving = left[reached[left] | (state.used[left] >= self.max_iter // 5)]
         reg = state.reg / self.factor
         # Below this a stage cannot come to its tolerance for rounding.
-        floor = 8 * 2.0**-53 * top(problem) / self._stage_tol(problem, reg)
+        floor = 8 * UNIT * top(problem) / self._stage_tol(problem, reg)
         spent = moving[(reg < floor)[moving]]
         state = state.ended(spent, Status.STALLED)
         moving = np.setdiff1d(moving, spent)
