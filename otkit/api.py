@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 import numpy as np
 
 from otkit import arrays, checks
-from otkit.arrays import Array, from_numpy
+from otkit.arrays import Array
 from otkit.errors import ConvergenceWarning, NotConverged
 from otkit.geometry import Dense, PointCloud
 from otkit.geometry.costs import UNIT, parse_cost
@@ -29,6 +29,7 @@ def solve(
     b: Any = None,
     *,
     reg: Any = None,
+    unbalanced: Any = None,
     method: str | Solver = "auto",
     tol: float | None = None,
     rtol: float | None = None,
@@ -39,7 +40,8 @@ def solve(
 ) -> Result:
     """Optimal transport for a cost matrix.
 
-    Minimises ⟨C, P⟩ + reg·KL(P | a⊗b) over the plans P with marginals a and b; without `reg` the cost alone.
+    Minimises ⟨C, P⟩ + reg·KL(P | a⊗b) over the plans P with marginals a and b; without `reg` the cost alone. With
+    `unbalanced` the marginals may deviate, for ρ_a·KL(P1 | a) + ρ_b·KL(Pᵀ1 | b).
 
     Parameters
     ----------
@@ -48,21 +50,25 @@ def solve(
     a : array (..., n), optional
         Weights of the rows, non-negative; uniform by default. A weight of 0 takes a point out: that is how to pad.
     b : array (..., m), optional
-        Weights of the columns, of the same total.
+        Weights of the columns, of the same total unless `unbalanced`.
     reg : float or array (...), optional
         The regularisation ε, positive, in units of the cost. None asks for the optimum itself.
+    unbalanced : float, array (...) or tuple (rho_a, rho_b) of them, optional
+        The price ρ of a unit of KL divergence of a marginal from its weights, in units of the cost, for both sides or
+        for each: ``inf`` makes a marginal exact, 0 leaves it free. Such a problem needs a `reg`. None asks for exact
+        marginals.
     method : str or solver
         "auto", "sinkhorn", "annealing", "univariate", or a solver with its options, such as
         ``otkit.Sinkhorn(factor=4)``.
     tol : float, optional
-        With a `reg`: the marginal error ‖P1 − a‖₁ + ‖Pᵀ1 − b‖₁ to reach, relative to the mass; 1e-6 in float64 and
-        1e-4 in float32 by default.
+        With a `reg`: the `Result.error` to reach; 1e-6 in float64 and 1e-4 in float32 by default. For exact marginals
+        this is ‖P1 − a‖₁ + ‖Pᵀ1 − b‖₁ relative to the mass.
     rtol : float, optional
         Without a `reg`: stop when ``upper − lower ≤ rtol·|upper|``; 1e-2 by default.
     max_iter : int, optional
         Iterations over all stages; 10,000 by default.
     init : tuple (f, g) or Result, optional
-        Potentials to start from, in units of the cost. The first update sets g anew from f.
+        Potentials to start from, in units of the cost. The first update sets f anew from g.
     callback : callable, optional
         Called after every step with a `Progress`; stops the solve by returning True.
     strict : bool
@@ -91,10 +97,12 @@ def solve(
     >>> otkit.solve(C, [0.5, 0.5], [0.25, 0.75]).plan
     array([[0.25, 0.25],
            [0.  , 0.5 ]])
+    >>> otkit.solve(C, [1.0, 1.0], [1.0, 3.0], reg=0.5, unbalanced=1.0).plan.sum(0).round(4)
+    array([0.8688, 2.1999])
     """
     geometry = C if isinstance(C, (Dense, PointCloud)) else Dense(C)
     options = dict(tol=tol, rtol=rtol, max_iter=max_iter)
-    return _reported(_solve(geometry, a, b, reg, method, options, init, callback), strict)
+    return _reported(_solve(geometry, (a, b, reg, unbalanced), method, options, init, callback), strict)
 
 
 def solve_sample(
@@ -105,6 +113,7 @@ def solve_sample(
     *,
     metric: Any = "sqeuclidean",
     reg: Any = None,
+    unbalanced: Any = None,
     method: str | Solver = "auto",
     tol: float | None = None,
     rtol: float | None = None,
@@ -121,11 +130,11 @@ def solve_sample(
     y : array (..., m, d)
         The points.
     a, b : array (..., n), (..., m), optional
-        Their weights, of the same total; uniform by default.
+        Their weights, of the same total unless `unbalanced`; uniform by default.
     metric : str, tuple or callable
         "sqeuclidean" (‖x−y‖², no ½), "euclidean", "cityblock", "cosine", ``("power", p)`` (‖x−y‖^p), or a callable on
         tiles, as in `PointCloud`.
-    reg, method, tol, rtol, max_iter, init, callback, strict
+    reg, unbalanced, method, tol, rtol, max_iter, init, callback, strict
         As in `solve`. On a line, with a cost that is convex along it and no `reg`, the answer is exact and takes one
         sort.
 
@@ -145,7 +154,8 @@ def solve_sample(
     array(5.)
     """
     options = dict(tol=tol, rtol=rtol, max_iter=max_iter)
-    return _reported(_solve(PointCloud(x, y, metric), a, b, reg, method, options, init, callback), strict)
+    asked = PointCloud(x, y, metric), (a, b, reg, unbalanced)
+    return _reported(_solve(*asked, method, options, init, callback), strict)
 
 
 @dataclass(frozen=True, repr=False)
@@ -171,8 +181,7 @@ class WassersteinResult:
         root = np.clip(np.maximum(mean, 0.0) ** (1 / self.p), self.lower, self.upper)
         if not result.problem.batch:
             return float(root)
-        xp = arrays.namespace(result.problem.a)
-        return xp.astype(from_numpy(root, result.problem.a), result.problem.dtype)
+        return result.as_given(root.reshape(-1))
 
     @property
     def lower(self) -> Any:
@@ -284,15 +293,13 @@ def wasserstein(
 
 def _solve(
     geometry: Dense | PointCloud,
-    a: Any,
-    b: Any,
-    reg: Any,
+    asked: tuple[Any, Any, Any, Any],
     method: str | Solver,
     options: dict[str, Any],
     init: Any,
     callback: Callback | None,
 ) -> Result:
-    problem = LinearProblem.build(geometry, a, b, reg)
+    problem = LinearProblem.build(geometry, *asked)
     solver = with_options(choose_solver(problem, method), **options)
     return _run(problem, solver, _start(problem, init), callback)
 
@@ -322,7 +329,8 @@ def _start(problem: LinearProblem, init: Any) -> tuple[Array, Array] | None:
     start = []
     for v, name, size, offset in ((pair[0], "f", reduced.n, reduced.row), (pair[1], "g", reduced.m, reduced.col)):
         v = checks.as_array(v, f"init {name}")
-        checks.same_library(**{f"init {name}": v, "the problem": problem.a})
+        checks.same_library(**{f"init {name}": v, **problem.asked.arrays})
+        v = problem.inside(v)
         xp = arrays.namespace(v)
         if v.ndim < 1 or v.shape[-1] != size or not xp.all(xp.isfinite(v)):
             raise ValueError(f"init {name} must be finite and of shape (..., {size}), got shape {tuple(v.shape)}")
@@ -334,14 +342,16 @@ def _start(problem: LinearProblem, init: Any) -> tuple[Array, Array] | None:
 def _run(
     problem: LinearProblem, solver: Solver, start: tuple[Array, Array] | None, callback: Callback | None
 ) -> Result:
-    return Result(problem, run(problem, solver, start, callback), solver.name, runs_on(problem.a))
+    library = arrays.library_name(next(iter(problem.asked.arrays.values())))
+    kernel = f"{runs_on(problem.geometry)} ({library})"
+    return Result(problem, run(problem, solver, start, callback), solver.name, kernel)
 
 
 def _reported(answer: _Answer, strict: bool) -> _Answer:
     """The answer, with a warning or an exception in the name of the caller's caller if it did not converge."""
     result = answer if isinstance(answer, Result) else answer.result
     outcome, batch = result.outcome, result.problem.batch
-    bad = outcome.status != Status.CONVERGED
+    bad = (outcome.status != Status.CONVERGED) & (outcome.status != Status.COMPLETED)
     if not bad.any():
         return answer
     k = int(bad.argmax())

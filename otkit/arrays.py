@@ -35,6 +35,13 @@ def to_numpy(x: Array) -> np.ndarray:
     return np.asarray(x)
 
 
+def hosted(x: Array) -> Array:
+    """A view in NumPy of a tensor that lies in the memory of the host, and any other array as it is."""
+    if not array_api_compat.is_torch_array(x) or x.device.type != "cpu":
+        return x
+    return (x.float() if str(x.dtype) == "torch.bfloat16" else x).detach().numpy()
+
+
 def from_numpy(x: Any, like: Array) -> Array:
     """`x` in the library and on the device of `like`, with the dtype that NumPy gives it."""
     x = np.asarray(x)
@@ -43,6 +50,11 @@ def from_numpy(x: Any, like: Array) -> Array:
     if not x.flags.writeable:  # torch cannot share what it must not write
         x = x.copy()
     return namespace(like).asarray(x, device=device(like))
+
+
+def convert(x: Array, like: Array) -> Array:
+    """`x`, of NumPy or of the library of `like`, in that library and on its device."""
+    return from_numpy(x, like) if isinstance(x, np.ndarray) else x
 
 
 def float64(x: Array) -> Array:
@@ -77,6 +89,16 @@ def finite_or_zero(x: Array) -> Array:
     """`x` with 0 in place of what is infinite or NaN."""
     xp = namespace(x)
     return xp.where(xp.isfinite(x), x, xp.zeros_like(x))
+
+
+def put(full: Array, items: np.ndarray, part: Array) -> Array:
+    """`full` with the rows `items` replaced by `part`."""
+    if items.size == full.shape[0]:
+        return part
+    xp = namespace(full)
+    source = np.arange(full.shape[0])
+    source[items] = full.shape[0] + np.arange(items.size)
+    return xp.take(xp.concat([full, part], axis=0), from_numpy(source, full), axis=0)
 
 
 def only(x: Array, where: Array) -> Array:

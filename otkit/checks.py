@@ -132,6 +132,25 @@ def regularisation(reg: Any) -> np.ndarray:
     return reg
 
 
+def penalties(unbalanced: Any, reg: np.ndarray | None) -> tuple[np.ndarray, np.ndarray]:
+    """ρ of the rows and of the columns in float64: non-negative, ``inf`` for an exact marginal."""
+    if unbalanced is None:
+        return np.array(np.inf), np.array(np.inf)
+    pair = unbalanced if isinstance(unbalanced, tuple) else (unbalanced, unbalanced)
+    if len(pair) != 2:
+        raise ValueError(f"unbalanced must be one penalty or a pair (rho_a, rho_b), got a tuple of {len(pair)}")
+    rho_a, rho_b = (arrays.to_numpy(as_array(r, "unbalanced")).astype(np.float64) for r in pair)
+    for rho in (rho_a, rho_b):
+        if not np.all(rho >= 0):
+            raise ValueError(
+                f"unbalanced must be non-negative, in units of the cost, got {rho[~(rho >= 0)].flat[0]:g}; "
+                "inf makes a marginal exact, 0 leaves it free"
+            )
+    if reg is None:
+        raise ValueError("an unbalanced problem needs a reg in this version, got reg=None; pass reg=")
+    return rho_a, rho_b
+
+
 def equal_mass(mass_a: np.ndarray, mass_b: np.ndarray, unit: float) -> np.ndarray:
     """The relative difference of the masses, where it is small enough to be rounding."""
     difference = np.abs(mass_a - mass_b) / (mass_a / 2 + mass_b / 2)
@@ -140,7 +159,7 @@ def equal_mass(mass_a: np.ndarray, mass_b: np.ndarray, unit: float) -> np.ndarra
         raise ValueError(
             f"a and b must have the same total mass, got {mass_a[k]:.9g} and {mass_b[k]:.9g} "
             f"(they differ by {difference[k]:.3g} relative{f', item {k}' if difference.size > 1 else ''}); "
-            "divide each by its sum; problems of unequal mass (unbalanced=) are not in this version"
+            "divide each by its sum, or pass unbalanced="
         )
     return difference
 
@@ -154,15 +173,34 @@ def positive(value: float | None, name: str, *, below: float = math.inf) -> None
 
 def solver_options(solver: Any) -> None:
     """The options of an iterative solver, those that it has."""
-    for name in ("tol", "atol", "max_iter", "sweeps"):
+    for name in ("tol", "atol", "max_iter", "sweeps", "n_iters"):
         positive(getattr(solver, name, None), name)
     for name in ("rtol", "stage_tol"):
         positive(getattr(solver, name, None), name, below=1.0)
-    for name in ("max_iter", "sweeps"):
-        if int(getattr(solver, name)) != getattr(solver, name):
-            raise ValueError(f"{name} must be a whole number, got {getattr(solver, name)!r}")
+    for name in ("max_iter", "sweeps", "n_iters"):
+        value = getattr(solver, name, None)
+        if value is not None and int(value) != value:
+            raise ValueError(f"{name} must be a whole number, got {value!r}")
     if not solver.factor > 1:
         raise ValueError(f"factor must be above 1, got {solver.factor!r}; the regularisation is divided by it")
+
+
+def fixed_count(solver: Any) -> None:
+    """The options of a run of so many iterations."""
+    if solver.last not in ("rows", "cols"):
+        raise ValueError(f"last must be 'rows' or 'cols', the side that is updated last, got {solver.last!r}")
+    if solver.n_iters is None and solver.last != "cols":
+        raise ValueError("last= applies to a run of n_iters= iterations; pass n_iters= too, or drop last=")
+    if solver.n_iters is not None and solver.tol is not None:
+        raise ValueError("n_iters= asks for so many iterations and tol= for an error; pass one of them")
+    if solver.n_iters is not None and solver.max_iter not in (type(solver).max_iter, solver.n_iters):
+        raise ValueError("n_iters= asks for exactly so many iterations, and max_iter= does not apply; drop one of them")
+
+
+def no_start(start: Any) -> None:
+    """A run of so many iterations begins with zero potentials."""
+    if start is not None:
+        raise ValueError("n_iters= starts from zero potentials; drop init=, or pass tol= instead of n_iters=")
 
 
 def fits_in_memory(n: int, m: int, items: int, what: str) -> None:

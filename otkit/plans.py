@@ -32,6 +32,10 @@ class Plan(ABC):
         """Σ_j P_ij v_j for ``v (B, m, k)``: ``(B, n, k)``."""
 
     @abstractmethod
+    def marginals(self) -> tuple[Array, Array]:
+        """Row sums ``(B, n)`` and column sums ``(B, m)``."""
+
+    @abstractmethod
     def arcs(self, drop: float) -> Arcs:
         """Its entries, less at most a fraction `drop` of the weight of every row."""
 
@@ -58,11 +62,13 @@ class EntropicPlan(Plan):
         return EntropicPlan(self.geometry.T, self.at.T)
 
     def dense(self) -> Array:
-        everything = slice(None)
-        return self.at.plan(self.geometry.block(everything, everything), everything, everything)
+        return kernels.plan(self.geometry, self.at)
 
     def apply(self, v: Array) -> Array:
         return kernels.apply_plan(self.geometry, self.at, v)
+
+    def marginals(self) -> tuple[Array, Array]:
+        return kernels.marginals(self.geometry, self.at)
 
     def arcs(self, drop: float) -> Arcs:
         # In a row of weight a, the m entries below drop·a/m sum to at most drop·a.
@@ -96,6 +102,14 @@ class SparsePlan(Plan):
         np.add.at(moved, (e.item, e.row), e.mass[:, None] * to_numpy(v)[e.item, e.col])
         return from_numpy(moved, self.like)
 
+    def marginals(self) -> tuple[Array, Array]:
+        e, (items, n, m) = self.entries, self.shape
+        rows, cols = (
+            np.bincount(e.item * size + k, weights=e.mass, minlength=items * size).reshape(items, size)
+            for k, size in ((e.row, n), (e.col, m))
+        )
+        return from_numpy(rows, self.like), from_numpy(cols, self.like)
+
     def arcs(self, drop: float) -> Arcs:
         return self.entries
 
@@ -108,12 +122,10 @@ def apply(parts: Parts, v: Array) -> Array:
     return add([part.apply(v) for part in parts])
 
 
-def marginals(parts: Parts, a: Array, b: Array) -> tuple[Array, Array]:
-    """Row and column sums of the sum of the parts, in the shapes of the weights."""
-    xp = namespace(a)
-    rows = apply(parts, xp.ones_like(b)[..., None])
-    cols = apply([part.T for part in parts], xp.ones_like(a)[..., None])
-    return rows[..., 0], cols[..., 0]
+def marginals(parts: Parts) -> tuple[Array, Array]:
+    """Row and column sums of the sum of the parts."""
+    rows, cols = zip(*(part.marginals() for part in parts), strict=True)
+    return add(rows), add(cols)
 
 
 def add(arrays: Sequence[Array]) -> Array:

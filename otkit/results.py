@@ -17,6 +17,7 @@ from otkit.geometry import PointCloud
 from otkit.kernels import Moved, Potentials, Reduced
 from otkit.plans import EntropicPlan, Plan, add_arcs
 from otkit.problems import LinearProblem
+from otkit.problems.penalties import penalty
 
 
 class Status(enum.Enum):
@@ -27,6 +28,7 @@ class Status(enum.Enum):
     STALLED = "Stopped because the error no longer falls; raise the tolerance or reg, or pass float64."
     INFEASIBLE = "Infeasible: no plan between these weights avoids the forbidden (infinite) costs; allow more arcs."
     STOPPED = "Stopped by the callback."
+    COMPLETED = "Ran the number of iterations that was asked for; the error says how far it came."
 
     def __repr__(self) -> str:
         return f"<Status.{self.name}>"
@@ -153,7 +155,10 @@ class Result:
 
     @property
     def error(self) -> Any:
-        """‖P1 − a‖₁ + ‖Pᵀ1 − b‖₁ at mass 1, recomputed from the answer: float, or an array ``(...)``."""
+        """‖P1 − a·e^(−f/ρ_a)‖₁ + ‖Pᵀ1 − b·e^(−g/ρ_b)‖₁ over ½(Σa + Σb), recomputed: float, or an array ``(...)``.
+
+        The exponentials are 1 where a marginal is exact; a free side (ρ = 0) adds nothing.
+        """
         return self._bookkeeping(self.outcome.error)
 
     @property
@@ -180,36 +185,36 @@ class Result:
 
     @cached_property
     def value(self) -> Array:
-        """The objective, ``(...)``: `value_linear` plus `value_reg` where there is a reg."""
-        reg = self._value_reg
-        return self._to_user(self._value_linear + (0.0 if reg is None else reg))
+        """The objective, ``(...)``: `value_linear`, `value_reg` and `value_marginal`, as far as there are any."""
+        rest = (v for v in (self._value_reg, self._value_marginal) if v is not None)
+        return self.as_given(sum(rest, start=self._value_linear))
 
     @cached_property
     def value_linear(self) -> Array:
         """⟨C, P⟩, ``(...)``."""
-        return self._to_user(self._value_linear)
+        return self.as_given(self._value_linear)
 
     @cached_property
     def value_reg(self) -> Array | None:
         """reg·KL(P | a⊗b), ``(...)``; None for an unregularised problem."""
-        return None if self._value_reg is None else self._to_user(self._value_reg)
+        return None if self._value_reg is None else self.as_given(self._value_reg)
 
-    @property
-    def value_marginal(self) -> None:
-        """The penalty on the marginals; None, since they are exact."""
-        return None
+    @cached_property
+    def value_marginal(self) -> Array | None:
+        """ρ_a·KL(P1 | a) + ρ_b·KL(Pᵀ1 | b), ``(...)``, where an exact side adds 0; None for a balanced problem."""
+        return None if self._value_marginal is None else self.as_given(self._value_marginal)
 
     # Potentials
 
     @cached_property
     def f(self) -> Array:
-        """The potential of the rows ``(..., n)``, in units of the cost, with ⟨a, f⟩ = ⟨b, g⟩ at mass 1."""
-        return self._to_user(self._gauged[0])
+        """The potential of the rows ``(..., n)``, in units of the cost; ⟨a, f⟩ = ⟨b, g⟩ at mass 1 if balanced."""
+        return self.as_given(self._gauged[0])
 
     @cached_property
     def g(self) -> Array:
-        """The potential of the columns ``(..., m)``, in units of the cost, with ⟨a, f⟩ = ⟨b, g⟩ at mass 1."""
-        return self._to_user(self._gauged[1])
+        """The potential of the columns ``(..., m)``, in units of the cost; ⟨a, f⟩ = ⟨b, g⟩ at mass 1 if balanced."""
+        return self.as_given(self._gauged[1])
 
     @property
     def potentials(self) -> tuple[Array, Array]:
@@ -229,7 +234,8 @@ class Result:
         """
         costs = self.problem.reduced
         checks.fits_in_memory(costs.n, costs.m, self.problem.items, "a dense plan")
-        return self._to_user(plans.add([part.dense() for part in self.outcome.plan]) * self._mass[:, None, None])
+        P = plans.add([part.dense() for part in self.outcome.plan])
+        return self.as_given(P if (self.problem.mass == 1).all() else P * self._mass[:, None, None])
 
     def plan_sparse(self, drop: float = 1e-9) -> SparseArcs:
         """The entries of the plan, in coordinate form.
@@ -252,8 +258,8 @@ class Result:
     @cached_property
     def marginals(self) -> tuple[Array, Array]:
         """Row and column sums of the plan, ``(..., n)`` and ``(..., m)``."""
-        sums = plans.marginals(self.outcome.plan, self.problem.a, self.problem.b)
-        rows, cols = (self._to_user(v * self._mass[:, None]) for v in sums)
+        sums = plans.marginals(self.outcome.plan)
+        rows, cols = (self.as_given(v * self._mass[:, None]) for v in sums)
         return rows, cols
 
     def apply(self, v: Any) -> Array:
@@ -302,7 +308,7 @@ class Result:
             xp, mass = namespace(y), self.problem.a[:, :, None]
             moved = plans.apply(self.outcome.plan, y)
             sent = xp.where(mass > 0, moved / xp.where(mass > 0, mass, xp.ones_like(mass)), sent)
-        return self._to_user(sent if tail else sent[:, :, 0])
+        return self.as_given(sent if tail else sent[:, :, 0])
 
     def transport(self, x_new: Any) -> Array:
         """Send new points along the map of the plan, for a problem between points.
@@ -322,12 +328,11 @@ class Result:
         x_new = checks.as_array(x_new, "x_new")
         checks.same_library(x_new=x_new, y=asked.y)
         checks.points(x_new, asked.y)
-        costs = PointCloud(x_new, asked.y, asked.metric).flat(self.problem.batch)
-        items = self.problem.items
-        rows = from_numpy(np.zeros((items, costs.n)), self.problem.a)
+        costs = PointCloud(x_new, asked.y, asked.metric).hosted().flat(self.problem.batch)
+        rows = from_numpy(np.zeros((self.problem.items, costs.n)), self.problem.a)
         y, _ = self._columns(asked.y, asked.m, "y")
         sent = self._conditional(Reduced(costs, rows, self.problem.reduced.col)).apply(y)
-        return self._to_user(sent)
+        return self.as_given(sent)
 
     # Bounds
 
@@ -394,14 +399,24 @@ class Result:
         # log P/(a⊗b) is (f + g − C)/reg, so that the divergence needs no logarithm.
         moved = self._moved
         gained = xp.sum(out.f * moved.row, axis=-1) + xp.sum(out.g * moved.col, axis=-1) - moved.cost
-        return (gained - out.reg * (xp.sum(moved.row, axis=-1) - 1)) * self._mass
+        product = xp.sum(self.problem.a, axis=-1) * xp.sum(self.problem.b, axis=-1)
+        return (gained - out.reg * (xp.sum(moved.row, axis=-1) - product)) * self._mass
+
+    @cached_property
+    def _value_marginal(self) -> Array | None:
+        if self.problem.balanced.all():
+            return None
+        problem, moved = self.problem, self._moved
+        sides = ((moved.row, problem.a, problem.penalties.rho_a), (moved.col, problem.b, problem.penalties.rho_b))
+        paid = plans.add([penalty(*(to_numpy(v) for v in side)) for side in sides])
+        return from_numpy(paid, problem.a)
 
     @cached_property
     def _gauged(self) -> tuple[Array, Array]:
         """Potentials in units of the cost, both sides of equal mean on every connected component."""
         costs, out, xp = self.problem.reduced, self.outcome, namespace(self.problem.a)
         f, g = out.f + costs.row, out.g + costs.col
-        if not self.problem.forbidden.any():
+        if not (self.problem.forbidden & self.problem.balanced).any():
             return self.problem.centred(f, g)
         f, g = _gauge_components(self.problem, to_numpy(f), to_numpy(g))
         f, g = from_numpy(f, self.problem.a), from_numpy(g, self.problem.a)
@@ -409,7 +424,8 @@ class Result:
         conditional = self._conditional_reg
         new_f = kernels.softmin(self.problem.geometry, g, self.problem.log_b, conditional)
         new_g = kernels.softmin(self.problem.geometry.T, f, self.problem.log_a, conditional)
-        return xp.where(self.problem.a > 0, f, new_f), xp.where(self.problem.b > 0, g, new_g)
+        fixed = from_numpy(~self.problem.balanced[:, None], f)
+        return xp.where((self.problem.a > 0) | fixed, f, new_f), xp.where((self.problem.b > 0) | fixed, g, new_g)
 
     @property
     def _conditional_reg(self) -> Array:
@@ -437,7 +453,8 @@ class Result:
         """`v` as ``(B, size, k)`` in float64, and the trailing axes (none or k) that the answer gets."""
         batch = self.problem.batch
         v = checks.as_array(v, name)
-        checks.same_library(**{name: v, "the problem": self.problem.a})
+        checks.same_library(**{name: v, "the problem": self._like})
+        v = self.problem.inside(v)
         xp = namespace(v)
         is_vector = v.ndim == 1 or tuple(v.shape) == (*batch, size)
         columns = v[..., None] if is_vector else v
@@ -450,28 +467,38 @@ class Result:
     def _apply(self, parts: Sequence[Plan], v: Any, size: int, name: str) -> Array:
         v, tail = self._columns(v, size, name)
         moved = plans.apply(parts, v) * self._mass[:, None, None]
-        return self._to_user(moved if tail else moved[:, :, 0])
+        return self.as_given(moved if tail else moved[:, :, 0])
 
-    def _to_user(self, x: Array) -> Array:
-        xp = namespace(x)
-        return xp.astype(xp.reshape(x, (*self.problem.batch, *x.shape[1:])), self.problem.dtype)
+    @property
+    def _like(self) -> Array:
+        """An array of the caller's."""
+        return next(iter(self.problem.asked.arrays.values()))
+
+    def as_given(self, x: Array) -> Array:
+        """An array ``(B, …)`` of the inner form in the library and the dtype of the input, with its batch axes."""
+        x = arrays.convert(namespace(x).reshape(x, (*self.problem.batch, *x.shape[1:])), self._like)
+        return namespace(x).astype(x, self.problem.dtype, copy=False)
 
     def _bookkeeping(self, x: np.ndarray) -> Any:
         return x.reshape(self.problem.batch) if self.problem.batch else x.item()
 
 
-def marginal_error(problem: LinearProblem, plan: Sequence[Plan]) -> np.ndarray:
-    """‖P1 − a‖₁ + ‖Pᵀ1 − b‖₁ of a plan at mass 1: ``(B,)``."""
-    rows, cols = plans.marginals(plan, problem.a, problem.b)
-    xp = namespace(rows)
-    return to_numpy(xp.sum(xp.abs(rows - problem.a), axis=-1) + xp.sum(xp.abs(cols - problem.b), axis=-1))
+def marginal_error(problem: LinearProblem, plan: Sequence[Plan], f: Array, g: Array) -> np.ndarray:
+    """‖P1 − a·e^(−f/ρ_a)‖₁ + ‖Pᵀ1 − b·e^(−g/ρ_b)‖₁ over ½(Σa + Σb), for potentials of reduced costs: ``(B,)``."""
+    rows, cols = plans.marginals(plan)
+    xp, costs, held = namespace(rows), problem.reduced, problem.penalties
+    target_a = held.target(problem.a, f + costs.row, held.rho_a)
+    target_b = held.target(problem.b, g + costs.col, held.rho_b)
+    miss_a = xp.where(held.rho_a > 0, xp.sum(xp.abs(rows - target_a), axis=-1), xp.zeros_like(held.rho_a))
+    miss_b = xp.where(held.rho_b > 0, xp.sum(xp.abs(cols - target_b), axis=-1), xp.zeros_like(held.rho_b))
+    return to_numpy(miss_a + miss_b) / problem.size
 
 
 def _gauge_components(problem: LinearProblem, f: np.ndarray, g: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     a, b = to_numpy(problem.a), to_numpy(problem.b)
     f, g = f.copy(), g.copy()
     geometry = problem.reduced.to_numpy()
-    for k in range(problem.items):
+    for k in np.flatnonzero(problem.balanced):
         finite = np.isfinite(geometry.block(slice(k, k + 1), slice(None))[0])
         rows, cols = linalg.components(finite & (a[k] > 0)[:, None] & (b[k] > 0))
         for label in np.unique(rows[a[k] > 0]):

@@ -48,7 +48,7 @@ def test_the_sparse_plan_drops_no_more_than_it_says(solved):
         assert (arcs.mass > 0).all()
         assert (arcs.item == 0).all()
         left_out = solved.plan - P
-        assert (left_out >= -1e-16).all()
+        assert (left_out >= -1e-14).all()  # the precision of exp in the kernels
         assert (left_out.sum(1) <= drop * solved.plan.sum(1) * 1.01 + 1e-16).all()
 
 
@@ -138,7 +138,7 @@ def test_a_result_prints_as_one_line_to_act_on(cloud):
     x, y, a, b = cloud
     line = repr(otkit.solve_sample(x, y, a, b, reg=0.3))
     assert "\n" not in line
-    for part in ("30 × 20", "reg = 0.3", "value = ", "error = ", "sinkhorn", "reference (numpy)", "Converged"):
+    for part in ("30 × 20", "reg = 0.3", "value = ", "error = ", "sinkhorn", "numba (numpy)", "Converged"):
         assert part in line
     line = repr(otkit.solve_sample(x, y, a, b))
     assert "in [" in line

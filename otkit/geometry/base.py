@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from otkit.arrays import Array, device, exp, finite_or_zero, logsumexp, namespace, only, to_numpy
+from otkit.arrays import Array, device, exp, finite_or_zero, log, logsumexp, namespace, only, to_numpy
 
 # Entries of a tile: its temporaries stay in cache, and it still hides the cost of the interpreter.
 _TILE = 2**17
@@ -45,6 +45,11 @@ class Geometry(ABC):
     @abstractmethod
     def T(self) -> Geometry:
         """The same costs with the sides swapped."""
+
+    @property
+    @abstractmethod
+    def arrays(self) -> dict[str, Array]:
+        """The arrays that the costs are made of, by the names that the caller gave them under."""
 
     @abstractmethod
     def block(self, items: slice, rows: slice) -> Array:
@@ -83,6 +88,10 @@ class Reduced(Geometry):
     @property
     def m(self) -> int:
         return self.base.m
+
+    @property
+    def arrays(self) -> dict[str, Array]:
+        return self.base.arrays
 
     @property
     def T(self) -> Reduced:
@@ -176,41 +185,82 @@ def softmin(geometry: Geometry, g: Array, log_b: Array, reg: Array) -> Array:
     return _map_rows(geometry, g.shape[0], rows_of)
 
 
-class Swept(NamedTuple):
-    """What `sweep` returns: potentials, the error of each item and how many iterations it took."""
+@dataclass(frozen=True)
+class Penalties:
+    """What holds the marginals: ``rho_a``, ``rho_b (B,)``, the price of a unit of KL divergence from the weights.
+
+    ``inf`` makes a marginal exact, 0 leaves it free. ``shifts`` tells whether iterations also move the best constant
+    from one side's potentials to the other's.
+    """
+
+    rho_a: Array
+    rho_b: Array
+    shifts: bool = True
+
+    def take(self, items: Array) -> Penalties:
+        """Those of some of the items."""
+        xp = namespace(self.rho_a)
+        rho_a, rho_b = (xp.take(rho, items, axis=0) for rho in (self.rho_a, self.rho_b))
+        return Penalties(rho_a, rho_b, self.shifts)
+
+    def keep(self, reg: Array) -> tuple[Array, Array]:
+        """The factors ρ/(ρ + reg) of the updates of either side, 1 where it is exact."""
+        xp = namespace(reg)
+        one = xp.ones_like(reg)
+        exact = [rho == xp.inf for rho in (self.rho_a, self.rho_b)]
+        finite = [xp.where(e, one, rho) for e, rho in zip(exact, (self.rho_a, self.rho_b), strict=True)]
+        a, b = (xp.where(e, one, rho / (rho + reg)) for e, rho in zip(exact, finite, strict=True))
+        return a, b
+
+    def coupling(self) -> Array:
+        """ρ_a·ρ_b/(ρ_a + ρ_b), the curvature of the dual along f + t, g − t; 0 where that constant is of no effect."""
+        xp = namespace(self.rho_a)
+        low, high = xp.minimum(self.rho_a, self.rho_b), xp.maximum(self.rho_a, self.rho_b)
+        none = (low == 0) | (low == xp.inf) if self.shifts else low >= 0
+        ratio = xp.where(none | (high == xp.inf), xp.zeros_like(low), low) / xp.where(
+            high > 0, high, xp.ones_like(high)
+        )
+        return xp.where(none, xp.zeros_like(low), low / (1 + ratio))
+
+    def target(self, w: Array, potential: Array, side: Array) -> Array:
+        """The mass w·e^(−f/ρ) that is optimal at a potential in the costs as given; `side` is one of the two ρ."""
+        xp = namespace(w)
+        priced = ((side > 0) & (side < xp.inf))[:, None]
+        rho = xp.where(priced, side[:, None], xp.ones_like(side[:, None]))
+        return w * exp(xp.where(priced, -potential / rho, xp.zeros_like(potential)))
+
+
+class Iterate(NamedTuple):
+    """What `iterate` returns: the potential of the rows, the next one of the columns, and the error before that."""
 
     f: Array
     g: Array
     error: Array
-    count: Array
 
 
-def sweep(geometry: Geometry, start: Potentials, tol: Array, limit: Array, k: int) -> Swept:
-    """Up to `k` alternating Sinkhorn iterations, columns then rows, each item stopping by itself.
+def iterate(costs: Reduced, at: Potentials, penalties: Penalties) -> Iterate:
+    """One Sinkhorn iteration from ``at.g``: the rows are updated, then the columns.
 
-    An item stops when its error is at most ``tol (B,)`` or it has done ``limit (B,)`` iterations. The error is the L1
-    error of the row marginal where the columns are exact: it costs nothing, since the next row update contains it.
+    The error belongs to the pair of the new f and the old g. Its rows are exact, so that it is the residual of the
+    columns alone, which their update contains.
     """
-    f, g, reg = start.f, start.g, start.reg
-    xp = namespace(f)
-    a = exp(start.log_a)
-    count = xp.zeros_like(reg)
-    error = xp.full_like(reg, xp.inf)
-    active = limit > 0
-    for _ in range(k):
-        g_new = softmin(geometry.T, f, start.log_a, reg)
-        f_new = softmin(geometry, g_new, start.log_b, reg)
-        # The row sums at (f, g_new) are a·exp((f − f_new)/reg).
-        error_new = xp.sum(a * xp.abs(exp((f - f_new) / reg[:, None]) - 1), axis=-1)
-        g = xp.where(active[:, None], g_new, g)
-        error = xp.where(active, error_new, error)
-        count = xp.where(active, count + 1, count)
-        done = error <= tol
-        f = xp.where((active & ~done)[:, None], f_new, f)
-        active = active & ~done & (count < limit)
-        if not xp.any(active):
-            break
-    return Swept(f, g, error, count)
+    xp, g, reg = namespace(at.g), at.g, at.reg
+    a, b = exp(at.log_a), exp(at.log_b)
+    keep_a, keep_b = (keep[:, None] for keep in penalties.keep(reg))
+    f = keep_a * softmin(costs, g, at.log_b, reg) - (1 - keep_a) * costs.row
+    softmin_b = softmin(costs.T, f, at.log_a, reg)
+    g_new = keep_b * softmin_b - (1 - keep_b) * costs.col
+
+    mass = b * exp((g - softmin_b) / reg[:, None])  # the column sums
+    miss = xp.sum(xp.abs(mass - penalties.target(b, g + costs.col, penalties.rho_b)), axis=-1)
+    miss = xp.where(penalties.rho_b > 0, miss, xp.zeros_like(miss))
+    error = miss / ((xp.sum(a, axis=-1) + xp.sum(b, axis=-1)) / 2)
+
+    # f + t, g − t costs nothing where both marginals are exact; else there is a best t (Séjourné et al. 2022).
+    sent = xp.sum(penalties.target(a, f + costs.row, penalties.rho_a), axis=-1)
+    received = xp.sum(penalties.target(b, g_new + costs.col, penalties.rho_b), axis=-1)
+    shift = penalties.coupling() * finite_or_zero(log(sent) - log(received))
+    return Iterate(f, g_new - shift[:, None], error)
 
 
 def marginals(geometry: Geometry, at: Potentials) -> tuple[Array, Array]:
@@ -247,6 +297,11 @@ def _moved(geometry: Geometry, at: Potentials, *, with_cost: bool) -> Moved:
 
     row = _map_rows(geometry, at.f.shape[0], rows_of)
     return Moved(cost, row, col)
+
+
+def plan(geometry: Geometry, at: Potentials) -> Array:
+    """The plan ``(B, n, m)``."""
+    return _map_rows(geometry, at.f.shape[0], lambda s, r: at.plan(geometry.block(s, r), s, r))
 
 
 def apply_plan(geometry: Geometry, at: Potentials, v: Array) -> Array:

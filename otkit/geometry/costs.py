@@ -49,6 +49,10 @@ class Cost:
         """A distance whose powers are safe from underflow; below it they lose digits, or all of them."""
         return float(2.0 ** (-960 / max(self.power, 2.0)))
 
+    def direct(self, d: int) -> bool:
+        """Whether the differences of `d` coordinates are formed one by one: exact to rounding."""
+        return self.ground == "cityblock" or (self.ground == "euclidean" and d <= _DIRECT_DIMENSIONS)
+
     def centres(self, d: int) -> bool:
         """Whether points of dimension `d` are moved to their common centre before the cost is evaluated."""
         return self.ground == "euclidean" and d > _DIRECT_DIMENSIONS

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from otkit import checks
-from otkit.arrays import Array, float64, namespace, to_numpy
+from otkit.arrays import Array, float64, hosted, namespace, to_numpy
 from otkit.geometry.base import Geometry, shared
 
 
@@ -54,7 +54,6 @@ class Dense(Geometry):
 
     @property
     def arrays(self) -> dict[str, Array]:
-        """The caller's arrays, by name."""
         return {"C": self.C}
 
     @property
@@ -66,6 +65,10 @@ class Dense(Geometry):
     def non_negative(self) -> bool:
         """Whether the kind of cost rules out negative ones."""
         return False
+
+    def hosted(self) -> Dense:
+        """The same matrix as a view in NumPy, where it lies in the memory of the host."""
+        return Dense(hosted(self.C))
 
     def flat(self, batch: tuple[int, ...]) -> Dense:
         """The costs of the items of `batch` along one leading axis, of length 1 where they share them."""

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from otkit import checks
-from otkit.arrays import Array, float64, namespace, to_numpy
+from otkit.arrays import Array, float64, hosted, namespace, to_numpy
 from otkit.geometry.base import Geometry, shared
 from otkit.geometry.costs import Cost, parse_cost
 from otkit.geometry.dense import flatten_batch
@@ -76,7 +76,6 @@ class PointCloud(Geometry):
 
     @property
     def arrays(self) -> dict[str, Array]:
-        """The caller's arrays, by name."""
         return {"x": self.x, "y": self.y}
 
     @property
@@ -91,6 +90,13 @@ class PointCloud(Geometry):
     def non_negative(self) -> bool:
         """Whether the kind of cost rules out negative ones."""
         return self.metric.non_negative
+
+    def hosted(self) -> PointCloud:
+        """The same points as views in NumPy, where they lie in the memory of the host.
+
+        A callable metric is called with the arrays of the caller's library, which then run everything.
+        """
+        return self if callable(self.metric.ground) else replace(self, x=hosted(self.x), y=hosted(self.y))
 
     def flat(self, batch: tuple[int, ...]) -> PointCloud:
         """The points of the items of `batch` along one leading axis, in float64 and ready for the cost function."""

@@ -1,4 +1,4 @@
-"""The linear problem: costs, weights and a regularisation, checked and brought to one form."""
+"""The linear problem: costs, weights, penalties and a regularisation, checked and brought to one form."""
 
 from __future__ import annotations
 
@@ -11,16 +11,17 @@ from otkit import arrays, checks
 from otkit.arrays import Array, from_numpy, namespace, to_numpy
 from otkit.geometry import Dense, PointCloud
 from otkit.geometry.costs import UNIT
-from otkit.kernels import CostRange, Potentials, Reduced, are_costs, cost_range
+from otkit.kernels import CostRange, Penalties, Potentials, Reduced, are_costs, cost_range, softmin
 
 
 @dataclass(frozen=True)
 class LinearProblem:
-    """min over plans P of ⟨C, P⟩ + reg·KL(P | a⊗b), with marginals a and b.
+    """min over plans P of ⟨C, P⟩ + reg·KL(P | a⊗b) + ρ_a·KL(P1 | a) + ρ_b·KL(Pᵀ1 | b).
 
-    Inside there is one leading axis of items, masses are 1, everything is float64 and costs are *reduced*: by one
-    c-transform each way they become non-negative with a zero in every row and column, so that offsets and units of the
-    cost do not matter.
+    Inside there is one leading axis of items, everything is float64 and in NumPy where it lies in the memory of the
+    host, and costs are *reduced*: by one c-transform each way they become non-negative with a zero in every row and
+    column, so that offsets and units of the cost do not matter. Balanced items (both ρ infinite: exact marginals) have
+    mass 1; the masses of the others mean something, and stay.
 
     Attributes
     ----------
@@ -31,13 +32,17 @@ class LinearProblem:
     reduced : Reduced
         The flat geometry that solvers work on.
     a, b : array (B, n), (B, m)
-        Weights that sum to 1.
+        Weights; those of balanced items sum to 1.
     log_a, log_b : array (B, n), (B, m)
         Their logarithms, −inf where there is no mass.
     reg : array (B,) or None
         In units of the cost; None for the unregularised problem.
+    penalties : Penalties
+        The prices of the marginals.
+    balanced : numpy array of bool (B,)
+        Whether both marginals are exact.
     mass : numpy array (B,)
-        The mass of an item before it was divided out: the mean of the two sides.
+        The mass of a balanced item before it was divided out: the mean of the two sides; 1 for the others.
     rescaled : numpy array (B,)
         The relative difference of the masses of the two sides that was taken for rounding and divided out.
     span, low, high : numpy array (B,)
@@ -60,6 +65,8 @@ class LinearProblem:
     log_a: Array
     log_b: Array
     reg: Array | None
+    penalties: Penalties
+    balanced: np.ndarray
     mass: np.ndarray
     rescaled: np.ndarray
     span: np.ndarray
@@ -72,7 +79,9 @@ class LinearProblem:
 
     @staticmethod
     @np.errstate(over="ignore", invalid="ignore")  # what overflows is refused in words
-    def build(asked: Dense | PointCloud, a: Any = None, b: Any = None, reg: Any = None) -> LinearProblem:
+    def build(
+        asked: Dense | PointCloud, a: Any = None, b: Any = None, reg: Any = None, unbalanced: Any = None
+    ) -> LinearProblem:
         """Check everything about the data, and bring it to the inner form.
 
         Raises
@@ -86,25 +95,24 @@ class LinearProblem:
         for w, size, name in ((a, asked.n, "a"), (b, asked.m, "b")):
             if w is not None:
                 checks.weights(w, size, name)
-        reg_shape: tuple[int, ...] = ()
-        if reg is not None:
-            reg = checks.regularisation(reg)
-            reg_shape = reg.shape
+        reg = None if reg is None else checks.regularisation(reg)
+        rho = checks.penalties(unbalanced, reg)
         batch = checks.batch_shape(
             costs=asked.batch,
             a=() if a is None else tuple(a.shape[:-1]),
             b=() if b is None else tuple(b.shape[:-1]),
-            reg=reg_shape,
+            reg=() if reg is None else reg.shape,
+            unbalanced=np.broadcast_shapes(*(r.shape for r in rho)),
         )
-        items = int(np.prod(batch))
-        given = list(asked.arrays.values())
-        like = given[0]
-        dtype, unit = _result_dtype([*given, a, b])
+        dtype, unit = _result_dtype([*asked.arrays.values(), a, b])
+        geometry = asked.hosted().flat(batch)
+        like = next(iter(geometry.arrays.values()))
+        rho_a, rho_b = (np.broadcast_to(r, batch).reshape(-1) for r in rho)
+        balanced = (rho_a == np.inf) & (rho_b == np.inf)
 
-        a, mass_a = _normalised(a, asked.n, batch, items, like)
-        b, mass_b = _normalised(b, asked.m, batch, items, like)
+        a, mass_a = _normalised(a, asked.n, batch, balanced, like)
+        b, mass_b = _normalised(b, asked.m, batch, balanced, like)
         rescaled = checks.equal_mass(mass_a, mass_b, unit)
-        geometry = asked.flat(batch)
         if reg is None and on_line(asked):
             assert isinstance(geometry, PointCloud)
             costs = line_range(geometry, a > 0, b > 0)
@@ -124,6 +132,8 @@ class LinearProblem:
             log_a=arrays.log(a),
             log_b=arrays.log(b),
             reg=None if reg is None else from_numpy(np.broadcast_to(reg, batch).reshape(-1), like),
+            penalties=Penalties(from_numpy(rho_a, like), from_numpy(rho_b, like)),
+            balanced=balanced,
             mass=mass_a / 2 + mass_b / 2,
             rescaled=rescaled,
             span=to_numpy(costs.span),
@@ -156,19 +166,44 @@ class LinearProblem:
             log_a=log_a,
             log_b=log_b,
             reg=None if self.reg is None else xp.take(self.reg, index, axis=0),
+            penalties=self.penalties.take(index),
             batch=(items.size,),
-            **{k: getattr(self, k)[items] for k in ("mass", "rescaled", "span", "low", "high", "forbidden")},
+            **{k: getattr(self, k)[items] for k in _BOOKKEEPING},
         )
 
+    def inside(self, x: Array) -> Array:
+        """An array of the caller's, as the problem works on it."""
+        return arrays.hosted(x) if isinstance(self.a, np.ndarray) else x
+
+    @property
+    def size(self) -> np.ndarray:
+        """½(Σa + Σb), by which errors are divided: ``(B,)``."""
+        xp = namespace(self.a)
+        return to_numpy(xp.sum(self.a, axis=-1) + xp.sum(self.b, axis=-1)) / 2
+
     def centred(self, f: Array, g: Array) -> tuple[Array, Array]:
-        """Potentials of the same plan with ⟨a, f⟩ = ⟨b, g⟩."""
+        """Potentials of the same plan with ⟨a, f⟩ = ⟨b, g⟩; those of unbalanced items have no such freedom."""
         xp = namespace(f)
         shift = (xp.sum(self.b * g, axis=-1) - xp.sum(self.a * f, axis=-1)) / 2
+        shift = xp.where(from_numpy(self.balanced, f), shift, xp.zeros_like(shift))
         return f + shift[:, None], g - shift[:, None]
+
+    def update_rows(self, g: Array, reg: Array) -> Array:
+        """The potential of the rows after half an iteration from that of the columns."""
+        keep = self.penalties.keep(reg)[0][:, None]
+        return keep * softmin(self.reduced, g, self.log_b, reg) - (1 - keep) * self.reduced.row
+
+    def update_columns(self, f: Array, reg: Array) -> Array:
+        """The potential of the columns after half an iteration from that of the rows."""
+        keep = self.penalties.keep(reg)[1][:, None]
+        return keep * softmin(self.reduced.T, f, self.log_a, reg) - (1 - keep) * self.reduced.col
 
     def at(self, f: Array, g: Array, reg: Array) -> Potentials:
         """A point of the dual of the reduced problem."""
         return Potentials(f, g, self.log_a, self.log_b, reg)
+
+
+_BOOKKEEPING = ("balanced", "mass", "rescaled", "span", "low", "high", "forbidden")
 
 
 def on_line(asked: Dense | PointCloud) -> bool:
@@ -229,14 +264,14 @@ def _result_dtype(given: list[Array | None]) -> tuple[Any, float]:
 
 
 def _normalised(
-    w: Array | None, size: int, batch: tuple[int, ...], items: int, like: Array
+    w: Array | None, size: int, batch: tuple[int, ...], balanced: np.ndarray, like: Array
 ) -> tuple[Array, np.ndarray]:
-    """Weights ``(items, size)`` in float64 that sum to 1, and their sums as they came."""
-    xp = namespace(like)
+    """Weights ``(B, size)`` in float64, and what those of balanced items were divided by, to sum to 1."""
+    xp, items = namespace(like), balanced.size
     if w is None:
         return from_numpy(np.full((items, size), 1 / size), like), np.ones(items)
-    w = arrays.float64(w)
-    total = xp.sum(w, axis=-1, keepdims=True)
-    w = xp.reshape(xp.broadcast_to(w / total, (*batch, size)), (items, size))
-    total = xp.reshape(xp.broadcast_to(total[..., 0], batch), (items,))
-    return w, to_numpy(total)
+    w = arrays.float64(arrays.hosted(w) if isinstance(like, np.ndarray) else w)
+    w = xp.reshape(xp.broadcast_to(w, (*batch, size)), (items, size))
+    total = xp.sum(w, axis=-1)
+    total = xp.where(from_numpy(balanced, like), total, xp.ones_like(total))
+    return w / total[:, None], to_numpy(total)

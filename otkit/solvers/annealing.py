@@ -12,14 +12,13 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from otkit import checks
-from otkit.arrays import Array, from_numpy, namespace, to_numpy
+from otkit.arrays import Array, from_numpy, namespace, put, to_numpy
 from otkit.certify import Certificate, certify
 from otkit.geometry.costs import UNIT
-from otkit.kernels import sweep
+from otkit.kernels import WINDOW, Mixing, sweep
 from otkit.problems import LinearProblem
 from otkit.results import Outcome, Stage, Status, marginal_error
-from otkit.solvers.base import Solver, State, put
-from otkit.solvers.mixing import Mixing, mix
+from otkit.solvers.base import Solver, State
 
 
 @dataclass(frozen=True)
@@ -28,43 +27,51 @@ class Annealed(State):
 
     Attributes
     ----------
+    point : array (B, m)
+        The potential of the columns to go on from.
     used : numpy array of int (B,)
         Iterations in the present stage.
-    past_f : array (B, n)
-        Potentials at the end of the stage before.
+    past : array (B, m)
+        The point at the end of the stage before.
     past_reg : numpy array (B,)
         Its regularisation; NaN where it did not reach its tolerance, and is no point to extrapolate from.
     mark : numpy array (B,)
         The error when stalling was last looked for.
     mixing : Mixing
         What the acceleration remembers of the present stage.
+    careful : numpy array of bool (B,)
+        Whether the item stalled once, and is on its way down again in smaller steps.
     """
 
+    point: Array
     used: np.ndarray
-    past_f: Array
+    past: Array
     past_reg: np.ndarray
     mark: np.ndarray
     mixing: Mixing
+    careful: np.ndarray
 
 
-def begin(problem: LinearProblem, f: Array | None, reg: np.ndarray) -> Annealed:
-    """The state before the first sweep, at regularisation ``reg (B,)``."""
+def begin(problem: LinearProblem, g: Array | None, reg: np.ndarray, window: int = WINDOW) -> Annealed:
+    """The state before the first iteration, at regularisation ``reg (B,)``."""
     items = problem.items
-    if f is None:
-        f = from_numpy(np.zeros((items, problem.reduced.n)), problem.a)
+    if g is None:
+        g = from_numpy(np.zeros((items, problem.reduced.m)), problem.a)
     return Annealed(
-        f=f,
-        g=from_numpy(np.zeros((items, problem.reduced.m)), f),  # the first sweep begins with the columns
+        f=from_numpy(np.zeros((items, problem.reduced.n)), g),  # the first iteration begins with the rows
+        g=g,
         reg=reg,
         status=np.full(items, None, dtype=object),
         error=np.full(items, np.inf),
         n_iter=np.zeros(items, dtype=np.int64),
         stages=(),
+        point=g,
         used=np.zeros(items, dtype=np.int64),
-        past_f=f,
+        past=g,
         past_reg=np.full(items, np.nan),
         mark=np.full(items, np.inf),
-        mixing=Mixing.begin(f),
+        mixing=Mixing.begin(g, from_numpy(problem.span, g), window),
+        careful=np.zeros(items, dtype=bool),
     )
 
 
@@ -73,41 +80,39 @@ def top(problem: LinearProblem) -> np.ndarray:
     return np.where(problem.span > 0, problem.span, 1.0)
 
 
+# Entries that are visited between two looks at the errors, and the iterations that this is at most.
+_VISITS, _LONGEST = 2**31, 100
+
+
+def patience(problem: LinearProblem) -> int:
+    """Iterations between two looks at the errors: less than a second or two of work, and the same for all batches."""
+    return max(1, min(_LONGEST, _VISITS // (problem.reduced.n * problem.reduced.m)))
+
+
 def advance(problem: LinearProblem, state: Annealed, tol: np.ndarray, sweeps: int, max_iter: int) -> Annealed:
-    """Up to `sweeps` accelerated iterations of every running item, fewer where its error comes to ``tol (B,)``."""
+    """Up to `sweeps` iterations of every running item, fewer where its error comes to ``tol (B,)``."""
     items = state.running
-    part, index = problem.take(items), from_numpy(items, state.f)
-    xp = namespace(state.f)
-    f, g = (xp.take(v, index, axis=0) for v in (state.f, state.g))
-    mixing = state.mixing.take(index)
+    part, index = problem.take(items), from_numpy(items, state.point)
+    xp = namespace(state.point)
+    f, point = (xp.take(v, index, axis=0) for v in (state.f, state.point))
     reg, goal = (from_numpy(v[items], state.f) for v in (state.reg, tol))
     limit = from_numpy((max_iter - state.n_iter[items]).astype(float), state.f)
-    count, error = xp.zeros_like(reg), from_numpy(state.error[items], f)
-    reach = from_numpy(part.span, f)
-    active = limit > 0
-    for _ in range(sweeps):
-        swept = sweep(part.reduced, part.at(f, g, reg), goal, xp.astype(active, xp.float64), 1)
-        g = swept.g
-        error = xp.where(active, swept.error, error)
-        count = count + swept.count
-        active = active & (error > goal) & (count < limit)
-        if not xp.any(active):
-            break
-        f_next, mixing = mix(mixing, f, swept.f, error, part.a, reach)
-        f = xp.where(active[:, None], f_next, f)
-    done = to_numpy(count).astype(np.int64)
+    start, mixing = part.at(f, point, reg), state.mixing.take(index)
+    swept = sweep(part.reduced, start, part.penalties, mixing, goal, limit, sweeps)
+    done = to_numpy(swept.count).astype(np.int64)
     new_error, n_iter, used = state.error.copy(), state.n_iter.copy(), state.used.copy()
-    new_error[items] = to_numpy(error)
+    new_error[items] = to_numpy(swept.error)
     n_iter[items] += done
     used[items] += done
     return replace(
         state,
-        f=put(state.f, items, f),
-        g=put(state.g, items, g),
+        f=put(state.f, items, swept.f),
+        g=put(state.g, items, swept.g),
+        point=put(state.point, items, swept.point),
         error=new_error,
         n_iter=n_iter,
         used=used,
-        mixing=state.mixing.put(items, mixing),
+        mixing=state.mixing.put(items, swept.mixing),
     )
 
 
@@ -118,19 +123,32 @@ def next_stage(state: Annealed, items: np.ndarray, reg: np.ndarray, reached: np.
     known = moving & reached & np.isfinite(state.past_reg)
     step = np.where(known, state.reg - state.past_reg, 1.0)
     ratio = np.where(known, (reg - state.reg) / step, 0.0)
-    xp, here = namespace(state.f), from_numpy(moving[:, None], state.f)
-    f = state.f + from_numpy(ratio[:, None], state.f) * (state.f - state.past_f)
+    xp, here = namespace(state.point), from_numpy(moving[:, None], state.point)
+    point = state.point + from_numpy(ratio[:, None], state.point) * (state.point - state.past)
+    index = from_numpy(items, point)
+    reach = xp.take(state.mixing.reach, index, axis=0)
+    fresh = Mixing.begin(xp.take(point, index, axis=0), reach, state.mixing.window)
     return replace(
         state,
-        f=f,
+        point=point,
         reg=np.where(moving, reg, state.reg),
         stages=state.stages + tuple(stage(state, int(k)) for k in items),
         used=np.where(moving, 0, state.used),
-        past_f=xp.where(here, state.f, state.past_f),
+        past=xp.where(here, state.point, state.past),
         past_reg=np.where(moving, np.where(reached, state.reg, np.nan), state.past_reg),
         mark=np.where(moving, np.inf, state.mark),
-        mixing=state.mixing.put(items, Mixing.begin(xp.take(f, from_numpy(items, f), axis=0))),
+        mixing=state.mixing.put(items, fresh),
     )
+
+
+def again(problem: LinearProblem, state: Annealed, items: np.ndarray) -> Annealed:
+    """Send some items back to the top, to come down carefully."""
+    state = next_stage(state, items, top(problem), np.zeros(problem.items, dtype=bool))
+    going = np.zeros(problem.items, dtype=bool)
+    going[items] = True
+    xp = namespace(state.point)
+    point = xp.where(from_numpy(going[:, None], state.point), xp.zeros_like(state.point), state.point)
+    return replace(state, point=point, careful=state.careful | going)
 
 
 def marked(state: Annealed, look: np.ndarray) -> Annealed:
@@ -196,7 +214,7 @@ class Annealing(Solver):
         reg = top(problem)
         if start is None:
             return begin(problem, None, reg)
-        return begin(problem, start[0], reg / 1024)
+        return begin(problem, start[1], reg / 1024)
 
     def step(self, problem: LinearProblem, state: State) -> State:
         assert isinstance(state, Annealed)
@@ -228,7 +246,7 @@ class Annealing(Solver):
     def finish(self, problem: LinearProblem, state: State, errors: np.ndarray) -> Outcome:
         assert isinstance(state, Annealed)
         found = self._certificate(problem, state, np.arange(problem.items))
-        error, tol = marginal_error(problem, found.plan), np.full(problem.items, self.rtol)
+        error, tol = marginal_error(problem, found.plan, found.f, found.g), np.full(problem.items, self.rtol)
         return Outcome(
             found.f, found.g, None, found.plan, found, state.status, error, tol, state.n_iter, errors, log(state)
         )

@@ -9,7 +9,7 @@ from typing import Any, Self
 
 import numpy as np
 
-from otkit.arrays import Array, from_numpy, namespace
+from otkit.arrays import Array
 from otkit.problems import LinearProblem
 from otkit.results import Outcome, Stage, Status
 
@@ -122,13 +122,3 @@ def progress(state: State) -> Progress:
     """What a callback may know of a state, in arrays of its own."""
     done = np.array([status is not None for status in state.status])
     return Progress(state.n_iter.copy(), state.error.copy(), state.reg.copy(), done)
-
-
-def put(full: Array, items: np.ndarray, part: Array) -> Array:
-    """`full` with the rows `items` replaced by `part`."""
-    if items.size == full.shape[0]:
-        return part
-    xp = namespace(full)
-    source = np.arange(full.shape[0])
-    source[items] = full.shape[0] + np.arange(items.size)
-    return xp.take(xp.concat([full, part], axis=0), from_numpy(source, full), axis=0)

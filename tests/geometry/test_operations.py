@@ -8,7 +8,7 @@ from scipy.special import logsumexp
 from otkit import Dense, PointCloud, kernels
 from otkit.arrays import from_numpy, to_numpy
 from otkit.geometry import base
-from otkit.kernels import Potentials, Reduced
+from otkit.kernels import Mixing, Penalties, Potentials, Reduced
 
 
 class Data:
@@ -103,40 +103,69 @@ class TestOperations:
         assert_allclose(to_numpy(found.span), np.where(np.isfinite(reduced), reduced, 0).max((1, 2)))
         assert kernels.are_costs(geometry)
 
-    def test_sweep_is_the_textbook_iteration(self, data, any_xp):
+    @pytest.mark.parametrize("shifts", [False, True])
+    def test_sweep_is_the_textbook_iteration(self, data, any_xp, shifts):
         geometry, at = data.on(any_xp)
-        C, f, g = np.broadcast_to(data.C, (3, 13, 9)), data.f.copy(), data.g
-        r = data.reg[:, None]
-        for _ in range(3):
-            before = f
-            g = -r * logsumexp((f[:, :, None] - C) / r[:, :, None] + data.log_a[:, :, None], axis=1)
-            f = -r * logsumexp((g[:, None, :] - C) / r[:, :, None] + data.log_b[:, None, :], axis=2)
         put = lambda v: from_numpy(v, at.f)  # noqa: E731
-        swept = kernels.sweep(geometry, at, put(np.zeros(3)), put(np.full(3, 9.0)), 3)
-        assert_allclose(to_numpy(swept.g), g, rtol=1e-10, atol=1e-12)
-        assert_allclose(to_numpy(swept.f), f, rtol=1e-10, atol=1e-12)
+        rng = np.random.default_rng(5)
+        row, col = rng.standard_normal((3, 13)), rng.standard_normal((3, 9))
+        rho_a, rho_b = np.array([np.inf, 0.3, 0.0]), np.array([np.inf, 2.0, np.inf])
+        C = np.broadcast_to(data.C, (3, 13, 9))
+        r, g = data.reg[:, None], data.g + col  # in the costs as given
+        with np.errstate(invalid="ignore"):
+            keep_a, keep_b = (np.where(rho == np.inf, 1, rho / (rho + data.reg))[:, None] for rho in (rho_a, rho_b))
+        for _ in range(3):
+            before = g
+            f = -keep_a * r * logsumexp((g[:, None, :] - C) / r[:, :, None] + data.log_b[:, None, :], axis=2)
+            g = -keep_b * r * logsumexp((f[:, :, None] - C) / r[:, :, None] + data.log_a[:, :, None], axis=1)
+            if shifts:  # the dual is stationary in the constant between the sides
+                masses = [
+                    (w * np.exp(-v / rho)).sum() for w, v, rho in ((data.a[1], f[1], 0.3), (data.b[1], g[1], 2.0))
+                ]
+                g[1] -= np.log(masses[0] / masses[1]) / (1 / 0.3 + 1 / 2.0)
+        start = Potentials(at.f, put(before * 0 + data.g), at.log_a, at.log_b, at.reg)
+        mixing = Mixing.begin(start.g, put(np.full(3, np.inf)), window=0)
+        penalties = Penalties(put(rho_a), put(rho_b), shifts)
+        swept = kernels.sweep(
+            Reduced(geometry, put(row), put(col)), start, penalties, mixing, put(np.zeros(3)), put(np.full(3, 9.0)), 3
+        )
+        used = data.b > 0
+        assert_allclose(to_numpy(swept.f) + row, f, rtol=1e-10, atol=1e-11)
+        assert_allclose((to_numpy(swept.g) + col)[used], before[used], rtol=1e-10, atol=1e-11)
+        assert (to_numpy(swept.count)[:2] == 3).all()
+        assert_allclose((to_numpy(swept.point) + col)[used], g[used], rtol=1e-10, atol=1e-11)
         with np.errstate(over="ignore"):
             P = np.exp(
-                (before[:, :, None] + g[:, None, :] - C) / r[:, :, None]
+                (f[:, :, None] + before[:, None, :] - C) / r[:, :, None]
                 + data.log_a[:, :, None]
                 + data.log_b[:, None, :]
             )
-        assert_allclose(to_numpy(swept.error), abs(P.sum(2) - data.a).sum(1), rtol=1e-8)
-        assert_allclose(P.sum(1), data.b, atol=1e-12)
-        assert (to_numpy(swept.count) == 3).all()
+            wanted = [abs(P[k].sum(0) - data.b[k] * np.exp(-before[k] / rho_b[k])).sum() for k in range(3)]
+        assert_allclose(to_numpy(swept.error), wanted, rtol=1e-8, atol=1e-12)
 
 
-def test_sweep_stops_every_item_by_itself():
+def swept(costs, start, tol, limit, k, window=0):
+    exact = Penalties(*(np.full(len(tol), np.inf) for _ in range(2)))
+    mixing = Mixing.begin(start.g, np.full(len(tol), 1e9), window)
+    return kernels.sweep(costs, start, exact, mixing, np.array(tol), np.array(limit), k)
+
+
+@pytest.mark.parametrize("kernel", ["numba", "reference"])
+@pytest.mark.parametrize("window", [0, 20])
+def test_sweep_stops_every_item_by_itself(kernel, window, monkeypatch):
+    monkeypatch.setenv("OTKIT_KERNELS", kernel)
     data = Data()
     geometry, at = data.on()
-    swept = kernels.sweep(geometry, at, np.array([0.0, 1e-9, 0.0]), np.array([2.0, 500.0, 0.0]), 500)
-    assert swept.count[0] == 2
-    assert 2 < swept.count[1] < 500
-    assert swept.error[1] <= 1e-9
-    assert swept.count[2] == 0
-    assert (swept.f[2] == at.f[2]).all()
-    kept = kernels.marginals(geometry, Potentials(swept.f, swept.g, at.log_a, at.log_b, at.reg))[0]
-    assert abs(kept[1] - data.a[1]).sum() <= 1.1e-9
+    costs = Reduced(geometry, np.zeros((3, 13)), np.zeros((3, 9)))
+    found = swept(costs, at, [0.0, 1e-9, 0.0], [2.0, 500.0, 0.0], 500, window)
+    assert found.count[0] == 2
+    assert 2 < found.count[1] < 500
+    assert found.error[1] <= 1e-9
+    assert found.count[2] == 0
+    assert (found.g[2] == at.g[2]).all()
+    row, col = kernels.marginals(costs, Potentials(found.f, found.g, at.log_a, at.log_b, at.reg))
+    assert abs(row[1] - data.a[1]).sum() <= 1e-12
+    assert abs(col[1] - data.b[1]).sum() <= 1.1e-9
 
 
 def test_a_row_that_reaches_no_mass_has_potential_zero():

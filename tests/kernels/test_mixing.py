@@ -1,14 +1,14 @@
 import numpy as np
 
-from otkit.solvers.mixing import Mixing, mix
+from otkit.kernels.mixing import Mixing, mix
 
 
 def iterate(step, start, error_of, iterations):
-    past, f = Mixing.begin(start), start
+    past, f = Mixing.begin(start, np.full(len(start), np.inf)), start
     errors = []
     for _ in range(iterations):
         errors.append(error_of(f))
-        f, past = mix(past, f, step(f), errors[-1], np.full_like(f, 1 / f.shape[1]), np.full(len(f), np.inf))
+        f, past = mix(past, f, step(f), errors[-1], np.full_like(f, 1 / f.shape[1]))
     return np.array(errors)
 
 
@@ -41,14 +41,14 @@ def test_items_do_not_see_each_other(rng):
 
 def test_a_rising_error_sends_an_item_back_to_its_best_point():
     start = np.array([[1.0, 2.0]])
-    past, f = Mixing.begin(start), start
+    past, f = Mixing.begin(start, np.full(len(start), np.inf)), start
     for error in (0.1, 0.08, 0.06):
-        f, past = mix(past, f, 0.9 * f, np.array([error]), np.full_like(f, 1 / f.shape[1]), np.full(len(f), np.inf))
+        f, past = mix(past, f, 0.9 * f, np.array([error]), np.full_like(f, 1 / f.shape[1]))
     best = past.best_point
-    f, past = mix(past, 50 * f, 40 * f, np.array([0.2]), np.full_like(f, 1 / f.shape[1]), np.full(len(f), np.inf))
+    f, past = mix(past, 50 * f, 40 * f, np.array([0.2]), np.full_like(f, 1 / f.shape[1]))
     np.testing.assert_array_equal(f, best)
     assert (past.steps == 0).all()
     for plain in (0.5, 0.4):  # and then plain steps, whatever the past
         before = f
-        f, past = mix(past, f, plain * f, np.array([0.05]), np.full_like(f, 1 / f.shape[1]), np.full(len(f), np.inf))
+        f, past = mix(past, f, plain * f, np.array([0.05]), np.full_like(f, 1 / f.shape[1]))
         np.testing.assert_array_equal(f, plain * before)

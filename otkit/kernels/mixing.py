@@ -1,0 +1,176 @@
+"""Sinkhorn iterations with guarded Anderson acceleration.
+
+Sweeps shrink the error of each mode of the plan by its own factor, and a few slow modes take nearly all the
+iterations. The next point is the combination of the last ones whose residuals cancel best (Anderson 1965; Walker & Ni
+2011), which removes those modes. Far from the solution it may lead astray: where the error rises above twice its
+best, the item goes back to the best point and takes plain steps. Plain sweeps never raise the L1 error, so that costs
+at most a constant factor.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields
+from typing import NamedTuple
+
+import numpy as np
+
+from otkit.arrays import Array, exp, from_numpy, namespace, put
+from otkit.geometry.base import Penalties, Potentials, Reduced, iterate
+
+# Residuals that are combined.
+WINDOW = 20
+# Directions of relative singular value below the root of this are not trusted.
+RIDGE = 1e-12
+# Above this error the iteration is far from linear.
+FAR = 0.5
+WORSE = 2.0
+PLAIN_STEPS = 3.0
+
+
+@dataclass(frozen=True)
+class Mixing:
+    """The recent past of each item.
+
+    Attributes
+    ----------
+    steps, bends : array (B, window, m)
+        Differences of successive points and of their residuals, written in turn; zeros where there are none yet. With
+        a window of 0 nothing is mixed.
+    point, residual : array (B, m)
+        The last ones.
+    best_point, best_error : array (B, m), (B,)
+        Where the smallest error was seen, one plain step on, and that error.
+    wait : array (B,)
+        Plain steps to take before the next combination; negative once there is something to combine.
+    age : array (B,)
+        How many differences were written.
+    reach : array (B,)
+        The furthest that a combination goes from the plain step.
+    """
+
+    steps: Array
+    bends: Array
+    point: Array
+    residual: Array
+    best_point: Array
+    best_error: Array
+    wait: Array
+    age: Array
+    reach: Array
+
+    @property
+    def window(self) -> int:
+        """How many residuals are combined."""
+        return self.steps.shape[1]
+
+    @staticmethod
+    def begin(g: Array, reach: Array, window: int = WINDOW) -> Mixing:
+        """No past."""
+        items, m = g.shape
+        empty = from_numpy(np.zeros((items, window, m)), g)
+        inf, wait, age = (from_numpy(np.full(items, v), g) for v in (np.inf, PLAIN_STEPS, 0.0))
+        return Mixing(empty, empty, g, g, g, inf, wait, age, reach)
+
+    def take(self, items: Array) -> Mixing:
+        """That of some of the items."""
+        xp = namespace(self.point)
+        return Mixing(*(xp.take(getattr(self, k.name), items, axis=0) for k in fields(self)))
+
+    def put(self, items: np.ndarray, part: Mixing) -> Mixing:
+        """With that of some of the items replaced."""
+        return Mixing(*(put(getattr(self, k.name), items, getattr(part, k.name)) for k in fields(self)))
+
+
+class Swept(NamedTuple):
+    """What `sweep` returns.
+
+    ``f (B, n)`` and ``g (B, m)`` are the last pair, whose rows are exact and whose error is ``error (B,)``; ``point
+    (B, m)`` is where to go on from; ``count (B,)`` says how many iterations were done.
+    """
+
+    f: Array
+    g: Array
+    point: Array
+    error: Array
+    count: Array
+    mixing: Mixing
+
+
+def sweep(
+    costs: Reduced, start: Potentials, penalties: Penalties, mixing: Mixing, tol: Array, limit: Array, k: int
+) -> Swept:
+    """Up to `k` Sinkhorn iterations from ``start.g``, rows then columns, each item stopping by itself.
+
+    An item stops when its error is at most ``tol (B,)`` or it has done ``limit (B,)`` iterations.
+    """
+    xp = namespace(start.f)
+    f, g, point = start.f, start.g, start.g
+    weight = exp(start.log_b)
+    count, error = xp.zeros_like(start.reg), xp.full_like(start.reg, xp.inf)
+    active = limit > 0
+    for _ in range(k):
+        if not xp.any(active):
+            break
+        one = iterate(costs, Potentials(f, point, start.log_a, start.log_b, start.reg), penalties)
+        f = xp.where(active[:, None], one.f, f)
+        g = xp.where(active[:, None], point, g)
+        error = xp.where(active, one.error, error)
+        count = xp.where(active, count + 1, count)
+        done = error <= tol
+        following, mixing = mix(mixing, g, one.g, error, weight)
+        point = xp.where((active & done)[:, None], one.g, xp.where(active[:, None], following, point))
+        active = active & ~done & (count < limit)
+    return Swept(f, g, point, error, count, mixing)
+
+
+def mix(past: Mixing, g: Array, g_new: Array, error: Array, weight: Array) -> tuple[Array, Mixing]:
+    """The point to go on from, given the one before a plain step, the one after it and the error before it.
+
+    ``weight (B, m)`` is the inner product in which residuals are compared: that of the columns' masses.
+    """
+    xp = namespace(g)
+    window = past.window
+    if window == 0:
+        return g_new, past
+    residual = g_new - g
+    lost = error > WORSE * past.best_error
+    better = error < past.best_error
+    best_point = xp.where(better[:, None], g_new, past.best_point)
+
+    known = (past.wait < PLAIN_STEPS) & ~lost
+    slot = xp.remainder(past.age, xp.full_like(past.age, float(window)))
+    here = (xp.arange(window, dtype=slot.dtype)[None, :] == slot[:, None])[:, :, None]
+    steps = _written(past.steps, here, g - past.point, known)
+    bends = _written(past.bends, here, residual - past.residual, known)
+    age = xp.where(known, past.age + 1, xp.zeros_like(past.age))
+
+    root = xp.sqrt(weight)[:, None, :]
+    scaled = bends * root
+    size = xp.sqrt(xp.sum(scaled * scaled, axis=-1, keepdims=True))
+    size = xp.where(size > 0, size, xp.ones_like(size))
+    scaled = scaled / size
+    gram = xp.matmul(scaled, xp.matrix_transpose(scaled)) + RIDGE * xp.eye(window, dtype=xp.float64)
+    share = xp.linalg.solve(gram, xp.matmul(scaled, (residual[:, None, :] * root).mT)) / size
+    change = -xp.sum(share * (steps + bends), axis=1)
+    # A constant changes no plan, and would grow without anything to hold it; so would columns without mass.
+    mean = xp.sum(weight * change, axis=-1, keepdims=True) / xp.sum(weight, axis=-1, keepdims=True)
+    change = xp.where(weight > 0, change - mean, xp.zeros_like(change))
+    furthest = xp.max(xp.abs(change), axis=-1)
+    far = furthest > past.reach
+    one = xp.ones_like(furthest)
+    shrink = xp.where(far, past.reach, one) / xp.where(far, furthest, one)
+    mixed = g_new + shrink[:, None] * change
+
+    wait = xp.where(lost, xp.full_like(error, PLAIN_STEPS), past.wait - 1)
+    plain = (wait > 0) | (error > FAR) | ~xp.isfinite(furthest)
+    g_next = xp.where(plain[:, None], g_new, mixed)
+    g_next = xp.where(lost[:, None], past.best_point, g_next)
+    best_error = xp.where(lost, xp.full_like(error, xp.inf), xp.where(better, error, past.best_error))
+    return g_next, Mixing(steps, bends, g, residual, best_point, best_error, wait, age, past.reach)
+
+
+def _written(rows: Array, here: Array, new: Array, known: Array) -> Array:
+    """The window with a new row in one place, or emptied."""
+    xp = namespace(rows)
+    rows = xp.where(here, new[:, None, :], rows)
+    return xp.where(known[:, None, None], rows, xp.zeros_like(rows))

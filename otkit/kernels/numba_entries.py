@@ -1,0 +1,209 @@
+"""The operations on one tile of costs, compiled: a loop over rows, and over their entries without temporaries.
+
+A tile ``C (k or 1, r, m)`` holds rows ``first…`` of items ``low…high``, of length 1 in front where they share their
+costs. Costs are reduced on the way by ``row (B, n)`` and ``col (B, m)``, in the order of `Reduced`: the columns first
+where ``turned``.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from otkit.kernels.numba_math import exact, exp, jit, log, ordered
+
+
+@exact
+def _reduced(C, row, col, turned):
+    return (C - col) - row if turned else (C - row) - col
+
+
+@jit
+def are_costs(C):
+    """Whether every entry is a number or +inf."""
+    bad = 0
+    for k in range(C.shape[0]):
+        for r in range(C.shape[1]):
+            for j in range(C.shape[2]):
+                bad += not C[k, r, j] > -np.inf
+    return bad == 0
+
+
+EUCLIDEAN, CITYBLOCK = 0, 1
+
+
+@exact
+def _term(difference, ground):
+    return difference * difference if ground == EUCLIDEAN else abs(difference)
+
+
+@exact
+def _distances(x, y, ground, out):
+    for j in range(out.size):
+        out[j] = _term(x[0] - y[0, j], ground)
+    for d in range(1, x.size):
+        for j in range(out.size):
+            out[j] += _term(x[d] - y[d, j], ground)
+
+
+@exact
+def _powers(out, power):
+    if power == 0.5:
+        for j in range(out.size):
+            out[j] = np.sqrt(out[j])
+    elif power == 2.0:
+        for j in range(out.size):
+            out[j] *= out[j]
+
+
+@jit
+def distances(x, y, ground, power, out):
+    """Costs between points ``x (k or 1, r, d)`` and ``y (k or 1, d, m)``, the same numbers as those of `Cost`."""
+    for k in range(out.shape[0]):
+        for r in range(out.shape[1]):
+            _distances(x[k % x.shape[0], r], y[k % y.shape[0]], ground, out[k, r])
+            _powers(out[k, r], power)
+
+
+@ordered
+def _least(C, row, col, turned, g):
+    least = np.inf
+    for j in range(g.size):
+        least = min(least, _reduced(C[j], row, col[j], turned) - g[j])
+    return least
+
+
+@jit
+def c_transform(C, low, high, first, row, col, turned, g, out):
+    """min_j C_ij − g_j of every row."""
+    for k in range(low, high):
+        tile = C[(k - low) % C.shape[0]]
+        for r in range(tile.shape[0]):
+            out[k, first + r] = _least(tile[r], row[k, first + r], col[k], turned, g[k])
+
+
+@ordered
+def _lower(C, row, col, turned, f, out):
+    for j in range(out.size):
+        out[j] = min(out[j], _reduced(C[j], row, col[j], turned) - f)
+
+
+@jit
+def c_transform_columns(C, low, high, first, row, col, turned, f, out):
+    """min_i C_ij − f_i over the rows of the tile and what ``out (B, m)`` holds."""
+    for k in range(low, high):
+        tile = C[(k - low) % C.shape[0]]
+        for r in range(tile.shape[0]):
+            i = first + r
+            if f[k, i] > -np.inf:
+                _lower(tile[r], row[k, i], col[k], turned, f[k, i], out[k])
+
+
+@ordered
+def _largest(h, C, row, col, turned, inverse, out):
+    top = -np.inf
+    for j in range(h.size):
+        out[j] = (h[j] - _reduced(C[j], row, col[j], turned)) * inverse
+        top = max(top, out[j])
+    return top
+
+
+@jit
+def softmin(C, low, high, first, row, col, turned, h, reg, out):
+    """−reg·log Σ_j exp((h_j − C_ij)/reg), 0 for a row without terms."""
+    e = np.empty(h.shape[1])
+    for k in range(low, high):
+        tile = C[(k - low) % C.shape[0]]
+        for r in range(tile.shape[0]):
+            i = first + r
+            top = _largest(h[k], tile[r], row[k, i], col[k], turned, 1.0 / reg[k], e)
+            if top == -np.inf:
+                out[k, i] = 0.0
+                continue
+            total = 0.0
+            for j in range(e.size):
+                total += exp(e[j] - top)
+            out[k, i] = -reg[k] * (top + log(total))
+
+
+@jit
+def _entries(C, i, row, col, turned, f, g, log_a, log_b, inverse, out):
+    """P of one row."""
+    for j in range(out.size):
+        c = _reduced(C[j], row[i], col[j], turned)
+        out[j] = exp((f[i] + g[j] - c) * inverse + (log_a[i] + log_b[j]))
+
+
+@jit
+def moved(C, low, high, first, row, col, turned, f, g, log_a, log_b, reg, rows, cols, cost):
+    """Sums of the rows, and what the tile adds to those of the columns ``cols (B, m)`` and to the cost ``(B,)``."""
+    P = np.empty(g.shape[1])
+    for k in range(low, high):
+        tile = C[(k - low) % C.shape[0]]
+        for r in range(tile.shape[0]):
+            i = first + r
+            if log_a[k, i] == -np.inf:
+                rows[k, i] = 0.0
+                continue
+            _entries(tile[r], i, row[k], col[k], turned, f[k], g[k], log_a[k], log_b[k], 1.0 / reg[k], P)
+            total = paid = 0.0
+            for j in range(P.size):
+                c = _reduced(tile[r, j], row[k, i], col[k, j], turned)
+                total += P[j]
+                cols[k, j] += P[j]
+                paid += P[j] * c if P[j] > 0.0 else 0.0
+            rows[k, i] = total
+            cost[k] += paid
+
+
+@jit
+def plan(C, low, high, first, row, col, turned, f, g, log_a, log_b, reg, out):
+    """The entries of the plan, in ``out (high − low, r, m)``."""
+    for k in range(low, high):
+        tile, P = C[(k - low) % C.shape[0]], out[k - low]
+        for r in range(tile.shape[0]):
+            i = first + r
+            _entries(tile[r], i, row[k], col[k], turned, f[k], g[k], log_a[k], log_b[k], 1.0 / reg[k], P[r])
+
+
+@jit
+def select(C, low, high, first, row, col, turned, f, g, log_a, log_b, reg, threshold, out):
+    """How many entries have log P ≥ threshold; item, row, column and log P are listed in ``out`` where it has room."""
+    item, rows, cols, values = out
+    found = 0
+    for k in range(low, high):
+        tile = C[(k - low) % C.shape[0]]
+        for r in range(tile.shape[0]):
+            i = first + r
+            if log_a[k, i] == -np.inf:
+                continue
+            for j in range(g.shape[1]):
+                c = _reduced(tile[r, j], row[k, i], col[k, j], turned)
+                value = (f[k, i] + g[k, j] - c) / reg[k] + (log_a[k, i] + log_b[k, j])
+                if value >= threshold[k, i] and value > -np.inf:
+                    if found < item.size:
+                        item[found], rows[found], cols[found], values[found] = k, i, j, value
+                    found += 1
+    return found
+
+
+@jit
+def cost_range(C, low, high, first, row, col, has_a, has_b, least, most, span, forbidden):
+    """The range of the costs, the largest reduced cost and whether some are infinite, over arcs between mass."""
+    for k in range(low, high):
+        tile = C[(k - low) % C.shape[0]]
+        for r in range(tile.shape[0]):
+            i = first + r
+            if not has_a[k, i]:
+                continue
+            lo, hi, top = np.inf, -np.inf, -np.inf
+            infinite = 0
+            for j in range(has_b.shape[1]):
+                c = np.float64(tile[r, j])
+                reduced = _reduced(c, row[k, i], col[k, j], False)
+                if has_b[k, j]:
+                    if c < np.inf:
+                        lo, hi, top = min(lo, c), max(hi, c), max(top, reduced)
+                    else:
+                        infinite += 1
+            least[k], most[k], span[k] = min(least[k], lo), max(most[k], hi), max(span[k], top)
+            forbidden[k] += infinite

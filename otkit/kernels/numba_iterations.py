@@ -1,0 +1,412 @@
+"""Sinkhorn iterations, compiled: one read of the costs and at most one exponential per entry.
+
+The row update makes Q_ij = P_ij/P_i• of every row, whose entries are at most 1, and adds the row's share of the column
+sums at once. Two forms of this pass give the same numbers:
+
+- in the log domain, with one exponential per entry. The last potential of the row stands in for the largest exponent;
+  where it turns out not to, that row is done again with its maximum.
+- *absorbed*: Q is kept, and the passes that follow only rescale its columns by ``v = exp((g − g₀)/reg)``, with no
+  exponential at all. Where a scaling leaves 2^±60, Q is formed anew.
+
+Column sums that underflow are formed again from the largest exponent of each column.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from otkit.kernels.mixing import FAR as _FAR
+from otkit.kernels.mixing import PLAIN_STEPS as _PLAIN_STEPS
+from otkit.kernels.mixing import RIDGE as _RIDGE
+from otkit.kernels.mixing import WORSE as _WORSE
+from otkit.kernels.numba_math import exp, jit, log, ordered
+
+_FEW, _MANY = 1e-15, 1e15  # row sums beside a guessed largest term that are trusted
+_LIGHT, _HEAVY = 1e-250, 1e250  # column sums that have not underflowed on the way
+_SCALED = 41.0  # log 2^60
+
+
+@jit
+def _copy(x, out):
+    for j in range(x.size):  # an assignment of slices takes a second to compile, for the message of its error
+        out[j] = x[j]
+
+
+@jit
+def _clear(x):
+    for j in range(x.size):
+        x[j] = 0.0
+
+
+@ordered
+def _largest(C, i, offset, h, inverse):
+    top = -np.inf
+    for j in range(h.size):
+        top = max(top, (h[j] - (C[i, j] - offset)) * inverse)
+    return top
+
+
+@jit
+def _exponentials(C, i, offset, h, inverse, top, out):
+    total = 0.0
+    for j in range(h.size):
+        out[j] = e = exp((h[j] - (C[i, j] - offset)) * inverse - top)
+        total += e
+    return total
+
+
+@jit
+def _row_mass(a, sigma, offset, keep, reg):
+    """The potential of a row whose softmin is `sigma`, and the mass that the row then has."""
+    if keep == 1.0:
+        return sigma, a
+    f = keep * sigma - (1.0 - keep) * offset
+    return f, a * exp((f - sigma) / reg)
+
+
+@jit
+def log_rows(C, first, a, row, h, keep, reg, sigma, f, sums, Q):
+    """Update the rows of a tile in the log domain; returns their mass.
+
+    ``C (r, m)`` holds rows ``first…``; ``h (m,)`` is g + reg·log b + the offset of the columns. Adds to the column sums
+    ``sums (m,)``, and fills the same rows of Q where it is not empty.
+    """
+    inverse = 1.0 / reg
+    m = h.size
+    e = np.empty(m)
+    mass = 0.0
+    for r in range(C.shape[0]):
+        i = first + r
+        total = 0.0
+        top = -sigma[i] * inverse
+        if abs(top) < np.inf:  # there is a guess
+            total = _exponentials(C, r, row[i], h, inverse, top, e)
+        if not _FEW < total < _MANY:
+            top = _largest(C, r, row[i], h, inverse)
+            if top == -np.inf:  # reaches no mass: such a row has none itself
+                sigma[i] = 0.0
+                f[i] = _row_mass(a[i], 0.0, row[i], keep, reg)[0]
+                if Q.size:
+                    _clear(Q[i])
+                continue
+            total = _exponentials(C, r, row[i], h, inverse, top, e)
+        sigma[i] = -reg * (top + log(total))
+        f[i], w = _row_mass(a[i], sigma[i], row[i], keep, reg)
+        mass += w
+        scale = w / total
+        if Q.size:
+            inverse_total = 1.0 / total
+            for j in range(m):
+                Q[i, j] = e[j] * inverse_total
+                sums[j] += scale * e[j]
+        else:
+            for j in range(m):
+                sums[j] += scale * e[j]
+    return mass
+
+
+@jit
+def _absorbed_row(total, i, a, row, keep, reg, sigma0, sigma, f):
+    """Update a row from the sum of its rescaled entries; returns its mass and what its entries are multiplied by."""
+    if not total > 0.0:  # reaches no mass: such a row has none itself
+        return 0.0, 0.0
+    sigma[i] = sigma0[i] - reg * log(total)
+    f[i], mass = _row_mass(a[i], sigma[i], row[i], keep, reg)
+    return mass, mass / total
+
+
+@jit
+def absorbed_rows(Q, low, high, a, row, v, keep, reg, sigma0, sigma, f, sums):
+    """Update rows ``low…high`` by their absorbed entries; returns their mass. Adds to the column sums ``sums (m,)``.
+
+    Four rows at a time, so that the scalings and the sums are read and written once for all of them.
+    """
+    m = v.size
+    mass = 0.0
+    i = low
+    while i + 4 <= high:
+        t0 = t1 = t2 = t3 = 0.0
+        for j in range(m):
+            t0 += Q[i, j] * v[j]
+            t1 += Q[i + 1, j] * v[j]
+            t2 += Q[i + 2, j] * v[j]
+            t3 += Q[i + 3, j] * v[j]
+        w0, s0 = _absorbed_row(t0, i, a, row, keep, reg, sigma0, sigma, f)
+        w1, s1 = _absorbed_row(t1, i + 1, a, row, keep, reg, sigma0, sigma, f)
+        w2, s2 = _absorbed_row(t2, i + 2, a, row, keep, reg, sigma0, sigma, f)
+        w3, s3 = _absorbed_row(t3, i + 3, a, row, keep, reg, sigma0, sigma, f)
+        mass += (w0 + w1) + (w2 + w3)
+        for j in range(m):
+            sums[j] += (s0 * Q[i, j] + s1 * Q[i + 1, j]) + (s2 * Q[i + 2, j] + s3 * Q[i + 3, j])
+        i += 4
+    while i < high:
+        t0 = 0.0
+        for j in range(m):
+            t0 += Q[i, j] * v[j]
+        w0, s0 = _absorbed_row(t0, i, a, row, keep, reg, sigma0, sigma, f)
+        mass += w0
+        for j in range(m):
+            sums[j] += s0 * Q[i, j]
+        i += 1
+    return mass
+
+
+@jit
+def log_ratios(sums, v, b, out):
+    """log of the column masses over their weights, from the parts ``sums (G, m)``; False where one is not safe.
+
+    Column j of the sums still has to be multiplied by ``v_j``.
+    """
+    safe = True
+    for j in range(b.size):
+        if b[j] > 0.0:
+            total = 0.0
+            for part in range(sums.shape[0]):
+                total += sums[part, j]
+            total *= v[j]
+            safe = safe and _LIGHT < total < _HEAVY
+            out[j] = log(total / b[j])
+    return safe
+
+
+@jit
+def column_ratios(C, a, row, col, b, f, g, reg, out):
+    """The same from the costs, without underflow: two passes, the first for the largest exponent of every column."""
+    n, m = C.shape
+    top, total = np.empty(m), np.zeros(m)
+    for j in range(m):
+        top[j] = -np.inf
+    for again in range(2):
+        for i in range(n):
+            if a[i] > 0.0:
+                h = f[i] + reg * np.log(a[i])
+                for j in range(m):
+                    t = (h - ((C[i, j] - row[i]) - col[j])) / reg
+                    if again == 0:
+                        top[j] = max(top[j], t)
+                    elif t > -np.inf:
+                        total[j] += exp(t - top[j])
+    for j in range(m):
+        if b[j] > 0.0:
+            out[j] = g[j] / reg + top[j] + np.log(total[j])
+
+
+@jit
+def update_columns(ratio, b, col, g, keep, rho, reg, coupling, row_mass, scale, new):
+    """The error of the columns, and their updated potentials in ``new (m,)``."""
+    error = 0.0
+    total = 0.0
+    for j in range(b.size):
+        if b[j] > 0.0:
+            mass = b[j] * exp(ratio[j])
+            softmin = g[j] - reg * ratio[j]
+            if keep == 1.0:
+                error += abs(mass - b[j])
+                new[j] = softmin
+            else:
+                new[j] = keep * softmin - (1.0 - keep) * col[j]
+                if rho > 0.0:
+                    error += abs(mass - b[j] * exp(-(g[j] + col[j]) / rho))
+                    total += b[j] * exp(-(new[j] + col[j]) / rho)
+        else:
+            new[j] = g[j]
+    if coupling > 0.0:  # the constant that can move from one side's potentials to the other's: its best value
+        if keep == 1.0:
+            total = _sum(b)
+        shift = coupling * np.log(row_mass / total)
+        if abs(shift) < np.inf:
+            for j in range(b.size):
+                new[j] -= shift
+    return error / scale
+
+
+@jit
+def _sum(x):
+    total = 0.0
+    for j in range(x.size):
+        total += x[j]
+    return total
+
+
+@jit
+def mix(g, new, error, b, reach, steps, bends, gram, memory, point, residual, best):
+    """Anderson mixing of one item, in place: see `otkit.kernels.mixing.mix`. ``g`` becomes the next point."""
+    window, m = steps.shape
+    best_error, wait, age = memory[0], memory[1], memory[2]
+    lost = error > _WORSE * best_error
+    better = error < best_error
+    if lost or wait >= _PLAIN_STEPS:
+        for p in range(window):
+            _clear(steps[p])
+            _clear(bends[p])
+            _clear(gram[p])
+        age = 0.0
+    else:
+        slot = int(age) % window
+        for j in range(m):
+            steps[slot, j] = g[j] - point[j]
+            bends[slot, j] = (new[j] - g[j]) - residual[j]
+        for p in range(window):
+            gram[p, slot] = gram[slot, p] = _dot(b, bends[p], bends[slot])
+        age += 1.0
+    for j in range(m):
+        point[j] = g[j]
+        residual[j] = new[j] - g[j]
+
+    if lost:
+        _copy(best, g)
+        memory[0], memory[1], memory[2] = np.inf, _PLAIN_STEPS, age
+        return
+    wait -= 1.0
+    if better:
+        _copy(new, best)
+    memory[0], memory[1], memory[2] = min(error, best_error), wait, age
+    _copy(new, g)
+    if wait > 0.0 or error > _FAR:
+        return
+    _combine(g, min(int(age), window), b, reach, steps, bends, gram, residual)
+
+
+@jit
+def _dot(w, x, y):
+    total = 0.0
+    for j in range(w.size):
+        total += w[j] * x[j] * y[j]
+    return total
+
+
+@jit
+def _solve(gram, size, share):
+    """Solve (D⁻¹GD⁻¹ + ridge)·x = D⁻¹y in place, for the diagonal D of the sizes: by Cholesky's factorisation."""
+    known = size.size
+    L = np.zeros((known, known))
+    for p in range(known):
+        share[p] /= size[p]
+        for q in range(p + 1):
+            entry = gram[p, q] / (size[p] * size[q])
+            for k in range(q):
+                entry -= L[p, k] * L[q, k]
+            L[p, q] = entry / L[q, q] if q < p else np.sqrt(max(entry + _RIDGE, 1e-3 * _RIDGE))
+        for k in range(p):
+            share[p] -= L[p, k] * share[k]
+        share[p] /= L[p, p]
+    for p in range(known - 1, -1, -1):
+        for k in range(p + 1, known):
+            share[p] -= L[k, p] * share[k]
+        share[p] /= L[p, p]
+
+
+@jit
+def _combine(g, known, b, reach, steps, bends, gram, residual):
+    """Go from the plain step ``g`` to the combination of the last points whose residuals cancel best."""
+    m = g.size
+    size, share, change = np.ones(known), np.zeros(known), np.zeros(m)
+    for p in range(known):
+        if gram[p, p] > 0.0:
+            size[p] = np.sqrt(gram[p, p])
+        share[p] = _dot(b, bends[p], residual)
+    _solve(gram, size, share)
+    for p in range(known):
+        factor = share[p] / size[p]
+        for j in range(m):
+            change[j] -= factor * (steps[p, j] + bends[p, j])
+    mean, weight, furthest = 0.0, 0.0, 0.0
+    for j in range(m):
+        mean += b[j] * change[j]
+        weight += b[j]
+    for j in range(m):
+        change[j] = change[j] - mean / weight if b[j] > 0.0 else 0.0
+        furthest = max(furthest, abs(change[j]))
+    if not furthest < np.inf:
+        return
+    shrink = reach / furthest if furthest > reach else 1.0
+    for j in range(m):
+        g[j] += shrink * change[j]
+
+
+@jit
+def start_window(bends, b, gram):
+    """The inner products of the differences that an item remembers."""
+    window = bends.shape[0]
+    for p in range(window):
+        for q in range(p + 1):
+            gram[p, q] = gram[q, p] = _dot(b, bends[p], bends[q])
+
+
+@jit
+def rescale(g, g0, b, reg, v):
+    """The scalings of the columns since Q was formed; False if Q has to be formed anew."""
+    small = True
+    for j in range(b.size):
+        if b[j] > 0.0:
+            x = (g[j] - g0[j]) / reg
+            small = small and abs(x) < _SCALED
+            v[j] = exp(x)
+        else:
+            v[j] = 1.0
+    return small
+
+
+@jit
+def start_log(g, log_b, col, reg, h, g0, v):
+    """What a pass in the log domain needs, and what the absorbed ones after it refer to."""
+    for j in range(g.size):
+        h[j] = g[j] + reg * log_b[j] + col[j]
+        g0[j] = g[j]
+        v[j] = 1.0
+
+
+@jit
+def _sweep_item(
+    C, a, b, log_b, row, col, reg, keep_a, keep_b, rho_b, coupling, tol, budget, reach,
+    f, g, new, steps, bends, memory, point, residual, best, Q,
+):  # fmt: skip
+    n, m = C.shape
+    window = steps.shape[0]
+    gram = np.zeros((window, window))
+    start_window(bends, b, gram)
+    sigma, sigma0 = np.empty(n), np.empty(n)
+    h, g0, v, ratio, x = np.empty(m), np.empty(m), np.empty(m), np.empty(m), np.empty(m)
+    for i in range(n):
+        sigma[i] = np.nan
+    _copy(g, x)
+    sums = np.empty((1, m))
+    scale = (_sum(a) + _sum(b)) / 2
+    error, absorbed = np.inf, False
+    for count in range(budget):
+        _clear(sums[0])
+        if absorbed:
+            mass = absorbed_rows(Q, 0, n, a, row, v, keep_a, reg, sigma0, sigma, f, sums[0])
+        else:
+            start_log(x, log_b, col, reg, h, g0, v)
+            mass = log_rows(C, 0, a, row, h, keep_a, reg, sigma, f, sums[0], Q)
+            _copy(sigma, sigma0)
+        if not log_ratios(sums, v, b, ratio):
+            column_ratios(C, a, row, col, b, f, x, reg, ratio)
+        error = update_columns(ratio, b, col, x, keep_b, rho_b, reg, coupling, mass, scale, new)
+        _copy(x, g)
+        if error <= tol:
+            return error, count + 1
+        if window:
+            mix(x, new, error, b, reach, steps, bends, gram, memory, point, residual, best)
+            _copy(x, new)
+        else:
+            _copy(new, x)
+        absorbed = rescale(x, g0, b, reg, v)
+    return error, budget
+
+
+@jit
+def sweep_items(
+    C, low, high, a, b, log_b, row, col, reg, keep_a, keep_b, rho_b, coupling, tol, budget, reach,
+    f, g, new, steps, bends, memory, point, residual, best, error, count,
+):  # fmt: skip
+    """All iterations of items ``low…high``, whose costs are ``C (high − low or 1, n, m)``."""
+    Q = np.empty(C.shape[1:])
+    for k in range(low, high):
+        if budget[k] > 0:
+            error[k], count[k] = _sweep_item(
+                C[(k - low) % C.shape[0]], a[k], b[k], log_b[k], row[k], col[k], reg[k], keep_a[k], keep_b[k],
+                rho_b[k], coupling[k], tol[k], budget[k], reach[k],
+                f[k], g[k], new[k], steps[k], bends[k], memory[k], point[k], residual[k], best[k], Q,
+            )  # fmt: skip

@@ -1,0 +1,156 @@
+"""Sinkhorn iterations on compiled kernels: which form of them runs, on how many threads, with how much memory."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from otkit import checks
+from otkit.geometry import Dense
+from otkit.geometry.base import Penalties, Potentials, Reduced
+from otkit.kernels import numba_iterations as iterations
+from otkit.kernels import numba_ops as ops
+from otkit.kernels import threads
+from otkit.kernels.mixing import Mixing, Swept
+
+# A kernel that is kept may take this many bytes, or as many as the cost matrix itself.
+_KEPT = 2**28
+# Single precision loses 1e-8 to 1e-7 of every row sum: it is enough for tolerances from here on.
+_SINGLE = 1e-5
+
+
+def sweep(
+    costs: Reduced,
+    start: Potentials,
+    penalties: Penalties,
+    mixing: Mixing,
+    tol: np.ndarray,
+    limit: np.ndarray,
+    k: int,
+) -> Swept:
+    """As `otkit.kernels.mixing.sweep`."""
+    items = start.reg.shape[0]
+    run = _Run(costs, start, penalties, mixing, tol, np.minimum(limit, k).astype(np.int64))
+    if costs.n * costs.m <= ops.SMALL:
+        tiles = ops.Tiles(costs)
+        tiles.each(items, lambda C, low, high, *_: run.small(C, low, high))
+    else:
+        for item in range(items):
+            if run.budget[item] > 0:
+                run.large(item)
+    return Swept(run.f, run.g, run.point, run.error, run.count.astype(np.float64), run.mixing)
+
+
+class _Run:
+    """The arrays of one call: those that it reads, and those that it writes."""
+
+    def __init__(
+        self,
+        costs: Reduced,
+        start: Potentials,
+        penalties: Penalties,
+        mixing: Mixing,
+        tol: np.ndarray,
+        budget: np.ndarray,
+    ) -> None:
+        items = start.reg.shape[0]
+        self.costs, self.budget = costs, budget
+        self.log_a, self.log_b, self.reg = (ops.solid(v, items) for v in (start.log_a, start.log_b, start.reg))
+        self.a, self.b = np.exp(self.log_a), np.exp(self.log_b)
+        self.row, self.col = (ops.solid(v, items) for v in (costs.row, costs.col))
+        self.keep_a, self.keep_b = (ops.solid(v, items) for v in penalties.keep(self.reg))
+        self.rho_b, self.coupling = ops.solid(penalties.rho_b, items), ops.solid(penalties.coupling(), items)
+        self.tol = ops.solid(tol, items)
+        self.f, self.g = ops.solid(start.f, items).copy(), ops.solid(start.g, items).copy()
+        self.point = self.g.copy()
+        self.error, self.count = np.full(items, np.inf), np.zeros(items, dtype=np.int64)
+        past = (mixing.steps, mixing.bends, mixing.point, mixing.residual, mixing.best_point)
+        self.steps, self.bends, self.old, self.residual, self.best = (v.copy() for v in past)
+        self.memory = np.stack([mixing.best_error, mixing.wait, mixing.age], axis=1)
+        self.reach = ops.solid(mixing.reach, items)
+
+    @property
+    def mixing(self) -> Mixing:
+        """What the acceleration remembers."""
+        best_error, wait, age = self.memory.T
+        return Mixing(self.steps, self.bends, self.old, self.residual, self.best, best_error, wait, age, self.reach)
+
+    def small(self, C: np.ndarray, low: int, high: int) -> None:
+        """All iterations of some items, on one thread."""
+        iterations.sweep_items(
+            C, low, high, self.a, self.b, self.log_b, self.row, self.col, self.reg, self.keep_a, self.keep_b,
+            self.rho_b, self.coupling, self.tol, self.budget, self.reach,
+            self.f, self.g, self.point, self.steps, self.bends, self.memory, self.old, self.residual, self.best,
+            self.error, self.count,
+        )  # fmt: skip
+
+    def large(self, item: int) -> None:
+        """All iterations of one item, its rows shared among the threads."""
+        a, b, log_b = self.a[item], self.b[item], self.log_b[item]
+        row, col, reg = self.row[item], self.col[item], self.reg[item]
+        keep_a, keep_b, rho_b, coupling = self.keep_a[item], self.keep_b[item], self.rho_b[item], self.coupling[item]
+        f, g, new = self.f[item], self.g[item], self.point[item]
+        past = self.steps[item], self.bends[item]
+        remembered = self.memory[item], self.old[item], self.residual[item], self.best[item]
+        n, m = a.size, b.size
+        window = past[0].shape[0]
+        gram = np.zeros((window, window))
+        iterations.start_window(past[1], b, gram)
+        sigma, sigma0 = np.full(n, np.nan), np.empty(n)
+        h, g0, v, ratio, x = np.empty(m), np.empty(m), np.empty(m), np.empty(m), g.copy()
+        one = self.costs.take(np.array([item]))
+        tiles, parts = ops.Tiles(one), ops.parts(n, m, 1)
+        sums, mass = np.zeros((len(parts), m)), np.zeros(len(parts))
+        Q = self._kept(item)
+
+        def log_part(part: ops.Part) -> None:
+            tiles.walk(part, log_tile)
+
+        def log_tile(C: np.ndarray, low: int, high: int, first: int, group: int) -> None:
+            mass[group] += iterations.log_rows(C[0], first, a, row, h, keep_a, reg, sigma, f, sums[group], Q)
+
+        def absorbed_part(part: ops.Part) -> None:
+            rows, out = part.rows, sums[part.group]
+            mass[part.group] = iterations.absorbed_rows(
+                Q, rows.start, rows.stop, a, row, v, keep_a, reg, sigma0, sigma, f, out
+            )
+
+        scale, absorbed = (a.sum() + b.sum()) / 2, False
+        for count in range(self.budget[item]):
+            sums[:] = mass[:] = 0.0
+            if absorbed:
+                threads.each(absorbed_part, parts, n * m)
+            else:
+                iterations.start_log(x, log_b, col, reg, h, g0, v)
+                threads.each(log_part, parts, n * m)
+                sigma0[:] = sigma
+            if not iterations.log_ratios(sums, v, b, ratio):
+                ratio[:] = self._ratios(one, f, x, item)
+            error = iterations.update_columns(ratio, b, col, x, keep_b, rho_b, reg, coupling, mass.sum(), scale, new)
+            g[:] = x
+            self.error[item], self.count[item] = error, count + 1
+            if error <= self.tol[item]:
+                return
+            if window:
+                iterations.mix(x, new, error, b, self.reach[item], *past, gram, *remembered)
+                new[:] = x
+            else:
+                x[:] = new
+            absorbed = bool(Q.size) and iterations.rescale(x, g0, b, reg, v)
+
+    def _kept(self, item: int) -> np.ndarray:
+        """Room for the absorbed entries, empty where there is not enough."""
+        dtype = np.float32 if self.tol[item] >= _SINGLE else np.float64
+        shape = self.costs.n, self.costs.m
+        need = shape[0] * shape[1] * np.dtype(dtype).itemsize
+        base = self.costs.base
+        allowed = max(_KEPT, base.C.nbytes // base.C.shape[0] if isinstance(base, Dense) else 0)
+        free = checks.free_memory()
+        if need > allowed or (free is not None and need > free):
+            return np.empty((0, 0), dtype=dtype)
+        return np.empty(shape, dtype=dtype)
+
+    def _ratios(self, one: Reduced, f: np.ndarray, g: np.ndarray, item: int) -> np.ndarray:
+        """log of the column masses over their weights, formed without underflow."""
+        reg = self.reg[item]
+        below = ops.softmin(one.T, f[None], self.log_a[item : item + 1], reg[None])[0]
+        return np.where(self.b[item] > 0, (g - below) / reg, 0.0)

@@ -1,0 +1,27 @@
+"""Marginals that may deviate: the Kullback–Leibler penalty, and its dual."""
+
+from __future__ import annotations
+
+import numpy as np
+
+
+def divergence(p: np.ndarray, w: np.ndarray) -> np.ndarray:
+    """KL(p | w) = Σ p log(p/w) − Σp + Σw over the last axis, for p that vanishes where w does."""
+    with np.errstate(divide="ignore", invalid="ignore"):
+        terms = np.where(p > 0, p * np.log(p / w), 0.0)
+    return np.maximum((terms - p + w).sum(-1), 0.0)
+
+
+def penalty(p: np.ndarray, w: np.ndarray, rho: np.ndarray) -> np.ndarray:
+    """ρ·KL(p | w), 0 where the side is exact (ρ = inf: its error is reported apart) or free (ρ = 0)."""
+    priced = (rho > 0) & (rho < np.inf)
+    return np.where(priced, np.where(priced, rho, 0.0) * divergence(p, w), 0.0)
+
+
+def conjugate(potential: np.ndarray, w: np.ndarray, rho: np.ndarray) -> np.ndarray:
+    """What a potential earns in the dual: Σ w·f where exact, ρ·Σ w·(1 − e^(−f/ρ)) where priced, 0 where free."""
+    priced = (rho > 0) & (rho < np.inf)
+    scale = np.where(priced, rho, 1.0)
+    with np.errstate(over="ignore"):
+        earned = -scale * (w * np.expm1(-potential / scale[:, None])).sum(-1)
+    return np.where(priced, earned, np.where(rho > 0, (w * potential).sum(-1), 0.0))
