@@ -1,6 +1,8 @@
 """Problems to measure on, by name and size; each gives points and weights."""
 
 import numpy as np
+from scipy.ndimage import zoom
+from scipy.spatial.distance import cdist
 
 
 def cloud(n, d=2, seed=0):
@@ -26,3 +28,48 @@ def fields(side, seed=0):
 def assignment(n, seed=0):
     """A matrix of independent uniform costs."""
     return np.random.default_rng(seed).random((n, n))
+
+
+def normal_cloud(n, d=64, seed=0):
+    """Two clouds of n standard normal points."""
+    rng = np.random.default_rng(seed)
+    weights = np.full(n, 1 / n)
+    return rng.standard_normal((n, d)), rng.standard_normal((n, d)), weights, weights
+
+
+def digits(side, file=None):
+    """The pixels that carry mass in two images of digits, interpolated to side × side, as points.
+
+    The images are scikit-learn's, or the first two in a .npz file: of its array "images", else of its first array with
+    three axes.
+    """
+    images = _stored(file) if file else _bundled()
+    grids = [zoom(image.astype(float), side / image.shape[0], order=1) for image in images[:2]]
+    pixels = [np.argwhere(grid > 0).astype(float) for grid in grids]
+    weights = [grid[grid > 0] / grid.sum() for grid in grids]
+    return *pixels, *weights
+
+
+def _bundled():
+    from sklearn.datasets import load_digits  # the benchmarks that asv runs do without
+
+    return load_digits().images
+
+
+def _stored(file):
+    with np.load(file) as arrays:
+        return arrays["images"] if "images" in arrays else next(x for x in arrays.values() if x.ndim == 3)
+
+
+def costs(name, n, file=None):
+    """A problem of about n × n as a matrix of costs, the largest of which is 1, and weights."""
+    side = round(n**0.5)
+    x, y, a, b, metric = {
+        "2-D cloud": lambda: (*cloud(n), "sqeuclidean"),
+        "64-D cloud": lambda: (*normal_cloud(n), "sqeuclidean"),
+        "uniform costs": lambda: (*cloud(n), None),
+        "digits, L1": lambda: (*digits(side, file), "cityblock"),
+        "digits, squared L2": lambda: (*digits(side, file), "sqeuclidean"),
+    }[name]()
+    C = cdist(x, y, metric) if metric else assignment(n)
+    return C / C.max(), a, b

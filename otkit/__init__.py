@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from otkit.api import WassersteinResult, solve, solve_sample, wasserstein
+    from otkit.divergence import DivergenceResult, sinkhorn_divergence
     from otkit.errors import ConvergenceWarning, NotConverged
     from otkit.geometry import Dense, PointCloud
     from otkit.results import Result, SparseArcs, Stage, Status
@@ -20,6 +21,7 @@ __version__ = "0.1.0.dev0"
 # Public names and where they live; each is loaded on first use, so that `import otkit` is quick.
 _HOMES = {
     "otkit.api": ("WassersteinResult", "solve", "solve_sample", "wasserstein"),
+    "otkit.divergence": ("DivergenceResult", "sinkhorn_divergence"),
     "otkit.errors": ("ConvergenceWarning", "NotConverged"),
     "otkit.geometry": ("Dense", "PointCloud"),
     "otkit.results": ("Result", "SparseArcs", "Stage", "Status"),
@@ -31,8 +33,10 @@ __all__ = [  # noqa: RUF022  (in the order of the reference)
     "solve",
     "solve_sample",
     "wasserstein",
+    "sinkhorn_divergence",
     "Result",
     "WassersteinResult",
+    "DivergenceResult",
     "Status",
     "Stage",
     "SparseArcs",

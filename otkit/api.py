@@ -102,7 +102,7 @@ def solve(
     """
     geometry = C if isinstance(C, (Dense, PointCloud)) else Dense(C)
     options = dict(tol=tol, rtol=rtol, max_iter=max_iter)
-    return _reported(_solve(geometry, (a, b, reg, unbalanced), method, options, init, callback), strict)
+    return reported(solved(geometry, (a, b, reg, unbalanced), method, options, init, callback), strict)
 
 
 def solve_sample(
@@ -155,7 +155,7 @@ def solve_sample(
     """
     options = dict(tol=tol, rtol=rtol, max_iter=max_iter)
     asked = PointCloud(x, y, metric), (a, b, reg, unbalanced)
-    return _reported(_solve(*asked, method, options, init, callback), strict)
+    return reported(solved(*asked, method, options, init, callback), strict)
 
 
 @dataclass(frozen=True, repr=False)
@@ -288,10 +288,10 @@ def wasserstein(
         wanted = solver.rtol if rtol is None else rtol
         solver = replace(solver, rtol=1 - (1 - wanted) ** p, atol=max(1e-9**p, 1e-14))
         solver = with_options(solver, max_iter=max_iter)
-    return _reported(WassersteinResult(_run(problem, solver, None, callback), float(p)), strict)
+    return reported(WassersteinResult(_run(problem, solver, None, callback), float(p)), strict)
 
 
-def _solve(
+def solved(
     geometry: Dense | PointCloud,
     asked: tuple[Any, Any, Any, Any],
     method: str | Solver,
@@ -299,6 +299,7 @@ def _solve(
     init: Any,
     callback: Callback | None,
 ) -> Result:
+    """The solution of a problem, before a word about convergence; `asked` is a, b, reg and unbalanced."""
     problem = LinearProblem.build(geometry, *asked)
     solver = with_options(choose_solver(problem, method), **options)
     return _run(problem, solver, _start(problem, init), callback)
@@ -347,7 +348,7 @@ def _run(
     return Result(problem, run(problem, solver, start, callback), solver.name, kernel)
 
 
-def _reported(answer: _Answer, strict: bool) -> _Answer:
+def reported(answer: _Answer, strict: bool) -> _Answer:
     """The answer, with a warning or an exception in the name of the caller's caller if it did not converge."""
     result = answer if isinstance(answer, Result) else answer.result
     outcome, batch = result.outcome, result.problem.batch

@@ -151,6 +151,12 @@ def penalties(unbalanced: Any, reg: np.ndarray | None) -> tuple[np.ndarray, np.n
     return rho_a, rho_b
 
 
+def one_penalty(unbalanced: Any) -> None:
+    """A divergence compares measures under the same penalty on both sides."""
+    if isinstance(unbalanced, tuple):
+        raise ValueError(f"unbalanced must be one penalty for both sides of a divergence, got {unbalanced!r}; pass one")
+
+
 def equal_mass(mass_a: np.ndarray, mass_b: np.ndarray, unit: float) -> np.ndarray:
     """The relative difference of the masses, where it is small enough to be rounding."""
     difference = np.abs(mass_a - mass_b) / (mass_a / 2 + mass_b / 2)

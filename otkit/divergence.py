@@ -1,0 +1,162 @@
+"""The Sinkhorn divergence: the entropic cost without its bias."""
+
+from __future__ import annotations
+
+import warnings
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from otkit import api, checks
+from otkit.arrays import Array, convert, namespace, to_numpy
+from otkit.errors import ConvergenceWarning, NotConverged
+from otkit.geometry import PointCloud
+from otkit.results import Result, Status
+from otkit.solvers import Solver
+
+# A divergence is a difference of numbers that may be nearly equal.
+_TOL = 1e-8
+
+
+@dataclass(frozen=True, repr=False)
+class DivergenceResult:
+    """A Sinkhorn divergence, and the three problems that it is made of.
+
+    Attributes
+    ----------
+    cross, self_x, self_y : Result
+        The problems between x and y, x and x, y and y.
+    """
+
+    cross: Result
+    self_x: Result
+    self_y: Result
+
+    @property
+    def value(self) -> Array:
+        """The divergence, ``(...)``, from the dual values of the problems: off by the square of their errors only."""
+        cross = self.cross
+        xp = namespace(cross.value_dual)
+        one, other = (xp.broadcast_to(r.value_dual, cross.value_dual.shape) for r in (self.self_x, self.self_y))
+        return cross.value_dual - (one + other) / 2 + self._mass_term
+
+    @property
+    def f(self) -> Array:
+        """What a unit of mass at a point of x adds to the first order, but for a constant if balanced: ``(..., n)``."""
+        return self.cross.f - self.self_x.f
+
+    @property
+    def g(self) -> Array:
+        """The same at the points of y: ``(..., m)``."""
+        return self.cross.g - self.self_y.f
+
+    @property
+    def converged(self) -> Any:
+        """Whether all three problems converged: bool, or an array ``(...)``."""
+        everywhere = self.cross.converged & self.self_x.converged & self.self_y.converged
+        return everywhere if self.cross.problem.batch else bool(everywhere)
+
+    @property
+    def error(self) -> Any:
+        """The largest of the three errors: float, or an array ``(...)``."""
+        worst = np.maximum(self.cross.error, np.maximum(self.self_x.error, self.self_y.error))
+        return worst if self.cross.problem.batch else float(worst)
+
+    @property
+    def _mass_term(self) -> Array:
+        """½·reg·(Σa − Σb)², ``(...)``: without it, measures of different mass could have a negative divergence."""
+        problem = self.cross.problem
+        gap = to_numpy(problem.a).sum(-1) - to_numpy(problem.b).sum(-1)
+        term = np.where(problem.balanced, 0.0, to_numpy(problem.reg) * gap**2 / 2)
+        return self.cross.as_given(convert(term, problem.a))
+
+    def __float__(self) -> float:
+        return float(self.value)
+
+    def __repr__(self) -> str:
+        if self.cross.problem.batch:
+            return f"DivergenceResult({self.cross.problem.batch} problems, {self.cross!r})"
+        ended = "converged" if self.converged else "not converged"
+        return f"DivergenceResult({float(self):.8g}, error = {self.error:.2g}; {ended})"
+
+
+def sinkhorn_divergence(
+    x: Any,
+    y: Any,
+    a: Any = None,
+    b: Any = None,
+    *,
+    reg: Any,
+    metric: Any = "sqeuclidean",
+    unbalanced: Any = None,
+    method: str | Solver = "auto",
+    tol: float | None = None,
+    max_iter: int | None = None,
+    strict: bool = False,
+) -> DivergenceResult:
+    """The Sinkhorn divergence between two weighted clouds of points.
+
+    V(a, b) − ½V(a, a) − ½V(b, b) for the value V of the entropic problem; with `unbalanced` there is also
+    ½·reg·(Σa − Σb)². It is 0 for equal measures, and positive for others if exp(−c/reg) is a positive definite kernel,
+    as it is for the squared Euclidean, the Euclidean and the city-block distance.
+
+    Parameters
+    ----------
+    x : array (..., n, d)
+    y : array (..., m, d)
+        The points.
+    a, b : array (..., n), (..., m), optional
+        Their weights, of the same total unless `unbalanced`; uniform by default.
+    reg : float or array (...)
+        The regularisation, positive, in units of the cost.
+    metric : str, tuple or callable
+        As in `solve_sample`. A callable must be symmetric.
+    unbalanced : float or array (...), optional
+        The price ρ of a unit of KL divergence of either marginal, in units of the cost.
+    tol : float, optional
+        The error of the three problems, as in `solve`; 1e-8 by default. That of the divergence is of its square.
+    method, max_iter, strict
+        As in `solve`.
+
+    Returns
+    -------
+    DivergenceResult
+        ``float()`` of it is the divergence.
+
+    Raises
+    ------
+    ValueError, TypeError, NotConverged
+        As `solve` does.
+
+    Notes
+    -----
+    Feydy et al. (2019); Séjourné et al. (2019) for unbalanced measures.
+
+    Examples
+    --------
+    >>> import otkit
+    >>> x = [[0.0, 0.0], [1.0, 0.0]]
+    >>> round(float(otkit.sinkhorn_divergence(x, [[0.0, 1.0], [1.0, 1.0]], reg=0.5)), 6)
+    1.0
+    >>> float(otkit.sinkhorn_divergence(x, x, reg=0.5))
+    0.0
+    """
+    checks.regularisation(reg)
+    checks.one_penalty(unbalanced)
+    if tol is None and isinstance(method, str):
+        tol = _TOL
+    options = dict(tol=tol, rtol=None, max_iter=max_iter)
+    three = [
+        api.solved(PointCloud(*points, metric), (*weights, reg, unbalanced), method, options, None, None)
+        for points, weights in (((x, y), (a, b)), ((x, x), (a, a)), ((y, y), (b, b)))
+    ]
+    answer = DivergenceResult(*three)
+    bad = [r for r in three if not np.isin(r.outcome.status, (Status.CONVERGED, Status.COMPLETED)).all()]
+    if bad:
+        worst = bad[0].outcome.status[np.argmax(bad[0].outcome.status != Status.CONVERGED)]
+        message = f"{len(bad)} of the 3 problems of the divergence did not converge: {worst.value}"
+        if strict:
+            raise NotConverged(message, answer)
+        warnings.warn(message, ConvergenceWarning, stacklevel=2)
+    return answer
