@@ -352,7 +352,7 @@ def reported(answer: _Answer, strict: bool) -> _Answer:
     """The answer, with a warning or an exception in the name of the caller's caller if it did not converge."""
     result = answer if isinstance(answer, Result) else answer.result
     outcome, batch = result.outcome, result.problem.batch
-    bad = (outcome.status != Status.CONVERGED) & (outcome.status != Status.COMPLETED)
+    bad = outcome.short
     if not bad.any():
         return answer
     k = int(bad.argmax())

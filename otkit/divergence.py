@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import warnings
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 
 from otkit import api, checks
-from otkit.arrays import Array, convert, namespace, to_numpy
+from otkit.arrays import Array, convert, to_numpy
 from otkit.errors import ConvergenceWarning, NotConverged
 from otkit.geometry import PointCloud
-from otkit.results import Result, Status
+from otkit.results import Result
 from otkit.solvers import Solver
 
 # A divergence is a difference of numbers that may be nearly equal.
@@ -36,10 +36,8 @@ class DivergenceResult:
     @property
     def value(self) -> Array:
         """The divergence, ``(...)``, from the dual values of the problems: off by the square of their errors only."""
-        cross = self.cross
-        xp = namespace(cross.value_dual)
-        one, other = (xp.broadcast_to(r.value_dual, cross.value_dual.shape) for r in (self.self_x, self.self_y))
-        return cross.value_dual - (one + other) / 2 + self._mass_term
+        cross, one, other = (cast(Any, r.value_dual) for r in (self.cross, self.self_x, self.self_y))
+        return cross - (one + other) / 2 + self._mass_term
 
     @property
     def f(self) -> Array:
@@ -152,10 +150,9 @@ def sinkhorn_divergence(
         for points, weights in (((x, y), (a, b)), ((x, x), (a, a)), ((y, y), (b, b)))
     ]
     answer = DivergenceResult(*three)
-    bad = [r for r in three if not np.isin(r.outcome.status, (Status.CONVERGED, Status.COMPLETED)).all()]
-    if bad:
-        worst = bad[0].outcome.status[np.argmax(bad[0].outcome.status != Status.CONVERGED)]
-        message = f"{len(bad)} of the 3 problems of the divergence did not converge: {worst.value}"
+    short = [r.outcome.status[r.outcome.short] for r in three if r.outcome.short.any()]
+    if short:
+        message = f"{len(short)} of the 3 problems of the divergence did not converge: {short[0][0].value}"
         if strict:
             raise NotConverged(message, answer)
         warnings.warn(message, ConvergenceWarning, stacklevel=2)

@@ -111,6 +111,12 @@ class Outcome:
     errors: np.ndarray
     stages: tuple[Stage, ...]
 
+    @property
+    def short(self) -> np.ndarray:
+        """Which items ended short of what was asked: ``(B,)``."""
+        done = (Status.CONVERGED, Status.COMPLETED)
+        return np.array([status not in done for status in self.status])
+
 
 @dataclass(frozen=True, repr=False)
 class Result:

@@ -149,8 +149,9 @@ def moved(C, low, high, first, row, col, turned, f, g, log_a, log_b, reg, rows, 
             for j in range(P.size):
                 c = _reduced(tile[r, j], row[k, i], col[k, j], turned)
                 total += P[j]
-                cols[k, j] += P[j]
                 paid += P[j] * c if P[j] > 0.0 else 0.0
+            for j in range(P.size):
+                cols[k, j] += P[j]
             rows[k, i] = total
             cost[k] += paid
 

@@ -38,6 +38,14 @@ def _clear(x):
         x[j] = 0.0
 
 
+@jit
+def _sum(x):
+    total = 0.0
+    for j in range(x.size):
+        total += x[j]
+    return total
+
+
 @ordered
 def _largest(C, i, offset, h, inverse):
     top = -np.inf
@@ -48,11 +56,9 @@ def _largest(C, i, offset, h, inverse):
 
 @jit
 def _exponentials(C, i, offset, h, inverse, top, out):
-    total = 0.0
     for j in range(h.size):
-        out[j] = e = exp((h[j] - (C[i, j] - offset)) * inverse - top)
-        total += e
-    return total
+        out[j] = exp((h[j] - (C[i, j] - offset)) * inverse - top)
+    return _sum(out)
 
 
 @jit
@@ -170,46 +176,28 @@ def log_ratios(sums, v, b, out):
 
 
 @jit
-def column_ratios(C, a, row, col, b, f, g, reg, out):
-    """The same from the costs, without underflow: two passes, the first for the largest exponent of every column."""
-    n, m = C.shape
-    top, total = np.empty(m), np.zeros(m)
-    for j in range(m):
-        top[j] = -np.inf
-    for again in range(2):
-        for i in range(n):
-            if a[i] > 0.0:
-                h = f[i] + reg * np.log(a[i])
-                for j in range(m):
-                    t = (h - ((C[i, j] - row[i]) - col[j])) / reg
-                    if again == 0:
-                        top[j] = max(top[j], t)
-                    elif t > -np.inf:
-                        total[j] += exp(t - top[j])
-    for j in range(m):
+def _column_error(ratio, b, col, g, keep, rho, new):
+    """The distance of the column masses from what is optimal at ``g``, and the mass that is optimal at ``new``."""
+    error = total = 0.0
+    for j in range(b.size):
         if b[j] > 0.0:
-            out[j] = g[j] / reg + top[j] + np.log(total[j])
+            mass = b[j] * exp(ratio[j])
+            if keep == 1.0:
+                error += abs(mass - b[j])
+            elif rho > 0.0:
+                error += abs(mass - b[j] * exp(-(g[j] + col[j]) / rho))
+                total += b[j] * exp(-(new[j] + col[j]) / rho)
+    return error, total
 
 
 @jit
 def update_columns(ratio, b, col, g, keep, rho, reg, coupling, row_mass, scale, new):
     """The error of the columns, and their updated potentials in ``new (m,)``."""
-    error = 0.0
-    total = 0.0
     for j in range(b.size):
+        new[j] = g[j]
         if b[j] > 0.0:
-            mass = b[j] * exp(ratio[j])
-            softmin = g[j] - reg * ratio[j]
-            if keep == 1.0:
-                error += abs(mass - b[j])
-                new[j] = softmin
-            else:
-                new[j] = keep * softmin - (1.0 - keep) * col[j]
-                if rho > 0.0:
-                    error += abs(mass - b[j] * exp(-(g[j] + col[j]) / rho))
-                    total += b[j] * exp(-(new[j] + col[j]) / rho)
-        else:
-            new[j] = g[j]
+            new[j] = keep * (g[j] - reg * ratio[j]) - (1.0 - keep) * col[j]
+    error, total = _column_error(ratio, b, col, g, keep, rho, new)
     if coupling > 0.0:  # the constant that can move from one side's potentials to the other's: its best value
         if keep == 1.0:
             total = _sum(b)
@@ -221,17 +209,12 @@ def update_columns(ratio, b, col, g, keep, rho, reg, coupling, row_mass, scale, 
 
 
 @jit
-def _sum(x):
-    total = 0.0
-    for j in range(x.size):
-        total += x[j]
-    return total
-
-
-@jit
 def mix(g, new, error, b, reach, steps, bends, gram, memory, point, residual, best):
     """Anderson mixing of one item, in place: see `otkit.kernels.mixing.mix`. ``g`` becomes the next point."""
     window, m = steps.shape
+    if window == 0:
+        _copy(new, g)
+        return
     best_error, wait, age = memory[0], memory[1], memory[2]
     lost = error > _WORSE * best_error
     better = error < best_error
@@ -357,56 +340,48 @@ def start_log(g, log_b, col, reg, h, g0, v):
 
 
 @jit
-def _sweep_item(
-    C, a, b, log_b, row, col, reg, keep_a, keep_b, rho_b, coupling, tol, budget, reach,
-    f, g, new, steps, bends, memory, point, residual, best, Q,
-):  # fmt: skip
-    n, m = C.shape
-    window = steps.shape[0]
-    gram = np.zeros((window, window))
-    start_window(bends, b, gram)
-    sigma, sigma0 = np.empty(n), np.empty(n)
-    h, g0, v, ratio, x = np.empty(m), np.empty(m), np.empty(m), np.empty(m), np.empty(m)
-    for i in range(n):
-        sigma[i] = np.nan
-    _copy(g, x)
-    sums = np.empty((1, m))
-    scale = (_sum(a) + _sum(b)) / 2
-    error, absorbed = np.inf, False
-    for count in range(budget):
-        _clear(sums[0])
-        if absorbed:
-            mass = absorbed_rows(Q, 0, n, a, row, v, keep_a, reg, sigma0, sigma, f, sums[0])
-        else:
-            start_log(x, log_b, col, reg, h, g0, v)
-            mass = log_rows(C, 0, a, row, h, keep_a, reg, sigma, f, sums[0], Q)
-            _copy(sigma, sigma0)
-        if not log_ratios(sums, v, b, ratio):
-            column_ratios(C, a, row, col, b, f, x, reg, ratio)
-        error = update_columns(ratio, b, col, x, keep_b, rho_b, reg, coupling, mass, scale, new)
-        _copy(x, g)
-        if error <= tol:
-            return error, count + 1
-        if window:
-            mix(x, new, error, b, reach, steps, bends, gram, memory, point, residual, best)
-            _copy(x, new)
-        else:
-            _copy(new, x)
-        absorbed = rescale(x, g0, b, reg, v)
-    return error, budget
-
-
-@jit
 def sweep_items(
     C, low, high, a, b, log_b, row, col, reg, keep_a, keep_b, rho_b, coupling, tol, budget, reach,
-    f, g, new, steps, bends, memory, point, residual, best, error, count,
+    f, g, point, steps, bends, memory, old, residual, best, error, count,
 ):  # fmt: skip
-    """All iterations of items ``low…high``, whose costs are ``C (high − low or 1, n, m)``."""
-    Q = np.empty(C.shape[1:])
+    """All iterations of items ``low…high``, whose costs are ``C (high − low or 1, n, m)``.
+
+    An item whose column sums are not safe is left as it is before that iteration.
+    """
+    n, m = C.shape[1:]
+    window = steps.shape[1]
+    Q, gram = np.empty((n, m)), np.empty((window, window))
+    sigma, sigma0, sums = np.empty(n), np.empty(n), np.empty((1, m))
+    h, g0, v, ratio, new = np.empty(m), np.empty(m), np.empty(m), np.empty(m), np.empty(m)
+    first = np.int64(0)
     for k in range(low, high):
-        if budget[k] > 0:
-            error[k], count[k] = _sweep_item(
-                C[(k - low) % C.shape[0]], a[k], b[k], log_b[k], row[k], col[k], reg[k], keep_a[k], keep_b[k],
-                rho_b[k], coupling[k], tol[k], budget[k], reach[k],
-                f[k], g[k], new[k], steps[k], bends[k], memory[k], point[k], residual[k], best[k], Q,
-            )  # fmt: skip
+        costs, item_a, item_b, item_row, item_col = C[(k - low) % C.shape[0]], a[k], b[k], row[k], col[k]
+        item_f, x, item_steps, item_bends = f[k], point[k], steps[k], bends[k]
+        start_window(item_bends, item_b, gram)
+        for i in range(n):
+            sigma[i] = np.nan
+        scale = (_sum(item_a) + _sum(item_b)) / 2
+        absorbed = False
+        for _ in range(budget[k]):
+            _clear(sums[0])
+            if absorbed:
+                mass = absorbed_rows(
+                    Q, first, n, item_a, item_row, v, keep_a[k], reg[k], sigma0, sigma, item_f, sums[0]
+                )
+            else:
+                start_log(x, log_b[k], item_col, reg[k], h, g0, v)
+                mass = log_rows(costs, first, item_a, item_row, h, keep_a[k], reg[k], sigma, item_f, sums[0], Q)
+                _copy(sigma, sigma0)
+            if not log_ratios(sums, v, item_b, ratio):
+                break
+            error[k] = update_columns(
+                ratio, item_b, item_col, x, keep_b[k], rho_b[k], reg[k], coupling[k], mass, scale, new
+            )
+            count[k] += 1
+            _copy(x, g[k])
+            if error[k] <= tol[k]:
+                _copy(new, x)
+                break
+            past = memory[k], old[k], residual[k], best[k]
+            mix(x, new, error[k], item_b, reach[k], item_steps, item_bends, gram, *past)
+            absorbed = rescale(x, g0, item_b, reg[k], v)

@@ -16,6 +16,8 @@ from numba import types
 from numba.extending import intrinsic
 
 # Sums may be reordered, so that they vectorise. NaN and infinities keep their meaning: forbidden costs are infinite.
+# A loop that sums writes to no array: else LLVM checks at run time whether the arrays overlap, some of these checks
+# fail by where the arrays happen to lie, and the order of the sum is then another one.
 _FAST = {"reassoc", "contract", "arcp", "nsz"}
 
 # No signatures: a kernel is compiled on first use, and kept on disk. Never ``parallel``: threads are ours.

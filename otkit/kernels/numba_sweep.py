@@ -33,10 +33,8 @@ def sweep(
     if costs.n * costs.m <= ops.SMALL:
         tiles = ops.Tiles(costs)
         tiles.each(items, lambda C, low, high, *_: run.small(C, low, high))
-    else:
-        for item in range(items):
-            if run.budget[item] > 0:
-                run.large(item)
+    for item in np.flatnonzero((run.count < run.budget) & ~(run.error <= run.tol)):
+        run.large(int(item))
     return Swept(run.f, run.g, run.point, run.error, run.count.astype(np.float64), run.mixing)
 
 
@@ -75,7 +73,7 @@ class _Run:
         return Mixing(self.steps, self.bends, self.old, self.residual, self.best, best_error, wait, age, self.reach)
 
     def small(self, C: np.ndarray, low: int, high: int) -> None:
-        """All iterations of some items, on one thread."""
+        """All iterations of some items, on one thread; those whose sums underflow are left to `large`."""
         iterations.sweep_items(
             C, low, high, self.a, self.b, self.log_b, self.row, self.col, self.reg, self.keep_a, self.keep_b,
             self.rho_b, self.coupling, self.tol, self.budget, self.reach,
@@ -84,19 +82,18 @@ class _Run:
         )  # fmt: skip
 
     def large(self, item: int) -> None:
-        """All iterations of one item, its rows shared among the threads."""
+        """The iterations that are left of one item, its rows shared among the threads."""
         a, b, log_b = self.a[item], self.b[item], self.log_b[item]
         row, col, reg = self.row[item], self.col[item], self.reg[item]
         keep_a, keep_b, rho_b, coupling = self.keep_a[item], self.keep_b[item], self.rho_b[item], self.coupling[item]
-        f, g, new = self.f[item], self.g[item], self.point[item]
-        past = self.steps[item], self.bends[item]
-        remembered = self.memory[item], self.old[item], self.residual[item], self.best[item]
+        f, g, x = self.f[item], self.g[item], self.point[item]
+        steps, bends = self.steps[item], self.bends[item]
+        past = self.memory[item], self.old[item], self.residual[item], self.best[item]
         n, m = a.size, b.size
-        window = past[0].shape[0]
-        gram = np.zeros((window, window))
-        iterations.start_window(past[1], b, gram)
+        gram = np.zeros((len(steps), len(steps)))
+        iterations.start_window(bends, b, gram)
         sigma, sigma0 = np.full(n, np.nan), np.empty(n)
-        h, g0, v, ratio, x = np.empty(m), np.empty(m), np.empty(m), np.empty(m), g.copy()
+        h, g0, v, ratio, new = (np.empty(m) for _ in range(5))
         one = self.costs.take(np.array([item]))
         tiles, parts = ops.Tiles(one), ops.parts(n, m, 1)
         sums, mass = np.zeros((len(parts), m)), np.zeros(len(parts))
@@ -115,7 +112,7 @@ class _Run:
             )
 
         scale, absorbed = (a.sum() + b.sum()) / 2, False
-        for count in range(self.budget[item]):
+        for count in range(self.count[item], self.budget[item]):
             sums[:] = mass[:] = 0.0
             if absorbed:
                 threads.each(absorbed_part, parts, n * m)
@@ -129,12 +126,9 @@ class _Run:
             g[:] = x
             self.error[item], self.count[item] = error, count + 1
             if error <= self.tol[item]:
-                return
-            if window:
-                iterations.mix(x, new, error, b, self.reach[item], *past, gram, *remembered)
-                new[:] = x
-            else:
                 x[:] = new
+                return
+            iterations.mix(x, new, error, b, self.reach[item], steps, bends, gram, *past)
             absorbed = bool(Q.size) and iterations.rescale(x, g0, b, reg, v)
 
     def _kept(self, item: int) -> np.ndarray:

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from otkit import checks
-from otkit.arrays import Array, from_numpy, namespace, put, to_numpy
+from otkit.arrays import Array, from_numpy, namespace, to_numpy
 from otkit.certify import dual_value
 from otkit.geometry.costs import UNIT
 from otkit.plans import EntropicPlan
@@ -144,11 +144,13 @@ class Sinkhorn(Solver):
     def finish(self, problem: LinearProblem, state: State, errors: np.ndarray) -> Outcome:
         assert isinstance(state, Annealed)
         f, g, reg = state.f, state.g, problem.reg
-        early = np.flatnonzero((state.reg > to_numpy(reg)) | (state.used == 0))
-        if early.size:  # stopped before the first iteration at the regularisation that was asked for: here it is
-            part, index = problem.take(early), from_numpy(early, f)
-            g_new = part.update_columns(namespace(f).take(f, index, axis=0), part.reg)
-            f, g = put(f, early, part.update_rows(g_new, part.reg)), put(g, early, g_new)
+        early = (state.reg > to_numpy(reg)) | (state.used == 0)
+        if early.any():  # stopped before the first iteration at the regularisation that was asked for: here it is
+            f, g = _updated(problem, f, g, early, problem.update_columns(f, reg))
+        # Mixing may have been away from its best point when the iterations ended.
+        left = ~early & (state.status != Status.CONVERGED) & (to_numpy(state.mixing.best_error) != state.error)
+        if self.n_iters is None and left.any():
+            f, g = _updated(problem, f, g, left, state.mixing.best_point)
         # Points without mass took part in nothing, and get their potential now.
         xp = namespace(f)
         if xp.any(problem.a == 0):
@@ -164,6 +166,13 @@ class Sinkhorn(Solver):
         state = state.ended(np.flatnonzero(worse), Status.STALLED)
         state = state.ended(np.flatnonzero(error <= tol), Status.CONVERGED)
         return Outcome(f, g, reg, plan, None, state.status, error, tol, state.n_iter, errors, annealing.log(state))
+
+
+def _updated(problem: LinearProblem, f: Array, g: Array, items: np.ndarray, g_new: Array) -> tuple[Array, Array]:
+    """The potentials, with other ones of the columns for the items of the mask, and those of the rows that follow."""
+    here = from_numpy(items[:, None], f)
+    g = namespace(f).where(here, g_new, g)
+    return namespace(f).where(here, problem.update_rows(g, problem.reg), f), g
 
 
 def _end(state: Annealed, where: np.ndarray, status: Status) -> Annealed:
