@@ -122,7 +122,9 @@ def solve_sample(
     callback: Callback | None = None,
     strict: bool = False,
 ) -> Result:
-    """Optimal transport between two clouds of points; no n × m array is ever held.
+    """Optimal transport between two clouds of points, whose costs are evaluated tile by tile and never held.
+
+    Clouds of up to 256 MiB of pairs keep the entries of the plan between iterations; larger ones hold no n × m array.
 
     Parameters
     ----------

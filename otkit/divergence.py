@@ -9,9 +9,10 @@ from typing import Any, cast
 import numpy as np
 
 from otkit import api, checks
-from otkit.arrays import Array, convert, to_numpy
+from otkit.arrays import Array, convert, namespace, to_numpy
 from otkit.errors import ConvergenceWarning, NotConverged
 from otkit.geometry import PointCloud
+from otkit.kernels import softmin
 from otkit.results import Result
 from otkit.solvers import Solver
 
@@ -42,12 +43,28 @@ class DivergenceResult:
     @property
     def f(self) -> Array:
         """What a unit of mass at a point of x adds to the first order, but for a constant if balanced: ``(..., n)``."""
-        return self.cross.f - self.self_x.f
+        return self._slope("rows", self.cross, self.self_x)
 
     @property
     def g(self) -> Array:
         """The same at the points of y: ``(..., m)``."""
-        return self.cross.g - self.self_y.f
+        return self._slope("columns", self.cross, self.self_y)
+
+    def _slope(self, side: str, cross: Result, alone: Result) -> Array:
+        """The derivative by the weights of one side of `cross`; `alone` is the problem between that side and itself."""
+        one, other = (cross.f, alone.f) if side == "rows" else (cross.g, alone.g)
+        problem = cross.problem
+        if problem.balanced.all():
+            return one - other
+        f, f_alone = (to_numpy(v).astype(float).reshape(problem.balanced.size, -1) for v in (one, other))
+        rho, reg = (to_numpy(v)[:, None] for v in (problem.penalties.rho_a, problem.reg))
+        priced = (rho > 0) & (rho < np.inf)
+        scale = np.where(priced, rho, 1.0)
+        slope = np.where(priced, (rho + reg) * (np.expm1(-f_alone / scale) - np.expm1(-f / scale)), f - f_alone)
+        if (rho == 0).any():
+            gained = [_row_sums(result, side) for result in (alone, cross)]
+            slope = np.where(rho == 0, reg * (gained[0] - gained[1]), slope)
+        return cross.as_given(convert(slope, problem.a))
 
     @property
     def converged(self) -> Any:
@@ -75,8 +92,18 @@ class DivergenceResult:
     def __repr__(self) -> str:
         if self.cross.problem.batch:
             return f"DivergenceResult({self.cross.problem.batch} problems, {self.cross!r})"
-        ended = "converged" if self.converged else "not converged"
+        ended = ", ".join(dict.fromkeys(r.status.name for r in (self.cross, self.self_x, self.self_y)))
         return f"DivergenceResult({float(self):.8g}, error = {self.error:.2g}; {ended})"
+
+
+def _row_sums(result: Result, side: str) -> np.ndarray:
+    """Σ_j b_j·exp(−C_ij/reg), or the same over the rows: the masses per weight of a plan whose marginals are free."""
+    problem = result.problem
+    costs, log_w = problem.geometry, problem.log_b
+    if side == "columns":
+        costs, log_w = costs.T, problem.log_a
+    below = softmin(costs, namespace(log_w).zeros_like(log_w), log_w, problem.reg)
+    return np.exp(-to_numpy(below) / to_numpy(problem.reg)[:, None])
 
 
 def sinkhorn_divergence(
@@ -142,7 +169,7 @@ def sinkhorn_divergence(
     """
     checks.regularisation(reg)
     checks.one_penalty(unbalanced)
-    if tol is None and isinstance(method, str):
+    if tol is None and getattr(method, "tol", None) is None and getattr(method, "n_iters", None) is None:
         tol = _TOL
     options = dict(tol=tol, rtol=None, max_iter=max_iter)
     three = [

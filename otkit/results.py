@@ -25,8 +25,8 @@ class Status(enum.Enum):
 
     CONVERGED = "Converged to the tolerance."
     MAX_ITER = "Stopped at max_iter before the tolerance was reached; raise max_iter, the tolerance or reg."
-    STALLED = "Stopped because the error no longer falls; raise the tolerance or reg, or pass float64."
-    INFEASIBLE = "Infeasible: no plan between these weights avoids the forbidden (infinite) costs; allow more arcs."
+    STALLED = "Stopped because the error no longer falls; raise the tolerance or reg."
+    INFEASIBLE = "Infeasible: no plan avoids the forbidden (infinite) costs; allow more arcs, or pass unbalanced=."
     STOPPED = "Stopped by the callback."
     COMPLETED = "Ran the number of iterations that was asked for; the error says how far it came."
 

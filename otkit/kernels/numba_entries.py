@@ -28,31 +28,33 @@ def are_costs(C):
     return bad == 0
 
 
-EUCLIDEAN, CITYBLOCK = 0, 1
+@exact
+def _slack(C, row, col, turned, g):
+    return _reduced(C, row, col, turned) - g
 
 
 @exact
-def _term(difference, ground):
-    return difference * difference if ground == EUCLIDEAN else abs(difference)
+def _exponent(C, row, col, turned, h, inverse):
+    return (h - _reduced(C, row, col, turned)) * inverse
+
+
+EUCLIDEAN, CITYBLOCK = 0, 1
 
 
 @exact
 def _distances(x, y, ground, out):
     for j in range(out.size):
-        out[j] = _term(x[0] - y[0, j], ground)
-    for d in range(1, x.size):
+        out[j] = 0.0
+    for d in range(x.size):
         for j in range(out.size):
-            out[j] += _term(x[d] - y[d, j], ground)
+            difference = x[d] - y[d, j]
+            out[j] += difference * difference if ground == EUCLIDEAN else abs(difference)
 
 
 @exact
 def _powers(out, power):
-    if power == 0.5:
-        for j in range(out.size):
-            out[j] = np.sqrt(out[j])
-    elif power == 2.0:
-        for j in range(out.size):
-            out[j] *= out[j]
+    for j in range(out.size):
+        out[j] = np.sqrt(out[j]) if power == 0.5 else out[j] * out[j]
 
 
 @jit
@@ -61,14 +63,15 @@ def distances(x, y, ground, power, out):
     for k in range(out.shape[0]):
         for r in range(out.shape[1]):
             _distances(x[k % x.shape[0], r], y[k % y.shape[0]], ground, out[k, r])
-            _powers(out[k, r], power)
+            if power != 1.0:
+                _powers(out[k, r], power)
 
 
 @ordered
 def _least(C, row, col, turned, g):
     least = np.inf
     for j in range(g.size):
-        least = min(least, _reduced(C[j], row, col[j], turned) - g[j])
+        least = min(least, _slack(C[j], row, col[j], turned, g[j]))
     return least
 
 
@@ -84,7 +87,7 @@ def c_transform(C, low, high, first, row, col, turned, g, out):
 @ordered
 def _lower(C, row, col, turned, f, out):
     for j in range(out.size):
-        out[j] = min(out[j], _reduced(C[j], row, col[j], turned) - f)
+        out[j] = min(out[j], _slack(C[j], row, col[j], turned, f))
 
 
 @jit
@@ -102,7 +105,7 @@ def c_transform_columns(C, low, high, first, row, col, turned, f, out):
 def _largest(h, C, row, col, turned, inverse, out):
     top = -np.inf
     for j in range(h.size):
-        out[j] = (h[j] - _reduced(C[j], row, col[j], turned)) * inverse
+        out[j] = _exponent(C[j], row, col[j], turned, h[j], inverse)
         top = max(top, out[j])
     return top
 
@@ -129,8 +132,8 @@ def softmin(C, low, high, first, row, col, turned, h, reg, out):
 def _entries(C, i, row, col, turned, f, g, log_a, log_b, inverse, out):
     """P of one row."""
     for j in range(out.size):
-        c = _reduced(C[j], row[i], col[j], turned)
-        out[j] = exp((f[i] + g[j] - c) * inverse + (log_a[i] + log_b[j]))
+        exponent = _exponent(C[j], row[i], col[j], turned, f[i] + g[j], inverse)
+        out[j] = exp(exponent + (log_a[i] + log_b[j]))
 
 
 @jit
@@ -178,8 +181,8 @@ def select(C, low, high, first, row, col, turned, f, g, log_a, log_b, reg, thres
             if log_a[k, i] == -np.inf:
                 continue
             for j in range(g.shape[1]):
-                c = _reduced(tile[r, j], row[k, i], col[k, j], turned)
-                value = (f[k, i] + g[k, j] - c) / reg[k] + (log_a[k, i] + log_b[k, j])
+                exponent = _exponent(tile[r, j], row[k, i], col[k, j], turned, f[k, i] + g[k, j], 1.0 / reg[k])
+                value = exponent + (log_a[k, i] + log_b[k, j])
                 if value >= threshold[k, i] and value > -np.inf:
                     if found < item.size:
                         item[found], rows[found], cols[found], values[found] = k, i, j, value

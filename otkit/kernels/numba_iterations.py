@@ -16,10 +16,12 @@ from __future__ import annotations
 import numpy as np
 
 from otkit.kernels.mixing import FAR as _FAR
+from otkit.kernels.mixing import LONG as _LONG
 from otkit.kernels.mixing import PLAIN_STEPS as _PLAIN_STEPS
 from otkit.kernels.mixing import RIDGE as _RIDGE
+from otkit.kernels.mixing import SHORT as _SHORT
 from otkit.kernels.mixing import WORSE as _WORSE
-from otkit.kernels.numba_math import exp, jit, log, ordered
+from otkit.kernels.numba_math import exact, exp, jit, log, ordered
 
 _FEW, _MANY = 1e-15, 1e15  # row sums beside a guessed largest term that are trusted
 _LIGHT, _HEAVY = 1e-250, 1e250  # column sums that have not underflowed on the way
@@ -46,18 +48,23 @@ def _sum(x):
     return total
 
 
+@exact
+def _exponent(h, C, offset, inverse):
+    return (h - (C - offset)) * inverse  # a common offset of the costs is large, and cancels first of all
+
+
 @ordered
 def _largest(C, i, offset, h, inverse):
     top = -np.inf
     for j in range(h.size):
-        top = max(top, (h[j] - (C[i, j] - offset)) * inverse)
+        top = max(top, _exponent(h[j], C[i, j], offset, inverse))
     return top
 
 
 @jit
 def _exponentials(C, i, offset, h, inverse, top, out):
     for j in range(h.size):
-        out[j] = exp((h[j] - (C[i, j] - offset)) * inverse - top)
+        out[j] = exp(_exponent(h[j], C[i, j], offset, inverse) - top)
     return _sum(out)
 
 
@@ -209,53 +216,38 @@ def update_columns(ratio, b, col, g, keep, rho, reg, coupling, row_mass, scale, 
 
 
 @jit
-def mix(g, new, error, b, reach, steps, bends, gram, memory, point, residual, best):
-    """Anderson mixing of one item, in place: see `otkit.kernels.mixing.mix`. ``g`` becomes the next point."""
-    window, m = steps.shape
-    if window == 0:
-        _copy(new, g)
-        return
-    best_error, wait, age = memory[0], memory[1], memory[2]
-    lost = error > _WORSE * best_error
-    better = error < best_error
-    if lost or wait >= _PLAIN_STEPS:
-        for p in range(window):
-            _clear(steps[p])
-            _clear(bends[p])
-            _clear(gram[p])
-        age = 0.0
-    else:
-        slot = int(age) % window
-        for j in range(m):
-            steps[slot, j] = g[j] - point[j]
-            bends[slot, j] = (new[j] - g[j]) - residual[j]
-        for p in range(window):
-            gram[p, slot] = gram[slot, p] = _dot(b, bends[p], bends[slot])
-        age += 1.0
-    for j in range(m):
-        point[j] = g[j]
-        residual[j] = new[j] - g[j]
-
-    if lost:
-        _copy(best, g)
-        memory[0], memory[1], memory[2] = np.inf, _PLAIN_STEPS, age
-        return
-    wait -= 1.0
-    if better:
-        _copy(new, best)
-    memory[0], memory[1], memory[2] = min(error, best_error), wait, age
-    _copy(new, g)
-    if wait > 0.0 or error > _FAR:
-        return
-    _combine(g, min(int(age), window), b, reach, steps, bends, gram, residual)
-
-
-@jit
 def _dot(w, x, y):
     total = 0.0
     for j in range(w.size):
         total += w[j] * x[j] * y[j]
     return total
+
+
+@jit
+def _subtract(x, factor, y):
+    for j in range(x.size):
+        x[j] -= factor * y[j]
+
+
+@jit
+def _forget(moves, bends, gram):
+    for p in range(moves.shape[0]):
+        _clear(moves[p])
+        _clear(bends[p])
+        _clear(gram[p])
+
+
+@jit
+def _remember(slot, window, conjugate, b, moves, bends, gram):
+    """Take in the pair of this slot: made orthogonal to the others where they are `conjugate`."""
+    if conjugate:
+        for p in range(window):
+            if p != slot and gram[p, p] > 0.0:
+                share = _dot(b, bends[p], bends[slot]) / gram[p, p]
+                _subtract(bends[slot], share, bends[p])
+                _subtract(moves[slot], share, moves[p])
+    for p in range(window):
+        gram[p, slot] = gram[slot, p] = _dot(b, bends[p], bends[slot])
 
 
 @jit
@@ -280,40 +272,74 @@ def _solve(gram, size, share):
 
 
 @jit
-def _combine(g, known, b, reach, steps, bends, gram, residual):
+def _combine(g, known, b, reach, moves, bends, gram, residual):
     """Go from the plain step ``g`` to the combination of the last points whose residuals cancel best."""
-    m = g.size
-    size, share, change = np.ones(known), np.zeros(known), np.zeros(m)
+    size, share, change = np.ones(known), np.zeros(known), np.zeros(g.size)
     for p in range(known):
         if gram[p, p] > 0.0:
             size[p] = np.sqrt(gram[p, p])
         share[p] = _dot(b, bends[p], residual)
     _solve(gram, size, share)
     for p in range(known):
-        factor = share[p] / size[p]
-        for j in range(m):
-            change[j] -= factor * (steps[p, j] + bends[p, j])
+        _subtract(change, share[p] / size[p], moves[p])
     mean, weight, furthest = 0.0, 0.0, 0.0
-    for j in range(m):
+    for j in range(g.size):
         mean += b[j] * change[j]
         weight += b[j]
-    for j in range(m):
+    for j in range(g.size):
         change[j] = change[j] - mean / weight if b[j] > 0.0 else 0.0
         furthest = max(furthest, abs(change[j]))
-    if not furthest < np.inf:
-        return
-    shrink = reach / furthest if furthest > reach else 1.0
-    for j in range(m):
-        g[j] += shrink * change[j]
+    if furthest < np.inf:
+        _subtract(g, -min(1.0, reach / furthest) if furthest > 0.0 else 0.0, change)
 
 
 @jit
-def start_window(bends, b, gram):
-    """The inner products of the differences that an item remembers."""
-    window = bends.shape[0]
-    for p in range(window):
+def start_window(b, bends, gram):
+    """The inner products of what an item remembers."""
+    for p in range(bends.shape[0]):
         for q in range(p + 1):
             gram[p, q] = gram[q, p] = _dot(b, bends[p], bends[q])
+
+
+@jit
+def mix(g, new, error, b, reach, moves, bends, gram, memory, point, residual, best):
+    """Anderson mixing of one item, in place: see `otkit.kernels.mixing.mix`. ``g`` becomes the next point."""
+    window, m = moves.shape
+    if window == 0:
+        _copy(new, g)
+        return
+    best_error, wait, age = memory[0], memory[1], memory[2]
+    lost = error > _WORSE * best_error
+    fresh = lost or wait >= _PLAIN_STEPS
+    if fresh or age == _LONG:
+        _forget(moves, bends, gram)
+    conjugate = age >= _LONG
+    if conjugate:
+        window = min(_SHORT, window)
+    if fresh:
+        age = 0.0
+    else:
+        slot = int(age) % window
+        for j in range(m):
+            bends[slot, j] = (new[j] - g[j]) - residual[j]
+            moves[slot, j] = new[j] - (point[j] + residual[j])
+        _remember(slot, window, conjugate, b, moves, bends, gram)
+        age += 1.0
+    for j in range(m):
+        point[j] = g[j]
+        residual[j] = new[j] - g[j]
+
+    if lost:
+        _copy(best, g)
+        memory[0], memory[1], memory[2] = np.inf, _PLAIN_STEPS, age
+        return
+    wait -= 1.0
+    if error < best_error:
+        _copy(new, best)
+    memory[0], memory[1], memory[2] = min(error, best_error), wait, age
+    _copy(new, g)
+    if wait <= 0.0 and error <= _FAR:
+        _combine(g, min(int(age), window), b, reach, moves, bends, gram, residual)
 
 
 @jit
@@ -341,26 +367,25 @@ def start_log(g, log_b, col, reg, h, g0, v):
 
 @jit
 def sweep_items(
-    C, low, high, a, b, log_b, row, col, reg, keep_a, keep_b, rho_b, coupling, tol, budget, reach,
-    f, g, point, steps, bends, memory, old, residual, best, error, count,
+    C, low, high, a, b, log_b, row, col, reg, keep_a, keep_b, rho_b, coupling, tol, budget, reach, scale,
+    f, g, point, moves, bends, memory, old, residual, best, error, count,
 ):  # fmt: skip
     """All iterations of items ``low…high``, whose costs are ``C (high − low or 1, n, m)``.
 
     An item whose column sums are not safe is left as it is before that iteration.
     """
     n, m = C.shape[1:]
-    window = steps.shape[1]
+    window = moves.shape[1]
     Q, gram = np.empty((n, m)), np.empty((window, window))
     sigma, sigma0, sums = np.empty(n), np.empty(n), np.empty((1, m))
     h, g0, v, ratio, new = np.empty(m), np.empty(m), np.empty(m), np.empty(m), np.empty(m)
     first = np.int64(0)
     for k in range(low, high):
         costs, item_a, item_b, item_row, item_col = C[(k - low) % C.shape[0]], a[k], b[k], row[k], col[k]
-        item_f, x, item_steps, item_bends = f[k], point[k], steps[k], bends[k]
-        start_window(item_bends, item_b, gram)
+        item_f, x = f[k], point[k]
+        start_window(item_b, bends[k], gram)
         for i in range(n):
             sigma[i] = np.nan
-        scale = (_sum(item_a) + _sum(item_b)) / 2
         absorbed = False
         for _ in range(budget[k]):
             _clear(sums[0])
@@ -375,7 +400,7 @@ def sweep_items(
             if not log_ratios(sums, v, item_b, ratio):
                 break
             error[k] = update_columns(
-                ratio, item_b, item_col, x, keep_b[k], rho_b[k], reg[k], coupling[k], mass, scale, new
+                ratio, item_b, item_col, x, keep_b[k], rho_b[k], reg[k], coupling[k], mass, scale[k], new
             )
             count[k] += 1
             _copy(x, g[k])
@@ -383,5 +408,5 @@ def sweep_items(
                 _copy(new, x)
                 break
             past = memory[k], old[k], residual[k], best[k]
-            mix(x, new, error[k], item_b, reach[k], item_steps, item_bends, gram, *past)
+            mix(x, new, error[k], item_b, reach[k], moves[k], bends[k], gram, *past)
             absorbed = rescale(x, g0, item_b, reg[k], v)

@@ -22,7 +22,8 @@ _FAST = {"reassoc", "contract", "arcp", "nsz"}
 
 # No signatures: a kernel is compiled on first use, and kept on disk. Never ``parallel``: threads are ours.
 jit = numba.njit(cache=True, nogil=True, error_model="numpy", fastmath=_FAST)
-# Rounds as it is written: what must be the same number as NumPy's, or would lose digits when reordered.
+# Rounds as it is written: what must be the same number as NumPy's, or would lose digits when reordered. A difference
+# has to be here as a whole, since LLVM reorders it where only its last operation may be.
 exact = numba.njit(cache=True, nogil=True, error_model="numpy", fastmath={"nsz"}, forceinline=True)
 # For minima and maxima of numbers that are not NaN.
 ordered = numba.njit(cache=True, nogil=True, error_model="numpy", fastmath=_FAST | {"nnan"}, forceinline=True)

@@ -45,7 +45,7 @@ def parts(n: int, m: int, items: int) -> list[Part]:
 
 def groups(n: int, m: int) -> int:
     """Into how many groups of rows a problem is cut."""
-    return 1 if n * m <= SMALL else min(_GROUPS, n, n * m // _CHUNK)
+    return 1 if n * m <= SMALL else max(1, min(_GROUPS, n, n * m // _CHUNK))
 
 
 class Tiles:

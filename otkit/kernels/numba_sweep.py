@@ -16,6 +16,8 @@ from otkit.kernels.mixing import Mixing, Swept
 _KEPT = 2**28
 # Single precision loses 1e-8 to 1e-7 of every row sum: it is enough for tolerances from here on.
 _SINGLE = 1e-5
+# Calls for single small problems before their loop is compiled: a few solves.
+_OFTEN = 50
 
 
 def sweep(
@@ -30,12 +32,25 @@ def sweep(
     """As `otkit.kernels.mixing.sweep`."""
     items = start.reg.shape[0]
     run = _Run(costs, start, penalties, mixing, tol, np.minimum(limit, k).astype(np.int64))
-    if costs.n * costs.m <= ops.SMALL:
+    if costs.n * costs.m <= ops.SMALL and (items > 1 or _is_worth_compiling()):
         tiles = ops.Tiles(costs)
         tiles.each(items, lambda C, low, high, *_: run.small(C, low, high))
     for item in np.flatnonzero((run.count < run.budget) & ~(run.error <= run.tol)):
         run.large(int(item))
     return Swept(run.f, run.g, run.point, run.error, run.count.astype(np.float64), run.mixing)
+
+
+_calls = 0
+
+
+def _is_worth_compiling() -> bool:
+    """Whether single small problems come often enough to compile their loop as a whole, not only what it consists of.
+
+    The numbers are the same. It takes away the interpreter's time between iterations, and a few seconds once.
+    """
+    global _calls
+    _calls += 1
+    return _calls > _OFTEN
 
 
 class _Run:
@@ -61,23 +76,24 @@ class _Run:
         self.f, self.g = ops.solid(start.f, items).copy(), ops.solid(start.g, items).copy()
         self.point = self.g.copy()
         self.error, self.count = np.full(items, np.inf), np.zeros(items, dtype=np.int64)
-        past = (mixing.steps, mixing.bends, mixing.point, mixing.residual, mixing.best_point)
-        self.steps, self.bends, self.old, self.residual, self.best = (v.copy() for v in past)
+        past = (mixing.moves, mixing.bends, mixing.point, mixing.residual, mixing.best_point)
+        self.moves, self.bends, self.old, self.residual, self.best = (v.copy() for v in past)
         self.memory = np.stack([mixing.best_error, mixing.wait, mixing.age], axis=1)
         self.reach = ops.solid(mixing.reach, items)
+        self.scale = (self.a.sum(-1) + self.b.sum(-1)) / 2
 
     @property
     def mixing(self) -> Mixing:
         """What the acceleration remembers."""
         best_error, wait, age = self.memory.T
-        return Mixing(self.steps, self.bends, self.old, self.residual, self.best, best_error, wait, age, self.reach)
+        return Mixing(self.moves, self.bends, self.old, self.residual, self.best, best_error, wait, age, self.reach)
 
     def small(self, C: np.ndarray, low: int, high: int) -> None:
         """All iterations of some items, on one thread; those whose sums underflow are left to `large`."""
         iterations.sweep_items(
             C, low, high, self.a, self.b, self.log_b, self.row, self.col, self.reg, self.keep_a, self.keep_b,
-            self.rho_b, self.coupling, self.tol, self.budget, self.reach,
-            self.f, self.g, self.point, self.steps, self.bends, self.memory, self.old, self.residual, self.best,
+            self.rho_b, self.coupling, self.tol, self.budget, self.reach, self.scale,
+            self.f, self.g, self.point, self.moves, self.bends, self.memory, self.old, self.residual, self.best,
             self.error, self.count,
         )  # fmt: skip
 
@@ -87,11 +103,11 @@ class _Run:
         row, col, reg = self.row[item], self.col[item], self.reg[item]
         keep_a, keep_b, rho_b, coupling = self.keep_a[item], self.keep_b[item], self.rho_b[item], self.coupling[item]
         f, g, x = self.f[item], self.g[item], self.point[item]
-        steps, bends = self.steps[item], self.bends[item]
+        moves, bends = self.moves[item], self.bends[item]
         past = self.memory[item], self.old[item], self.residual[item], self.best[item]
         n, m = a.size, b.size
-        gram = np.zeros((len(steps), len(steps)))
-        iterations.start_window(bends, b, gram)
+        gram = np.zeros((len(moves), len(moves)))
+        iterations.start_window(b, bends, gram)
         sigma, sigma0 = np.full(n, np.nan), np.empty(n)
         h, g0, v, ratio, new = (np.empty(m) for _ in range(5))
         one = self.costs.take(np.array([item]))
@@ -111,7 +127,7 @@ class _Run:
                 Q, rows.start, rows.stop, a, row, v, keep_a, reg, sigma0, sigma, f, out
             )
 
-        scale, absorbed = (a.sum() + b.sum()) / 2, False
+        scale, absorbed = self.scale[item], False
         for count in range(self.count[item], self.budget[item]):
             sums[:] = mass[:] = 0.0
             if absorbed:
@@ -128,7 +144,7 @@ class _Run:
             if error <= self.tol[item]:
                 x[:] = new
                 return
-            iterations.mix(x, new, error, b, self.reach[item], steps, bends, gram, *past)
+            iterations.mix(x, new, error, b, self.reach[item], moves, bends, gram, *past)
             absorbed = bool(Q.size) and iterations.rescale(x, g0, b, reg, v)
 
     def _kept(self, item: int) -> np.ndarray:

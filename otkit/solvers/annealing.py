@@ -57,6 +57,8 @@ def begin(problem: LinearProblem, g: Array | None, reg: np.ndarray, window: int 
     items = problem.items
     if g is None:
         g = from_numpy(np.zeros((items, problem.reduced.m)), problem.a)
+    free = problem.penalties.rho_b == 0  # nothing pulls at these potentials: they are 0 in the costs as given
+    g = namespace(g).where(free[:, None], -problem.reduced.col, g)
     return Annealed(
         f=from_numpy(np.zeros((items, problem.reduced.n)), g),  # the first iteration begins with the rows
         g=g,

@@ -47,7 +47,7 @@ def test_a_rising_error_sends_an_item_back_to_its_best_point():
     best = past.best_point
     f, past = mix(past, 50 * f, 40 * f, np.array([0.2]), np.full_like(f, 1 / f.shape[1]))
     np.testing.assert_array_equal(f, best)
-    assert (past.steps == 0).all()
+    assert (past.moves == 0).all()
     for plain in (0.5, 0.4):  # and then plain steps, whatever the past
         before = f
         f, past = mix(past, f, plain * f, np.array([0.05]), np.full_like(f, 1 / f.shape[1]))

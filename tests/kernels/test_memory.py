@@ -1,0 +1,72 @@
+"""What is promised about memory."""
+
+import subprocess
+import sys
+import textwrap
+
+import numpy as np
+import pytest
+
+import otkit
+
+resource = pytest.importorskip("resource")
+
+
+def peak_of(code):
+    """The peak of the resident memory of a process that runs the code, in bytes, before and after its last part."""
+    measure = "print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)"
+    before, after = (textwrap.dedent(part) for part in code.split("MEASURE"))
+    script = f"import resource\n{before}\n{measure}\n{after}\n{measure}"
+    run = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
+    assert run.returncode == 0, run.stderr
+    unit = 1 if sys.platform == "darwin" else 1024
+    return [unit * int(line) for line in run.stdout.split()]
+
+
+def test_clouds_are_never_multiplied_out():
+    # 20,000 × 20,000 costs would be 3 GiB; everything here grows like n + m.
+    _, after = peak_of("""
+        import warnings
+        import numpy as np
+        import otkit
+        rng = np.random.default_rng(0)
+        x, y = rng.random((20_000, 3)), rng.random((20_000, 3))
+        MEASURE
+        warnings.simplefilter("ignore", otkit.ConvergenceWarning)
+        result = otkit.solve_sample(x, y, reg=0.3, tol=1e-2, max_iter=4)
+        assert np.isfinite(float(result.value))
+    """)
+    assert after < 2**30
+
+
+def test_a_matrix_is_held_once_beside_one_kernel():
+    n, m = 4000, 3000
+    before, after = peak_of(f"""
+        import warnings
+        import numpy as np
+        import otkit
+        rng = np.random.default_rng(0)
+        otkit.solve(rng.random((1000, 900)), reg=0.1, max_iter=40)  # compiles, and starts the threads
+        C = rng.random(({n}, {m}))
+        otkit.solve(C[:2, :2], reg=0.1)
+        MEASURE
+        result = otkit.solve(C, reg=0.1)
+        assert np.isfinite(float(result.value))
+    """)
+    # The kernel takes as much as the costs; a tenth of that is room for vectors and tiles.
+    assert after - before < 1.1 * 8 * n * m
+
+
+@pytest.mark.parametrize("make", [np.ascontiguousarray, np.asfortranarray, np.float32], ids=lambda make: make.__name__)
+@pytest.mark.parametrize("options", [dict(reg=0.05), dict(reg=0.05, unbalanced=1.0), dict(rtol=0.1)], ids=str)
+def test_what_is_given_is_not_changed(make, options, rng):
+    C, a, b = make(rng.random((800, 700))), rng.dirichlet(np.ones(800)), rng.dirichlet(np.ones(700))
+    given = [C, a, b]
+    kept = [v.copy() for v in given]
+    for v in given:
+        v.flags.writeable = False
+    result = otkit.solve(C, a, b, **options)
+    assert result.upper >= result.lower
+    assert np.shares_memory(result.problem.geometry.C, C)
+    for v, before in zip(given, kept, strict=True):
+        np.testing.assert_array_equal(v, before)

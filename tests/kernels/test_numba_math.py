@@ -1,0 +1,78 @@
+"""The elementary functions of the compiled kernels against those of NumPy."""
+
+import numba
+import numpy as np
+import pytest
+
+from otkit.kernels import numba_math
+
+# Compiled as kernels are, but not kept on disk: a kept one would not see a change of the functions it calls.
+_compiled = numba.njit(nogil=True, error_model="numpy", fastmath=numba_math._FAST)
+
+
+@_compiled
+def _exp(x, out):
+    for k in range(x.size):
+        out[k] = numba_math.exp(x[k])
+
+
+@_compiled
+def _log(x, out):
+    for k in range(x.size):
+        out[k] = numba_math.log(x[k])
+
+
+def exp(x):
+    x = np.atleast_1d(np.asarray(x, dtype=float))
+    out = np.empty_like(x)
+    _exp(x, out)
+    return out
+
+
+def log(x):
+    x = np.atleast_1d(np.asarray(x, dtype=float))
+    out = np.empty_like(x)
+    _log(x, out)
+    return out
+
+
+def test_exp_is_that_of_numpy_over_its_range(rng):
+    x = np.concatenate(
+        [np.linspace(-708, 700, 200_001), 1e-3 * rng.standard_normal(10_000), rng.uniform(-1, 1, 10_000)]
+    )
+    half_steps = (np.arange(-1021, 1010) + 0.5) * np.log(2)  # where the power of two changes
+    x = np.concatenate([x, half_steps, np.nextafter(half_steps, np.inf), np.nextafter(half_steps, -np.inf)])
+    np.testing.assert_allclose(exp(x), np.exp(x.astype(np.longdouble)).astype(float), rtol=2e-14, atol=0)
+
+
+def test_exp_is_exact_where_it_has_to_be():
+    np.testing.assert_array_equal(exp([0.0, -0.0, -708.1, -1e3, -1e300, -np.inf]), [1, 1, 0, 0, 0, 0])
+    assert exp(-708.0)[0] > 0
+    top = exp([700.0, 700.1, 710.0, 1e300, np.inf])
+    assert (top == top[0]).all()
+    assert np.isfinite(top[0])
+
+
+def test_exp_rises_up_to_rounding():
+    x = np.sort(np.concatenate([np.linspace(-720, 720, 100_001), np.linspace(-1e-9, 1e-9, 1001)]))
+    y = exp(x)
+    assert (np.diff(y) >= -4e-14 * y[1:]).all()  # each of two neighbours is off by 2e-14
+
+
+def test_log_is_that_of_numpy_over_its_range(rng):
+    x = np.concatenate([10.0 ** np.linspace(-307.6, 308.2, 200_001), 2.0 ** np.arange(-1022, 1024)])
+    around = np.exp2(np.arange(-1021, 1023) + 0.5)  # where the exponent changes
+    x = np.concatenate([x, around, np.nextafter(around, np.inf), np.nextafter(around, 0)])
+    x = np.concatenate(
+        [x, rng.uniform(0.5, 2, 20_000), 1 + 1e-6 * rng.standard_normal(10_000), 1 + 2.0 ** -np.arange(1, 53)]
+    )
+    np.testing.assert_allclose(log(x), np.log(x.astype(np.longdouble)).astype(float), rtol=1e-15, atol=0)
+
+
+def test_the_log_of_one_is_zero():
+    assert log(1.0)[0] == 0
+
+
+@pytest.mark.parametrize("x", [-700.0, -30.0, -1e-8, 1e-8, 1.0, 699.0])
+def test_log_undoes_exp(x):
+    np.testing.assert_allclose(log(exp(x)), x, rtol=1e-15, atol=3e-14)

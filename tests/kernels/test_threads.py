@@ -1,0 +1,114 @@
+"""Threads change how long it takes and nothing else."""
+
+import multiprocessing
+
+import numpy as np
+import pytest
+
+import otkit
+from otkit.kernels import numba_ops, threads
+
+
+def dense(n, m, items=()):
+    C = np.random.default_rng(0).random((*items, n, m))
+    return lambda: otkit.solve(C, reg=0.05, tol=1e-4)
+
+
+def points(n, m, items=()):
+    rng = np.random.default_rng(0)
+    x, y = rng.random((*items, n, 3)), rng.random((*items, m, 3))
+    return lambda: otkit.solve_sample(x, y, metric="euclidean", reg=0.2, tol=1e-4)
+
+
+def unbalanced(n, m):
+    rng = np.random.default_rng(0)
+    C, a = rng.random((n, m)), 2 * rng.dirichlet(np.ones(n))
+    return lambda: otkit.solve(C, a, reg=0.05, unbalanced=(1.0, 0.2), tol=1e-4)
+
+
+PROBLEMS = {
+    "a large matrix": dense(900, 640),
+    "large clouds": points(900, 640),
+    "a large unbalanced matrix": unbalanced(900, 640),
+    "two large clouds": points(740, 730, (2,)),
+    "small matrices": dense(110, 90, (80,)),
+    "small clouds": points(60, 50, (200,)),
+    "a small matrix": dense(70, 50),
+}
+NAMES = ("plan", "f", "g", "value", "value_linear", "error", "lower", "upper", "n_iter")
+
+
+def answers(solve):
+    result = solve()
+    weights = np.linspace(0, 1, result.plan.shape[-1])
+    return [np.asarray(getattr(result, name)) for name in NAMES] + [result.apply(weights), result.plan_sparse().mass]
+
+
+@pytest.mark.parametrize("name", PROBLEMS)
+def test_answers_do_not_depend_on_the_number_of_threads(name, monkeypatch):
+    monkeypatch.setenv("OTKIT_NUM_THREADS", "1")
+    wanted = answers(PROBLEMS[name])
+    for count in ("2", "3"):
+        monkeypatch.setenv("OTKIT_NUM_THREADS", count)
+        for found, alone in zip(answers(PROBLEMS[name]), wanted, strict=True):
+            np.testing.assert_array_equal(found, alone)
+
+
+def test_each_part_is_done_once_whatever_the_number_of_threads(monkeypatch):
+    for count in (1, 2, 7):
+        monkeypatch.setenv("OTKIT_NUM_THREADS", str(count))
+        seen = []
+        threads.each(seen.append, range(100), 2**30)
+        assert sorted(seen) == list(range(100))
+
+
+@pytest.mark.parametrize(("given", "wanted"), [("3", 3), ("1", 1), ("0", 1)])
+def test_the_number_of_threads_is_the_one_asked_for(given, wanted, monkeypatch):
+    monkeypatch.setenv("OTKIT_NUM_THREADS", given)
+    assert threads.count() == wanted
+
+
+@pytest.mark.parametrize("given", ["", "many"])
+def test_the_number_of_threads_is_that_of_the_cores_otherwise(given, monkeypatch):
+    monkeypatch.setenv("OTKIT_NUM_THREADS", given)
+    assert threads.count() >= 1
+
+
+def in_a_fork(end):
+    end.send(answers(PROBLEMS["a large matrix"])[0])
+
+
+@pytest.mark.skipif("fork" not in multiprocessing.get_all_start_methods(), reason="this system does not fork")
+@pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
+def test_work_goes_on_in_a_forked_process(monkeypatch):
+    monkeypatch.setenv("OTKIT_NUM_THREADS", "2")
+    wanted = answers(PROBLEMS["a large matrix"])[0]  # starts the threads, which do not survive the fork
+    context = multiprocessing.get_context("fork")
+    ours, theirs = context.Pipe()
+    process = context.Process(target=in_a_fork, args=(theirs,))
+    process.start()
+    theirs.close()  # then a process that dies is no reason to wait
+    found = ours.recv()
+    process.join()
+    assert process.exitcode == 0
+    np.testing.assert_array_equal(found, wanted)
+
+
+@pytest.mark.parametrize("count", ["1", "2", "3"])
+def test_what_a_metric_raises_reaches_the_caller(count, monkeypatch, rng):
+    monkeypatch.setenv("OTKIT_NUM_THREADS", count)
+    monkeypatch.setattr(numba_ops, "SMALL", 100)
+    monkeypatch.setattr(numba_ops, "_CHUNK", 100)
+    monkeypatch.setattr(threads, "_WORTH", 0)
+    x, y = rng.random((40, 2)), rng.random((30, 2))
+    x[33] = 7.0
+
+    def metric(x, y):
+        if (x == 7.0).any():
+            raise ZeroDivisionError("of the metric")
+        return abs(x[:, :, None] - y[:, None]).sum(-1)
+
+    with pytest.raises(ZeroDivisionError, match="of the metric"):
+        otkit.solve_sample(x, y, metric=metric, reg=0.1)
+    x[33] = 0.5  # and the threads are there for the next call
+    assert otkit.solve_sample(x, y, metric=metric, reg=0.1).converged
