@@ -81,8 +81,9 @@ def _row_mass(a, sigma, offset, keep, reg):
 def log_rows(C, first, a, row, h, keep, reg, sigma, f, sums, Q):
     """Update the rows of a tile in the log domain; returns their mass.
 
-    ``C (r, m)`` holds rows ``first…``; ``h (m,)`` is g + reg·log b + the offset of the columns. Adds to the column sums
-    ``sums (m,)``, and fills the same rows of Q where it is not empty.
+    ``C (r, m)`` holds rows ``first…``; ``h (m,)`` is g + reg·log b + the offset of the columns; ``sigma (n,)`` guesses
+    the new softmins, and becomes them. Adds to the column sums ``sums (m,)``, and fills the same rows of Q where it is
+    not empty.
     """
     inverse = 1.0 / reg
     m = h.size
@@ -384,8 +385,7 @@ def sweep_items(
         costs, item_a, item_b, item_row, item_col = C[(k - low) % C.shape[0]], a[k], b[k], row[k], col[k]
         item_f, x = f[k], point[k]
         start_window(item_b, bends[k], gram)
-        for i in range(n):
-            sigma[i] = np.nan
+        _copy(item_f, sigma)
         absorbed = False
         for _ in range(budget[k]):
             _clear(sums[0])

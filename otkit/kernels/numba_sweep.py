@@ -13,7 +13,7 @@ from otkit.kernels import threads
 from otkit.kernels.mixing import Mixing, Swept
 
 # A kernel that is kept may take this many bytes, or as many as the cost matrix itself.
-_KEPT = 2**28
+KEPT = 2**28
 # Single precision loses 1e-8 to 1e-7 of every row sum: it is enough for tolerances from here on.
 _SINGLE = 1e-5
 # Calls for single small problems before their loop is compiled: a few solves.
@@ -108,7 +108,7 @@ class _Run:
         n, m = a.size, b.size
         gram = np.zeros((len(moves), len(moves)))
         iterations.start_window(b, bends, gram)
-        sigma, sigma0 = np.full(n, np.nan), np.empty(n)
+        sigma, sigma0 = f.copy(), np.empty(n)
         h, g0, v, ratio, new = (np.empty(m) for _ in range(5))
         one = self.costs.take(np.array([item]))
         tiles, parts = ops.Tiles(one), ops.parts(n, m, 1)
@@ -153,7 +153,7 @@ class _Run:
         shape = self.costs.n, self.costs.m
         need = shape[0] * shape[1] * np.dtype(dtype).itemsize
         base = self.costs.base
-        allowed = max(_KEPT, base.C.nbytes // base.C.shape[0] if isinstance(base, Dense) else 0)
+        allowed = max(KEPT, base.C.nbytes // base.C.shape[0] if isinstance(base, Dense) else 0)
         free = checks.free_memory()
         if need > allowed or (free is not None and need > free):
             return np.empty((0, 0), dtype=dtype)

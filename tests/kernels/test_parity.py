@@ -266,7 +266,7 @@ def form(request, monkeypatch):
         monkeypatch.setattr(numba_ops, "_CHUNK", 8)
         monkeypatch.setattr(numba_ops, "_TILE", 100)
     if request.param == "large, nothing kept":
-        monkeypatch.setattr(numba_sweep, "_KEPT", 0)
+        monkeypatch.setattr(numba_sweep, "KEPT", 0)
         monkeypatch.setattr(checks, "free_memory", lambda: 0)
 
 
