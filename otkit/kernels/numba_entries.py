@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from otkit.kernels.numba_math import exact, exp, jit, log, ordered
+from otkit.kernels.numba_math import exact, exp, jit, least, log, most
 
 
 @exact
@@ -67,12 +67,12 @@ def distances(x, y, ground, power, out):
                 _powers(out[k, r], power)
 
 
-@ordered
+@jit
 def _least(C, row, col, turned, g):
-    least = np.inf
+    lowest = np.inf
     for j in range(g.size):
-        least = min(least, _slack(C[j], row, col[j], turned, g[j]))
-    return least
+        lowest = least(lowest, _slack(C[j], row, col[j], turned, g[j]))
+    return lowest
 
 
 @jit
@@ -84,10 +84,10 @@ def c_transform(C, low, high, first, row, col, turned, g, out):
             out[k, first + r] = _least(tile[r], row[k, first + r], col[k], turned, g[k])
 
 
-@ordered
+@jit
 def _lower(C, row, col, turned, f, out):
     for j in range(out.size):
-        out[j] = min(out[j], _slack(C[j], row, col[j], turned, f))
+        out[j] = least(out[j], _slack(C[j], row, col[j], turned, f))
 
 
 @jit
@@ -101,12 +101,13 @@ def c_transform_columns(C, low, high, first, row, col, turned, f, out):
                 _lower(tile[r], row[k, i], col[k], turned, f[k, i], out[k])
 
 
-@ordered
+@jit
 def _largest(h, C, row, col, turned, inverse, out):
     top = -np.inf
     for j in range(h.size):
         out[j] = _exponent(C[j], row, col[j], turned, h[j], inverse)
-        top = max(top, out[j])
+    for j in range(h.size):
+        top = most(top, out[j])
     return top
 
 
@@ -191,23 +192,28 @@ def select(C, low, high, first, row, col, turned, f, g, log_a, log_b, reg, thres
 
 
 @jit
-def cost_range(C, low, high, first, row, col, has_a, has_b, least, most, span, forbidden):
+def _range(C, row, col, has_b):
+    lo, hi, top = np.inf, -np.inf, -np.inf
+    infinite = 0
+    for j in range(C.size):
+        allowed = has_b[j] and C[j] < np.inf
+        reduced = _reduced(C[j], row, col[j], False)
+        lo = least(lo, C[j] if allowed else np.inf)
+        hi = most(hi, C[j] if allowed else -np.inf)
+        top = most(top, reduced if allowed else -np.inf)
+        infinite += has_b[j] and not C[j] < np.inf
+    return lo, hi, top, infinite
+
+
+@jit
+def cost_range(C, start, stop, first, row, col, has_a, has_b, low, high, span, forbidden):
     """The range of the costs, the largest reduced cost and whether some are infinite, over arcs between mass."""
-    for k in range(low, high):
-        tile = C[(k - low) % C.shape[0]]
+    for k in range(start, stop):
+        tile = C[(k - start) % C.shape[0]]
         for r in range(tile.shape[0]):
             i = first + r
             if not has_a[k, i]:
                 continue
-            lo, hi, top = np.inf, -np.inf, -np.inf
-            infinite = 0
-            for j in range(has_b.shape[1]):
-                c = np.float64(tile[r, j])
-                reduced = _reduced(c, row[k, i], col[k, j], False)
-                if has_b[k, j]:
-                    if c < np.inf:
-                        lo, hi, top = min(lo, c), max(hi, c), max(top, reduced)
-                    else:
-                        infinite += 1
-            least[k], most[k], span[k] = min(least[k], lo), max(most[k], hi), max(span[k], top)
+            lo, hi, top, infinite = _range(tile[r], row[k, i], col[k], has_b[k])
+            low[k], high[k], span[k] = min(low[k], lo), max(high[k], hi), max(span[k], top)
             forbidden[k] += infinite

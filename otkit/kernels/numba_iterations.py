@@ -21,7 +21,7 @@ from otkit.kernels.mixing import PLAIN_STEPS as _PLAIN_STEPS
 from otkit.kernels.mixing import RIDGE as _RIDGE
 from otkit.kernels.mixing import SHORT as _SHORT
 from otkit.kernels.mixing import WORSE as _WORSE
-from otkit.kernels.numba_math import exact, exp, jit, log, ordered
+from otkit.kernels.numba_math import exact, exp, jit, log, most
 
 _FEW, _MANY = 1e-15, 1e15  # row sums beside a guessed largest term that are trusted
 _LIGHT, _HEAVY = 1e-250, 1e250  # column sums that have not underflowed on the way
@@ -53,11 +53,11 @@ def _exponent(h, C, offset, inverse):
     return (h - (C - offset)) * inverse  # a common offset of the costs is large, and cancels first of all
 
 
-@ordered
+@jit
 def _largest(C, i, offset, h, inverse):
     top = -np.inf
     for j in range(h.size):
-        top = max(top, _exponent(h[j], C[i, j], offset, inverse))
+        top = most(top, _exponent(h[j], C[i, j], offset, inverse))
     return top
 
 

@@ -25,8 +25,6 @@ jit = numba.njit(cache=True, nogil=True, error_model="numpy", fastmath=_FAST)
 # Rounds as it is written: what must be the same number as NumPy's, or would lose digits when reordered. A difference
 # has to be here as a whole, since LLVM reorders it where only its last operation may be.
 exact = numba.njit(cache=True, nogil=True, error_model="numpy", fastmath={"nsz"}, forceinline=True)
-# For minima and maxima of numbers that are not NaN.
-ordered = numba.njit(cache=True, nogil=True, error_model="numpy", fastmath=_FAST | {"nnan"}, forceinline=True)
 _careful = numba.njit(
     cache=True, nogil=True, error_model="numpy", fastmath={"contract", "nsz"}, forceinline=True
 )  # keeps x − k·ln 2 in two steps
@@ -51,6 +49,23 @@ def _bits_of(typing_context: Any, x: Any) -> Any:
 
     return types.int64(types.float64), build
 
+
+def _extremum(name: str) -> Any:
+    """A function of two numbers that are not NaN, whose reductions vectorise, as those of Python's do not."""
+
+    @intrinsic
+    def extremum(typing_context: Any, x: Any, y: Any) -> Any:
+        def build(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+            double = ir.DoubleType()
+            function = builder.module.declare_intrinsic(name, [double], ir.FunctionType(double, [double, double]))
+            return builder.call(function, args, fastmath=("nnan", "nsz"))
+
+        return types.float64(types.float64, types.float64), build
+
+    return extremum
+
+
+least, most = _extremum("llvm.minnum"), _extremum("llvm.maxnum")
 
 _LOG2_E = 1.4426950408889634
 # ln 2 in two parts, the first with so few digits that its multiples are exact.

@@ -46,7 +46,8 @@ _calls = 0
 def _is_worth_compiling() -> bool:
     """Whether single small problems come often enough to compile their loop as a whole, not only what it consists of.
 
-    The numbers are the same. It takes away the interpreter's time between iterations, and a few seconds once.
+    The numbers are the same, but for rounding. It spares the interpreter's time between iterations, and costs a few
+    seconds once.
     """
     global _calls
     _calls += 1
@@ -131,7 +132,7 @@ class _Run:
         for count in range(self.count[item], self.budget[item]):
             sums[:] = mass[:] = 0.0
             if absorbed:
-                threads.each(absorbed_part, parts, n * m)
+                threads.each(absorbed_part, parts, n * m // 4)  # what an entry costs beside one with an exponential
             else:
                 iterations.start_log(x, log_b, col, reg, h, g0, v)
                 threads.each(log_part, parts, n * m)

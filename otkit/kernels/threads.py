@@ -9,7 +9,7 @@ from typing import TypeVar
 
 _Part = TypeVar("_Part")
 
-# Entries below which handing work over costs more than it gains (measured: 500 × 500 loses, 1000 × 1000 gains).
+# Exponentials below which handing work over costs more than it gains (measured: 500 × 500 loses, 1000 × 1000 gains).
 _WORTH = 2**19
 
 _pool: ThreadPoolExecutor | None = None
@@ -33,7 +33,7 @@ def count() -> int:
 
 
 def each(work: Callable[[_Part], None], parts: Sequence[_Part], entries: int) -> None:
-    """Do the work for all parts, of so many `entries` in all.
+    """Do the work for all parts, which costs as much as so many `entries` with an exponential each.
 
     How the work is cut into parts must not depend on the number of threads; then neither does the result.
     """

@@ -19,6 +19,8 @@ from otkit.solvers.base import Solver, State
 
 # The error recomputed at the end may differ from the one in the sweep by rounding.
 _SLACK = 0.999
+# Down to the range of the costs over this, zero is as good a start as the answer at a larger regularisation.
+_EASY = 128.0
 # In the last stage the error must fall by this factor in so many iterations, or the item has stalled.
 _PATIENCE, _FALL = 1000, 0.99
 # Parts of a problem that are weakly coupled come apart where reg falls fast, and a sweep hardly moves mass between
@@ -67,7 +69,7 @@ class Sinkhorn(Solver):
 
     tol: float | None = None
     max_iter: int = 10_000
-    factor: float = 8.0
+    factor: float = 4.0
     stage_tol: float = 1e-2
     sweeps: int | None = None
     n_iters: int | None = None
@@ -87,8 +89,13 @@ class Sinkhorn(Solver):
             return self._from_zero(problem, target)
         if start is not None:
             return annealing.begin(problem, start[1], target)
-        reg = target if self.factor == np.inf else np.maximum(target, annealing.top(problem))
-        return annealing.begin(problem, None, reg)
+        return annealing.begin(problem, None, self._first(problem, target))
+
+    def _first(self, problem: LinearProblem, target: np.ndarray) -> np.ndarray:
+        """The first stage: whole factors above the last one, where iterations from zero still converge fast."""
+        easy = annealing.top(problem) / _EASY
+        factors = np.ceil(np.log(np.maximum(target, easy) / target) / np.log(self.factor))
+        return target if self.factor == np.inf else target * self.factor**factors
 
     def _from_zero(self, problem: LinearProblem, target: np.ndarray) -> Annealed:
         """Zero potentials of the costs as given; where the rows come last, what the columns make of theirs."""
