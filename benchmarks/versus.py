@@ -26,7 +26,7 @@ from pathlib import Path
 from statistics import geometric_mean, median
 
 import numpy as np
-from problems import costs
+from suite.problems import costs
 
 PROBLEMS = ("2-D cloud", "64-D cloud", "uniform costs", "digits, L1", "digits, squared L2")
 TOL = {"float64": 1e-8, "float32": 1e-4}
