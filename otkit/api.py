@@ -58,7 +58,7 @@ def solve(
         for each: ``inf`` makes a marginal exact, 0 leaves it free. Such a problem needs a `reg`. None asks for exact
         marginals.
     method : str or solver
-        "auto", "sinkhorn", "annealing", "univariate", or a solver with its options, such as
+        "auto", "sns", "sinkhorn", "annealing", "univariate", or a solver with its options, such as
         ``otkit.Sinkhorn(factor=4)``.
     tol : float, optional
         With a `reg`: the `Result.error` to reach; 1e-6 in float64 and 1e-4 in float32 by default. For exact marginals

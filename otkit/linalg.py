@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any, NamedTuple
 
 import numpy as np
+
+Coupling = tuple[np.ndarray, np.ndarray, np.ndarray]
 
 
 def difference(x: float, y: float) -> tuple[float, float]:
@@ -73,6 +77,97 @@ class SpanningTree:
             if parent[node] >= 0:
                 value[node] = cost[node] - value[parent[node]]
         return np.array(value)
+
+
+class Solution(NamedTuple):
+    """What `solve_coupled` found, how many iterations of conjugate gradients it took, and whether it is accurate."""
+
+    y: np.ndarray
+    steps: int
+    accurate: bool
+
+
+# Iterations of conjugate gradients before a factorisation is thought of, and where there is none.
+_CG, _CG_MOST = 200, 2000
+# Products of entries that the matrix to factorise is formed of, at most.
+_FILL = 2**22
+
+
+def solve_coupled(shape: tuple[int, int], arcs: Coupling, rhs: np.ndarray, shift: float, rtol: float) -> Solution:
+    """Solve ``[[(1 + shift)·I, T], [Tᵀ, (1 + shift)·I]]·[x; y] = [0; rhs]`` for y, by its smaller Schur complement.
+
+    No singular value of the sparse T is above 1, so that the matrix is positive definite. Conjugate gradients with the
+    diagonal as preconditioner (Hestenes & Stiefel 1952); where these are slow and T has few entries, a sparse
+    factorisation.
+
+    Parameters
+    ----------
+    shape : (n, m)
+        The shape of T.
+    arcs : (rows, cols, values), arrays (K,)
+        The entries of T.
+    rhs : array (m,)
+    shift : float
+    rtol : float
+        Of the residual, relative to the right-hand side.
+
+    Returns
+    -------
+    Solution
+    """
+    from scipy.sparse import csr_array
+
+    rows, cols, values = arcs
+    T = csr_array((values, (rows, cols)), shape=shape)
+    one, size = 1.0 + shift, abs(rhs).max()
+    if not 0.0 < size < np.inf:
+        return Solution(np.zeros(shape[1]), 0, size == 0.0)
+    rhs = rhs / size  # whose squares would underflow
+    if shape[1] <= shape[0]:
+        found = _Schur(T, one).solve(rhs * one, rtol)
+        return found._replace(y=found.y * size)
+    # From the first block row x = −T·y/(1 + shift), so that y = (rhs − Tᵀx)/(1 + shift).
+    found = _Schur(T.T.tocsr(), one).solve(-(T @ rhs), rtol)
+    return found._replace(y=(rhs - T.T @ found.y) * (size / one))
+
+
+class _Schur:
+    """(1 + shift)²·I − TᵀT of a sparse T."""
+
+    def __init__(self, T: Any, one: float) -> None:
+        self.T, self.turned, self.square = T, T.T.tocsr(), one * one
+        self.diagonal = np.maximum(self.square - np.asarray(T.multiply(T).sum(0)).ravel(), 0.5 * (self.square - 1.0))
+
+    def solve(self, rhs: np.ndarray, rtol: float) -> Solution:
+        """Solve with the Schur complement."""
+        y, steps, accurate = self._conjugate_gradients(rhs, rtol, None, _CG)
+        if accurate:
+            return Solution(y, steps, True)
+        if (np.diff(self.T.indptr).astype(float) ** 2).sum() <= _FILL:
+            return Solution(self._factorised(rhs), steps, True)
+        y, more, accurate = self._conjugate_gradients(rhs, rtol, np.nan_to_num(y), _CG_MOST)
+        return Solution(y, steps + more, accurate)
+
+    def _conjugate_gradients(
+        self, rhs: np.ndarray, rtol: float, start: np.ndarray | None, limit: int
+    ) -> tuple[np.ndarray, int, bool]:
+        from scipy.sparse.linalg import LinearOperator, cg
+
+        count = itertools.count()
+        size = rhs.size
+        operator = LinearOperator((size, size), matvec=lambda v: self.square * v - self.turned @ (self.T @ v))
+        jacobi = LinearOperator((size, size), matvec=lambda v: v / self.diagonal)
+        with np.errstate(divide="ignore", invalid="ignore"):  # beyond what rounding allows, steps are 0/0
+            y, info = cg(operator, rhs, start, rtol=rtol, maxiter=limit, M=jacobi, callback=lambda _: next(count))
+        return y, next(count), info == 0 and bool(np.isfinite(y).all())
+
+    def _factorised(self, rhs: np.ndarray) -> np.ndarray:
+        from scipy.sparse import eye_array
+        from scipy.sparse.linalg import splu
+
+        matrix = (self.square * eye_array(rhs.size, format="csc") - self.turned @ self.T).tocsc()
+        factors = splu(matrix, permc_spec="MMD_AT_PLUS_A", diag_pivot_thresh=0.0, options={"SymmetricMode": True})
+        return factors.solve(rhs)
 
 
 Scan = Callable[[int], tuple[np.ndarray, np.ndarray]]

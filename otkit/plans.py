@@ -73,7 +73,9 @@ class EntropicPlan(Plan):
     def arcs(self, drop: float) -> Arcs:
         # In a row of weight a, the m entries below drop·a/m sum to at most drop·a.
         threshold = self.at.log_a + log(namespace(self.at.f).full_like(self.at.f, drop / self.geometry.m))
-        found = kernels.select(self.geometry, self.at, threshold)
+        every = namespace(self.at.g).full_like(self.at.g, np.inf)
+        found = kernels.select(self.geometry, self.at, threshold, every, np.inf)
+        assert found is not None
         return Arcs(to_numpy(found.item), to_numpy(found.row), to_numpy(found.col), to_numpy(exp(found.log_plan)))
 
 

@@ -45,15 +45,25 @@ class Stage:
     reg : float
         The regularisation of the stage, in units of the cost.
     n_iter : int
-        Iterations spent in it.
+        Sweeps and Newton steps spent in it.
     error : float
         The marginal error that it ended with.
+    newton_steps, cg_steps : int
+        How many of the iterations were Newton steps, and the iterations of conjugate gradients in these.
+    kept : int
+        Entries of the plan that the last Newton step kept; 0 without Newton steps, here and below.
+    dropped : float
+        The fraction of the mass that it left out.
     """
 
     item: int
     reg: float
     n_iter: int
     error: float
+    newton_steps: int = 0
+    cg_steps: int = 0
+    kept: int = 0
+    dropped: float = 0.0
 
 
 @dataclass(frozen=True)

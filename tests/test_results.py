@@ -138,7 +138,7 @@ def test_a_result_prints_as_one_line_to_act_on(cloud):
     x, y, a, b = cloud
     line = repr(otkit.solve_sample(x, y, a, b, reg=0.3))
     assert "\n" not in line
-    for part in ("30 × 20", "reg = 0.3", "value = ", "error = ", "sinkhorn", "numba (numpy)", "Converged"):
+    for part in ("30 × 20", "reg = 0.3", "value = ", "error = ", "sns", "numba (numpy)", "Converged"):
         assert part in line
     line = repr(otkit.solve_sample(x, y, a, b))
     assert "in [" in line

@@ -333,13 +333,17 @@ class Arcs(NamedTuple):
     log_plan: Array
 
 
-def select(geometry: Geometry, at: Potentials, threshold: Array) -> Arcs:
-    """The entries with ``log P_ij ≥ threshold_i``, for ``threshold (B, n)``."""
+def select(geometry: Geometry, at: Potentials, rows: Array, cols: Array, limit: float) -> Arcs | None:
+    """The entries with ``log P_ij ≥ min(rows_i, cols_j)``: ``rows (B, n)``, ``cols (B, m)``; None if over `limit`."""
     xp = namespace(at.f)
-    found = []
+    found, count = [], 0
     for s, r in tiles(geometry, at.f.shape[0]):
         entries = at.log_plan(geometry.block(s, r), s, r)
-        item, row, col = xp.nonzero((entries >= threshold[s, r, None]) & (entries > -xp.inf))
+        threshold = xp.minimum(rows[s, r, None], cols[s, None, :])
+        item, row, col = xp.nonzero((entries >= threshold) & (entries > -xp.inf))
+        count += item.shape[0]
+        if count > limit:
+            return None
         flat = (item * entries.shape[1] + row) * entries.shape[2] + col
         values = xp.take(xp.reshape(entries, (-1,)), flat, axis=0)
         found.append((item + s.start, row + r.start, col, values))

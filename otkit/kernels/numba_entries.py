@@ -171,9 +171,25 @@ def plan(C, low, high, first, row, col, turned, f, g, log_a, log_b, reg, out):
 
 
 @jit
-def select(C, low, high, first, row, col, turned, f, g, log_a, log_b, reg, threshold, out):
-    """How many entries have log P ≥ threshold; item, row, column and log P are listed in ``out`` where it has room."""
-    item, rows, cols, values = out
+def _log_plan(C, i, row, col, turned, f, g, log_a, log_b, inverse, rows, cols, out):
+    """log P of one row, and how many of its entries reach the threshold."""
+    for j in range(out.size):
+        exponent = _exponent(C[j], row[i], col[j], turned, f[i] + g[j], inverse)
+        out[j] = exponent + (log_a[i] + log_b[j])
+    count = 0
+    for j in range(out.size):
+        count += out[j] >= least(rows[i], cols[j]) and out[j] > -np.inf
+    return count
+
+
+@jit
+def select(C, low, high, first, row, col, turned, f, g, log_a, log_b, reg, rows, cols, out):
+    """How many entries have log P_ij ≥ min(rows_i, cols_j); they are listed in ``out`` where it has room for all.
+
+    ``out`` holds the item, the row, the column and log P of each.
+    """
+    item, lines, columns, values = out
+    e = np.empty(g.shape[1])
     found = 0
     for k in range(low, high):
         tile = C[(k - low) % C.shape[0]]
@@ -181,13 +197,17 @@ def select(C, low, high, first, row, col, turned, f, g, log_a, log_b, reg, thres
             i = first + r
             if log_a[k, i] == -np.inf:
                 continue
-            for j in range(g.shape[1]):
-                exponent = _exponent(tile[r, j], row[k, i], col[k, j], turned, f[k, i] + g[k, j], 1.0 / reg[k])
-                value = exponent + (log_a[k, i] + log_b[k, j])
-                if value >= threshold[k, i] and value > -np.inf:
-                    if found < item.size:
-                        item[found], rows[found], cols[found], values[found] = k, i, j, value
-                    found += 1
+            inverse = 1.0 / reg[k]
+            count = _log_plan(
+                tile[r], i, row[k], col[k], turned, f[k], g[k], log_a[k], log_b[k], inverse, rows[k], cols[k], e
+            )
+            if item.size and count:
+                at = found
+                for j in range(e.size):
+                    if e[j] >= least(rows[k, i], cols[k, j]) and e[j] > -np.inf:
+                        item[at], lines[at], columns[at], values[at] = k, i, j, e[j]
+                        at += 1
+            found += count
     return found
 
 

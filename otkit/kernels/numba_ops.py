@@ -207,17 +207,23 @@ def _c_transform_columns(geometry: Geometry, f: np.ndarray) -> np.ndarray:
     return out.min(0)
 
 
-def select(geometry: Geometry, at: Potentials, threshold: np.ndarray) -> Arcs:
+def select(geometry: Geometry, at: Potentials, rows: np.ndarray, cols: np.ndarray, limit: float) -> Arcs | None:
     items, tiles = at.reg.shape[0], Tiles(geometry)
-    arguments = (*tiles.reduction(items), *_at(at), solid(threshold, items))
+    arguments = (*tiles.reduction(items), *_at(at), solid(rows, items), solid(cols, items))
     found: dict[tuple[int, int], tuple[np.ndarray, ...]] = {}
+    counts: list[int] = []
 
     def work(C: np.ndarray, low: int, high: int, first: int, _: int) -> None:
+        if sum(counts) > limit:
+            return
         count = entries.select(C, low, high, first, *arguments, _room(0))
-        found[low, first] = room = _room(count)
+        counts.append(count)
+        found[low, first] = room = _room(count if sum(counts) <= limit else 0)
         entries.select(C, low, high, first, *arguments, room)
 
     tiles.each(items, work)
+    if sum(counts) > limit:
+        return None
     return Arcs(*(np.concatenate(column) for column in zip(*(found[k] for k in sorted(found)), strict=True)))
 
 

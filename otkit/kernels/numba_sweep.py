@@ -32,7 +32,7 @@ def sweep(
     """As `otkit.kernels.mixing.sweep`."""
     items = start.reg.shape[0]
     run = _Run(costs, start, penalties, mixing, tol, np.minimum(limit, k).astype(np.int64))
-    if costs.n * costs.m <= ops.SMALL and (items > 1 or _is_worth_compiling()):
+    if costs.n * costs.m <= ops.SMALL and (items > 1 or (k > 1 and _is_worth_compiling())):
         tiles = ops.Tiles(costs)
         tiles.each(items, lambda C, low, high, *_: run.small(C, low, high))
     for item in np.flatnonzero((run.count < run.budget) & ~(run.error <= run.tol)):
@@ -114,7 +114,7 @@ class _Run:
         one = self.costs.take(np.array([item]))
         tiles, parts = ops.Tiles(one), ops.parts(n, m, 1)
         sums, mass = np.zeros((len(parts), m)), np.zeros(len(parts))
-        Q = self._kept(item)
+        Q = self._kept(item) if self.budget[item] - self.count[item] > 1 else np.empty((0, 0))
 
         def log_part(part: ops.Part) -> None:
             tiles.walk(part, log_tile)

@@ -6,12 +6,25 @@ from otkit.problems import LinearProblem
 from otkit.problems.linear import on_line
 from otkit.solvers.annealing import Annealing
 from otkit.solvers.base import Progress, Solver, run
+from otkit.solvers.newton import SparseNewton
 from otkit.solvers.sinkhorn import Sinkhorn
 from otkit.solvers.univariate import Univariate
 
-__all__ = ["SOLVERS", "Annealing", "Progress", "Sinkhorn", "Solver", "Univariate", "choose_solver", "run"]
+__all__ = [
+    "SOLVERS",
+    "Annealing",
+    "Progress",
+    "Sinkhorn",
+    "Solver",
+    "SparseNewton",
+    "Univariate",
+    "choose_solver",
+    "run",
+]
 
-SOLVERS: dict[str, type[Solver]] = {"sinkhorn": Sinkhorn, "annealing": Annealing, "univariate": Univariate}
+SOLVERS: dict[str, type[Solver]] = {solver.name: solver for solver in (SparseNewton, Sinkhorn, Annealing, Univariate)}
+# Those that solve problems with a `reg`.
+_ENTROPIC = (SparseNewton, Sinkhorn)
 
 
 def choose_solver(problem: LinearProblem, method: str | Solver) -> Solver:
@@ -20,7 +33,7 @@ def choose_solver(problem: LinearProblem, method: str | Solver) -> Solver:
     ====================================  ============
     problem                               "auto"
     ====================================  ============
-    a `reg`                               `Sinkhorn`
+    a `reg`                               `SparseNewton`
     no `reg`, points on a line, convex    `Univariate`
     no `reg`, else                        `Annealing`
     ====================================  ============
@@ -32,18 +45,18 @@ def choose_solver(problem: LinearProblem, method: str | Solver) -> Solver:
     """
     line = on_line(problem.asked)
     if method == "auto":
-        method = "sinkhorn" if problem.reg is not None else "univariate" if line else "annealing"
+        method = "sns" if problem.reg is not None else "univariate" if line else "annealing"
     if isinstance(method, str):
         if method not in SOLVERS:
             raise ValueError(f"method must be 'auto', {', '.join(map(repr, SOLVERS))} or a solver, got {method!r}")
         method = SOLVERS[method]()
     if not isinstance(method, Solver):
         raise ValueError(f"method must be a name or a solver such as otkit.Sinkhorn(), got {method!r}")
-    if isinstance(method, Sinkhorn) and problem.reg is None:
+    if isinstance(method, _ENTROPIC) and problem.reg is None:
         raise ValueError(
-            "method 'sinkhorn' needs a reg, got reg=None; pass reg=, or method='auto' for the optimum itself"
+            f"method {method.name!r} needs a reg, got reg=None; pass reg=, or method='auto' for the optimum itself"
         )
-    if not isinstance(method, Sinkhorn) and problem.reg is not None:
+    if not isinstance(method, _ENTROPIC) and problem.reg is not None:
         raise ValueError(f"method {method.name!r} solves the unregularised problem, got a reg; drop reg= or method=")
     if isinstance(method, Univariate) and not line:
         raise ValueError(

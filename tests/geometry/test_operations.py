@@ -78,13 +78,17 @@ class TestOperations:
 
     def test_select(self, data, any_xp):
         geometry, at = data.on(any_xp)
-        threshold = np.log(data.a + 1e-300) - 1
-        arcs = kernels.select(geometry, at, from_numpy(threshold, at.f))
-        item, row, col = np.nonzero((data.log_P >= threshold[:, :, None]) & (data.log_P > -np.inf))
+        rows, cols = np.log(data.a + 1e-300) - 1, np.log(data.b + 1e-300) - 1
+        given = [from_numpy(v, at.f) for v in (rows, cols)]
+        arcs = kernels.select(geometry, at, *given, np.inf)
+        threshold = np.minimum(rows[:, :, None], cols[:, None, :])
+        item, row, col = np.nonzero((data.log_P >= threshold) & (data.log_P > -np.inf))
         for found, wanted in ((arcs.item, item), (arcs.row, row), (arcs.col, col)):
             order = np.lexsort((to_numpy(arcs.col), to_numpy(arcs.row), to_numpy(arcs.item)))
             assert (to_numpy(found)[order] == wanted).all()
         assert_allclose(np.sort(to_numpy(arcs.log_plan)), np.sort(data.log_P[item, row, col]))
+        assert kernels.select(geometry, at, *given, item.size) is not None
+        assert kernels.select(geometry, at, *given, item.size - 1) is None
 
     def test_cost_range(self, data, any_xp):
         geometry, at = data.on(any_xp)

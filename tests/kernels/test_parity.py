@@ -159,8 +159,8 @@ def check_operations(c, monkeypatch):
 
 
 def check_select(c, monkeypatch):
-    threshold = c.at.log_a + np.log(1e-3 / c.costs.m)
-    found, wanted = both("select", monkeypatch, c.costs, c.at, threshold)
+    rows, cols = c.at.log_a + np.log(1e-3 / c.costs.m), c.at.log_b + np.log(1e-3 / c.costs.n)
+    found, wanted = both("select", monkeypatch, c.costs, c.at, rows, cols, INF)
     shape = c.a.shape[0], c.costs.n, c.costs.m
     entries = [np.full(shape, -INF) for _ in range(2)]
     for dense, arcs in zip(entries, (found, wanted), strict=True):
@@ -173,7 +173,8 @@ def check_select(c, monkeypatch):
     assert (abs(one[shared] - other[shared]) <= slack[shared]).all()
     # Only entries at the threshold may be taken by one of the two.
     item, row, col = np.nonzero((one > -INF) != (other > -INF))
-    assert (np.maximum(one, other)[item, row, col] - threshold[item, row] <= slack[item, row, col]).all()
+    threshold = np.minimum(rows[item, row], cols[item, col])
+    assert (np.maximum(one, other)[item, row, col] - threshold <= slack[item, row, col]).all()
 
 
 SIZES = [(1, 1), (1, 37), (41, 1), (2, 3), (33, 65), (64, 31)]

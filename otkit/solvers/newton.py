@@ -1,0 +1,306 @@
+"""Sinkhorn-Newton-Sparse: sweeps first, then Newton steps with a sparse plan in the place of the plan.
+
+The rows are always exact: f is the best potential of the rows for g, and the dual is maximised over g alone. With the
+row masses r, the column masses c and the plan P, its gradient is ``t − c``, where t is the mass that is optimal at g,
+and
+
+    −reg·Hessian = diag(c + t·reg/ρ_b) − Pᵀ·diag(1/(r·(1 + reg/ρ_a)))·P,
+
+the Schur complement of the Hessian in both potentials. At a small regularisation few entries of P carry nearly all of
+the mass. Only these enter, beside the exact c and r: whatever is left out, the matrix stays positive definite.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import NamedTuple
+
+import numpy as np
+
+from otkit import checks
+from otkit.arrays import Array, from_numpy, namespace, put, to_numpy
+from otkit.kernels import Mixing, plan, select, sweep
+from otkit.linalg import Solution, solve_coupled
+from otkit.problems import LinearProblem
+from otkit.results import Outcome
+from otkit.solvers import stages
+from otkit.solvers.base import Solver, State
+from otkit.solvers.stages import Annealed, Tally
+
+# Ways down after the first, each in smaller steps.
+_ATTEMPTS = 2
+# Newton steps in a row before the callback is asked; those of a stage that may be cut short before it counts as hard.
+_BURST, _FAILURES = 8, 4
+# The mass that is left out of a row or column, and the shift of the matrix, relative to the error. Both vanish with it,
+# and leave the convergence quadratic. The shift keeps a step from moving parts of the problem by much more than reg
+# that hardly exchange mass.
+_DROP, _SHIFT = 0.01, 0.01
+_DROP_MOST, _DROP_LEAST, _SHIFT_LEAST = 1e-2, 1e-14, 1e-14
+# A plan of more entries, relative to all and at least, is dense: sweeps are cheaper.
+_DENSE, _ALWAYS = 1 / 8, 2**17
+# Armijo's condition, and the shortest step.
+_RISE, _SHORTEST = 1e-4, 1e-3
+# What steps cost, in seconds: fixed and per entry of the matrix, for a sweep and a Newton step.
+_SWEEP, _STEP = (2e-6, 0.25e-9), (1.5e-3, 2.2e-9)
+
+
+@dataclass(frozen=True)
+class SparseNewton(Solver):
+    """Sinkhorn-Newton-Sparse: annealed sweeps, and Newton steps with a sparsified Hessian where sweeps are slow.
+
+    Attributes
+    ----------
+    tol : float, optional
+        The error to reach, as in `Sinkhorn`.
+    max_iter : int
+        Sweeps and Newton steps over all stages.
+    factor : float
+        What the regularisation is divided by between stages; ``inf`` starts at the one asked for.
+    stage_tol : float
+        The error at which a stage before the last is done. What mass is missing between parts of the problem that are
+        weakly coupled has to be seen before their coupling vanishes, so it is smaller than that of `Sinkhorn`.
+    sweeps : int, optional
+        Sweeps before Newton's method is thought of, in each stage. By default about as many as two Newton steps cost.
+    keep : float, optional
+        The method as it was published: ``factor=inf``, exactly `sweeps` plain sweeps (20 by default), and then Newton
+        steps that keep this fraction of the entries of the plan, the largest ones. By default, what is left out
+        is bounded by the mass that it carries.
+
+    Notes
+    -----
+    Tang et al. (ICLR 2024); the exact diagonal after Tang & Qiu (NeurIPS 2024), annealing after Schmitzer (2019). Steps
+    that do not raise the dual enough are halved (Armijo), and sweeps never lower it, so that it rises all the way; near
+    the solution full steps are taken, and the error is about squared by each. A stage that Newton steps do not end is
+    left to sweeps: that is `Sinkhorn`, which always converges. Before that, the way down is taken again from the top,
+    in smaller steps.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import otkit
+    >>> C = np.random.default_rng(0).random((60, 60))
+    >>> result = otkit.solve(C, reg=1e-4, method=otkit.SparseNewton(tol=1e-9))
+    >>> result.converged, sum(stage.newton_steps for stage in result.stages) > 0
+    (True, True)
+    """
+
+    tol: float | None = None
+    max_iter: int = 10_000
+    factor: float = 4.0
+    stage_tol: float = 1e-4
+    sweeps: int | None = None
+    keep: float | None = None
+    name = "sns"
+
+    def __post_init__(self) -> None:
+        checks.solver_options(self)
+
+    def init(self, problem: LinearProblem, start: tuple[Array, Array] | None) -> State:
+        if start is not None:
+            return stages.begin(problem, start[1], to_numpy(problem.reg))
+        return stages.begin_cold(problem, self.factor)
+
+    def step(self, problem: LinearProblem, state: State) -> State:
+        assert isinstance(state, Annealed)
+        goal, used = stages.goals(problem, state, self.tol, self.stage_tol), state.used
+        sweeps = self._sweeps(problem)
+        before = np.where(used == 0, 1.0, state.error)
+        state = stages.advance(problem, state, goal, sweeps, self.max_iter)
+        apt = (state.tally.failed < _FAILURES) & ~state.tally.dense & (state.n_iter < self.max_iter)
+        for item in state.running[(apt & _is_slow(before, state.error, goal, sweeps))[state.running]]:
+            state = _descend(problem, state, int(item), float(goal[item]), self)
+        state, stalled = stages.looked(problem, state, used)
+        hard = stalled | ((state.tally.failed >= _FAILURES) & (state.attempt < _ATTEMPTS))
+        return stages.settled(problem, state, goal, hard, self, _ATTEMPTS)
+
+    def _sweeps(self, problem: LinearProblem) -> int:
+        if self.sweeps is not None:
+            return self.sweeps
+        entries = problem.reduced.n * problem.reduced.m
+        sweep_cost, step_cost = (fixed + each * entries for fixed, each in (_SWEEP, _STEP))
+        return min(stages.patience(problem), max(20, int(2 * step_cost / sweep_cost)))
+
+    def finish(self, problem: LinearProblem, state: State, errors: np.ndarray) -> Outcome:
+        assert isinstance(state, Annealed)
+        return stages.finish(problem, state, stages.tolerance(problem, self.tol), errors)
+
+
+def _is_slow(before: np.ndarray, error: np.ndarray, goal: np.ndarray, sweeps: int) -> np.ndarray:
+    """Whether sweeps, falling as they did, take longer than what Newton's method is likely to."""
+    with np.errstate(divide="ignore", invalid="ignore"):
+        rate = np.log(before / error)
+        return (error > goal) & ~(np.log(error / goal) <= 2 * rate)
+
+
+class _Point(NamedTuple):
+    """A point g of the dual of one item, and what one pass over the costs tells of it.
+
+    Attributes
+    ----------
+    f, g : array (1, n), (1, m)
+        The potentials, in the library of the problem.
+    error : float
+    masses, target : numpy array (m,)
+        The masses of the columns, and those that are optimal at g.
+    following : array (1, m)
+        g after a sweep.
+    """
+
+    f: Array
+    g: Array
+    error: float
+    masses: np.ndarray
+    target: np.ndarray
+    following: Array
+
+    @property
+    def gradient(self) -> np.ndarray:
+        return self.target - self.masses
+
+
+def _evaluate(part: LinearProblem, f: Array, g: Array, reg: Array) -> _Point:
+    """One iteration from g, which is not gone on from; `f` is a guess."""
+    held = replace(part.penalties, shifts=False)
+    once = from_numpy(np.ones(1), g)
+    swept = sweep(part.reduced, part.at(f, g, reg), held, Mixing.begin(g, once, 0), -once, once, 1)
+    b, col, here, after = (to_numpy(v)[0] for v in (part.b, part.reduced.col, g, swept.point))
+    keep = float(held.keep(reg)[1][0])
+    # The update was keep·(g − reg·log(c/b)) − (1 − keep)·col.
+    ratio = (here - (after + (1 - keep) * col) / keep) / float(reg[0]) if keep else np.zeros_like(here)
+    target = to_numpy(held.target(part.b, g + part.reduced.col, held.rho_b))[0]
+    masses = np.where(b > 0, b * np.exp(np.minimum(ratio, 700.0)), 0.0)
+    return _Point(swept.f, g, float(swept.error[0]), masses, target, swept.point)
+
+
+class _SparsePlan(NamedTuple):
+    """The entries of the plan that a Newton step keeps, ``(K,)`` each, and the fraction of the mass in the others."""
+
+    rows: np.ndarray
+    cols: np.ndarray
+    log_plan: np.ndarray
+    dropped: float
+
+
+def _sparse_plan(part: LinearProblem, at: _Point, reg: Array, keep: float | None) -> _SparsePlan | None:
+    """What is kept of the plan; None where that is dense."""
+    n, m = part.reduced.n, part.reduced.m
+    here, limit = part.at(at.f, at.g, reg), np.inf
+    if keep is None:
+        drop = min(_DROP_MOST, max(_DROP * at.error, _DROP_LEAST))
+        # The m entries of a row that are below drop·r/m sum to at most drop·r, and so do those of a column.
+        rows, cols = _log(_row_masses(part, at)) + np.log(drop / m), _log(at.masses) + np.log(drop / n)
+        limit = max(_ALWAYS, _DENSE * n * m)
+    else:
+        entries = to_numpy(plan(part.reduced, here)).reshape(-1)
+        count = max(1, int(keep * entries.size))
+        threshold = _log(np.partition(entries, -count)[-count]) - 1e-12
+        rows, cols = np.full(n, threshold), np.full(m, threshold)
+    found = select(part.reduced, here, from_numpy(rows[None], at.g), from_numpy(cols[None], at.g), limit)
+    if found is None:
+        return None
+    log_plan = to_numpy(found.log_plan)
+    return _SparsePlan(
+        to_numpy(found.row), to_numpy(found.col), log_plan, 1 - float(np.exp(log_plan).sum() / at.masses.sum())
+    )
+
+
+def _row_masses(part: LinearProblem, at: _Point) -> np.ndarray:
+    """The masses of the rows, which are optimal at f."""
+    return to_numpy(part.penalties.target(part.a, at.f + part.reduced.row, part.penalties.rho_a))[0]
+
+
+def _direction(part: LinearProblem, at: _Point, reg: Array, kept: _SparsePlan) -> tuple[np.ndarray, Solution]:
+    """The Newton step of g, ``(m,)``, with the sparse plan."""
+    keep_a, keep_b = (float(keep[0]) for keep in part.penalties.keep(reg))
+    target = np.zeros_like(at.target) if keep_b == 1 else at.target
+    # The diagonal is r·(1 + reg/ρ_a) and c + t·reg/ρ_b; divided by its root from both sides it is 1.
+    rows, cols = _log(_row_masses(part, at)) - _log(keep_a), _log(at.masses + target * (1 / keep_b - 1))
+    values = np.exp(kept.log_plan - 0.5 * rows[kept.rows] - 0.5 * cols[kept.cols])
+    scale = np.exp(-0.5 * np.where(cols > -np.inf, cols, 0.0))
+    found = solve_coupled(
+        (part.reduced.n, part.reduced.m),
+        (kept.rows, kept.cols, values),
+        at.gradient * scale,
+        min(1.0, max(_SHIFT * at.error, _SHIFT_LEAST)),
+        min(0.1, at.error**0.5),
+    )
+    move = float(reg[0]) * found.y * scale
+    if part.balanced[0]:  # a constant is of no effect
+        b = to_numpy(part.b)[0]
+        move = np.where(b > 0, move - b @ move / b.sum(), 0.0)
+    return move, found
+
+
+def _search(part: LinearProblem, at: _Point, reg: Array, move: np.ndarray) -> tuple[_Point, bool]:
+    """The point where the dual has risen enough, by a step along `move` or by a sweep; whether the step was long."""
+    slope = float(at.gradient @ move)
+    furthest = float(abs(move).max())
+    step = longest = min(1.0, float(part.span[0]) / furthest) if furthest > 0 else 1.0
+    while np.isfinite(furthest) and slope > 0 and step > _SHORTEST * longest:
+        trial = _evaluate(part, at.f, at.g + from_numpy(step * move[None], at.g), reg)
+        # The dual is concave: where it still rises at the end of a step, it has risen all along. This is seen when
+        # its difference has drowned in rounding.
+        if _rise(part, at, trial, reg) >= _RISE * step * slope or trial.gradient @ move >= 0:
+            return trial, step >= 0.25
+        step /= 2
+    return _evaluate(part, at.f, at.following, reg), False
+
+
+def _rise(part: LinearProblem, at: _Point, to: _Point, reg: Array) -> float:
+    """The difference of the dual between two points, from differences throughout."""
+    rho_a, rho_b = float(part.penalties.rho_a[0]), float(part.penalties.rho_b[0])
+    a, move_f, move_g = (to_numpy(v)[0] for v in (part.a, to.f - at.f, to.g - at.g))
+    b = to_numpy(part.b)[0]
+    if rho_a == np.inf:  # the mass is that of the rows, and stays
+        sides = a @ move_f
+    else:  # of f and of the mass P1 = a·exp(−f/ρ_a), which is priced at reg
+        sides = -(rho_a + float(reg[0])) * (_row_masses(part, at) @ np.expm1(-move_f / rho_a))
+    return sides + (b @ move_g if rho_b == np.inf else -rho_b * (at.target @ np.expm1(-move_g / rho_b)))
+
+
+def _descend(problem: LinearProblem, state: Annealed, item: int, goal: float, solver: SparseNewton) -> Annealed:
+    """Newton steps of one item, until its error is at the goal, one is cut short or they are many."""
+    items = np.array([item])
+    index = from_numpy(items, state.f)
+    part = problem.take(items)
+    f, g, reg, reach = (
+        namespace(state.f).take(v, index, axis=0)
+        for v in (state.f, state.point, from_numpy(state.reg, state.f), state.mixing.reach)
+    )
+    at = _evaluate(part, f, g, reg)
+    steps = cg = kept = 0
+    dropped, whole, dense = 0.0, True, False
+    while at.error > goal and whole and steps < min(_BURST, solver.max_iter - state.n_iter[item]):
+        sparse = _sparse_plan(part, at, reg, solver.keep)
+        if sparse is None:
+            dense = True
+            break
+        move, solution = _direction(part, at, reg, sparse)
+        at, whole = _search(part, at, reg, move)
+        steps, cg, kept, dropped = steps + 1, cg + solution.steps, sparse.rows.size, sparse.dropped
+    before = state.tally
+    tally = Tally(
+        steps=before.steps[items] + steps,
+        cg=before.cg[items] + cg,
+        kept=np.array([kept]),
+        dropped=np.array([dropped]),
+        failed=before.failed[items] + (not whole),
+        dense=np.array([dense]),
+    )
+    fresh = Mixing.begin(at.following, reach, state.mixing.window)
+    return replace(
+        state,
+        f=put(state.f, items, at.f),
+        g=put(state.g, items, at.g),
+        point=put(state.point, items, at.following),
+        error=put(state.error, items, np.array([at.error])),
+        n_iter=put(state.n_iter, items, state.n_iter[items] + steps),
+        used=put(state.used, items, state.used[items] + steps),
+        mixing=state.mixing.put(items, fresh),
+        tally=before.put(items, tally),
+    )
+
+
+def _log(x: np.ndarray | float) -> np.ndarray:
+    with np.errstate(divide="ignore"):
+        return np.log(x)
