@@ -203,6 +203,18 @@ def fixed_count(solver: Any) -> None:
         raise ValueError("n_iters= asks for exactly so many iterations, and max_iter= does not apply; drop one of them")
 
 
+def kept_fraction(solver: Any) -> None:
+    """The fraction of a plan that a method keeps which is not annealed."""
+    if solver.keep is None:
+        return
+    if not 0 < solver.keep <= 1:
+        raise ValueError(
+            f"keep must be above 0 and at most 1, a fraction of the entries of the plan, got {solver.keep!r}"
+        )
+    if solver.factor < math.inf:
+        raise ValueError(f"keep= is the method without annealing, got factor={solver.factor!r}; pass factor=inf too")
+
+
 def no_start(start: Any) -> None:
     """A run of so many iterations begins with zero potentials."""
     if start is not None:

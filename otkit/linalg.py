@@ -144,7 +144,10 @@ class _Schur:
         if accurate:
             return Solution(y, steps, True)
         if (np.diff(self.T.indptr).astype(float) ** 2).sum() <= _FILL:
-            return Solution(self._factorised(rhs), steps, True)
+            try:
+                return Solution(self._factorised(rhs), steps, True)
+            except RuntimeError:  # singular within rounding
+                return Solution(np.nan_to_num(y), steps, False)
         y, more, accurate = self._conjugate_gradients(rhs, rtol, np.nan_to_num(y), _CG_MOST)
         return Solution(y, steps + more, accurate)
 

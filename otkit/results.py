@@ -260,7 +260,9 @@ class Result:
         costs = self.problem.reduced
         checks.fits_in_memory(costs.n, costs.m, self.problem.items, "a dense plan")
         P = plans.add([part.dense() for part in self.outcome.plan])
-        return self.as_given(P if (self.problem.mass == 1).all() else P * self._mass[:, None, None])
+        if (self.problem.mass != 1).any():
+            P *= self._mass[:, None, None]  # in place: a second array of this size takes longer than the plan
+        return self.as_given(P)
 
     def plan_sparse(self, drop: float = 1e-9) -> SparseArcs:
         """The entries of the plan, in coordinate form.

@@ -166,6 +166,13 @@ def absorbed_rows(Q, low, high, a, row, v, keep, reg, sigma0, sigma, f, sums):
 
 
 @jit
+def absorbed_groups(Q, ends, low, high, a, row, v, keep, reg, sigma0, sigma, f, sums, mass):
+    """Update the rows of groups ``low…high`` by their absorbed entries, each into its own row of the sums."""
+    for k in range(low, high):
+        mass[k] = absorbed_rows(Q, ends[k], ends[k + 1], a, row, v, keep, reg, sigma0, sigma, f, sums[k])
+
+
+@jit
 def log_ratios(sums, v, b, out):
     """log of the column masses over their weights, from the parts ``sums (G, m)``; False where one is not safe.
 

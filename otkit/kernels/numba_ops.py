@@ -5,6 +5,7 @@ Each has the name, the arguments and the meaning of its reference in `otkit.geom
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from itertools import pairwise
 from typing import Any, NamedTuple
@@ -20,7 +21,7 @@ from otkit.kernels import threads
 SMALL = 2**19  # entries of a problem that one thread does alone
 _CHUNK = 2**17  # entries of the small problems that are done in one go
 _TILE = 2**16  # entries of a tile of distances: half of a cache of the second level
-_GROUPS = 16  # parts that a large problem is cut into at most
+_GROUP, _GROUPS = 2**18, 16  # entries of a part of a large problem, and its parts at most
 
 Work = Callable[[np.ndarray, int, int, int, int], None]  # tile, low, high, first row, group
 
@@ -45,7 +46,9 @@ def parts(n: int, m: int, items: int) -> list[Part]:
 
 def groups(n: int, m: int) -> int:
     """Into how many groups of rows a problem is cut."""
-    return 1 if n * m <= SMALL else max(1, min(_GROUPS, n, n * m // _CHUNK))
+    if n * m <= SMALL:
+        return 1
+    return min(_GROUPS, n, 2 ** math.ceil(math.log2(n * m / _GROUP)))
 
 
 class Tiles:

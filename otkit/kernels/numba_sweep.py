@@ -114,6 +114,9 @@ class _Run:
         one = self.costs.take(np.array([item]))
         tiles, parts = ops.Tiles(one), ops.parts(n, m, 1)
         sums, mass = np.zeros((len(parts), m)), np.zeros(len(parts))
+        ends = np.array([0, *(part.rows.stop for part in parts)])
+        absorbed_entries = n * m // 4  # what an entry costs beside one with an exponential
+        halves = threads.shares(len(parts), absorbed_entries)
         Q = self._kept(item) if self.budget[item] - self.count[item] > 1 else np.empty((0, 0))
 
         def log_part(part: ops.Part) -> None:
@@ -122,17 +125,16 @@ class _Run:
         def log_tile(C: np.ndarray, low: int, high: int, first: int, group: int) -> None:
             mass[group] += iterations.log_rows(C[0], first, a, row, h, keep_a, reg, sigma, f, sums[group], Q)
 
-        def absorbed_part(part: ops.Part) -> None:
-            rows, out = part.rows, sums[part.group]
-            mass[part.group] = iterations.absorbed_rows(
-                Q, rows.start, rows.stop, a, row, v, keep_a, reg, sigma0, sigma, f, out
+        def absorbed_part(part: range) -> None:
+            iterations.absorbed_groups(
+                Q, ends, part.start, part.stop, a, row, v, keep_a, reg, sigma0, sigma, f, sums, mass
             )
 
         scale, absorbed = self.scale[item], False
         for count in range(self.count[item], self.budget[item]):
             sums[:] = mass[:] = 0.0
             if absorbed:
-                threads.each(absorbed_part, parts, n * m // 4)  # what an entry costs beside one with an exponential
+                threads.each(absorbed_part, halves, absorbed_entries)
             else:
                 iterations.start_log(x, log_b, col, reg, h, g0, v)
                 threads.each(log_part, parts, n * m)

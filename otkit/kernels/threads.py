@@ -32,6 +32,12 @@ def count() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
+def shares(parts: int, entries: int) -> list[range]:
+    """Runs of so many parts for the threads that `each` takes; one run where that is one thread."""
+    size = -(-parts // count()) if entries >= _WORTH else parts
+    return [range(low, min(low + size, parts)) for low in range(0, parts, size)]
+
+
 def each(work: Callable[[_Part], None], parts: Sequence[_Part], entries: int) -> None:
     """Do the work for all parts, which costs as much as so many `entries` with an exponential each.
 

@@ -19,6 +19,7 @@ import numpy as np
 
 from otkit import checks
 from otkit.arrays import Array, from_numpy, namespace, put, to_numpy
+from otkit.geometry.costs import UNIT
 from otkit.kernels import Mixing, plan, select, sweep
 from otkit.linalg import Solution, solve_coupled
 from otkit.problems import LinearProblem
@@ -29,19 +30,24 @@ from otkit.solvers.stages import Annealed, Tally
 
 # Ways down after the first, each in smaller steps.
 _ATTEMPTS = 2
+# Newton steps that a stage is likely to take.
+_LIKELY = 4
 # Newton steps in a row before the callback is asked; those of a stage that may be cut short before it counts as hard.
 _BURST, _FAILURES = 8, 4
+# What that many steps should bring the error down to, relative to where they began.
+_FALL = 0.5
 # The mass that is left out of a row or column, and the shift of the matrix, relative to the error. Both vanish with it,
 # and leave the convergence quadratic. The shift keeps a step from moving parts of the problem by much more than reg
 # that hardly exchange mass.
 _DROP, _SHIFT = 0.01, 0.01
-_DROP_MOST, _DROP_LEAST, _SHIFT_LEAST = 1e-2, 1e-14, 1e-14
+_DROP_MOST, _DROP_LEAST = 1e-2, 1e-14
 # A plan of more entries, relative to all and at least, is dense: sweeps are cheaper.
 _DENSE, _ALWAYS = 1 / 8, 2**17
+_PUBLISHED_SWEEPS = 20
 # Armijo's condition, and the shortest step.
 _RISE, _SHORTEST = 1e-4, 1e-3
 # What steps cost, in seconds: fixed and per entry of the matrix, for a sweep and a Newton step.
-_SWEEP, _STEP = (2e-6, 0.25e-9), (1.5e-3, 2.2e-9)
+_SWEEP, _STEP = (2e-5, 0.25e-9), (1.5e-3, 2.2e-9)
 
 
 @dataclass(frozen=True)
@@ -62,9 +68,9 @@ class SparseNewton(Solver):
     sweeps : int, optional
         Sweeps before Newton's method is thought of, in each stage. By default about as many as two Newton steps cost.
     keep : float, optional
-        The method as it was published: ``factor=inf``, exactly `sweeps` plain sweeps (20 by default), and then Newton
-        steps that keep this fraction of the entries of the plan, the largest ones. By default, what is left out
-        is bounded by the mass that it carries.
+        The method as it was published: `sweeps` plain sweeps from zero (20 by default) at the `reg` asked for, and then
+        Newton steps that keep this fraction of the entries of the plan, the largest ones. It goes with ``factor=inf``.
+        By default, what is left out is bounded by the mass that it carries.
 
     Notes
     -----
@@ -78,7 +84,7 @@ class SparseNewton(Solver):
     --------
     >>> import numpy as np
     >>> import otkit
-    >>> C = np.random.default_rng(0).random((60, 60))
+    >>> C = np.random.default_rng(0).random((200, 200))
     >>> result = otkit.solve(C, reg=1e-4, method=otkit.SparseNewton(tol=1e-9))
     >>> result.converged, sum(stage.newton_steps for stage in result.stages) > 0
     (True, True)
@@ -94,42 +100,62 @@ class SparseNewton(Solver):
 
     def __post_init__(self) -> None:
         checks.solver_options(self)
+        checks.kept_fraction(self)
 
     def init(self, problem: LinearProblem, start: tuple[Array, Array] | None) -> State:
         if start is not None:
             return stages.begin(problem, start[1], to_numpy(problem.reg))
+        if self.keep is not None:
+            return stages.begin(problem, None, to_numpy(problem.reg), window=0)
         return stages.begin_cold(problem, self.factor)
 
     def step(self, problem: LinearProblem, state: State) -> State:
         assert isinstance(state, Annealed)
+        if self.keep is not None:
+            return self._step_as_published(problem, state)
         goal, used = stages.goals(problem, state, self.tol, self.stage_tol), state.used
         sweeps = self._sweeps(problem)
-        before = np.where(used == 0, 1.0, state.error)
+        before = np.where(used == 0, 1.0, state.error)  # an error that is not known yet is taken for 1
         state = stages.advance(problem, state, goal, sweeps, self.max_iter)
         apt = (state.tally.failed < _FAILURES) & ~state.tally.dense & (state.n_iter < self.max_iter)
-        for item in state.running[(apt & _is_slow(before, state.error, goal, sweeps))[state.running]]:
+        apt &= _is_slow(np.log(before / state.error) / sweeps, np.log(state.error / goal), _costs(problem))
+        for item in state.running[apt[state.running]]:
             state = _descend(problem, state, int(item), float(goal[item]), self)
         state, stalled = stages.looked(problem, state, used)
-        hard = stalled | ((state.tally.failed >= _FAILURES) & (state.attempt < _ATTEMPTS))
-        return stages.settled(problem, state, goal, hard, self, _ATTEMPTS)
+        gone = (state.tally.failed >= _FAILURES) | state.tally.dense  # sweeps are all that is left
+        hard = stalled | (gone & ~state.tally.dense & (state.attempt < _ATTEMPTS))
+        return stages.settled(problem, state, goal, hard, gone, self, _ATTEMPTS)
+
+    def _step_as_published(self, problem: LinearProblem, state: Annealed) -> Annealed:
+        goal, used = stages.goals(problem, state, self.tol, self.stage_tol), state.used
+        if not used.any():
+            state = stages.advance(problem, state, goal, self.sweeps or _PUBLISHED_SWEEPS, self.max_iter)
+        short = (state.error > goal) & (state.n_iter < self.max_iter)
+        for item in state.running[short[state.running]]:
+            state = _descend(problem, state, int(item), float(goal[item]), self)
+        state, stalled = stages.looked(problem, state, used)
+        return stages.settled(problem, state, goal, stalled, stalled, self, 0)
 
     def _sweeps(self, problem: LinearProblem) -> int:
-        if self.sweeps is not None:
-            return self.sweeps
-        entries = problem.reduced.n * problem.reduced.m
-        sweep_cost, step_cost = (fixed + each * entries for fixed, each in (_SWEEP, _STEP))
-        return min(stages.patience(problem), max(20, int(2 * step_cost / sweep_cost)))
+        sweep, step = _costs(problem)
+        return self.sweeps or min(stages.patience(problem), max(20, int(2 * step / sweep)))
 
     def finish(self, problem: LinearProblem, state: State, errors: np.ndarray) -> Outcome:
         assert isinstance(state, Annealed)
         return stages.finish(problem, state, stages.tolerance(problem, self.tol), errors)
 
 
-def _is_slow(before: np.ndarray, error: np.ndarray, goal: np.ndarray, sweeps: int) -> np.ndarray:
-    """Whether sweeps, falling as they did, take longer than what Newton's method is likely to."""
-    with np.errstate(divide="ignore", invalid="ignore"):
-        rate = np.log(before / error)
-        return (error > goal) & ~(np.log(error / goal) <= 2 * rate)
+def _costs(problem: LinearProblem) -> tuple[float, float]:
+    """What a sweep and a Newton step of an item take, in seconds."""
+    entries = problem.reduced.n * problem.reduced.m
+    sweep, step = (fixed + each * entries for fixed, each in (_SWEEP, _STEP))
+    return sweep, step
+
+
+def _is_slow(rate: np.ndarray, left: np.ndarray, costs: tuple[float, float]) -> np.ndarray:
+    """Whether sweeps, if the error goes on to fall as it did, take longer than Newton's method is likely to."""
+    sweep, step = costs
+    return (left > 0) & ~(left * sweep <= rate * _LIKELY * step)
 
 
 class _Point(NamedTuple):
@@ -200,7 +226,10 @@ def _sparse_plan(part: LinearProblem, at: _Point, reg: Array, keep: float | None
         return None
     log_plan = to_numpy(found.log_plan)
     return _SparsePlan(
-        to_numpy(found.row), to_numpy(found.col), log_plan, 1 - float(np.exp(log_plan).sum() / at.masses.sum())
+        to_numpy(found.row),
+        to_numpy(found.col),
+        log_plan,
+        max(0.0, 1 - float(np.exp(log_plan).sum() / at.masses.sum())),
     )
 
 
@@ -209,8 +238,10 @@ def _row_masses(part: LinearProblem, at: _Point) -> np.ndarray:
     return to_numpy(part.penalties.target(part.a, at.f + part.reduced.row, part.penalties.rho_a))[0]
 
 
-def _direction(part: LinearProblem, at: _Point, reg: Array, kept: _SparsePlan) -> tuple[np.ndarray, Solution]:
-    """The Newton step of g, ``(m,)``, with the sparse plan."""
+def _direction(
+    part: LinearProblem, at: _Point, reg: Array, kept: _SparsePlan, shift: float
+) -> tuple[np.ndarray, Solution]:
+    """The Newton step of g, ``(m,)``, with the sparse plan and a multiple of the diagonal added."""
     keep_a, keep_b = (float(keep[0]) for keep in part.penalties.keep(reg))
     target = np.zeros_like(at.target) if keep_b == 1 else at.target
     # The diagonal is r·(1 + reg/ρ_a) and c + t·reg/ρ_b; divided by its root from both sides it is 1.
@@ -221,7 +252,7 @@ def _direction(part: LinearProblem, at: _Point, reg: Array, kept: _SparsePlan) -
         (part.reduced.n, part.reduced.m),
         (kept.rows, kept.cols, values),
         at.gradient * scale,
-        min(1.0, max(_SHIFT * at.error, _SHIFT_LEAST)),
+        shift + 8 * UNIT * (1 + float(part.span[0] / reg[0])),  # the rounding of exponents
         min(0.1, at.error**0.5),
     )
     move = float(reg[0]) * found.y * scale
@@ -268,6 +299,7 @@ def _descend(problem: LinearProblem, state: Annealed, item: int, goal: float, so
         for v in (state.f, state.point, from_numpy(state.reg, state.f), state.mixing.reach)
     )
     at = _evaluate(part, f, g, reg)
+    first = at.error
     steps = cg = kept = 0
     dropped, whole, dense = 0.0, True, False
     while at.error > goal and whole and steps < min(_BURST, solver.max_iter - state.n_iter[item]):
@@ -275,16 +307,19 @@ def _descend(problem: LinearProblem, state: Annealed, item: int, goal: float, so
         if sparse is None:
             dense = True
             break
-        move, solution = _direction(part, at, reg, sparse)
+        shift = 0.0 if solver.keep else min(1.0, _SHIFT * at.error)
+        move, solution = _direction(part, at, reg, sparse, shift)
         at, whole = _search(part, at, reg, move)
         steps, cg, kept, dropped = steps + 1, cg + solution.steps, sparse.rows.size, sparse.dropped
+    # Parts that have come apart show in steps that are accepted, and change nothing.
+    lost = not whole or (steps == _BURST and at.error > _FALL * first)
     before = state.tally
     tally = Tally(
         steps=before.steps[items] + steps,
         cg=before.cg[items] + cg,
         kept=np.array([kept]),
         dropped=np.array([dropped]),
-        failed=before.failed[items] + (not whole),
+        failed=before.failed[items] + lost,
         dense=np.array([dense]),
     )
     fresh = Mixing.begin(at.following, reach, state.mixing.window)

@@ -94,7 +94,7 @@ class Sinkhorn(Solver):
         goal, used = stages.goals(problem, state, self.tol, self.stage_tol), state.used
         state = stages.advance(problem, state, goal, sweeps, self.max_iter)
         state, stalled = stages.looked(problem, state, used)
-        return stages.settled(problem, state, goal, stalled, self, _ATTEMPTS)
+        return stages.settled(problem, state, goal, stalled, np.full(problem.items, True), self, _ATTEMPTS)
 
     def _step_of_count(self, problem: LinearProblem, state: Annealed, sweeps: int) -> Annealed:
         assert self.n_iters is not None

@@ -30,7 +30,7 @@ _PATIENCE, _FALL = 1000, 0.99
 # An item that stalls comes down again from the top: parts of a problem that are weakly coupled come apart where the
 # regularisation falls fast, and neither sweeps nor Newton steps then see what mass is missing between them. Each time
 # the factor is the root of what it was, and the tolerance of the stages is divided by this.
-_CAREFUL = 100.0
+_CAREFUL = 1000.0
 
 
 class Descending(Protocol):
@@ -236,7 +236,13 @@ def looked(problem: LinearProblem, state: Annealed, used: np.ndarray) -> tuple[A
 
 
 def settled(
-    problem: LinearProblem, state: Annealed, goal: np.ndarray, hard: np.ndarray, solver: Descending, attempts: int
+    problem: LinearProblem,
+    state: Annealed,
+    goal: np.ndarray,
+    hard: np.ndarray,
+    hasten: np.ndarray,
+    solver: Descending,
+    attempts: int,
 ) -> Annealed:
     """What follows from the errors: an end, the next stage, or for items that are `hard` another way down."""
     target = to_numpy(problem.reg)
@@ -251,7 +257,7 @@ def settled(
     state = _end(state, hard & last & ~hasty, Status.STALLED)
     running = state.running
     limit = max(100, solver.max_iter // 20)
-    moving = running[(~last & ~hasty & (reached | hard | (state.used >= limit)))[running]]
+    moving = running[(~last & ~hasty & (reached | hard | (hasten & (state.used >= limit))))[running]]
     if moving.size:
         reg = np.maximum(state.reg / solver.factor ** (0.5**state.attempt), target)
         state = next_stage(state, moving, reg, reached)
