@@ -210,8 +210,10 @@ def _exact_sides(problem: LinearProblem, f: Array, g: Array, reg: Array) -> tupl
     xp, held = namespace(f), problem.penalties
     short_a = xp.any((problem.a > 0) & (rows <= 0), axis=-1) & (held.rho_a == xp.inf)
     short_b = xp.any((problem.b > 0) & (cols <= 0), axis=-1) & (held.rho_b == xp.inf)
-    gain_a = finite_or_zero(problem.log_a - log(rows)) * reg[:, None]
-    gain_b = finite_or_zero(problem.log_b - log(cols)) * reg[:, None]
+    gain_a, gain_b = (
+        reg[:, None] * xp.where(sums > 0, finite_or_zero(log_w) - finite_or_zero(log(sums)), xp.zeros_like(sums))
+        for log_w, sums in ((problem.log_a, rows), (problem.log_b, cols))
+    )
     exact_a, exact_b = ((rho == xp.inf)[:, None] for rho in (held.rho_a, held.rho_b))
     f, g = xp.where(exact_a, f + gain_a, f), xp.where(exact_b & ~exact_a, g + gain_b, g)
     return problem.at(f, g, reg), to_numpy(short_a | short_b)
@@ -221,6 +223,7 @@ def _conjugate_rounding(potential: np.ndarray, w: np.ndarray, rho: np.ndarray) -
     """A bound on what rounding does to `conjugate`."""
     priced = (rho > 0) & (rho < np.inf)
     scale = np.where(priced, rho, 1.0)[:, None]
+    potential = np.where(w > 0, potential, 0.0)
     with np.errstate(over="ignore"):
         steep = w * np.exp(np.where(priced[:, None], -potential / scale, 0.0))
     size = (steep * abs(potential)).sum(-1) + np.where(priced, scale[:, 0] * abs(w - steep).sum(-1), 0.0)

@@ -49,6 +49,102 @@ def random_case(seed, n=None, m=None):
     return Case(distances(x, y, metric), a, b, x, y, metric)
 
 
+def random_problem(seed):
+    """Arguments of `otkit.solve` at a small `reg`, and that relative to the range of the costs: any family and weights.
+
+    Independent costs, few integers, points on lines, in clouds, clusters and grids; up to 400 points a side and 64
+    dimensions; weights over any range; balanced or not; units of 1, 1e6 and 1e-6.
+    """
+    rng = np.random.default_rng(seed)
+    n, m = (int(k) for k in rng.integers(20, 401, 2))
+    C = _random_costs(rng, n, m)
+    n, m = C.shape
+    span = np.ptp(C) or 1.0
+    a, b = _random_weights(rng, n), _random_weights(rng, m)
+    relative = 10.0 ** -int(rng.integers(2, 7))
+    unbalanced = None
+    if rng.random() < 0.4:
+        unbalanced = span * 10 ** rng.uniform(-2, 2, 2)
+        if rng.random() < 0.3:
+            unbalanced[rng.integers(2)] = np.inf
+        else:
+            b = b * 10 ** rng.uniform(-1, 1)
+    unit = 10.0 ** rng.choice([0, 0, 0, 6, -6])
+    given = None if unbalanced is None else tuple(float(rho * unit) for rho in unbalanced)
+    return dict(C=C * unit, a=a, b=b, reg=relative * span * unit, unbalanced=given), relative
+
+
+def _random_costs(rng, n, m):
+    family = rng.choice(["independent", "ties", "grid", "cloud", "line", "normal", "clusters"])
+    d, metric = int(rng.choice([1, 2, 3, 8, 64])), rng.choice(["sqeuclidean", "euclidean", "cityblock", "cosine"])
+    if family == "independent":
+        return rng.random((n, m))
+    if family == "ties":
+        return rng.integers(0, rng.integers(2, 20), (n, m)).astype(float)
+    if family == "grid":
+        pixels = np.argwhere(np.ones((int(n**0.5),) * 2))
+        return distances(pixels, pixels, "cityblock" if metric == "cosine" else metric)
+    if family == "line":
+        return distances(rng.random((n, 1)), rng.random((m, 1)), "sqeuclidean" if metric == "cosine" else metric)
+    if family == "cloud":
+        return distances(rng.random((n, d)), rng.random((m, d)), metric)
+    if family == "normal":
+        return distances(rng.standard_normal((n, d)), rng.standard_normal((m, d)) + rng.random(), metric)
+    centres = rng.standard_normal((rng.integers(2, 6), d)) * 10 ** rng.uniform(0, 3)
+    x, y = (centres[rng.integers(0, len(centres), k)] + rng.standard_normal((k, d)) for k in (n, m))
+    return distances(x, y, metric)
+
+
+def _random_weights(rng, n):
+    w = {
+        "uniform": lambda: np.ones(n),
+        "random": lambda: rng.random(n),
+        "sparse": lambda: rng.dirichlet(np.full(n, 0.05)),
+        "zeros": lambda: np.append(1.0, rng.random(n - 1) * (rng.random(n - 1) < 0.7)),
+        "tiny": lambda: np.append(1.0, np.where(rng.random(n - 1) < 0.3, 1e-300, rng.random(n - 1))),
+        "skew": lambda: rng.exponential(size=n) ** 3,
+    }[rng.choice(["uniform", "random", "sparse", "zeros", "tiny", "skew"])]()
+    return w / w.sum()
+
+
+def small_reg_cases():
+    """Cases that are hard for a small regularisation, by name."""
+    rng = np.random.default_rng(11)
+    line = np.linspace(0, 1, 200)[:, None]
+    bumps = np.exp(-100 * (line - 0.2) ** 2) + np.exp(-20 * abs(line - 0.4)) + 0.01, np.exp(-100 * (line - 0.6) ** 2)
+    a, b = (w[:, 0] / w.sum() for w in (bumps[0], bumps[1] + 0.01))
+    pixels = np.argwhere(np.ones((14, 14)))
+    fields = [np.exp(rng.standard_normal((14, 14)).cumsum(0).cumsum(1) / 8).ravel() for _ in range(2)]
+    clouds = {d: (rng.standard_normal((150, d)), rng.standard_normal((120, d))) for d in (2, 64)}
+    return {
+        "assignment": Case(rng.random((200, 200)), _uniform(200), _uniform(200)),
+        "assignment with ties": Case(rng.integers(0, 10, (150, 150)).astype(float), _uniform(150), _uniform(150)),
+        "bumps on a line, absolute": Case(abs(line - line.T), a, b),
+        "bumps on a line, squared": Case((line - line.T) ** 2, a, b),
+        "fields, cityblock": Case(distances(pixels, pixels, "cityblock"), *(w / w.sum() for w in fields)),
+        "fields, squared": Case(distances(pixels, pixels, "sqeuclidean"), *(w / w.sum() for w in fields)),
+        **{
+            f"cloud in {d}-D": Case(distances(x, y, "sqeuclidean"), _uniform(150), rng.dirichlet(np.ones(120)))
+            for d, (x, y) in clouds.items()
+        },
+        "few columns": Case(rng.random((300, 3)), _uniform(300), np.array([0.2, 0.5, 0.3])),
+        "sparse masses on a cloud": Case(
+            distances(*clouds[2], "euclidean"), rng.dirichlet(np.full(150, 0.05)), rng.dirichlet(np.full(120, 0.05))
+        ),
+    }
+
+
+def blocks(gap, imbalance, count=2, n=120):
+    """Blocks that are `gap` times their own range of costs apart; of the first one's mass, `imbalance` must leave it."""
+    rng = np.random.default_rng(0)
+    label = np.arange(n) % count
+    order = rng.permutation(n)
+    C = rng.random((n, n)) + gap * abs(label[:, None] - label[order])
+    a = 1 + imbalance * (label == 0)
+    b = 1 + imbalance * (label[order] == count - 1)
+    return Case(C, a / a.sum(), b / b.sum())
+
+
 def _uniform(n):
     return np.full(n, 1 / n)
 

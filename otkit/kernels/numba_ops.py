@@ -48,7 +48,7 @@ def groups(n: int, m: int) -> int:
     """Into how many groups of rows a problem is cut."""
     if n * m <= SMALL:
         return 1
-    return min(_GROUPS, n, 2 ** math.ceil(math.log2(n * m / _GROUP)))
+    return min(_GROUPS, n, 2 ** max(0, math.ceil(math.log2(n * m / _GROUP))))
 
 
 class Tiles:

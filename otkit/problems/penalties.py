@@ -22,6 +22,7 @@ def conjugate(potential: np.ndarray, w: np.ndarray, rho: np.ndarray) -> np.ndarr
     """What a potential earns in the dual: Σ w·f where exact, ρ·Σ w·(1 − e^(−f/ρ)) where priced, 0 where free."""
     priced = (rho > 0) & (rho < np.inf)
     scale = np.where(priced, rho, 1.0)
+    used = np.where(w > 0, potential, 0.0)  # a point without mass may have any potential
     with np.errstate(over="ignore"):
-        earned = -scale * (w * np.expm1(-potential / scale[:, None])).sum(-1)
-    return np.where(priced, earned, np.where(rho > 0, (w * potential).sum(-1), 0.0))
+        earned = -scale * (w * np.expm1(-used / scale[:, None])).sum(-1)
+    return np.where(priced, earned, np.where(rho > 0, (w * used).sum(-1), 0.0))

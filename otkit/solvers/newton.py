@@ -44,6 +44,8 @@ _DROP_MOST, _DROP_LEAST = 1e-2, 1e-14
 # A plan of more entries, relative to all and at least, is dense: sweeps are cheaper.
 _DENSE, _ALWAYS = 1 / 8, 2**17
 _PUBLISHED_SWEEPS = 20
+# Conjugate gradients stop at the root of the error, and at this at most, relative to the gradient.
+_FORCING = 0.1
 # Armijo's condition, and the shortest step.
 _RISE, _SHORTEST = 1e-4, 1e-3
 # What steps cost, in seconds: fixed and per entry of the matrix, for a sweep and a Newton step.
@@ -118,7 +120,7 @@ class SparseNewton(Solver):
         before = np.where(used == 0, 1.0, state.error)  # an error that is not known yet is taken for 1
         state = stages.advance(problem, state, goal, sweeps, self.max_iter)
         apt = (state.tally.failed < _FAILURES) & ~state.tally.dense & (state.n_iter < self.max_iter)
-        apt &= _is_slow(np.log(before / state.error) / sweeps, np.log(state.error / goal), _costs(problem))
+        apt &= _is_slow(before, state.error, goal, sweeps, _costs(problem))
         for item in state.running[apt[state.running]]:
             state = _descend(problem, state, int(item), float(goal[item]), self)
         state, stalled = stages.looked(problem, state, used)
@@ -152,10 +154,15 @@ def _costs(problem: LinearProblem) -> tuple[float, float]:
     return sweep, step
 
 
-def _is_slow(rate: np.ndarray, left: np.ndarray, costs: tuple[float, float]) -> np.ndarray:
-    """Whether sweeps, if the error goes on to fall as it did, take longer than Newton's method is likely to."""
+def _is_slow(
+    before: np.ndarray, error: np.ndarray, goal: np.ndarray, sweeps: int, costs: tuple[float, float]
+) -> np.ndarray:
+    """Whether sweeps, if the error falls on as it did in these, take longer than Newton's method is likely to."""
     sweep, step = costs
-    return (left > 0) & ~(left * sweep <= rate * _LIKELY * step)
+    short = error > goal
+    now = np.where(short, error, 1.0)
+    rate = np.log(np.where(short & (before < np.inf), before, now) / now) / sweeps
+    return short & ~(np.log(now / goal) * sweep <= rate * _LIKELY * step)
 
 
 class _Point(NamedTuple):
@@ -253,7 +260,7 @@ def _direction(
         (kept.rows, kept.cols, values),
         at.gradient * scale,
         shift + 8 * UNIT * (1 + float(part.span[0] / reg[0])),  # the rounding of exponents
-        min(0.1, at.error**0.5),
+        min(_FORCING, at.error**0.5),
     )
     move = float(reg[0]) * found.y * scale
     if part.balanced[0]:  # a constant is of no effect

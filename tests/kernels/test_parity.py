@@ -186,6 +186,7 @@ def parts(request, monkeypatch):
     if request.param == "in parts":
         monkeypatch.setattr(numba_ops, "SMALL", 8)
         monkeypatch.setattr(numba_ops, "_CHUNK", 8)
+        monkeypatch.setattr(numba_ops, "_GROUP", 8)
         monkeypatch.setattr(numba_ops, "_TILE", 200)
 
 
@@ -265,6 +266,7 @@ def form(request, monkeypatch):
     if request.param != "small":
         monkeypatch.setattr(numba_ops, "SMALL", 8)
         monkeypatch.setattr(numba_ops, "_CHUNK", 8)
+        monkeypatch.setattr(numba_ops, "_GROUP", 8)
         monkeypatch.setattr(numba_ops, "_TILE", 100)
     if request.param == "large, nothing kept":
         monkeypatch.setattr(numba_sweep, "KEPT", 0)
@@ -309,6 +311,7 @@ def test_large_sweeps(monkeypatch, rng):
 def test_sweeps_on_a_kernel_kept_in_single_precision(relative, monkeypatch, rng):
     monkeypatch.setattr(numba_ops, "SMALL", 8)
     monkeypatch.setattr(numba_ops, "_CHUNK", 8)
+    monkeypatch.setattr(numba_ops, "_GROUP", 8)
     c = case(Dense(matrix(rng, (), 40, 30)), items=2, relative=relative)
     one, other = (swept(c, kernel, monkeypatch, 9, tol=1e-5) for kernel in ("numba", "reference"))
     # Entries of at most 1 are rounded by 2⁻²⁴ of themselves, and with them their sums.

@@ -99,6 +99,7 @@ def test_what_a_metric_raises_reaches_the_caller(count, monkeypatch, rng):
     monkeypatch.setenv("OTKIT_NUM_THREADS", count)
     monkeypatch.setattr(numba_ops, "SMALL", 100)
     monkeypatch.setattr(numba_ops, "_CHUNK", 100)
+    monkeypatch.setattr(numba_ops, "_GROUP", 100)
     monkeypatch.setattr(threads, "_WORTH", 0)
     x, y = rng.random((40, 2)), rng.random((30, 2))
     x[33] = 7.0

@@ -40,6 +40,7 @@ def size(request, monkeypatch):
     if request.param:
         monkeypatch.setattr(numba_ops, "SMALL", 20)
         monkeypatch.setattr(numba_ops, "_CHUNK", 20)
+        monkeypatch.setattr(numba_ops, "_GROUP", 20)
 
 
 def check(result, C, a, b, reg, count, last, rho=(INF, INF)):

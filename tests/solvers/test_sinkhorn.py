@@ -25,10 +25,12 @@ def test_the_plan_and_the_value_are_those_of_pot(seed):
 
 @pytest.mark.parametrize("name", hard_cases())
 @pytest.mark.parametrize("relative", [1e3, 1.0, 0.1, 0.01])
-def test_every_valid_case_converges(name, relative):
+@pytest.mark.parametrize("method", ["sinkhorn", "sns"])
+def test_every_valid_case_converges(name, relative, method):
     case = hard_cases()[name]
     reg = relative * case.span
-    result = otkit.solve(case.C, case.a, case.b, reg=reg, tol=1e-8)
+    result = otkit.solve(case.C, case.a, case.b, reg=reg, tol=1e-8, method=method)
+    assert result.method == method
     assert result.converged
     assert result.tol <= 1.0001e-8
     P = check_entropic(result, case.C, case.a, case.b, reg)
@@ -44,7 +46,7 @@ def test_every_valid_case_converges(name, relative):
 def test_smaller_regularisations_converge_or_say_so(name, relative):
     case = hard_cases()[name]
     reg = relative * case.span
-    result = otkit.solve(case.C, case.a, case.b, reg=reg, tol=1e-8, max_iter=1000)
+    result = otkit.solve(case.C, case.a, case.b, reg=reg, tol=1e-8, max_iter=1000, method="sinkhorn")
     check_entropic(result, case.C, case.a, case.b, reg)
     assert result.converged == (result.error <= result.tol)
     assert result.status in (otkit.Status.CONVERGED, otkit.Status.MAX_ITER, otkit.Status.STALLED)

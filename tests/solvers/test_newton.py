@@ -1,0 +1,327 @@
+import warnings
+
+import numpy as np
+import pytest
+from checks import check_entropic
+from scipy.spatial.distance import cdist
+from strategies import blocks, hard_cases, random_problem, small_reg_cases
+
+import otkit
+from otkit.linalg import solve_coupled
+from otkit.problems import LinearProblem
+from otkit.solvers import SparseNewton, newton
+from otkit.solvers.stages import begin
+
+CASES = small_reg_cases() | hard_cases()
+
+
+def newton_steps(result):
+    return sum(stage.newton_steps for stage in result.stages)
+
+
+def rounding(result):
+    """The error that rounding allows, in the units of `error`."""
+    problem = result.problem
+    return 8 * 2.0**-53 * problem.span[0] / problem.reg[0]
+
+
+@pytest.mark.filterwarnings("ignore::otkit.ConvergenceWarning")
+@pytest.mark.parametrize("name", CASES)
+@pytest.mark.parametrize("relative", [1e-2, 1e-3, 1e-4, 1e-5, 1e-6])
+def test_hard_cases_are_solved_down_to_rounding(name, relative):
+    case = CASES[name]
+    reg = relative * case.span
+    result = otkit.solve(case.C, case.a, case.b, reg=reg, tol=1e-9)
+    assert result.method == "sns"
+    check_entropic(result, case.C, case.a, case.b, reg)
+    assert result.error <= max(1e-9, 2 * rounding(result))
+
+
+@pytest.mark.filterwarnings("ignore::otkit.ConvergenceWarning")
+@pytest.mark.parametrize("imbalance", [0, 1e-4, 2e-4, 1e-8])
+@pytest.mark.parametrize(("gap", "count"), [(10, 2), (10, 5), (1e4, 2), (1e4, 5)])
+@pytest.mark.parametrize("relative", [1e-3, 1e-5, 1e-6])
+def test_a_tiny_mass_that_must_cross_between_blocks_does(gap, count, imbalance, relative):
+    case = blocks(gap, imbalance, count)
+    result = otkit.solve(case.C, case.a, case.b, reg=relative * case.span, tol=1e-9)
+    assert result.error <= max(1e-9, 2 * rounding(result))
+
+
+@pytest.mark.parametrize("part", range(10))
+def test_random_problems_converge_and_never_claim_it_wrongly(part):
+    short = 0
+    for seed in range(50 * part, 50 * (part + 1)):
+        given, relative = random_problem(seed)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", otkit.ConvergenceWarning)
+            result = otkit.solve(**given, tol=1e-8)
+        error = true_error(result, **given)
+        assert np.isfinite([error, float(result.value)]).all()
+        assert np.isfinite(result.f).all()
+        assert np.isfinite(result.g).all()
+        assert abs(error - result.error) <= 1e-3 * error + 100 * rounding(result) + 1e-12
+        assert result.lower <= result.upper
+        if result.converged:
+            assert error <= 1.001 * result.tol + 1e-13
+        else:
+            assert result.status in (otkit.Status.STALLED, otkit.Status.MAX_ITER)
+            short += relative >= 0.9e-5
+    assert short == 0  # of the 1 % of all parts together that would be good enough
+
+
+def true_error(result, C, a, b, reg, unbalanced):
+    """The error from the potentials and the data alone."""
+    f, g = result.potentials
+    with np.errstate(divide="ignore"):
+        P = np.exp((f[:, None] + g - C) / reg + np.log(a)[:, None] + np.log(b))
+    rho_a, rho_b = unbalanced or (np.inf, np.inf)
+    miss = abs(P.sum(1) - a * np.exp(-f / rho_a)).sum() + abs(P.sum(0) - b * np.exp(-g / rho_b)).sum()
+    return miss / ((a.sum() + b.sum()) / 2)
+
+
+class TestTable1:
+    """The linear assignment problem of the paper: n = 500, costs U(0, 1), reg = 1/1200."""
+
+    C = np.random.default_rng(0).random((500, 500))
+
+    def test_the_default_takes_few_newton_steps(self):
+        result = otkit.solve(self.C, reg=1 / 1200, tol=1e-13)
+        assert result.error <= 1e-13
+        assert 0 < newton_steps(result) <= 20
+
+    @pytest.mark.parametrize(("keep", "most"), [(6 / 500, 10), (4 / 500, 15), (3 / 500, 25)])
+    def test_so_does_the_published_method(self, keep, most):
+        method = SparseNewton(keep=keep, factor=np.inf, sweeps=20, tol=1e-12)
+        result = otkit.solve(self.C, reg=1 / 1200, method=method)
+        assert result.converged
+        (stage,) = result.stages
+        assert stage.newton_steps <= most
+        assert stage.n_iter == 20 + stage.newton_steps
+        assert stage.kept == keep * 500**2
+
+    def test_too_sparse_a_plan_makes_it_linear(self):
+        # With two entries a row, 7 % of the mass is left out.
+        method = SparseNewton(keep=2 / 500, factor=np.inf, sweeps=20, tol=1e-12)
+        result = otkit.solve(self.C, reg=1 / 1200, method=method)
+        assert result.converged
+        assert newton_steps(result) > 30
+        assert result.stages[0].dropped > 0.01
+
+
+@pytest.mark.parametrize("unbalanced", [None, (0.3, 2.0), (np.inf, 0.5), (0.7, np.inf)])
+@pytest.mark.parametrize("shape", [(20, 12), (12, 20)])
+def test_with_every_entry_it_is_newtons_method(unbalanced, shape, rng):
+    # Against the Hessian of the dual in g by finite differences of its gradient.
+    C, a, b, reg = rng.random(shape), rng.random(shape[0]), rng.random(shape[1]), 0.05
+    a, b = (a / a.sum(), b / b.sum()) if unbalanced is None else (a, b)
+    problem = LinearProblem.build(otkit.Dense(C), a, b, reg, unbalanced)
+    state = begin(problem, 0.05 * rng.standard_normal((1, shape[1])), problem.reg)
+
+    def at(g):
+        return newton._evaluate(problem, state.f, g, problem.reg)
+
+    here = at(state.g)
+    kept = newton._sparse_plan(problem, here, problem.reg, 1.0)
+    assert kept.rows.size == C.size
+    assert kept.dropped < 1e-14
+    move, _ = newton._direction(problem, here, problem.reg, kept, 0.0)
+    step = 1e-6
+    hessian = [
+        (at(state.g + step * e).gradient - at(state.g - step * e).gradient) / (2 * step) for e in np.eye(shape[1])
+    ]
+    residual = np.array(hessian) @ move + here.gradient
+    # Conjugate gradients stop early: their residual is a fraction of the gradient, in another norm.
+    assert abs(residual).sum() <= 2 * min(0.1, here.error**0.5) * abs(here.gradient).sum()
+
+
+@pytest.mark.parametrize("unbalanced", [None, (0.3, 2.0), (np.inf, 0.5), (0.7, np.inf)])
+def test_the_rise_of_the_dual_is_the_difference_of_its_values(unbalanced, rng):
+    C, a, b, reg = rng.random((15, 20)), rng.random(15), rng.random(20), 0.05
+    a, b = (a / a.sum(), b / b.sum()) if unbalanced is None else (a, b)
+    problem = LinearProblem.build(otkit.Dense(C), a, b, reg, unbalanced)
+    rho_a, rho_b = unbalanced or (np.inf, np.inf)
+
+    def earned(w, potential, rho):
+        return w @ potential if rho == np.inf else rho * (w @ (1 - np.exp(-potential / rho)))
+
+    def dual(f, g):
+        f, g = f[0] + problem.reduced.row[0], g[0] + problem.reduced.col[0]
+        P = np.exp((f[:, None] + g - C) / reg) * problem.a[0][:, None] * problem.b[0]
+        return earned(problem.a[0], f, rho_a) + earned(problem.b[0], g, rho_b) - reg * P.sum()
+
+    state = begin(problem, np.zeros((1, 20)), problem.reg)
+    points = []
+    for size in (0.0, 0.1):
+        g = state.g + size * rng.standard_normal((1, 20))
+        points.append(newton._evaluate(problem, state.f, g, problem.reg))
+    wanted = dual(points[1].f, points[1].g) - dual(points[0].f, points[0].g)
+    assert newton._rise(problem, *points, problem.reg) == pytest.approx(wanted, rel=1e-9, abs=1e-14)
+
+
+def test_it_agrees_with_sinkhorn(rng):
+    C = rng.random((4, 60, 50))
+    for unbalanced in (None, 0.5, (np.inf, 0.2)):
+        options = dict(reg=2e-3, tol=1e-10, unbalanced=unbalanced)
+        one = otkit.solve(C, **options)
+        other = otkit.solve(C, **options, method="sinkhorn")
+        assert one.converged.all()
+        assert other.converged.all()
+        assert np.allclose(one.value, other.value, rtol=1e-9, atol=1e-12)
+        assert abs(one.plan - other.plan).sum() < 1e-6
+
+
+def test_the_items_of_a_batch_are_solved_each_by_itself(rng):
+    C = rng.random((6, 160, 150))
+    reg = np.array([1.0, 1e-1, 1e-2, 1e-3, 1e-4, 1e-5])
+    result = otkit.solve(C, reg=reg, tol=1e-9)
+    assert result.converged.all()
+    for k in range(6):
+        alone = otkit.solve(C[k], reg=reg[k], tol=1e-9)
+        assert abs(result.plan[k] - alone.plan).sum() < 1e-6
+        log = [stage for stage in result.stages if stage.item == k]
+        assert sum(stage.n_iter for stage in log) == result.n_iter[k]
+    assert newton_steps(result) > 0
+
+
+def test_other_libraries_get_the_same_answer(xp, rng):
+    C = rng.random((200, 200))
+    wanted = otkit.solve(C, reg=1e-4, tol=1e-9)
+    found = otkit.solve(xp.asarray(C), reg=1e-4, tol=1e-9)
+    assert newton_steps(found) > 0
+    assert found.converged
+    assert abs(np.asarray(found.plan) - wanted.plan).sum() < 1e-6
+
+
+def test_points_are_never_made_a_matrix(rng, monkeypatch):
+    x, y = rng.standard_normal((300, 30)), rng.standard_normal((250, 30))
+    dense = otkit.solve(cdist(x, y, "sqeuclidean"), reg=0.05, tol=1e-9)
+    monkeypatch.setattr("otkit.kernels.numba_sweep.KEPT", 0)
+    tall = otkit.solve_sample(x, y, reg=0.05, tol=1e-9)
+    assert newton_steps(tall) > 0
+    assert tall.converged
+    assert float(tall.value) == pytest.approx(float(dense.value), rel=1e-10)
+
+
+def test_the_log_and_the_callback_tell_what_happened():
+    C = np.random.default_rng(0).random((200, 200))
+    seen = []
+    result = otkit.solve(C, reg=1e-4, tol=1e-9, callback=lambda progress: seen.append(int(progress.n_iter[0])))
+    last = result.stages[-1]
+    assert seen == sorted(seen)
+    assert seen[-1] == result.n_iter == sum(stage.n_iter for stage in result.stages)
+    assert 0 < last.newton_steps < last.n_iter
+    assert last.cg_steps >= last.newton_steps
+    assert 200 <= last.kept < 40_000
+    assert 0 <= last.dropped < 1e-3
+
+
+def test_the_tail_is_quadratic():
+    # The error after a full step is about its square, down to rounding.
+    C = np.random.default_rng(0).random((300, 300))
+    errors = []
+    method = SparseNewton(keep=1.0, factor=np.inf, sweeps=100, tol=1e-12)
+    search = newton._search
+
+    def spy(part, at, *rest):
+        errors.append(at.error)
+        return search(part, at, *rest)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(newton, "_search", spy)
+        patch.setattr(newton, "_FORCING", 1e-12)
+        assert otkit.solve(C, reg=2e-3, method=method).converged
+    before, after = errors[-2:]
+    assert before < 1e-6
+    assert after < before**1.6
+
+
+class TestGuards:
+    def test_a_step_that_overflows_is_no_progress(self, rng):
+        problem = LinearProblem.build(otkit.Dense(rng.random((30, 20))), None, None, 1e-3)
+        state = begin(problem, np.zeros((1, 20)), problem.reg)
+        at = newton._evaluate(problem, state.f, state.g, problem.reg)
+        wild = at.gradient * 1e300
+        with np.errstate(over="raise", invalid="raise"):
+            to, whole = newton._search(problem, at, problem.reg, wild)
+        assert np.isfinite(to.error)
+        assert newton._rise(problem, at, to, problem.reg) >= 0
+        assert not whole or to.error < at.error
+        for bad in (np.full(20, np.nan), -at.gradient):
+            to, whole = newton._search(problem, at, problem.reg, bad)
+            assert not whole
+            assert np.array_equal(to.g, at.following)
+
+    def test_a_dense_plan_is_left_to_sweeps(self, monkeypatch):
+        monkeypatch.setattr(newton, "_ALWAYS", 10)
+        monkeypatch.setattr(newton, "_is_slow", lambda *_: np.array([True]))
+        x = np.random.default_rng(0).random((80, 2))
+        result = otkit.solve_sample(x, x[::-1] ** 2, reg=0.3, tol=1e-10)
+        assert result.converged
+        assert newton_steps(result) == 0
+
+    def test_a_system_without_connection_is_solved(self):
+        # Nothing but the diagonal of a matching: the Schur complement is the shift alone.
+        n = 30
+        arcs = np.arange(n), np.arange(n), np.ones(n)
+        found = solve_coupled((n, n), arcs, np.linspace(-1, 1, n), 1e-12, 0.1)
+        assert np.isfinite(found.y).all()
+
+    def test_slow_conjugate_gradients_are_noticed(self, monkeypatch):
+        monkeypatch.setattr("otkit.linalg._CG", 3)
+        rng = np.random.default_rng(0)
+        T = rng.random((40, 30)) * (rng.random((40, 30)) < 0.2)
+        T *= 0.999 / np.linalg.norm(T, 2)
+        rows, cols = np.nonzero(T)
+        rhs = rng.standard_normal(30)
+        wanted = np.linalg.solve((1 + 1e-6) ** 2 * np.eye(30) - T.T @ T, rhs * (1 + 1e-6))
+        found = solve_coupled((40, 30), (rows, cols, T[rows, cols]), rhs, 1e-6, 1e-12)
+        assert found.steps == 3
+        assert found.accurate  # by a factorisation
+        assert np.allclose(found.y, wanted, rtol=1e-9)
+        monkeypatch.setattr("otkit.linalg._FILL", 0)
+        monkeypatch.setattr("otkit.linalg._CG_MOST", 4)
+        cut = solve_coupled((40, 30), (rows, cols, T[rows, cols]), rhs, 1e-6, 1e-12)
+        assert not cut.accurate
+        assert cut.steps == 7
+        turned = solve_coupled((30, 40), (cols, rows, T[rows, cols]), rng.standard_normal(40), 1e-6, 1e-12)
+        assert np.isfinite(turned.y).all()
+
+    def test_both_sides_give_the_same_solution(self):
+        rng = np.random.default_rng(1)
+        for shape in ((40, 25), (25, 40)):
+            T = rng.random(shape) * (rng.random(shape) < 0.3)
+            T *= 0.9 / np.linalg.norm(T, 2)
+            rhs, one = rng.standard_normal(shape[1]), 1.001
+            full = np.block([[one * np.eye(shape[0]), T], [T.T, one * np.eye(shape[1])]])
+            wanted = np.linalg.solve(full, np.concatenate([np.zeros(shape[0]), rhs]))[shape[0] :]
+            found = solve_coupled(shape, (*np.nonzero(T), T[np.nonzero(T)]), rhs, 0.001, 1e-12)
+            assert np.allclose(found.y, wanted)
+
+    def test_units_of_the_cost_change_nothing(self):
+        C = np.random.default_rng(3).random((200, 200))
+        one, other = (otkit.solve(C * unit, reg=1e-4 * unit, tol=1e-9) for unit in (1.0, 2.0**20))
+        assert newton_steps(one) > 0
+        assert np.array_equal(one.plan, other.plan)
+
+    def test_infeasible_problems_are_still_proven_infeasible(self):
+        C = np.where(np.add.outer(np.arange(40) // 20, np.arange(40) // 20) == 1, np.inf, 0.5)
+        a = np.concatenate([np.full(20, 0.6), np.full(20, 0.4)]) / 20
+        with pytest.warns(otkit.ConvergenceWarning, match="Infeasible"):
+            assert otkit.solve(C, a, reg=1e-3).status is otkit.Status.INFEASIBLE
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (dict(keep=0.0, factor=np.inf), "keep must be above 0"),
+        (dict(keep=1.5, factor=np.inf), "keep must be above 0"),
+        (dict(keep=0.1), "pass factor=inf"),
+        (dict(factor=1.0), "factor must be above 1"),
+        (dict(stage_tol=2.0), "stage_tol must be a positive number and below 1"),
+        (dict(sweeps=0), "sweeps must be a positive number"),
+        (dict(max_iter=2.5), "max_iter must be a whole number"),
+    ],
+)
+def test_bad_options_are_refused(options, words):
+    with pytest.raises(ValueError, match=words):
+        SparseNewton(**options)
