@@ -36,7 +36,9 @@ def sweep(
         tiles = ops.Tiles(costs)
         tiles.each(items, lambda C, low, high, *_: run.small(C, low, high))
     for item in np.flatnonzero((run.count < run.budget) & ~(run.error <= run.tol)):
-        run.large(int(item))
+        Q = run.kept(int(item))
+        run.large(int(item), Q)
+        _give_back(Q)
     return Swept(run.f, run.g, run.point, run.error, run.count.astype(np.float64), run.mixing)
 
 
@@ -52,6 +54,29 @@ def _is_worth_compiling() -> bool:
     global _calls
     _calls += 1
     return _calls > _OFTEN
+
+
+# Fresh memory costs more than several sweeps: the system clears it page by page. This much is held on to.
+_HELD = 2**26
+_held: list[np.ndarray] = []
+
+
+def _room(size: int) -> np.ndarray:
+    """Bytes to use for a while, those of an earlier use where they are enough; nobody else has them."""
+    try:
+        room = _held.pop()
+    except IndexError:
+        return np.empty(size, dtype=np.uint8)
+    return room if room.size >= size else np.empty(size, dtype=np.uint8)
+
+
+def _give_back(Q: np.ndarray) -> None:
+    """Keep the bytes of an array for later."""
+    room = Q
+    while isinstance(room.base, np.ndarray):
+        room = room.base
+    if 0 < room.size * room.itemsize <= _HELD and not _held:
+        _held.append(room)
 
 
 class _Run:
@@ -98,8 +123,8 @@ class _Run:
             self.error, self.count,
         )  # fmt: skip
 
-    def large(self, item: int) -> None:
-        """The iterations that are left of one item, its rows shared among the threads."""
+    def large(self, item: int, Q: np.ndarray) -> None:
+        """The iterations that are left of one item, its rows shared among the threads; `Q` is room for its entries."""
         a, b, log_b = self.a[item], self.b[item], self.log_b[item]
         row, col, reg = self.row[item], self.col[item], self.reg[item]
         keep_a, keep_b, rho_b, coupling = self.keep_a[item], self.keep_b[item], self.rho_b[item], self.coupling[item]
@@ -108,16 +133,15 @@ class _Run:
         past = self.memory[item], self.old[item], self.residual[item], self.best[item]
         n, m = a.size, b.size
         gram = np.zeros((len(moves), len(moves)))
-        iterations.start_window(b, bends, gram)
+        if self.memory[item, 2] > 0:  # its age
+            iterations.start_window(b, bends, gram)
         sigma, sigma0 = f.copy(), np.empty(n)
         h, g0, v, ratio, new = (np.empty(m) for _ in range(5))
         one = self.costs.take(np.array([item]))
         tiles, parts = ops.Tiles(one), ops.parts(n, m, 1)
         sums, mass = np.zeros((len(parts), m)), np.zeros(len(parts))
         ends = np.array([0, *(part.rows.stop for part in parts)])
-        absorbed_entries = n * m // 4  # what an entry costs beside one with an exponential
-        halves = threads.shares(len(parts), absorbed_entries)
-        Q = self._kept(item) if self.budget[item] - self.count[item] > 1 else np.empty((0, 0))
+        shares = threads.shares(len(parts), n * m)
 
         def log_part(part: ops.Part) -> None:
             tiles.walk(part, log_tile)
@@ -134,7 +158,7 @@ class _Run:
         for count in range(self.count[item], self.budget[item]):
             sums[:] = mass[:] = 0.0
             if absorbed:
-                threads.each(absorbed_part, halves, absorbed_entries)
+                threads.each(absorbed_part, shares, n * m)
             else:
                 iterations.start_log(x, log_b, col, reg, h, g0, v)
                 threads.each(log_part, parts, n * m)
@@ -150,8 +174,10 @@ class _Run:
             iterations.mix(x, new, error, b, self.reach[item], moves, bends, gram, *past)
             absorbed = bool(Q.size) and iterations.rescale(x, g0, b, reg, v)
 
-    def _kept(self, item: int) -> np.ndarray:
-        """Room for the absorbed entries, empty where there is not enough."""
+    def kept(self, item: int) -> np.ndarray:
+        """Room for the absorbed entries; empty where there is not enough, or there is nothing to keep them for."""
+        if self.budget[item] - self.count[item] <= 1:
+            return np.empty((0, 0))
         dtype = np.float32 if self.tol[item] >= _SINGLE else np.float64
         shape = self.costs.n, self.costs.m
         need = shape[0] * shape[1] * np.dtype(dtype).itemsize
@@ -160,7 +186,7 @@ class _Run:
         free = checks.free_memory()
         if need > allowed or (free is not None and need > free):
             return np.empty((0, 0), dtype=dtype)
-        return np.empty(shape, dtype=dtype)
+        return _room(need)[:need].view(dtype).reshape(shape)
 
     def _ratios(self, one: Reduced, f: np.ndarray, g: np.ndarray, item: int) -> np.ndarray:
         """log of the column masses over their weights, formed without underflow."""

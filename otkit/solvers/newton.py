@@ -39,8 +39,8 @@ _FALL = 0.5
 # The mass that is left out of a row or column, and the shift of the matrix, relative to the error. Both vanish with it,
 # and leave the convergence quadratic. The shift keeps a step from moving parts of the problem by much more than reg
 # that hardly exchange mass.
-_DROP, _SHIFT = 0.01, 0.01
-_DROP_MOST, _DROP_LEAST = 1e-2, 1e-14
+_DROP, _SHIFT = 0.1, 0.05
+_DROP_MOST, _DROP_LEAST = 0.1, 1e-14
 # A plan of more entries, relative to all and at least, is dense: sweeps are cheaper.
 _DENSE, _ALWAYS = 1 / 8, 2**17
 _PUBLISHED_SWEEPS = 20
@@ -116,7 +116,8 @@ class SparseNewton(Solver):
         if self.keep is not None:
             return self._step_as_published(problem, state)
         goal, used = stages.goals(problem, state, self.tol, self.stage_tol), state.used
-        sweeps = self._sweeps(problem)
+        # The first look is early. Where sweeps turned out to be quick enough, they are left alone for longer.
+        sweeps = np.where(used == 0, self._sweeps(problem), stages.patience(problem))
         before = np.where(used == 0, 1.0, state.error)  # an error that is not known yet is taken for 1
         state = stages.advance(problem, state, goal, sweeps, self.max_iter)
         apt = (state.tally.failed < _FAILURES) & ~state.tally.dense & (state.n_iter < self.max_iter)
@@ -155,7 +156,7 @@ def _costs(problem: LinearProblem) -> tuple[float, float]:
 
 
 def _is_slow(
-    before: np.ndarray, error: np.ndarray, goal: np.ndarray, sweeps: int, costs: tuple[float, float]
+    before: np.ndarray, error: np.ndarray, goal: np.ndarray, sweeps: np.ndarray, costs: tuple[float, float]
 ) -> np.ndarray:
     """Whether sweeps, if the error falls on as it did in these, take longer than Newton's method is likely to."""
     sweep, step = costs

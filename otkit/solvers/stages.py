@@ -163,16 +163,19 @@ def patience(problem: LinearProblem) -> int:
     return max(1, min(_LONGEST, _VISITS // (problem.reduced.n * problem.reduced.m)))
 
 
-def advance(problem: LinearProblem, state: Annealed, tol: np.ndarray, sweeps: int, max_iter: int) -> Annealed:
+def advance(
+    problem: LinearProblem, state: Annealed, tol: np.ndarray, sweeps: np.ndarray | int, max_iter: int
+) -> Annealed:
     """Up to `sweeps` iterations of every running item, fewer where its error comes to ``tol (B,)``."""
     items = state.running
     part, index = problem.take(items), from_numpy(items, state.point)
     xp = namespace(state.point)
     f, point = (xp.take(v, index, axis=0) for v in (state.f, state.point))
     reg, goal = (from_numpy(v[items], state.f) for v in (state.reg, tol))
-    limit = from_numpy((max_iter - state.n_iter[items]).astype(float), state.f)
+    left = np.minimum(max_iter - state.n_iter, sweeps)[items]
+    limit = from_numpy(left.astype(float), state.f)
     start, mixing = part.at(f, point, reg), state.mixing.take(index)
-    swept = sweep(part.reduced, start, part.penalties, mixing, goal, limit, sweeps)
+    swept = sweep(part.reduced, start, part.penalties, mixing, goal, limit, int(left.max()))
     done = to_numpy(swept.count).astype(np.int64)
     new_error, n_iter, used = state.error.copy(), state.n_iter.copy(), state.used.copy()
     new_error[items] = to_numpy(swept.error)
