@@ -28,7 +28,15 @@ from statistics import geometric_mean, median
 import numpy as np
 from suite.problems import costs
 
-PROBLEMS = ("2-D cloud", "64-D cloud", "uniform costs", "digits, L1", "digits, squared L2")
+PROBLEMS = (
+    "2-D cloud",
+    "64-D cloud",
+    "uniform costs",
+    "digits, L1",
+    "digits, squared L2",
+    "fields, L1",
+    "fields, squared L2",
+)
 TOL = {"float64": 1e-8, "float32": 1e-4}
 ACCEPT = {"float64": 1e-6, "float32": 1e-4}
 CAP = 100_000  # iterations

@@ -87,29 +87,71 @@ class Solution(NamedTuple):
     accurate: bool
 
 
-# Iterations of conjugate gradients before a factorisation is thought of, and where there is none.
-_CG, _CG_MOST = 200, 2000
+@dataclass(frozen=True)
+class Schur:
+    """The matrix ``square·I − TᵀT`` of a sparse T, whose transpose and the diagonal are there too."""
+
+    square: float
+    T: Any
+    turned: Any
+    diagonal: np.ndarray
+
+    @staticmethod
+    def of(T: Any, square: float) -> Schur:
+        """Of T in rows."""
+        diagonal = square - np.asarray(T.multiply(T).sum(0)).ravel()
+        return Schur(square, T, T.T.tocsr(), np.maximum(diagonal, 0.5 * (square - 1.0)))
+
+    def __matmul__(self, v: np.ndarray) -> np.ndarray:
+        return self.square * v - self.turned @ (self.T @ v)
+
+
+Iterative = Callable[[Schur, np.ndarray, np.ndarray, float, int], Solution]
+
+
+def conjugate_gradients(matrix: Schur, rhs: np.ndarray, start: np.ndarray, rtol: float, limit: int) -> Solution:
+    """Solve with the diagonal as preconditioner (Hestenes & Stiefel 1952), to a residual of `rtol` times the rhs."""
+    from scipy.sparse.linalg import LinearOperator, cg
+
+    count, shape = itertools.count(), (rhs.size, rhs.size)
+    operator = LinearOperator(shape, matvec=matrix.__matmul__)
+    jacobi = LinearOperator(shape, matvec=lambda v: v / matrix.diagonal)
+    with np.errstate(divide="ignore", invalid="ignore"):  # beyond what rounding allows, steps are 0/0
+        y, info = cg(operator, rhs, start, rtol=rtol, maxiter=limit, M=jacobi, callback=lambda _: next(count))
+    return Solution(np.nan_to_num(y), next(count), info == 0 and bool(np.isfinite(y).all()))
+
+
+# Iterations before a factorisation is thought of, and where there is none.
+_FEW, _MANY = 200, 2000
 # Products of entries that the matrix to factorise is formed of, at most.
 _FILL = 2**22
 
 
-def solve_coupled(shape: tuple[int, int], arcs: Coupling, rhs: np.ndarray, shift: float, rtol: float) -> Solution:
+def solve_coupled(
+    arcs: Coupling,
+    shape: tuple[int, int],
+    rhs: np.ndarray,
+    shift: float,
+    rtol: float,
+    iterative: Iterative = conjugate_gradients,
+) -> Solution:
     """Solve ``[[(1 + shift)·I, T], [Tᵀ, (1 + shift)·I]]·[x; y] = [0; rhs]`` for y, by its smaller Schur complement.
 
-    No singular value of the sparse T is above 1, so that the matrix is positive definite. Conjugate gradients with the
-    diagonal as preconditioner (Hestenes & Stiefel 1952); where these are slow and T has few entries, a sparse
-    factorisation.
+    No singular value of the sparse T is above 1, so that the matrix is positive definite. Where conjugate gradients are
+    slow and T has few entries, a sparse factorisation follows.
 
     Parameters
     ----------
-    shape : (n, m)
-        The shape of T.
     arcs : (rows, cols, values), arrays (K,)
         The entries of T.
+    shape : (n, m)
+        Its shape.
     rhs : array (m,)
     shift : float
     rtol : float
         Of the residual, relative to the right-hand side.
+    iterative : callable
+        What does conjugate gradients.
 
     Returns
     -------
@@ -124,53 +166,33 @@ def solve_coupled(shape: tuple[int, int], arcs: Coupling, rhs: np.ndarray, shift
         return Solution(np.zeros(shape[1]), 0, size == 0.0)
     rhs = rhs / size  # whose squares would underflow
     if shape[1] <= shape[0]:
-        found = _Schur(T, one).solve(rhs * one, rtol)
+        found = _solve(Schur.of(T, one * one), rhs * one, rtol, iterative)
         return found._replace(y=found.y * size)
     # From the first block row x = −T·y/(1 + shift), so that y = (rhs − Tᵀx)/(1 + shift).
-    found = _Schur(T.T.tocsr(), one).solve(-(T @ rhs), rtol)
+    found = _solve(Schur.of(T.T.tocsr(), one * one), -(T @ rhs), rtol, iterative)
     return found._replace(y=(rhs - T.T @ found.y) * (size / one))
 
 
-class _Schur:
-    """(1 + shift)²·I − TᵀT of a sparse T."""
+def _solve(matrix: Schur, rhs: np.ndarray, rtol: float, iterative: Iterative) -> Solution:
+    found = iterative(matrix, rhs, np.zeros_like(rhs), rtol, _FEW)
+    if found.accurate:
+        return found
+    if (np.diff(matrix.T.indptr).astype(float) ** 2).sum() <= _FILL:
+        try:
+            return found._replace(y=_factorised(matrix, rhs), accurate=True)
+        except RuntimeError:  # singular within rounding
+            return found
+    more = iterative(matrix, rhs, found.y, rtol, _MANY)
+    return more._replace(steps=found.steps + more.steps)
 
-    def __init__(self, T: Any, one: float) -> None:
-        self.T, self.turned, self.square = T, T.T.tocsr(), one * one
-        self.diagonal = np.maximum(self.square - np.asarray(T.multiply(T).sum(0)).ravel(), 0.5 * (self.square - 1.0))
 
-    def solve(self, rhs: np.ndarray, rtol: float) -> Solution:
-        """Solve with the Schur complement."""
-        y, steps, accurate = self._conjugate_gradients(rhs, rtol, None, _CG)
-        if accurate:
-            return Solution(y, steps, True)
-        if (np.diff(self.T.indptr).astype(float) ** 2).sum() <= _FILL:
-            try:
-                return Solution(self._factorised(rhs), steps, True)
-            except RuntimeError:  # singular within rounding
-                return Solution(np.nan_to_num(y), steps, False)
-        y, more, accurate = self._conjugate_gradients(rhs, rtol, np.nan_to_num(y), _CG_MOST)
-        return Solution(y, steps + more, accurate)
+def _factorised(matrix: Schur, rhs: np.ndarray) -> np.ndarray:
+    from scipy.sparse import eye_array
+    from scipy.sparse.linalg import splu
 
-    def _conjugate_gradients(
-        self, rhs: np.ndarray, rtol: float, start: np.ndarray | None, limit: int
-    ) -> tuple[np.ndarray, int, bool]:
-        from scipy.sparse.linalg import LinearOperator, cg
-
-        count = itertools.count()
-        size = rhs.size
-        operator = LinearOperator((size, size), matvec=lambda v: self.square * v - self.turned @ (self.T @ v))
-        jacobi = LinearOperator((size, size), matvec=lambda v: v / self.diagonal)
-        with np.errstate(divide="ignore", invalid="ignore"):  # beyond what rounding allows, steps are 0/0
-            y, info = cg(operator, rhs, start, rtol=rtol, maxiter=limit, M=jacobi, callback=lambda _: next(count))
-        return y, next(count), info == 0 and bool(np.isfinite(y).all())
-
-    def _factorised(self, rhs: np.ndarray) -> np.ndarray:
-        from scipy.sparse import eye_array
-        from scipy.sparse.linalg import splu
-
-        matrix = (self.square * eye_array(rhs.size, format="csc") - self.turned @ self.T).tocsc()
-        factors = splu(matrix, permc_spec="MMD_AT_PLUS_A", diag_pivot_thresh=0.0, options={"SymmetricMode": True})
-        return factors.solve(rhs)
+    whole = (matrix.square * eye_array(rhs.size, format="csc") - matrix.turned @ matrix.T).tocsc()
+    factors = splu(whole, permc_spec="MMD_AT_PLUS_A", diag_pivot_thresh=0.0, options={"SymmetricMode": True})
+    return factors.solve(rhs)
 
 
 Scan = Callable[[int], tuple[np.ndarray, np.ndarray]]

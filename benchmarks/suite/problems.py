@@ -37,14 +37,19 @@ def normal_cloud(n, d=64, seed=0):
     return rng.standard_normal((n, d)), rng.standard_normal((n, d)), weights, weights
 
 
-def digits(side, file=None):
-    """The pixels that carry mass in two images of digits, interpolated to side × side, as points.
+def images(side, file=None):
+    """Two images of digits, interpolated to side × side.
 
-    The images are scikit-learn's, or the first two in a .npz file: of its array "images", else of its first array with
-    three axes.
+    They are scikit-learn's, or the first two in a .npz file: of its array "images", else of its first array with three
+    axes.
     """
-    images = _stored(file) if file else _bundled()
-    grids = [zoom(image.astype(float), side / image.shape[0], order=1) for image in images[:2]]
+    found = _stored(file) if file else _bundled()
+    return [zoom(image.astype(float), side / image.shape[0], order=1) for image in found[:2]]
+
+
+def digits(side, file=None):
+    """The pixels that carry mass in two images of digits, as points; `images` says which."""
+    grids = images(side, file)
     pixels = [np.argwhere(grid > 0).astype(float) for grid in grids]
     weights = [grid[grid > 0] / grid.sum() for grid in grids]
     return *pixels, *weights
@@ -70,6 +75,8 @@ def costs(name, n, file=None):
         "uniform costs": lambda: (*cloud(n), None),
         "digits, L1": lambda: (*digits(side, file), "cityblock"),
         "digits, squared L2": lambda: (*digits(side, file), "sqeuclidean"),
+        "fields, L1": lambda: (*fields(side), "cityblock"),
+        "fields, squared L2": lambda: (*fields(side), "sqeuclidean"),
     }[name]()
     C = cdist(x, y, metric) if metric else assignment(n)
     return C / C.max(), a, b

@@ -15,6 +15,7 @@ from typing import Any, Concatenate, ParamSpec, TypeVar
 
 import numpy as np
 
+from otkit import linalg
 from otkit.geometry import base
 from otkit.geometry.base import (
     Arcs,
@@ -42,6 +43,7 @@ __all__ = [
     "apply_plan",
     "are_costs",
     "c_transform",
+    "conjugate_gradients",
     "cost_range",
     "marginals",
     "plan",
@@ -60,11 +62,15 @@ _Operation = Callable[Concatenate[_Costs, _Arguments], _Result]
 
 def runs_on(geometry: Geometry) -> str:
     """What runs the operations on this geometry: "numba" or "reference"."""
+    native = all(isinstance(x, np.ndarray) for x in geometry.arrays.values())
+    return "numba" if native and _chosen() == "numba" else "reference"
+
+
+def _chosen() -> str:
     chosen = os.environ.get("OTKIT_KERNELS", "numba")
     if chosen not in ("numba", "reference"):
         raise ValueError(f"the environment variable OTKIT_KERNELS must be 'numba' or 'reference', got {chosen!r}")
-    native = all(isinstance(x, np.ndarray) for x in geometry.arrays.values())
-    return "numba" if native and chosen == "numba" else "reference"
+    return chosen
 
 
 def _operation(reference: _Operation[_Costs, _Arguments, _Result]) -> _Operation[_Costs, _Arguments, _Result]:
@@ -80,6 +86,16 @@ def _operation(reference: _Operation[_Costs, _Arguments, _Result]) -> _Operation
         return chosen(geometry, *args, **kwargs)
 
     return operation
+
+
+def conjugate_gradients(
+    matrix: linalg.Schur, rhs: np.ndarray, start: np.ndarray, rtol: float, limit: int
+) -> linalg.Solution:
+    """As `otkit.linalg.conjugate_gradients`; the arrays are always those of NumPy."""
+    chosen: Any = linalg
+    if _chosen() == "numba":
+        chosen = import_module("otkit.kernels.numba_linalg")
+    return chosen.conjugate_gradients(matrix, rhs, start, rtol, limit)
 
 
 apply_plan = _operation(base.apply_plan)

@@ -20,7 +20,7 @@ import numpy as np
 from otkit import checks
 from otkit.arrays import Array, from_numpy, namespace, put, to_numpy
 from otkit.geometry.costs import UNIT
-from otkit.kernels import Mixing, plan, select, sweep
+from otkit.kernels import Mixing, conjugate_gradients, plan, select, sweep
 from otkit.linalg import Solution, solve_coupled
 from otkit.problems import LinearProblem
 from otkit.results import Outcome
@@ -30,10 +30,12 @@ from otkit.solvers.stages import Annealed, Tally
 
 # Ways down after the first, each in smaller steps.
 _ATTEMPTS = 2
+# Sweeps before the first look at how fast they are, at least; and all of them where an item comes down carefully.
+_SWEEPS = 20
 # Newton steps that a stage is likely to take.
 _LIKELY = 4
 # Newton steps in a row before the callback is asked; those of a stage that may be cut short before it counts as hard.
-_BURST, _FAILURES = 8, 4
+_BURST, _FAILURES, _LAST_FAILURES = 8, 4, 40
 # What that many steps should bring the error down to, relative to where they began.
 _FALL = 0.5
 # The mass that is left out of a row or column, and the shift of the matrix, relative to the error. Both vanish with it,
@@ -43,7 +45,6 @@ _DROP, _SHIFT = 0.1, 0.05
 _DROP_MOST, _DROP_LEAST = 0.1, 1e-14
 # A plan of more entries, relative to all and at least, is dense: sweeps are cheaper.
 _DENSE, _ALWAYS = 1 / 8, 2**17
-_PUBLISHED_SWEEPS = 20
 # Conjugate gradients stop at the root of the error, and at this at most, relative to the gradient.
 _FORCING = 0.1
 # Armijo's condition, and the shortest step.
@@ -116,32 +117,43 @@ class SparseNewton(Solver):
         if self.keep is not None:
             return self._step_as_published(problem, state)
         goal, used = stages.goals(problem, state, self.tol, self.stage_tol), state.used
-        # The first look is early. Where sweeps turned out to be quick enough, they are left alone for longer.
-        sweeps = np.where(used == 0, self._sweeps(problem), stages.patience(problem))
+        sweeps = self._sweeps(problem, state)
         before = np.where(used == 0, 1.0, state.error)  # an error that is not known yet is taken for 1
         state = stages.advance(problem, state, goal, sweeps, self.max_iter)
-        apt = (state.tally.failed < _FAILURES) & ~state.tally.dense & (state.n_iter < self.max_iter)
+        gone = self._is_lost(state)
+        apt = ~gone & (state.n_iter < self.max_iter)
         apt &= _is_slow(before, state.error, goal, sweeps, _costs(problem))
         for item in state.running[apt[state.running]]:
             state = _descend(problem, state, int(item), float(goal[item]), self)
         state, stalled = stages.looked(problem, state, used)
-        gone = (state.tally.failed >= _FAILURES) | state.tally.dense  # sweeps are all that is left
+        gone = self._is_lost(state)
         hard = stalled | (gone & ~state.tally.dense & (state.attempt < _ATTEMPTS))
         return stages.settled(problem, state, goal, hard, gone, self, _ATTEMPTS)
+
+    @staticmethod
+    def _is_lost(state: Annealed) -> np.ndarray:
+        """Whether sweeps are all that is left to a stage; on the last way down, that takes more to say."""
+        most = np.where(state.attempt < _ATTEMPTS, _FAILURES, _LAST_FAILURES)
+        return (state.tally.failed >= most) | state.tally.dense
 
     def _step_as_published(self, problem: LinearProblem, state: Annealed) -> Annealed:
         goal, used = stages.goals(problem, state, self.tol, self.stage_tol), state.used
         if not used.any():
-            state = stages.advance(problem, state, goal, self.sweeps or _PUBLISHED_SWEEPS, self.max_iter)
+            state = stages.advance(problem, state, goal, self.sweeps or _SWEEPS, self.max_iter)
         short = (state.error > goal) & (state.n_iter < self.max_iter)
         for item in state.running[short[state.running]]:
             state = _descend(problem, state, int(item), float(goal[item]), self)
         state, stalled = stages.looked(problem, state, used)
         return stages.settled(problem, state, goal, stalled, stalled, self, 0)
 
-    def _sweeps(self, problem: LinearProblem) -> int:
+    def _sweeps(self, problem: LinearProblem, state: Annealed) -> np.ndarray:
+        """How many sweeps each item takes before it is looked at how fast they are, ``(B,)``."""
+        if self.sweeps is not None:
+            return np.full(problem.items, self.sweeps)
         sweep, step = _costs(problem)
-        return self.sweeps or min(stages.patience(problem), max(20, int(2 * step / sweep)))
+        usual = min(stages.patience(problem), max(_SWEEPS, int(2 * step / sweep)))
+        quick = (state.used > 0) & (state.tally.steps == 0)  # as it turned out: they are left alone for longer
+        return np.where(state.attempt > 0, min(_SWEEPS, usual), np.where(quick, 2 * usual, usual))
 
     def finish(self, problem: LinearProblem, state: State, errors: np.ndarray) -> Outcome:
         assert isinstance(state, Annealed)
@@ -257,11 +269,12 @@ def _direction(
     values = np.exp(kept.log_plan - 0.5 * rows[kept.rows] - 0.5 * cols[kept.cols])
     scale = np.exp(-0.5 * np.where(cols > -np.inf, cols, 0.0))
     found = solve_coupled(
-        (part.reduced.n, part.reduced.m),
         (kept.rows, kept.cols, values),
+        (part.reduced.n, part.reduced.m),
         at.gradient * scale,
         shift + 8 * UNIT * (1 + float(part.span[0] / reg[0])),  # the rounding of exponents
         min(_FORCING, at.error**0.5),
+        conjugate_gradients,
     )
     move = float(reg[0]) * found.y * scale
     if part.balanced[0]:  # a constant is of no effect
