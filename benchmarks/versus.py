@@ -388,6 +388,44 @@ def print_summary(rows):
     print(", ".join(f"{name} {max(t for other, t in first if other == name):.2g}" for name in dict(first)))
 
 
+def show(path):
+    """The tables of docs/performance.md, from what was measured."""
+    runs = json.loads(Path(path).read_text())["runs"]
+    for run in runs:
+        limit, rows = run["arguments"]["limit"], [row for row in run["rows"] if row["kind"] == "plan"]
+        print(f"\n{run['arguments']['dtype']}, at most {limit:g} s a call\n")
+        line(
+            "problem",
+            "size",
+            "reg",
+            "otkit",
+            "error",
+            "iterations",
+            "best peer",
+            "its time",
+            "its error",
+            "ratio",
+            "emd",
+        )
+        line(*["---"] * 11)
+        for row in rows:
+            ours, best = row["otkit"], row["peers"].get(row["best"], {})
+            beyond = f"none within {limit:g} s", "–", "–", f"> {limit / ours['seconds']:.0f}"
+            found = (
+                row["best"],
+                human(best.get("seconds")),
+                cells(best)[1],
+                f"{row['ratio']:.2f}" if row["ratio"] else "",
+            )
+            exact = human(row["exact"].get("seconds")) if row["exact"].get("status") == "ok" else "–"
+            what = row["problem"], ours["size"], f"{row['reg']:g}", human(ours["seconds"]), cells(ours)[1]
+            line(*what, ours["iterations"], *(found if row["best"] else beyond), exact)
+
+
+def human(seconds):
+    return "–" if seconds is None else f"{seconds:.3g} s" if seconds >= 1 else f"{1e3 * seconds:.3g} ms"
+
+
 def arguments():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--sizes", type=int, nargs="+", default=[1000, 2000])
@@ -399,6 +437,7 @@ def arguments():
     parser.add_argument("--digits", metavar="FILE.npz", help="images to take instead of scikit-learn's")
     parser.add_argument("--all", action="store_true", help="show every configuration")
     parser.add_argument("--json", metavar="FILE")
+    parser.add_argument("--show", metavar="FILE", help="print the tables of the documentation, and measure nothing")
     return parser.parse_args()
 
 
@@ -413,6 +452,8 @@ def problems(args, dtype):
 
 def main():
     args = arguments()
+    if args.show:
+        return show(args.show)
     about, rows = {}, []
     for dtype in ("float64", "float32") if args.dtype == "both" else (args.dtype,):
         pool = Pool(dtype, args.limit)
@@ -429,6 +470,7 @@ def main():
     print_summary(rows)
     if args.json:
         Path(args.json).write_text(json.dumps(about | {"rows": rows}, indent=1))
+    return None
 
 
 if __name__ == "__main__":

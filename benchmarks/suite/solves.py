@@ -10,7 +10,7 @@ import numpy as np
 
 import otkit
 
-from .problems import assignment, cloud, fields
+from .problems import assignment, cloud, costs, fields
 
 
 class Wasserstein:
@@ -67,6 +67,32 @@ class Entropic:
 
     def peakmem_plan(self, problem, n, reg):
         self.solve(reg).plan  # noqa: B018
+
+
+class SmallRegularisation:
+    """Plans to an error of 1e-8 where sweeps alone are slow, the regularisation relative to the largest cost of 1."""
+
+    param_names = ["problem", "n", "reg"]
+    params = [["uniform costs", "64-D cloud", "fields, L1"], [256, 1024], [1e-3, 1e-4, 1e-5]]
+    timeout = 300
+
+    def setup(self, problem, n, reg):
+        self.C, self.a, self.b = costs(problem, n)
+
+    def solve(self, reg):
+        return otkit.solve(self.C, self.a, self.b, reg=reg, tol=1e-8)
+
+    def time_solve(self, problem, n, reg):
+        self.solve(reg)
+
+    def track_iterations(self, problem, n, reg):
+        return self.solve(reg).n_iter
+
+    def track_newton_steps(self, problem, n, reg):
+        return sum(stage.newton_steps for stage in self.solve(reg).stages)
+
+    def track_error(self, problem, n, reg):
+        return self.solve(reg).error
 
 
 class Iterations:

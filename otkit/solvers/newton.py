@@ -120,8 +120,7 @@ class SparseNewton(Solver):
         sweeps = self._sweeps(problem, state)
         before = np.where(used == 0, 1.0, state.error)  # an error that is not known yet is taken for 1
         state = stages.advance(problem, state, goal, sweeps, self.max_iter)
-        gone = self._is_lost(state)
-        apt = ~gone & (state.n_iter < self.max_iter)
+        apt = ~self._is_lost(state) & (state.n_iter < self.max_iter)
         apt &= _is_slow(before, state.error, goal, sweeps, _costs(problem))
         for item in state.running[apt[state.running]]:
             state = _descend(problem, state, int(item), float(goal[item]), self)
