@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from otkit.errors import ConvergenceWarning, NotConverged
     from otkit.geometry import Dense, PointCloud
     from otkit.results import Result, SparseArcs, Stage, Status
-    from otkit.solvers import Annealing, Progress, Sinkhorn, SparseNewton, Univariate
+    from otkit.solvers import Annealing, Exact, Progress, Sinkhorn, SparseNewton, Univariate
 
 __version__ = "0.1.0.dev0"
 
@@ -25,7 +25,7 @@ _HOMES = {
     "otkit.errors": ("ConvergenceWarning", "NotConverged"),
     "otkit.geometry": ("Dense", "PointCloud"),
     "otkit.results": ("Result", "SparseArcs", "Stage", "Status"),
-    "otkit.solvers": ("Annealing", "Progress", "Sinkhorn", "SparseNewton", "Univariate"),
+    "otkit.solvers": ("Annealing", "Exact", "Progress", "Sinkhorn", "SparseNewton", "Univariate"),
 }
 _HOME = {name: home for home, names in _HOMES.items() for name in names}
 
@@ -44,6 +44,7 @@ __all__ = [  # noqa: RUF022  (in the order of the reference)
     "PointCloud",
     "Sinkhorn",
     "SparseNewton",
+    "Exact",
     "Annealing",
     "Univariate",
     "Progress",

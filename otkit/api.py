@@ -17,7 +17,7 @@ from otkit.geometry.costs import UNIT, parse_cost
 from otkit.kernels import runs_on
 from otkit.problems import LinearProblem
 from otkit.results import Result, Status
-from otkit.solvers import Annealing, Solver, choose_solver, run
+from otkit.solvers import Annealing, Solver, Univariate, choose_solver, run
 from otkit.solvers.base import Callback
 
 _Answer = TypeVar("_Answer", "Result", "WassersteinResult")
@@ -58,15 +58,15 @@ def solve(
         for each: ``inf`` makes a marginal exact, 0 leaves it free. Such a problem needs a `reg`. None asks for exact
         marginals.
     method : str or solver
-        "auto", "sns", "sinkhorn", "annealing", "univariate", or a solver with its options, such as
+        "auto", "sns", "sinkhorn", "exact", "annealing", "univariate", or a solver with its options, such as
         ``otkit.Sinkhorn(factor=4)``.
     tol : float, optional
         With a `reg`: the `Result.error` to reach; 1e-6 in float64 and 1e-4 in float32 by default. For exact marginals
         this is ‖P1 − a‖₁ + ‖Pᵀ1 − b‖₁ relative to the mass.
     rtol : float, optional
-        Without a `reg`: stop when ``upper − lower ≤ rtol·|upper|``; 1e-2 by default.
+        Without a `reg`: stop when ``upper − lower ≤ rtol·|upper|``; by default the answer is exact.
     max_iter : int, optional
-        Iterations over all stages; 10,000 by default.
+        Iterations over all stages, 10,000 by default; pivots of the exact method, 10 million by default.
     init : tuple (f, g) or Result, optional
         Potentials to start from, in units of the cost. The first update sets f anew from g.
     callback : callable, optional
@@ -241,7 +241,7 @@ def wasserstein(
 ) -> WassersteinResult:
     """The p-Wasserstein distance between two weighted clouds of points, with a certified interval.
 
-    W_p = (min Σ P_ij d(x_i, y_j)^p)^(1/p). On a line it is exact; elsewhere it is computed to `rtol`.
+    W_p = (min Σ P_ij d(x_i, y_j)^p)^(1/p). It is exact up to rounding, or with an `rtol` computed to that.
 
     Parameters
     ----------
@@ -284,11 +284,11 @@ def wasserstein(
         )
     geometry = PointCloud(x, y, parse_cost(metric, float(p)))
     problem = LinearProblem.build(geometry, a, b)
-    solver = choose_solver(problem, "auto")
-    if isinstance(solver, Annealing):
+    solver = choose_solver(problem, "auto", bounded=rtol is not None)
+    if isinstance(solver, Annealing) and rtol is not None:
         # On the printed number: upper^(1/p) − lower^(1/p) ≤ rtol·upper^(1/p), or at the rounding of the costs.
-        wanted = solver.rtol if rtol is None else rtol
-        solver = replace(solver, rtol=1 - (1 - wanted) ** p, atol=max(1e-9**p, 1e-14))
+        solver = replace(solver, rtol=1 - (1 - rtol) ** p, atol=max(1e-9**p, 1e-14))
+    if not isinstance(solver, Univariate):
         solver = with_options(solver, max_iter=max_iter)
     return reported(WassersteinResult(_run(problem, solver, None, callback), float(p)), strict)
 
@@ -303,8 +303,8 @@ def solved(
 ) -> Result:
     """The solution of a problem, before a word about convergence; `asked` is a, b, reg and unbalanced."""
     problem = LinearProblem.build(geometry, *asked)
-    solver = with_options(choose_solver(problem, method), **options)
-    return _run(problem, solver, _start(problem, init), callback)
+    chosen = choose_solver(problem, method, bounded=options["rtol"] is not None)
+    return _run(problem, with_options(chosen, **options), _start(problem, init), callback)
 
 
 def with_options(solver: Solver, **options: Any) -> Solver:
@@ -315,6 +315,8 @@ def with_options(solver: Solver, **options: Any) -> Solver:
         checks.positive(value, name, below=1.0 if name == "rtol" else np.inf)
         if name not in known:
             advice = {"tol": "rtol= bounds the unregularised answer", "rtol": "tol= bounds the error with a reg"}
+            if solver.name == "exact":
+                advice["rtol"] = "it is exact; method='annealing' or 'auto' stops at an interval"
             raise ValueError(
                 f"{name} does not apply to method {solver.name!r}; {advice.get(name, 'it takes no iterations')}"
             )

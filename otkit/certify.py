@@ -80,6 +80,17 @@ def _certify_balanced(problem: LinearProblem, f: Array, g: Array, reg: Array) ->
     return widened(problem, _value(problem, *dual), rounded.linear, rounded.defect, *dual, rounded.plan)
 
 
+def certify_plan(
+    problem: LinearProblem, g: Array, plan: tuple[Plan, ...], linear: np.ndarray, defect: np.ndarray
+) -> Certificate:
+    """Bounds from potentials of the columns, and from a plan of cost `linear` in reduced costs.
+
+    ``defect (B,)`` is the L1 distance of its marginals from the weights.
+    """
+    f, g = feasible(problem, g=g)
+    return widened(problem, _value(problem, f, g), linear, defect, f, g, plan)
+
+
 def widened(
     problem: LinearProblem,
     lower: np.ndarray,

@@ -187,7 +187,7 @@ def solver_options(solver: Any) -> None:
         value = getattr(solver, name, None)
         if value is not None and int(value) != value:
             raise ValueError(f"{name} must be a whole number, got {value!r}")
-    if not solver.factor > 1:
+    if not getattr(solver, "factor", 2.0) > 1:
         raise ValueError(f"factor must be above 1, got {solver.factor!r}; the regularisation is divided by it")
 
 

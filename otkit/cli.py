@@ -35,13 +35,14 @@ MAX_ARCS = 2**24
 
 _N = TypeVar("_N", int, float)
 
+_WIDTH = 1e-2  # the relative width of an interval with a regularisation
 _EPILOG = """\
 files:
   .npy .npz .csv .tsv   a 2-D array of points, one a row; with --histogram, masses on a grid
   .png .jpg             grey values as mass on the pixel grid, distances in pixels
 Masses are divided by their total. Several files give the matrix of all pairs as CSV.
 
-exit status: 0 the interval is certified to --rtol, 1 it is not, 2 unusable input
+exit status: 0 the distance is exact or certified to --rtol, 1 it is not, 2 unusable input
 """
 
 
@@ -126,7 +127,11 @@ def _parser() -> argparse.ArgumentParser:
 def _add_options(command: argparse.ArgumentParser) -> None:
     add = command.add_argument
     add("files", nargs="+", metavar="FILE", help="two files, or more for the matrix of all pairs")
-    add("--rtol", type=_fraction, default=1e-2, help="relative width of the interval to reach (default 0.01)")
+    add(
+        "--rtol",
+        type=_fraction,
+        help="stop at an interval of this relative width; by default the distance is exact, with --reg it is 0.01",
+    )
     add(
         "--reg",
         type=_positive,
@@ -172,8 +177,14 @@ def _distances(options: argparse.Namespace) -> int:
         print(f"{len(x.a)} × {len(y.a)} points, {result.method}, {answer.kernel}, {answer.seconds:.2f} s")
         if not certified:
             advice = "lower --reg, or leave it out" if options.reg else result.status.value
-            _note(f"not certified to --rtol {options.rtol:g}: {advice}")
+            _note(f"not certified to {_wanted(options)}: {advice}")
     return CERTIFIED if certified else NOT_CERTIFIED
+
+
+def _wanted(options: argparse.Namespace) -> str:
+    """The width that an interval should have, in words."""
+    width = options.rtol or (_WIDTH if options.reg else None)
+    return "the last digits" if width is None else f"--rtol {width:g}"
 
 
 def _compare(x: Measure, y: Measure, options: argparse.Namespace) -> tuple[Answer, bool, Result]:
@@ -186,7 +197,7 @@ def _compare(x: Measure, y: Measure, options: argparse.Namespace) -> tuple[Answe
         else:
             result = solve_sample(x.x, y.x, x.a, y.a, metric=("power", options.p), reg=options.reg)
             found = WassersteinResult(result, options.p)
-            certified = bool(found.upper - found.lower <= options.rtol * found.upper)
+            certified = bool(found.upper - found.lower <= (options.rtol or _WIDTH) * found.upper)
         answer = Answer(
             distance=found.distance,
             lower=found.lower,
@@ -244,7 +255,7 @@ def _matrix(measures: list[Measure], options: argparse.Namespace) -> int:
         for name, row in zip(names, matrices["distance"], strict=True):
             table.writerow([name, *(f"{value:.9g}" for value in row)])
     if not all_certified:
-        _note(f"some pairs are not certified to --rtol {options.rtol:g}; --json prints the intervals")
+        _note(f"some pairs are not certified to {_wanted(options)}; --json prints the intervals")
     return CERTIFIED if all_certified else NOT_CERTIFIED
 
 

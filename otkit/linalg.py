@@ -232,6 +232,18 @@ def maximum_spanning_tree(n: int, m: int, row: Scan, col: Scan) -> SpanningTree:
     return SpanningTree(n, order, parent, weight, cost)
 
 
+def heaviest_forest(n: int, m: int, rows: np.ndarray, cols: np.ndarray, weights: np.ndarray) -> np.ndarray:
+    """The indices of the arcs of the spanning forest of largest weight, of arcs in row order that are all different."""
+    from scipy.sparse import coo_array
+    from scipy.sparse.csgraph import minimum_spanning_tree
+
+    if not rows.size:
+        return np.empty(0, dtype=np.int64)
+    length = weights.max() - weights + 1.0  # positive, since zeros are no arcs to SciPy
+    tree = minimum_spanning_tree(coo_array((length, (rows, cols + n)), shape=(n + m, n + m))).tocoo()
+    return np.searchsorted(rows * m + cols, np.sort(tree.row.astype(np.int64) * m + (tree.col - n)))
+
+
 def components(finite: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Connected components of the bipartite graph ``finite (n, m)``: the label of each row and of each column."""
     from scipy.sparse import coo_array

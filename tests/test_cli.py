@@ -214,10 +214,10 @@ def test_reg_gives_the_cost_of_the_entropic_plan(otkit_, tmp_path, rng, p, reg):
 
 def test_text(otkit_, files):
     status, out, err = otkit_("w2", "a.npy", "b.npy")
-    found = re.fullmatch(r"W2 = (\S+) +in \[(\S+), (\S+)\]\n20 × 25 points, annealing, (.+), \d+\.\d\d s\n", out)
+    found = re.fullmatch(r"W2 = (\S+) +in \[(\S+), (\S+)\]\n20 × 25 points, exact, (.+), \d+\.\d\d s\n", out)
     assert found, out
     distance, lower, upper = map(float, found.groups()[:3])
-    check(dict(distance=distance, lower=lower, upper=upper), exact(np.load("a.npy"), np.load("b.npy"), 2), 1.001e-2)
+    check(dict(distance=distance, lower=lower, upper=upper), exact(np.load("a.npy"), np.load("b.npy"), 2), 1e-8)
     assert (status, err) == (0, "")
 
 

@@ -6,6 +6,7 @@ from otkit.problems import LinearProblem
 from otkit.problems.linear import on_line
 from otkit.solvers.annealing import Annealing
 from otkit.solvers.base import Progress, Solver, run
+from otkit.solvers.exact import Exact
 from otkit.solvers.newton import SparseNewton
 from otkit.solvers.sinkhorn import Sinkhorn
 from otkit.solvers.univariate import Univariate
@@ -13,6 +14,7 @@ from otkit.solvers.univariate import Univariate
 __all__ = [
     "SOLVERS",
     "Annealing",
+    "Exact",
     "Progress",
     "Sinkhorn",
     "Solver",
@@ -22,21 +24,26 @@ __all__ = [
     "run",
 ]
 
-SOLVERS: dict[str, type[Solver]] = {solver.name: solver for solver in (SparseNewton, Sinkhorn, Annealing, Univariate)}
+SOLVERS: dict[str, type[Solver]] = {
+    solver.name: solver for solver in (SparseNewton, Sinkhorn, Annealing, Exact, Univariate)
+}
 # Those that solve problems with a `reg`.
 _ENTROPIC = (SparseNewton, Sinkhorn)
 
 
-def choose_solver(problem: LinearProblem, method: str | Solver) -> Solver:
+def choose_solver(problem: LinearProblem, method: str | Solver, bounded: bool = False) -> Solver:
     """The solver of a problem: the one named, or by this table.
 
-    ====================================  ============
+    ====================================  ==============
     problem                               "auto"
-    ====================================  ============
+    ====================================  ==============
     a `reg`                               `SparseNewton`
     no `reg`, points on a line, convex    `Univariate`
-    no `reg`, else                        `Annealing`
-    ====================================  ============
+    no `reg`, else                        `Exact`
+    the same, an interval is enough       `Annealing`
+    ====================================  ==============
+
+    ``bounded`` tells that an interval is enough.
 
     Raises
     ------
@@ -45,7 +52,7 @@ def choose_solver(problem: LinearProblem, method: str | Solver) -> Solver:
     """
     line = on_line(problem.asked)
     if method == "auto":
-        method = "sns" if problem.reg is not None else "univariate" if line else "annealing"
+        method = "sns" if problem.reg is not None else "univariate" if line else "annealing" if bounded else "exact"
     if isinstance(method, str):
         if method not in SOLVERS:
             raise ValueError(f"method must be 'auto', {', '.join(map(repr, SOLVERS))} or a solver, got {method!r}")

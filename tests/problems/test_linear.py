@@ -49,7 +49,7 @@ REFUSED = {
     "sinkhorn alone": (lambda: otkit.solve(C, method="sinkhorn"), "needs a reg"),
     "annealing with reg": (lambda: otkit.solve(C, reg=1, method="annealing"), "drop reg= or method="),
     "rtol with reg": (lambda: otkit.solve(C, reg=1, rtol=0.1), "rtol does not apply to method 'sns'; tol="),
-    "tol alone": (lambda: otkit.solve(C, tol=0.1), "tol does not apply to method 'annealing'; rtol="),
+    "tol alone": (lambda: otkit.solve(C, tol=0.1), "tol does not apply to method 'exact'; rtol="),
     "max_iter on a line": (lambda: otkit.solve_sample([[0.0]], [[1.0]], max_iter=3), "takes no iterations"),
     "tol 0": (lambda: otkit.solve(C, reg=1, tol=0), "tol must be a positive number, got 0"),
     "rtol 2": (lambda: otkit.solve(C, rtol=2), "rtol must be a positive number and below 1, got 2"),

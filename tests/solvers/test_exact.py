@@ -1,0 +1,185 @@
+from fractions import Fraction
+
+import numpy as np
+import ot
+import pytest
+from scipy.optimize import linear_sum_assignment
+from strategies import blocks, distances, hard_cases, small_reg_cases
+
+import otkit
+from otkit.kernels import numba_simplex as simplex
+from otkit.solvers import exact
+
+
+@pytest.fixture(params=["all arcs", "few arcs"])
+def arcs(request, monkeypatch):
+    """Small problems with all arcs from the start, and as large ones are solved: annealed first, and priced."""
+    if request.param == "few arcs":
+        monkeypatch.setattr(exact, "_ALL", 0)
+    return request.param
+
+
+def problem(seed):
+    """Costs and weights of some family that is hard for exact methods."""
+    rng = np.random.default_rng(seed)
+    n, m = rng.integers(1, 60, 2)
+    family = seed % 6
+    C = rng.random((n, m))
+    if family == 1:
+        C = rng.integers(0, 4, (n, m)).astype(float)
+    elif family == 2:
+        pixels = np.argwhere(np.ones((6, 6)))
+        C = distances(pixels, pixels, "cityblock")
+    elif family == 3:
+        C = np.full((n, m), 2.0)
+    elif family == 4:
+        x = rng.random((4, 2))[rng.integers(0, 4, n)]
+        C = distances(x, rng.random((m, 2)), "sqeuclidean")
+    n, m = C.shape
+    a, b = (rng.dirichlet(np.full(k, 0.3)) + 1e-18 if seed % 2 else np.full(k, 1 / k) for k in (n, m))
+    return C, a / a.sum(), b / b.sum()
+
+
+def check_optimal(result, C, a, b):
+    """An optimal vertex: feasible, few entries, and potentials that are feasible and meet the costs on all of them."""
+    finite = C[np.isfinite(C)]
+    scale = np.ptp(finite) or 1.0
+    plan, P = result.plan_sparse(), np.asarray(result.plan)
+    f, g = np.asarray(result.f), np.asarray(result.g)
+    assert result.converged
+    assert abs(P.sum(1) - a).max() <= 4e-15  # with the rounding of these sums
+    assert abs(P.sum(0) - b).max() <= 4e-15
+    assert (P >= 0).all()
+    assert plan.mass.size <= a.size + b.size - 1
+    slack = C - f[:, None] - g
+    some = np.outer(a > 0, b > 0)
+    assert slack[some].min() >= -1e-12 * scale
+    assert abs(slack[plan.row, plan.col]).max() <= 1e-12 * scale
+    detours = 1 if finite.size == C.size else a.size + b.size  # along which a defect is repaired
+    assert 0 <= result.gap <= 1e-12 * scale * detours + 2e-14 * abs(finite).max()
+    assert result.lower <= float(result.value) <= result.upper
+
+
+@pytest.mark.parametrize("part", range(10))
+def test_the_optimum_is_that_of_the_network_simplex_of_pot(part, arcs):
+    for seed in range(15 * part, 15 * (part + 1)):
+        C, a, b = problem(seed)
+        result = otkit.solve(C, a, b, method="exact")
+        check_optimal(result, C, a, b)
+        wanted = ot.emd2(a, b, C, numItermax=10**7)
+        assert abs(float(result.value) - wanted) <= 1e-12 * (np.ptp(C) or 1.0)
+
+
+@pytest.mark.parametrize("name", hard_cases() | small_reg_cases())
+def test_hard_cases(name, arcs):
+    case = (hard_cases() | small_reg_cases())[name]
+    result = otkit.solve(case.C, case.a, case.b, method="exact")
+    check_optimal(result, case.C, case.a / case.a.sum(), case.b / case.b.sum())
+    wanted = ot.emd2(case.a, case.b, np.where(np.isfinite(case.C), case.C, 1e4), numItermax=10**7)
+    oracle = 0 if np.isfinite(case.C).all() else 1e-11  # POT moves a rounding of the mass at 1e4
+    assert (
+        abs(float(result.value) - wanted) <= 1e-12 * case.span + 1e-15 * abs(case.C[np.isfinite(case.C)]).max() + oracle
+    )
+
+
+def test_whole_numbers_give_the_rational_optimum():
+    rng = np.random.default_rng(4)
+    for _ in range(20):
+        C = rng.integers(0, 9, (12, 10)).astype(float)
+        a = np.bincount(rng.integers(0, 12, 64), minlength=12)
+        b = np.bincount(rng.integers(0, 10, 64), minlength=10)
+        result = otkit.solve(C, a / 64, b / 64, method="exact")
+        arcs = result.plan_sparse()
+        mass = [Fraction(m) for m in arcs.mass.tolist()]
+        assert all((64 * m).denominator == 1 for m in mass)
+        value = sum(m * int(C[i, j]) for m, i, j in zip(mass, arcs.row, arcs.col, strict=True))
+        wanted = Fraction(round(64 * ot.emd2(a / 64, b / 64, C)), 64)
+        assert value == wanted
+
+
+@pytest.mark.parametrize("n", [50, 300])
+def test_assignments(n, arcs, rng):
+    C = rng.random((n, n))
+    result = otkit.solve(C, method="exact")
+    rows, cols = linear_sum_assignment(C)
+    plan = result.plan_sparse()
+    assert (plan.row == rows).all()
+    assert (plan.col == cols).all()
+    assert float(result.value) == pytest.approx(C[rows, cols].mean(), rel=1e-14)
+
+
+def test_points_are_priced_without_a_matrix(rng, monkeypatch):
+    x, y = rng.random((400, 3)), rng.random((300, 3))
+    dense = otkit.solve(distances(x, y, "euclidean"), method="exact")
+    cloud = otkit.solve_sample(x, y, metric="euclidean", method="exact")
+    assert cloud.stages
+    assert float(cloud.value) == pytest.approx(float(dense.value), rel=1e-13)
+    assert cloud.upper - cloud.lower < 1e-12
+
+
+def test_batches_and_other_libraries(xp, arcs, rng):
+    C = rng.random((3, 20, 30))
+    a, b = rng.dirichlet(np.ones(20), 3), rng.dirichlet(np.ones(30), 3)
+    result = otkit.solve(*(xp.asarray(v) for v in (C, a, b)), method="exact")
+    for k in range(3):
+        assert abs(float(result.value[k]) - ot.emd2(a[k], b[k], C[k])) < 1e-13
+    assert result.n_iter.min() > 0
+
+
+def test_a_warm_start_takes_few_pivots(rng, monkeypatch):
+    monkeypatch.setattr(exact, "_ALL", 0)
+    C = rng.random((300, 300))
+    cold = otkit.solve(C, method="exact")
+    warm = otkit.solve(C, method="exact", init=cold)
+    assert float(warm.value) == pytest.approx(float(cold.value), rel=1e-14)
+    assert sum(s.n_iter for s in warm.stages) < sum(s.n_iter for s in cold.stages)
+
+
+def test_masses_that_forbidden_arcs_keep_apart_are_infeasible(arcs):
+    C = np.where(np.add.outer(np.arange(20) // 10, np.arange(20) // 10) == 1, np.inf, 0.5)
+    a = np.repeat([0.06, 0.04], 10)
+    with pytest.warns(otkit.ConvergenceWarning, match="Infeasible"):
+        result = otkit.solve(C, a, method="exact")
+    assert result.status is otkit.Status.INFEASIBLE
+    assert result.upper == np.inf
+
+
+def test_a_tiny_mass_crosses_between_blocks(arcs):
+    for imbalance in (0, 1e-8, 1e-12):
+        case = blocks(1e4, imbalance)
+        check_optimal(otkit.solve(case.C, case.a, case.b, method="exact"), case.C, case.a, case.b)
+
+
+def test_stopping_early_leaves_valid_bounds(rng, monkeypatch):
+    monkeypatch.setattr(exact, "_ALL", 0)
+    C = rng.random((80, 80))
+    wanted = ot.emd2(np.full(80, 1 / 80), np.full(80, 1 / 80), C)
+    for most in (1, 5, 20):
+        with pytest.warns(otkit.ConvergenceWarning, match="max_iter"):
+            result = otkit.solve(C, method="exact", max_iter=most)
+        assert result.n_iter == most
+        assert result.lower <= wanted * (1 + 1e-12)
+        assert result.upper >= wanted * (1 - 1e-12)
+
+
+def test_the_basis_stays_a_strongly_feasible_tree():
+    # After every pivot: flows meet the supplies, and arcs without flow point up.
+    rng = np.random.default_rng(0)
+    C = rng.integers(0, 3, (15, 15)).astype(float)
+    supply = np.concatenate([np.full(15, 4), np.full(15, -4)])
+    tails, heads = (v.ravel() for v in np.meshgrid(np.arange(15), np.arange(15, 30), indexing="ij"))
+    tree = simplex.Tree.empty(30)
+    simplex.start(supply, tails, heads, np.empty(0, dtype=np.int64), np.zeros(30), tree)
+    simplex.price(tails, heads, C.ravel(), 10.0, tree)
+    pivots = 0
+    while simplex.solve(tails, heads, C.ravel(), 10.0, 1e-12, 1, tree):
+        pivots += 1
+        net = np.zeros(31, dtype=np.int64)
+        for node in range(30):
+            out, into = (node, tree.parent[node]) if tree.up[node] else (tree.parent[node], node)
+            net[out] += tree.flow[node]
+            net[into] -= tree.flow[node]
+            assert tree.flow[node] > 0 or (tree.flow[node] == 0 and tree.up[node])
+        assert (net[:30] == supply).all()
+        assert net[30] == 0
+    assert pivots > 10
