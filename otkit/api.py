@@ -255,7 +255,7 @@ def wasserstein(
     metric : str or callable
         The distance d: "euclidean", "cityblock", "cosine" or a callable on tiles of points.
     rtol : float, optional
-        Stop when the interval of the distance is narrower than this fraction of it; 1e-2 by default.
+        Stop when the interval of the distance is narrower than this fraction of it; by default it is exact.
     max_iter, callback, strict
         As in `solve`.
 
