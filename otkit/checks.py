@@ -223,13 +223,17 @@ def no_start(start: Any) -> None:
 
 def fits_in_memory(n: int, m: int, items: int, what: str) -> None:
     """An array of ``items × n × m`` float64 fits in the memory that is free."""
-    available = free_memory()
     need = 8 * items * n * m
+    available = free_memory() if need > NEGLIGIBLE else None
     if available is not None and need > available:
         raise MemoryError(
             f"{what} of {n} × {m}{f' × {items} items' if items > 1 else ''} needs {need / 2**30:.1f} GiB, and "
             f"{available / 2**30:.1f} GiB are free; use plan_sparse(), apply() or transport(), which do not hold it"
         )
+
+
+# Bytes for which it is not worth the time to ask whether they are free.
+NEGLIGIBLE = 2**26
 
 
 def free_memory() -> int | None:

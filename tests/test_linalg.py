@@ -1,8 +1,10 @@
 import numpy as np
 import pytest
 from numpy.testing import assert_allclose
+from scipy.sparse import csr_array
 from scipy.sparse.csgraph import minimum_spanning_tree
 
+from otkit import kernels, linalg
 from otkit.linalg import components, maximum_spanning_tree
 
 
@@ -62,3 +64,33 @@ def test_components():
     assert rows[0] == rows[1] == cols[0]
     assert rows[2] == cols[1] == cols[2] != rows[0]
     assert rows[3] not in (rows[0], rows[2])
+
+
+@pytest.mark.parametrize("chosen", ["numba", "reference"])
+def test_conjugate_gradients(chosen, monkeypatch):
+    monkeypatch.setenv("OTKIT_KERNELS", chosen)
+    rng = np.random.default_rng(0)
+    T = rng.random((50, 30)) * (rng.random((50, 30)) < 0.2)
+    T *= 0.99 / np.linalg.norm(T, 2)
+    matrix, rhs = linalg.Schur.of(csr_array(T), 1.01), rng.standard_normal(30)
+    wanted = np.linalg.solve(1.01 * np.eye(30) - T.T @ T, rhs)
+    found = kernels.conjugate_gradients(matrix, rhs, np.zeros(30), 1e-12, 100)
+    assert found.accurate
+    assert 0 < found.steps <= 40
+    np.testing.assert_allclose(found.y, wanted, rtol=1e-9)
+    again = kernels.conjugate_gradients(matrix, rhs, wanted, 1e-9, 100)
+    assert again.steps == 0
+    cut = kernels.conjugate_gradients(matrix, rhs, np.zeros(30), 1e-12, 3)
+    assert (cut.steps, cut.accurate) == (3, False)
+
+
+def test_the_heaviest_forest():
+    rng = np.random.default_rng(0)
+    weights = np.where(rng.random((6, 7)) < 0.5, rng.standard_normal((6, 7)), -np.inf)
+    rows, cols = np.nonzero(weights > -np.inf)
+    found = linalg.heaviest_forest(6, 7, rows, cols, weights[rows, cols])
+    tree = tree_of(weights, weights)
+    assert weights[rows[found], cols[found]].sum() == pytest.approx(tree.weight[tree.nodes].sum())
+    assert found.size == tree.nodes.size
+    nothing = np.empty(0, dtype=int)
+    assert linalg.heaviest_forest(3, 3, nothing, nothing, np.empty(0)).size == 0

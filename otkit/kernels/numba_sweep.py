@@ -57,7 +57,7 @@ def _is_worth_compiling() -> bool:
 
 
 # Fresh memory costs more than several sweeps: the system clears it page by page. This much is held on to.
-_HELD = 2**26
+_HELD = checks.NEGLIGIBLE
 _held: list[np.ndarray] = []
 
 
@@ -183,7 +183,7 @@ class _Run:
         need = shape[0] * shape[1] * np.dtype(dtype).itemsize
         base = self.costs.base
         allowed = max(KEPT, base.C.nbytes // base.C.shape[0] if isinstance(base, Dense) else 0)
-        free = checks.free_memory()
+        free = checks.free_memory() if need > checks.NEGLIGIBLE else None
         if need > allowed or (free is not None and need > free):
             return np.empty((0, 0), dtype=dtype)
         return _room(need)[:need].view(dtype).reshape(shape)

@@ -204,18 +204,15 @@ def _begin(problem: LinearProblem, costs: Reduced, at: Potentials, item: int) ->
     supply = _whole(to_numpy(problem.a)[item], to_numpy(problem.b)[item])
     prices = np.concatenate([-at.f[item], at.g[item]])
     if np.isnan(at.reg[item]):
-        rows, cols = np.nonzero((supply[:n, None] > 0) & (supply[None, n:] < 0))
-        members = np.empty(0, dtype=np.int64)
+        cost = to_numpy(costs.block(one, slice(0, n)))[0]
+        rows, cols = np.nonzero((supply[:n, None] > 0) & (supply[None, n:] < 0) & np.isfinite(cost))
+        cost, members = cost[rows, cols], np.empty(0, dtype=np.int64)
     else:
         here = Potentials(at.f[one], at.g[one], at.log_a[one], at.log_b[one], at.reg[one])
         rows, cols, log_plan = _entries(costs.take(np.array([item])), here)
         there = (supply[rows] > 0) & (supply[n + cols] < 0)
         rows, cols, log_plan = rows[there], cols[there], log_plan[there]
-        members = heaviest_forest(n, m, rows, cols, log_plan)
-    cost = _costs(costs, item, rows, cols)
-    allowed = np.isfinite(cost)
-    if not allowed.all():  # only where all arcs came in
-        rows, cols, cost = rows[allowed], cols[allowed], cost[allowed]
+        cost, members = _costs(costs, item, rows, cols), heaviest_forest(n, m, rows, cols, log_plan)
     tree = simplex.Tree.empty(n + m)
     tails, heads, penalty = rows, cols + n, _PENALTY * float(stages.top(problem)[item])
     simplex.start(supply, tails, heads, members, prices, tree)

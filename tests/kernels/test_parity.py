@@ -270,6 +270,7 @@ def form(request, monkeypatch):
         monkeypatch.setattr(numba_ops, "_TILE", 100)
     if request.param == "large, nothing kept":
         monkeypatch.setattr(numba_sweep, "KEPT", 0)
+        monkeypatch.setattr(checks, "NEGLIGIBLE", 0)
         monkeypatch.setattr(checks, "free_memory", lambda: 0)
 
 

@@ -1,0 +1,82 @@
+"""Exact optima beside the network simplex of POT; run ``python benchmarks/exact.py`` in the repository's root.
+
+Prints a Markdown table: the time of ``otkit.solve(C, a, b)`` and of ``ot.emd(a, b, C)``, medians in turns, the memory
+that each takes beyond the costs, and the difference of the two optima. The largest cost is 1.
+"""
+
+import argparse
+import json
+import multiprocessing
+import resource
+import time
+from pathlib import Path
+from statistics import median
+
+from suite.problems import costs
+
+PROBLEMS = (
+    "uniform costs", "2-D cloud", "64-D cloud", "digits, L1", "digits, squared L2", "fields, L1", "fields, squared L2",
+)  # fmt: skip
+
+
+def measure(library, name, n, repeat):
+    """In a process of its own, for the memory: the times, the optimum, the peak beyond the costs in MiB, the pivots."""
+    if library == "otkit":
+        import otkit
+
+        def solve():
+            result = otkit.solve(C, a, b)
+            result.plan_sparse()
+            return float(result.value), int(result.n_iter)
+
+    else:
+        import ot
+
+        def solve():
+            return float((ot.emd(a, b, C, numItermax=10**9) * C).sum()), None
+
+    C, a, b = costs("2-D cloud", 300)
+    solve()  # imports and compiles
+    C, a, b = costs(name, n)
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    times = []
+    for _ in range(repeat):
+        start = time.perf_counter()
+        value, pivots = solve()
+        times.append(time.perf_counter() - start)
+    memory = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024
+    return {"seconds": times, "value": value, "pivots": pivots, "memory": memory, "size": f"{len(a)}×{len(b)}"}
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--sizes", type=int, nargs="+", default=[1000, 2000, 4000, 8000])
+    parser.add_argument("--only", default="", metavar="SUBSTRING", help="of the name of a problem")
+    parser.add_argument("--repeat", type=int, default=3)
+    parser.add_argument("--json", metavar="FILE")
+    args = parser.parse_args()
+    print("| problem | size | otkit s | emd s | emd / otkit | pivots | otkit MiB | emd MiB | difference |")
+    print("|---|---|---|---|---|---|---|---|---|")
+    rows = []
+    with multiprocessing.get_context("spawn").Pool(1, maxtasksperchild=1) as pool:
+        for n in args.sizes:
+            for name in (p for p in PROBLEMS if args.only in p):
+                found = [pool.apply(measure, (library, name, n, args.repeat)) for library in ("otkit", "POT")]
+                ours, theirs = (median(one["seconds"]) for one in found)
+                rows.append({"problem": name, "n": n, "otkit": found[0], "emd": found[1]})
+                cells = (
+                    name,
+                    found[0]["size"],
+                    f"{ours:.3g}",
+                    f"{theirs:.3g}",
+                    f"{theirs / ours:.2f}",
+                    found[0]["pivots"],
+                )
+                off = found[0]["value"] - found[1]["value"]
+                print("", *cells, *(f"{one['memory']:.0f}" for one in found), f"{off:.0e}", sep=" | ", flush=True)
+    if args.json:
+        Path(args.json).write_text(json.dumps({"arguments": vars(args), "rows": rows}, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()
