@@ -31,7 +31,7 @@ CERTIFIED, NOT_CERTIFIED, UNUSABLE, INTERRUPTED = 0, 1, 2, 130
 PLANS, PLOTS = (".npz",), (".png", ".jpg", ".pdf", ".svg")
 
 # The most arcs that are worth waiting for: two images of 64 × 64.
-MAX_ARCS = 2**24
+MAX_ARCS = 2**28
 
 _N = TypeVar("_N", int, float)
 
@@ -284,7 +284,7 @@ def _check_pair(x: Measure, y: Measure, options: argparse.Namespace) -> None:
     sorts = d == 1 and options.reg is None
     if not sorts and n * m > MAX_ARCS:
         advice = "pass --resize N" if x.grid else "take a sample of the points"
-        raise UnusableInput(f"{x.name} and {y.name}: {n} × {m} points is more than the limit of 2^24 pairs; {advice}")
+        raise UnusableInput(f"{x.name} and {y.name}: {n} × {m} points is more than the limit of 2^28 pairs; {advice}")
 
 
 def _info(_: argparse.Namespace) -> int:

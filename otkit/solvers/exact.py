@@ -96,8 +96,10 @@ class Exact(Solver):
 
     Attributes
     ----------
-    reg : float
-        What the regularisation comes down to before the simplex takes over, in units of the range of the costs.
+    reg : float, optional
+        What the regularisation comes down to before the simplex takes over, in units of the range of the costs. By
+        default 3 divided by the number of points of the larger side, and at most 3e-3: then a plan in the plane has a
+        few dozen entries for each point.
     max_iter : int
         Pivots.
 
@@ -116,7 +118,7 @@ class Exact(Solver):
     0.25
     """
 
-    reg: float = 3e-3
+    reg: float | None = None
     max_iter: int = 10_000_000
     name = "exact"
 
@@ -130,7 +132,7 @@ class Exact(Solver):
         if costs.n * costs.m <= _ALL:
             f, g, reg = problem.a * 0.0, problem.b * 0.0, np.full(items, np.nan)
         else:
-            reg = stages.top(problem) * self.reg
+            reg = stages.top(problem) * (self.reg or min(3e-3, 3 / max(costs.n, costs.m)))
             entropic = replace(problem, reg=from_numpy(reg, problem.a))
             found = run(entropic, SparseNewton(tol=_error(costs)), start)
             f, g, log = found.f, found.g, found.stages
