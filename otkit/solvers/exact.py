@@ -29,8 +29,10 @@ from otkit.solvers.newton import SparseNewton
 _GRAIN = 2.0**-62
 # Up to so many entries all arcs are taken in from the start; that is quicker than to find out which matter.
 _ALL = 2**16
-# The regularisation and the error to come down to, and the entries to begin with: those that carry this share of the
-# mean entry of their row, or where these are too many the first share that leaves fewer than so many a node.
+# The regularisation to come down to, times the number of points and at most, and the error there.
+_REG, _REG_MOST, _ERROR = 3.0, 3e-3, 0.1
+# The arcs to begin with are the entries of the plan above this share of the mean entry of their row: the first share
+# that leaves fewer than so many a node.
 _SHARES, _MOST = (1e-6, 1e-3, 0.1, 1.0, 10.0), 32
 # Arcs that a row gets in a round of pricing, at most.
 _NEW = 4
@@ -54,6 +56,7 @@ class _Basis:
     penalty : float
         The price of artificial arcs.
     tree : simplex.Tree
+        Pivots change it in place.
     """
 
     tails: np.ndarray
@@ -132,9 +135,9 @@ class Exact(Solver):
         if costs.n * costs.m <= _ALL:
             f, g, reg = problem.a * 0.0, problem.b * 0.0, np.full(items, np.nan)
         else:
-            reg = stages.top(problem) * (self.reg or min(3e-3, 3 / max(costs.n, costs.m)))
+            reg = stages.top(problem) * (self.reg or min(_REG_MOST, _REG / max(costs.n, costs.m)))
             entropic = replace(problem, reg=from_numpy(reg, problem.a))
-            found = run(entropic, SparseNewton(tol=_error(costs)), start)
+            found = run(entropic, SparseNewton(tol=_ERROR), start)
             f, g, log = found.f, found.g, found.stages
         potentials, logs = [to_numpy(v) for v in (f, g)], [to_numpy(v) for v in (problem.log_a, problem.log_b)]
         at = Potentials(potentials[0], potentials[1], logs[0], logs[1], reg)
@@ -192,11 +195,6 @@ class Exact(Solver):
             found.f, found.g, None, plan, found, state.status, error, np.zeros(problem.items), state.n_iter, errors,
             state.stages,
         )  # fmt: skip
-
-
-def _error(costs: Reduced) -> float:
-    """The error at which the entropic plan is good enough to start from: that of a thousandth of a point."""
-    return 0.1
 
 
 def _begin(problem: LinearProblem, costs: Reduced, at: Potentials, item: int) -> _Basis:

@@ -1,0 +1,25 @@
+"""Exact optima: time, pivots and memory."""
+
+import otkit
+
+from .problems import costs
+
+
+class Exact:
+    """Optimal vertices, the largest cost being 1."""
+
+    param_names = ["problem", "n"]
+    params = [["uniform costs", "2-D cloud", "fields, L1"], [256, 1024, 4096]]
+    timeout = 300
+
+    def setup(self, problem, n):
+        self.C, self.a, self.b = costs(problem, n)
+
+    def time_solve(self, problem, n):
+        otkit.solve(self.C, self.a, self.b).plan_sparse()
+
+    def track_pivots(self, problem, n):
+        return otkit.solve(self.C, self.a, self.b).n_iter
+
+    def peakmem_solve(self, problem, n):
+        otkit.solve(self.C, self.a, self.b).plan_sparse()
