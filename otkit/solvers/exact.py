@@ -36,8 +36,8 @@ _REG, _REG_MOST, _ERROR = 3.0, 3e-3, 0.1
 _SHARES, _MOST = (1e-6, 1e-3, 0.1, 1.0, 10.0), 32
 # Arcs that a row gets in a round of pricing, at most.
 _NEW = 4
-# Reduced costs above minus this, in units of the range of the costs, are taken for rounding: by the simplex, and when
-# all arcs are priced, where another order of the operations gives other last digits.
+# Reduced costs above minus this, in units of the largest cost or price, are taken for rounding: by the simplex, and
+# when all arcs are priced, where another order of the operations gives other last digits.
 _ROUNDING, _PRICED = 16 * UNIT, 32 * UNIT
 # The first price of a unit of mass on an artificial arc, relative to the range of the costs, and what it grows by.
 _PENALTY, _DEARER = 4.0, 64.0
@@ -69,6 +69,13 @@ class _Basis:
     def missing(self) -> int:
         """The mass on artificial arcs."""
         return int(self.tree.flow[self.tree.arc < 0].sum())
+
+    def size(self, scale: float) -> float:
+        """The largest number among costs and prices, which decides how reduced costs round."""
+        pi = self.tree.pi[:-1]
+        if not self.missing:  # the price of artificial arcs is in all of them, and of no effect
+            pi -= pi.mean()
+        return max(scale, float(abs(pi).max()))
 
     def vertex(self, a: np.ndarray, b: np.ndarray) -> tuple[np.ndarray, ...]:
         """Row, column, mass and cost of the arcs of the basis, and how far their sums are from the weights in L1.
@@ -161,9 +168,9 @@ class Exact(Solver):
         rounding = 16 * (costs.n + costs.m) * UNIT
         for k in state.running:
             scale, basis = float(stages.top(problem)[k]), bases[k]
-            arcs = basis.tails, basis.heads, basis.costs, basis.penalty, _ROUNDING * scale
+            arcs = basis.tails, basis.heads, basis.costs, basis.penalty, _ROUNDING * basis.size(scale)
             n_iter[k] += simplex.solve(*arcs, self.max_iter - n_iter[k], basis.tree)
-            new = _cheaper(problem, costs, basis, int(k), _PRICED * scale)
+            new = _cheaper(problem, costs, basis, int(k), _PRICED * basis.size(scale))
             if new is not None:
                 bases[k] = new
             elif not basis.missing or (basis.penalty > _PENALTY * scale and basis.missing * _GRAIN <= rounding):
