@@ -56,3 +56,13 @@ def test_float32_stays_float32(xp, rng):
     assert result.plan.dtype == xp.float32
     assert result.tol == 1e-4
     assert otkit.wasserstein(C, C + 1).result.f.dtype == xp.float32
+
+
+@pytest.mark.parametrize("bad", [np.nan, -np.inf])
+def test_what_is_no_cost_is_refused(any_xp, bad, rng):
+    C = rng.random((5, 4))
+    C[2, 3] = bad
+    with pytest.raises(ValueError, match="costs must be numbers"):
+        otkit.solve(any_xp.asarray(C), reg=0.1)
+    with pytest.raises(ValueError, match="costs must be numbers"):  # also where there is no mass
+        otkit.solve(any_xp.asarray(C), any_xp.asarray(np.array([0.5, 0.5, 0.0, 0.0, 0.0])), reg=0.1)

@@ -397,7 +397,7 @@ def cost_range(geometry: Geometry, has_a: Array, has_b: Array) -> CostRange:
             xp.max(xp.where(allowed, reduced.block(s, r), -infinite), axis=-1),
             -xp.min(xp.where(allowed, C, infinite), axis=-1),
             xp.max(xp.where(allowed, C, -infinite), axis=-1),
-            xp.astype(xp.any(carries & xp.isinf(C), axis=-1), xp.float64),
+            xp.astype(xp.any(carries & ~xp.isfinite(C), axis=-1), xp.float64),
         )
         return xp.stack(columns, axis=-1)
 

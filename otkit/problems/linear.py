@@ -117,11 +117,12 @@ class LinearProblem:
             assert isinstance(geometry, PointCloud)
             costs = line_range(geometry, a > 0, b > 0)
         else:
-            if not are_costs(geometry):
+            costs = cost_range(geometry, a > 0, b > 0)
+            # Where every point has mass that pass has seen all costs, and tells whether all of them are finite.
+            if not (_all(a > 0, b > 0, ~costs.forbidden, costs.low > -np.inf) or are_costs(geometry)):
                 raise ValueError(
                     "costs must be numbers or +inf (a forbidden arc), got NaN or -inf; mend them, or pass inf to forbid"
                 )
-            costs = cost_range(geometry, a > 0, b > 0)
         _check_costs(asked, costs, a, b)
         return LinearProblem(
             asked=asked,
@@ -222,6 +223,10 @@ def line_range(geometry: PointCloud, has_a: Array, has_b: Array) -> CostRange:
     nothing = xp.zeros_like(span)
     row, col = (xp.astype(v, xp.float64) * 0 for v in (has_a, has_b))
     return CostRange(row, col, span, nothing, span, nothing > 0, has_a, has_b)
+
+
+def _all(*conditions: Array) -> bool:
+    return all(bool(namespace(condition).all(condition)) for condition in conditions)
 
 
 def _check_geometry(asked: Dense | PointCloud) -> None:
