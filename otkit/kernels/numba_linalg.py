@@ -12,7 +12,7 @@ def conjugate_gradients(matrix: Schur, rhs: np.ndarray, start: np.ndarray, rtol:
     """As `otkit.linalg.conjugate_gradients`."""
     y = start.copy()
     parts = (
-        x for T in (matrix.T, matrix.turned) for x in (T.indptr.astype(np.int64), T.indices.astype(np.int64), T.data)
+        x for T in (matrix.T, matrix.turned) for x in (T.indptr.astype(np.int64), T.indices.astype(np.int32), T.data)
     )
     steps, accurate = _conjugate_gradients(matrix.square, *parts, matrix.diagonal, rhs, rtol, limit, y)
     return Solution(y, int(steps), bool(accurate))

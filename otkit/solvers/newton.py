@@ -35,7 +35,7 @@ _SWEEPS = 20
 # Newton steps that a stage is likely to take.
 _LIKELY = 4
 # Newton steps in a row before the callback is asked; those of a stage that may be cut short before it counts as hard.
-_BURST, _FAILURES, _LAST_FAILURES = 8, 4, 40
+_BURST, _FAILURES, _LAST_FAILURES = 8, 8, 40
 # What that many steps should bring the error down to, relative to where they began.
 _FALL = 0.5
 # The mass that is left out of a row or column, and the shift of the matrix, relative to the error. Both vanish with it,
