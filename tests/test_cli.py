@@ -476,7 +476,7 @@ def test_a_coordinate_that_is_not_a_number_or_too_large(otkit_, tmp_path, x, wor
 
 @pytest.mark.parametrize(
     ("shape", "arguments", "advice"),
-    [((4100, 2), [], "sample"), ((65, 65), ["--histogram"], "--resize"), ((17, 17, 17), ["--histogram"], "limit")],
+    [((16400, 2), [], "sample"), ((130, 130), ["--histogram"], "--resize"), ((26, 26, 26), ["--histogram"], "limit")],
 )
 def test_more_arcs_than_the_limit(otkit_, tmp_path, shape, arguments, advice):
     np.save(tmp_path / "x.npy", np.ones(shape))
@@ -488,7 +488,7 @@ def test_more_arcs_than_the_limit(otkit_, tmp_path, shape, arguments, advice):
 
 def test_images_beyond_the_limit_pass_once_resized(otkit_, tmp_path):
     for name, grey in (("x.png", 100), ("y.png", 30)):
-        image = Image.new("L", (80, 80), grey)
+        image = Image.new("L", (130, 130), grey)
         image.paste(255, (20, 20, 50, 40))
         image.save(tmp_path / name)
     refused(otkit_("w2", "x.png", "y.png"), "--resize")

@@ -276,7 +276,8 @@ def _cheaper(problem: LinearProblem, costs: Reduced, basis: _Basis, item: int, t
     for row in rows.tolist():
         cost = _row(costs, item, row)
         reduced = cost - f[row] - g
-        new = np.argpartition(reduced, min(_NEW, reduced.size) - 1)[:_NEW]
+        turned = np.roll(np.arange(reduced.size), -row)  # rows take different columns among equals
+        new = turned[np.argpartition(reduced[turned], min(_NEW, reduced.size) - 1)[:_NEW]]
         new = new[reduced[new] < -tolerance]
         tails.append(np.full(new.size, row))
         heads.append(new + n)

@@ -117,6 +117,14 @@ def test_points_are_priced_without_a_matrix(rng, monkeypatch):
     assert cloud.upper - cloud.lower < 1e-12
 
 
+def test_equal_costs_take_few_rounds(monkeypatch):
+    monkeypatch.setattr(exact, "_ALL", 0)
+    x = np.ones((300, 2))
+    result = otkit.solve_sample(x, x + 1.0, method="exact")
+    assert float(result.value) == pytest.approx(2.0)
+    assert len(result.errors) < 20
+
+
 def test_batches_and_other_libraries(xp, arcs, rng):
     C = rng.random((3, 20, 30))
     a, b = rng.dirichlet(np.ones(20), 3), rng.dirichlet(np.ones(30), 3)
