@@ -1,7 +1,7 @@
 """Exact optima beside the network simplex of POT; run ``python benchmarks/exact.py`` in the repository's root.
 
-Prints a Markdown table: the time of ``otkit.solve(C, a, b)`` and of ``ot.emd(a, b, C)``, medians in turns, the memory
-that each takes beyond the costs, and the difference of the two optima. The largest cost is 1.
+Prints a Markdown table: the time of ``otkit.solve(C, a, b)`` and of ``ot.emd(a, b, C)``, medians, the memory
+that each takes beyond the peak of forming the costs, and the difference of the two optima. The largest cost is 1.
 """
 
 import argparse
