@@ -153,7 +153,18 @@ def start(supply, tails, heads, members, prices, tree):
 
 
 @jit
-def price(tails, heads, costs, penalty, tree):
+def _push(node, size, tree):
+    """Put the children of a node on the stack; returns its new size."""
+    below = tree.child[node]
+    while below >= 0:
+        tree.stack[size] = below
+        size += 1
+        below = tree.following[below]
+    return size
+
+
+@jit
+def price(costs, penalty, tree):
     """The prices and depths that the tree gives, from the root down.
 
     Artificial arcs with a flow cost ``penalty``; the others keep the price of their node.
@@ -171,11 +182,7 @@ def price(tails, heads, costs, penalty, tree):
                 tree.pi[node] = tree.pi[above] - costs[k] if tree.up[node] else tree.pi[above] + costs[k]
             elif tree.flow[node] > 0:
                 tree.pi[node] = -penalty if tree.up[node] else penalty
-        below = tree.child[node]
-        while below >= 0:
-            tree.stack[size] = below
-            size += 1
-            below = tree.following[below]
+        size = _push(node, size, tree)
 
 
 @jit
@@ -264,11 +271,7 @@ def _shift(top, change, tree):
         node = tree.stack[size]
         tree.pi[node] += change
         tree.depth[node] = tree.depth[tree.parent[node]] + 1
-        below = tree.child[node]
-        while below >= 0:
-            tree.stack[size] = below
-            size += 1
-            below = tree.following[below]
+        size = _push(node, size, tree)
 
 
 @jit
@@ -284,7 +287,7 @@ def solve(tails, heads, costs, penalty, tolerance, most, tree):
         if k < 0:
             if fresh:
                 break
-            price(tails, heads, costs, penalty, tree)
+            price(costs, penalty, tree)
             fresh = True
             continue
         fresh = False

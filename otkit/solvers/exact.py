@@ -223,7 +223,7 @@ def _begin(problem: LinearProblem, costs: Reduced, at: Potentials, item: int) ->
     tree = simplex.Tree.empty(n + m)
     tails, heads, penalty = rows, cols + n, _PENALTY * float(stages.top(problem)[item])
     simplex.start(supply, tails, heads, members, prices, tree)
-    simplex.price(tails, heads, cost, penalty, tree)
+    simplex.price(cost, penalty, tree)
     return _Basis(tails, heads, cost, penalty, tree)
 
 
@@ -288,5 +288,5 @@ def _cheaper(problem: LinearProblem, costs: Reduced, basis: _Basis, item: int, t
 def _dearer(basis: _Basis) -> _Basis:
     """The basis with a higher price on artificial arcs."""
     basis = replace(basis, penalty=basis.penalty * _DEARER)
-    simplex.price(basis.tails, basis.heads, basis.costs, basis.penalty, basis.tree)
+    simplex.price(basis.costs, basis.penalty, basis.tree)
     return basis

@@ -178,7 +178,7 @@ def test_the_basis_stays_a_strongly_feasible_tree():
     tails, heads = (v.ravel() for v in np.meshgrid(np.arange(15), np.arange(15, 30), indexing="ij"))
     tree = simplex.Tree.empty(30)
     simplex.start(supply, tails, heads, np.empty(0, dtype=np.int64), np.zeros(30), tree)
-    simplex.price(tails, heads, C.ravel(), 10.0, tree)
+    simplex.price(C.ravel(), 10.0, tree)
     pivots = 0
     while simplex.solve(tails, heads, C.ravel(), 10.0, 1e-12, 1, tree):
         pivots += 1
