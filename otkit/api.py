@@ -66,7 +66,7 @@ def solve(
     rtol : float, optional
         Without a `reg`: stop when ``upper − lower ≤ rtol·|upper|``; by default the answer is exact.
     max_iter : int, optional
-        Iterations over all stages, 10,000 by default; pivots of the exact method, 10 million by default.
+        Iterations over all stages, 10,000 by default; for the exact method those and pivots, 10 million by default.
     init : tuple (f, g) or Result, optional
         Potentials to start from, in units of the cost. The first update sets f anew from g.
     callback : callable, optional

@@ -19,7 +19,8 @@ class Exact:
         otkit.solve(self.C, self.a, self.b).plan_sparse()
 
     def track_pivots(self, problem, n):
-        return otkit.solve(self.C, self.a, self.b).n_iter
+        result = otkit.solve(self.C, self.a, self.b)
+        return result.n_iter - sum(stage.n_iter for stage in result.stages)
 
     def peakmem_solve(self, problem, n):
         otkit.solve(self.C, self.a, self.b).plan_sparse()

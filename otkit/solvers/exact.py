@@ -22,8 +22,10 @@ from otkit.plans import Arcs, SparsePlan
 from otkit.problems import LinearProblem
 from otkit.results import Outcome, Stage, Status, marginal_error
 from otkit.solvers import stages
-from otkit.solvers.base import Solver, State, run
+from otkit.solvers.annealing import Annealing
+from otkit.solvers.base import Solver, State
 from otkit.solvers.newton import SparseNewton
+from otkit.solvers.stages import Annealed
 
 # Masses are whole multiples of this.
 _GRAIN = 2.0**-62
@@ -111,7 +113,7 @@ class Exact(Solver):
         default 3 divided by the number of points of the larger side, and at most 3e-3: then a plan in the plane has a
         few dozen entries for each point.
     max_iter : int
-        Pivots.
+        Sweeps and Newton steps on the way down, and pivots.
 
     Notes
     -----
@@ -137,31 +139,36 @@ class Exact(Solver):
         checks.positive(self.reg, "reg")
 
     def init(self, problem: LinearProblem, start: tuple[Array, Array] | None) -> State:
-        costs, items = problem.reduced.to_numpy(), problem.items
-        log: tuple[Stage, ...] = ()
-        if costs.n * costs.m <= _ALL:
-            f, g, reg = problem.a * 0.0, problem.b * 0.0, np.full(items, np.nan)
-        else:
-            reg = stages.top(problem) * (self.reg or min(_REG_MOST, _REG / max(costs.n, costs.m)))
-            entropic = replace(problem, reg=from_numpy(reg, problem.a))
-            found = run(entropic, SparseNewton(tol=_ERROR), start)
-            f, g, log = found.f, found.g, found.stages
-        potentials, logs = [to_numpy(v) for v in (f, g)], [to_numpy(v) for v in (problem.log_a, problem.log_b)]
-        at = Potentials(potentials[0], potentials[1], logs[0], logs[1], reg)
-        bases = tuple(_begin(problem, costs, at, k) for k in range(items))
-        return Pivoted(
-            f=f,
-            g=g,
-            reg=np.zeros(items),
-            status=np.full(items, None, dtype=object),
-            error=np.full(items, np.inf),
-            n_iter=np.zeros(items, dtype=np.int64),
-            stages=log,
-            bases=bases,
-        )
+        if problem.reduced.n * problem.reduced.m <= _ALL:
+            prices, reg = (problem.a * 0.0, problem.b * 0.0), np.full(problem.items, np.nan)
+            return _pivoted(problem, prices, reg, np.zeros(problem.items, dtype=np.int64), ())
+        return self._rough.init(self._entropic(problem), start)
 
     def step(self, problem: LinearProblem, state: State) -> State:
-        assert isinstance(state, Pivoted)
+        return self._pivot(problem, state) if isinstance(state, Pivoted) else self._anneal(problem, state)
+
+    @property
+    def _rough(self) -> SparseNewton:
+        """The way down."""
+        return SparseNewton(tol=_ERROR, max_iter=min(self.max_iter, SparseNewton.max_iter))
+
+    def _entropic(self, problem: LinearProblem) -> LinearProblem:
+        """The problem with the regularisation to come down to."""
+        reg = self.reg or min(_REG_MOST, _REG / max(problem.reduced.n, problem.reduced.m))
+        return replace(problem, reg=from_numpy(stages.top(problem) * reg, problem.a))
+
+    def _anneal(self, problem: LinearProblem, state: State) -> State:
+        """A step of the way down, and from its end to the bases."""
+        assert isinstance(state, Annealed)
+        entropic, rough = self._entropic(problem), self._rough
+        state = rough.step(entropic, state)
+        if (state.n_iter[state.running] < rough.max_iter).any() or (state.n_iter >= self.max_iter).any():
+            return state
+        found = rough.finish(entropic, state, np.empty((0, problem.items)))
+        return _pivoted(problem, (found.f, found.g), to_numpy(found.reg), found.n_iter, found.stages)
+
+    def _pivot(self, problem: LinearProblem, state: Pivoted) -> Pivoted:
+        """Pivots on the arcs of each item until they are optimal among these, and pricing."""
         costs = problem.reduced.to_numpy()
         bases, n_iter = list(state.bases), state.n_iter.copy()
         # Sums of weights that should be equal on both sides of forbidden arcs differ by this.
@@ -183,7 +190,10 @@ class Exact(Solver):
         return replace(state, bases=tuple(bases), n_iter=n_iter, error=error)
 
     def finish(self, problem: LinearProblem, state: State, errors: np.ndarray) -> Outcome:
-        assert isinstance(state, Pivoted)
+        if not isinstance(state, Pivoted):  # stopped on the way down, where items that had come to its end waited
+            cause = Status.MAX_ITER if (state.status == Status.MAX_ITER).any() else Status.STOPPED
+            state = state.ended(np.flatnonzero(state.status == Status.CONVERGED), cause)
+            return replace(Annealing().finish(problem, state, errors), tol=np.zeros(problem.items))
         n, shape = problem.reduced.n, (problem.items, problem.reduced.n, problem.reduced.m)
         pi = np.stack([basis.tree.pi[:-1] for basis in state.bases])
         # Prices carry that of artificial arcs, which are gone: a constant, and of no effect but for its rounding.
@@ -202,6 +212,25 @@ class Exact(Solver):
             found.f, found.g, None, plan, found, state.status, error, np.zeros(problem.items), state.n_iter, errors,
             state.stages,
         )  # fmt: skip
+
+
+def _pivoted(
+    problem: LinearProblem, prices: tuple[Array, Array], reg: np.ndarray, n_iter: np.ndarray, log: tuple[Stage, ...]
+) -> Pivoted:
+    """The state before the first pivot, from potentials for ``reg (B,)``: NaN to take in all arcs."""
+    costs, items = problem.reduced.to_numpy(), problem.items
+    f, g, log_a, log_b = (to_numpy(v) for v in (*prices, problem.log_a, problem.log_b))
+    at = Potentials(f, g, log_a, log_b, reg)
+    return Pivoted(
+        f=prices[0],
+        g=prices[1],
+        reg=np.zeros(items),
+        status=np.full(items, None, dtype=object),
+        error=np.full(items, np.inf),
+        n_iter=n_iter,
+        stages=log,
+        bases=tuple(_begin(problem, costs, at, k) for k in range(items)),
+    )
 
 
 def _begin(problem: LinearProblem, costs: Reduced, at: Potentials, item: int) -> _Basis:

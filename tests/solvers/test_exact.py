@@ -162,12 +162,39 @@ def test_stopping_early_leaves_valid_bounds(rng, monkeypatch):
     monkeypatch.setattr(exact, "_ALL", 0)
     C = rng.random((80, 80))
     wanted = ot.emd2(np.full(80, 1 / 80), np.full(80, 1 / 80), C)
-    for most in (1, 5, 20):
+    way_down = sum(stage.n_iter for stage in otkit.solve(C, method="exact").stages)
+    for most in (1, 5, way_down + 1, way_down + 20):
         with pytest.warns(otkit.ConvergenceWarning, match="max_iter"):
             result = otkit.solve(C, method="exact", max_iter=most)
         assert result.n_iter == most
+        assert np.isfinite(result.upper) or most > way_down
         assert result.lower <= wanted * (1 + 1e-12)
         assert result.upper >= wanted * (1 - 1e-12)
+
+
+def test_items_that_wait_for_one_that_ran_out_are_not_called_optimal(rng, monkeypatch):
+    monkeypatch.setattr(exact, "_ALL", 0)
+    C = rng.random((2, 60, 60))
+    C[0] = 1 - np.eye(60)  # comes down at once
+    with pytest.warns(otkit.ConvergenceWarning, match="2 of 2"):
+        result = otkit.solve(C, method="exact", max_iter=20)
+    assert set(result.status) == {otkit.Status.MAX_ITER}
+
+
+def test_a_callback_sees_the_way_down_and_the_pivots_and_can_stop_both(rng, monkeypatch):
+    monkeypatch.setattr(exact, "_ALL", 0)
+    C = rng.random((80, 80))
+    seen = []
+    whole = otkit.solve(C, method="exact", callback=seen.append)
+    assert seen[0].reg > 0 == seen[-1].reg
+    assert [int(p.n_iter[0]) for p in seen] == sorted(int(p.n_iter[0]) for p in seen)
+    assert seen[-1].n_iter[0] == whole.n_iter
+    for stop in (0, len(seen) - 2):
+        steps = iter(range(len(seen)))
+        with pytest.warns(otkit.ConvergenceWarning, match="callback"):
+            result = otkit.solve(C, method="exact", callback=lambda _: next(steps) == stop)
+        assert result.n_iter == seen[stop].n_iter[0]
+        assert result.lower <= whole.upper <= result.upper + 1e-12
 
 
 def test_the_basis_stays_a_strongly_feasible_tree():
