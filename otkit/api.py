@@ -13,7 +13,7 @@ from otkit import arrays, checks
 from otkit.arrays import Array
 from otkit.errors import ConvergenceWarning, NotConverged
 from otkit.geometry import Dense, PointCloud
-from otkit.geometry.costs import UNIT, parse_cost
+from otkit.geometry.costs import UNIT, Cost, parse_cost
 from otkit.kernels import runs_on
 from otkit.problems import LinearProblem
 from otkit.results import Result, Status
@@ -275,6 +275,12 @@ def wasserstein(
     >>> otkit.wasserstein([[0.0], [2.0]], [[1.0], [3.0]], p=1).distance
     1.0
     """
+    cost = distance_cost(p, metric, rtol)
+    return reported(measured((x, y), (a, b), cost, rtol, max_iter, callback), strict)
+
+
+def distance_cost(p: float, metric: Any, rtol: float | None = None) -> Cost:
+    """The cost d(x, y)^p of a distance, once it and the `rtol` on it are known to make sense."""
     if not (isinstance(p, (int, float, np.number)) and 1 <= p < np.inf):
         raise ValueError(f"p must be a finite number of at least 1, got {p!r}")
     checks.positive(rtol, "rtol", below=1.0)
@@ -282,15 +288,26 @@ def wasserstein(
         raise ValueError(
             f"metric must be a distance, which p then raises, got {metric!r}; use metric='euclidean' and p="
         )
-    geometry = PointCloud(x, y, parse_cost(metric, float(p)))
-    problem = LinearProblem.build(geometry, a, b)
+    return parse_cost(metric, float(p))
+
+
+def measured(
+    points: tuple[Any, Any],
+    weights: tuple[Any, Any],
+    cost: Cost,
+    rtol: float | None = None,
+    max_iter: int | None = None,
+    callback: Callback | None = None,
+) -> WassersteinResult:
+    """A Wasserstein distance, before a word about convergence."""
+    problem = LinearProblem.build(PointCloud(*points, cost), *weights)
     solver = choose_solver(problem, "auto", bounded=rtol is not None)
     if isinstance(solver, Annealing) and rtol is not None:
         # On the printed number: upper^(1/p) − lower^(1/p) ≤ rtol·upper^(1/p), or at the rounding of the costs.
-        solver = replace(solver, rtol=1 - (1 - rtol) ** p, atol=max(1e-9**p, 1e-14))
+        solver = replace(solver, rtol=1 - (1 - rtol) ** cost.power, atol=max(1e-9**cost.power, 1e-14))
     if not isinstance(solver, Univariate):
         solver = with_options(solver, max_iter=max_iter)
-    return reported(WassersteinResult(_run(problem, solver, None, callback), float(p)), strict)
+    return WassersteinResult(_run(problem, solver, None, callback), cost.power)
 
 
 def solved(

@@ -18,17 +18,16 @@ from dataclasses import dataclass
 from importlib.util import find_spec
 from typing import NoReturn, TypeVar
 
-import numpy as np
-
 import otkit
 from otkit.api import WassersteinResult, solve_sample, wasserstein
 from otkit.errors import ConvergenceWarning
 from otkit.io import Measure, Reading, UnusableInput, read, save_plan
+from otkit.pairs import pairwise
 from otkit.results import Result
 
 CERTIFIED, NOT_CERTIFIED, UNUSABLE, INTERRUPTED = 0, 1, 2, 130
 
-PLANS, PLOTS = (".npz",), (".png", ".jpg", ".pdf", ".svg")
+PLANS, PLOTS, MATRICES = (".npz",), (".png", ".jpg", ".pdf", ".svg"), (".csv",)
 
 # The most arcs that are worth waiting for: two images of 64 × 64.
 MAX_ARCS = 2**28
@@ -142,6 +141,7 @@ def _add_options(command: argparse.ArgumentParser) -> None:
     add("--unit-square", action="store_true", help="grids span [0, 1] along their longest side")
     add("--resize", type=_count, metavar="N", help="average images down to N pixels along the longer side")
     add("--json", action="store_true", help="print a JSON object")
+    add("--out", metavar="OUT.csv", help="keep each pair as it comes; the same command goes on from what is there")
     add("--plan", metavar="OUT.npz", help="save the plan: row, col, mass, and the points x and y")
     add("--plot", metavar="OUT.png", help="draw the plan (needs matplotlib)")
 
@@ -235,45 +235,62 @@ def _outward(lower: float, upper: float) -> tuple[str, str]:
 
 
 def _matrix(measures: list[Measure], options: argparse.Namespace) -> int:
-    size = len(measures)
-    matrices = {key: np.zeros((size, size)) for key in ("distance", "lower", "upper")}
-    all_certified = True
-    pairs = list(itertools.combinations(range(size), 2))
-    from tqdm import tqdm
-
-    for i, j in tqdm(pairs, unit="pair", disable=None, file=sys.stderr):
-        answer, certified, _ = _compare(measures[i], measures[j], options)
-        all_certified &= certified
-        for key, matrix in matrices.items():
-            matrix[i, j] = matrix[j, i] = getattr(answer, key)
     names = [measure.name for measure in measures]
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ConvergenceWarning)  # the exit status says it
+        try:
+            found = pairwise(
+                [(measure.x, measure.a) for measure in measures],
+                p=options.p,
+                rtol=None if options.reg else options.rtol,
+                reg=options.reg,
+                names=names,
+                file=options.out,
+                progress=True,
+            )
+        except KeyboardInterrupt:
+            if options.out:
+                _note(f"interrupted; what is done is in {options.out}, and the same command goes on from there")
+            raise
+    narrow = found.upper - found.lower <= (options.rtol or _WIDTH) * found.upper
+    certified = bool((narrow if options.reg else found.converged).all())
+    matrices = {"distance": found.distance, "lower": found.lower, "upper": found.upper}
     if options.json:
         print(json.dumps({"files": names, "p": options.p} | {key: m.tolist() for key, m in matrices.items()}))
     else:
         table = csv.writer(sys.stdout, lineterminator="\n")
         table.writerow(["", *names])
-        for name, row in zip(names, matrices["distance"], strict=True):
+        for name, row in zip(names, found.distance, strict=True):
             table.writerow([name, *(f"{value:.9g}" for value in row)])
-    if not all_certified:
+    if not certified:
         _note(f"some pairs are not certified to {_wanted(options)}; --json prints the intervals")
-    return CERTIFIED if all_certified else NOT_CERTIFIED
+    return CERTIFIED if certified else NOT_CERTIFIED
 
 
 def _check_outputs(options: argparse.Namespace) -> None:
     """Complain about outputs before any work."""
-    for name, path, endings in (("--plan", options.plan, PLANS), ("--plot", options.plot, PLOTS)):
-        if path is None:
-            continue
-        if len(options.files) > 2:
-            raise UnusableInput(f"{name} is for two files, got {len(options.files)}")
-        if os.path.isdir(path):
-            raise UnusableInput(f"{name} {path}: is a directory")
-        if not os.path.isdir(os.path.dirname(path) or "."):
-            raise UnusableInput(f"{name} {path}: no such directory")
-        if os.path.splitext(path)[1].lower() not in endings:
-            raise UnusableInput(f"{name} {path}: must end in {' or '.join(endings)}")
+    count = len(options.files)
+    for name, path in (("--plan", options.plan), ("--plot", options.plot)):
+        if path is not None and count > 2:
+            raise UnusableInput(f"{name} is for two files, got {count}")
+    if options.out is not None and count == 2:
+        raise UnusableInput("--out is for more than two files, got 2; --json prints all about one pair")
+    _check_path("--plan", options.plan, PLANS)
+    _check_path("--plot", options.plot, PLOTS)
+    _check_path("--out", options.out, MATRICES)
     if options.plot is not None and find_spec("matplotlib") is None:
         raise UnusableInput("--plot needs matplotlib; pip install 'otkit[plot]'")
+
+
+def _check_path(name: str, path: str | None, endings: tuple[str, ...]) -> None:
+    if path is None:
+        return
+    if os.path.isdir(path):
+        raise UnusableInput(f"{name} {path}: is a directory")
+    if not os.path.isdir(os.path.dirname(path) or "."):
+        raise UnusableInput(f"{name} {path}: no such directory")
+    if os.path.splitext(path)[1].lower() not in endings:
+        raise UnusableInput(f"{name} {path}: must end in {' or '.join(endings)}")
 
 
 def _check_pair(x: Measure, y: Measure, options: argparse.Namespace) -> None:

@@ -5,8 +5,10 @@ import json
 import os
 import pickle
 import re
+import signal
 import subprocess
 import sys
+import time
 import warnings
 from pathlib import Path
 
@@ -313,6 +315,29 @@ def test_progress_is_for_a_terminal_only(otkit_, files, monkeypatch, terminal):
     assert terminal or not stream.getvalue()
 
 
+def test_an_interrupted_matrix_goes_on_from_its_file(files, rng):
+    names = [f"{k}.npy" for k in range(12)]
+    for name in names:
+        np.save(files / name, rng.standard_normal((250, 2)))
+    command = [sys.executable, "-m", "otkit", "w2", *names, "--out", "pairs.csv"]
+    kept = files / "pairs.csv"
+    with subprocess.Popen(command, cwd=files, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as run:
+        while not kept.exists() or kept.read_bytes().count(b"\n") < 4:
+            assert run.poll() is None
+            time.sleep(0.001)
+        run.send_signal(signal.SIGINT)
+        out, err = run.communicate(timeout=60)
+    assert (run.returncode, out) == (cli.INTERRUPTED, b"")
+    assert err == b"interrupted; what is done is in pairs.csv, and the same command goes on from there\n"
+    done = kept.read_bytes()
+    assert 4 <= done.count(b"\n") < 67
+    again = process("w2", *names, "--out", "pairs.csv", cwd=files)
+    assert again.returncode == 0
+    assert kept.read_bytes().startswith(done)
+    assert kept.read_bytes().count(b"\n") == 67
+    assert again.stdout == process("w2", *names, cwd=files).stdout
+
+
 # Plans and plots
 
 
@@ -360,6 +385,10 @@ def test_a_plan_has_the_marginals_and_the_cost(otkit_, files, rng, p, arguments)
         (["--plot", "plot"], "--plot"),
         (["--plot", "x" * 300 + ".png"], "--plot"),
         (["c.npy", "--plan", "plan.npz"], "two files"),
+        (["--out", "pairs.csv"], "more than two files"),
+        (["c.npy", "--out", "pairs.txt"], ".csv"),
+        (["c.npy", "--out", "nowhere/pairs.csv"], "nowhere"),
+        (["a.npy", "--out", "pairs.csv"], "'a.npy' twice"),
         (["c.npy", "--plot", "plot.png"], "two files"),
     ],
 )
