@@ -193,9 +193,9 @@ def test_a_callback_sees_the_way_down_and_the_pivots_and_can_stop_both(rng, monk
     assert [int(p.n_iter[0]) for p in seen] == sorted(int(p.n_iter[0]) for p in seen)
     assert seen[-1].n_iter[0] == whole.n_iter
     for stop in (0, len(seen) - 2):
-        steps = iter(range(len(seen)))
+        until = [False] * stop + [True]
         with pytest.warns(otkit.ConvergenceWarning, match="callback"):
-            result = otkit.solve(C, method="exact", callback=lambda _: next(steps) == stop)
+            result = otkit.solve(C, method="exact", callback=lambda _, until=until: until.pop(0))
         assert result.n_iter == seen[stop].n_iter[0]
         assert result.lower <= whole.upper <= result.upper + 1e-12
 
