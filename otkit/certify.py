@@ -18,8 +18,10 @@ from otkit.problems import LinearProblem
 from otkit.problems.penalties import conjugate, penalty
 from otkit.rounding import round_plan
 
-# Rounding of a pairwise sum and of the products in it, in units of the terms' absolute sum.
-_SUM = 64 * UNIT
+
+def _sums(size: int) -> float:
+    """Rounding in sums over `size` points and of their weights, in units of the terms' absolute sum."""
+    return float(64 + 3 * np.log2(size)) * UNIT
 
 
 @dataclass(frozen=True)
@@ -77,7 +79,7 @@ def _certify_balanced(problem: LinearProblem, f: Array, g: Array, reg: Array) ->
         feasible(problem, f=f + reg[:, None] * log_a),
     )
     dual = _better(problem, dual, feasible(problem, f=rounded.tree_f))
-    return widened(problem, _value(problem, *dual), rounded.linear, rounded.defect, *dual, rounded.plan)
+    return widened(problem, _value(problem, *dual), rounded.linear, rounded.defect, *dual, rounded.plan, rounded.drawn)
 
 
 def certify_plan(
@@ -99,15 +101,17 @@ def widened(
     f: Array,
     g: Array,
     plan: tuple[Plan, ...],
+    drawn: np.ndarray | float = 0.0,
 ) -> Certificate:
     """The certificate of a lower bound and of a plan of cost `linear`, both in reduced costs as computed.
 
     ``defect (B,)`` bounds the L1 distance of the plan's marginals from the weights in exact arithmetic.
     """
     costs = problem.reduced
-    a, b, row, col = (to_numpy(v) for v in (problem.a, problem.b, costs.row, costs.col))
+    a, b, row, col = _sides(problem)
+    sums = _sums(costs.n + costs.m)
     offset = (a * row).sum(-1) + (b * col).sum(-1)
-    offset_error = _SUM * ((a * abs(row)).sum(-1) + (b * abs(col)).sum(-1))
+    offset_error = sums * ((a * abs(row)).sum(-1) + (b * abs(col)).sum(-1))
     # Two subtractions reduce a cost, each with an error of a unit of its result; none where the offsets are 0.
     plain = (row == 0).all(-1) & (col == 0).all(-1)
     evaluation = np.where(plain, 0.0, 2 * UNIT * (2 * problem.span + abs(col).max(-1)))
@@ -115,16 +119,25 @@ def widened(
     steps = np.where(problem.forbidden, costs.n + costs.m, 1)
     size = (a * abs(to_numpy(f))).sum(-1) + (b * abs(to_numpy(g))).sum(-1)
     paid = np.where(linear < np.inf, linear, 0.0)
-    below = _SUM * size + evaluation + offset_error
-    above = (costs.n + costs.m + 64) * UNIT * paid + defect * steps * problem.span + evaluation + offset_error
+    below = sums * size + evaluation + offset_error
+    above = ((costs.n + costs.m) * UNIT + sums) * paid + evaluation + offset_error
+    above = above + 1.01 * defect * steps * problem.span  # a hundredth for its own rounding, and for Σa
     lower, upper = lower + offset, linear + offset
 
     relative, absolute = problem.geometry.rounding
-    below, above = below + relative * abs(lower) + absolute, above + relative * abs(paid + offset) + absolute
+    below = below + relative * abs(lower) + absolute
+    top = np.maximum(abs(problem.low), abs(problem.high))
+    above = above + relative * (abs(paid + offset) + 2 * drawn * top) + (1 + 2 * drawn) * absolute
     lower, upper = lower - below, upper + above
     non_negative = problem.asked.non_negative | (problem.low >= 0)
     lower = np.where(non_negative, np.maximum(lower, 0.0), lower)
     return Certificate(lower, upper, f, g, plan, linear + offset, below + above)
+
+
+def _sides(problem: LinearProblem) -> tuple[np.ndarray, ...]:
+    """Weights and offsets on the host, the offsets 0 where there is no mass."""
+    a, b, row, col = (to_numpy(v) for v in (problem.a, problem.b, problem.reduced.row, problem.reduced.col))
+    return a, b, np.where(a > 0, row, 0.0), np.where(b > 0, col, 0.0)
 
 
 def _value(problem: LinearProblem, f: Array, g: Array) -> np.ndarray:
@@ -163,21 +176,22 @@ def certify_relaxed(problem: LinearProblem, f: Array, g: Array, reg: Array) -> C
     A side that is exact is scaled to its weights first. Bounds of balanced items are of no meaning.
     """
     costs, held = problem.reduced, problem.penalties
-    a, b, row, col = (to_numpy(v) for v in (problem.a, problem.b, costs.row, costs.col))
+    a, b, row, col = _sides(problem)
     rho_a, rho_b = to_numpy(held.rho_a), to_numpy(held.rho_b)
     relative, absolute = problem.geometry.rounding
     top = np.maximum(abs(problem.low), abs(problem.high))
-    evaluation = 2 * UNIT * (2 * problem.span + abs(col).max(-1) + abs(row).max(-1)) + relative * top + absolute
+    evaluation = 3 * UNIT * (2 * problem.span + abs(col).max(-1) + abs(row).max(-1)) + relative * top + absolute
 
     best_f, best_g = f, g
     lower = np.full(problem.items, -np.inf)
     for start in (g, g + reg[:, None] * finite_or_zero(problem.log_b)):
-        f_new, g_new = _feasible_relaxed(problem, start)
+        f_new, g_new, shift = _feasible_relaxed(problem, start)
+        off = evaluation + 3 * UNIT * shift
         # What evaluation may have got wrong is taken off one potential, and with it off every constraint.
-        off_a = np.where(rho_b == 0, evaluation, 0.0)[:, None]
+        off_a = np.where(rho_b == 0, off, 0.0)[:, None]
         sides = (
             (to_numpy(f_new) + row - off_a, a, rho_a),
-            (to_numpy(g_new) + col - evaluation[:, None] + off_a, b, rho_b),
+            (to_numpy(g_new) + col - off[:, None] + off_a, b, rho_b),
         )
         value = sum(conjugate(*side) - _conjugate_rounding(*side) for side in sides)
         value = np.where((rho_a == 0) & (rho_b == 0) & (problem.low < 0), -np.inf, value)
@@ -195,11 +209,11 @@ def certify_relaxed(problem: LinearProblem, f: Array, g: Array, reg: Array) -> C
     size = size + _penalty_size(rows, a, rho_a) + _penalty_size(cols, b, rho_b)
     miss = _miss(rows, a, rho_a) + _miss(cols, b, rho_b)
     widen = (4 * (costs.n + costs.m + 64) * UNIT + 4 * miss) * size + evaluation * rows.sum(-1)
-    upper = np.where(missing, np.inf, paid + widen)
+    upper = np.where(missing | (miss > 1e-3), np.inf, paid + widen)
     return Certificate(lower, upper, best_f, best_g, (EntropicPlan(costs, at),), linear, evaluation + widen)
 
 
-def _feasible_relaxed(problem: LinearProblem, g: Array) -> tuple[Array, Array]:
+def _feasible_relaxed(problem: LinearProblem, g: Array) -> tuple[Array, Array, np.ndarray]:
     """Potentials with f_i + g_j ≤ C_ij, 0 on a free side, moved along f + t, g − t to where the dual is largest."""
     xp, costs, held = namespace(g), problem.reduced, problem.penalties
     has_a, has_b = problem.a > 0, problem.b > 0
@@ -211,7 +225,7 @@ def _feasible_relaxed(problem: LinearProblem, g: Array) -> tuple[Array, Array]:
     sent = xp.sum(held.target(problem.a, f + costs.row, held.rho_a), axis=-1)
     received = xp.sum(held.target(problem.b, g + costs.col, held.rho_b), axis=-1)
     shift = (held.coupling() * finite_or_zero(log(sent) - log(received)))[:, None]
-    return f + shift, g - shift
+    return f + shift, g - shift, abs(to_numpy(shift)[:, 0])
 
 
 def _exact_sides(problem: LinearProblem, f: Array, g: Array, reg: Array) -> tuple[Potentials, np.ndarray]:
@@ -238,7 +252,7 @@ def _conjugate_rounding(potential: np.ndarray, w: np.ndarray, rho: np.ndarray) -
     with np.errstate(over="ignore"):
         steep = w * np.exp(np.where(priced[:, None], -potential / scale, 0.0))
     size = (steep * abs(potential)).sum(-1) + np.where(priced, scale[:, 0] * abs(w - steep).sum(-1), 0.0)
-    return np.where(rho > 0, _SUM * size, 0.0)
+    return np.where(rho > 0, _sums(w.shape[-1]) * size, 0.0)
 
 
 def _penalty_size(p: np.ndarray, w: np.ndarray, rho: np.ndarray) -> np.ndarray:

@@ -44,6 +44,7 @@ class Rounded:
     linear: np.ndarray
     defect: np.ndarray
     tree_f: Array
+    drawn: np.ndarray
 
 
 def round_plan(problem: LinearProblem, at: Potentials) -> Rounded:
@@ -54,7 +55,11 @@ def round_plan(problem: LinearProblem, at: Potentials) -> Rounded:
     a, b = to_numpy(problem.a), to_numpy(problem.b)
     short_a, short_b = np.maximum(a - rows, 0.0), np.maximum(b - cols, 0.0)
     host = _Host.of(problem, at)
-    trees = [_carry(host.tree(k), a[k], b[k], short_a[k], short_b[k]) for k in range(problem.items)]
+    # The host may see other last digits of a plan than the kernel, and of costs that are a product of matrices.
+    relative, absolute = problem.geometry.rounding
+    top = np.maximum(abs(problem.low), abs(problem.high))
+    guard = np.exp(-1e-9 - np.minimum(2 * (relative * top + absolute) / to_numpy(at.reg), 700.0))
+    trees = [_carry(host.tree(k), a[k], b[k], short_a[k], short_b[k], guard[k]) for k in range(problem.items)]
 
     rest = np.array([1 - tree.carried for tree in trees])
     spread = _product(at, short_a, short_b, rest, problem.span)
@@ -66,7 +71,8 @@ def round_plan(problem: LinearProblem, at: Potentials) -> Rounded:
     # below the weights, since the exponents round, is a defect too.
     over = np.maximum(rows - a, 0.0).sum(-1) + np.maximum(cols - b, 0.0).sum(-1)
     uneven = abs(short_a.sum(-1) - short_b.sum(-1))
-    defect = 4 * (sum(shape[1:]) + 64) * UNIT + 2 * (over + uneven)
+    lost = np.array([tree.lost for tree in trees])
+    defect = 4 * (sum(shape[1:]) + 128) * UNIT + 2 * (over + uneven) + lost
 
     vertex_cost = np.array([tree.vertex_cost for tree in trees])
     is_vertex = (vertex_cost <= linear) & np.isfinite(vertex_cost)
@@ -79,7 +85,8 @@ def round_plan(problem: LinearProblem, at: Potentials) -> Rounded:
         if some.any():
             plan += (EntropicPlan(costs, replace(part, log_a=part.log_a + hidden)),)
     tree_f = from_numpy(np.stack([tree.f for tree in trees]), at.f)
-    return Rounded(plan, linear, defect, tree_f)
+    drawn = np.where(is_vertex, 0.0, [-tree.moved[tree.moved < 0].sum() for tree in trees])
+    return Rounded(plan, linear, defect, tree_f, drawn)
 
 
 def _scaled_down(costs: Geometry, at: Potentials) -> Potentials:
@@ -147,6 +154,7 @@ class _Tree:
     col: np.ndarray
     carried: float
     moved: np.ndarray
+    lost: float
     cost: float
     vertex: np.ndarray
     vertex_cost: float
@@ -154,19 +162,21 @@ class _Tree:
     f: np.ndarray
 
 
-def _carry(tree: SpanningTree, a: np.ndarray, b: np.ndarray, short_a: np.ndarray, short_b: np.ndarray) -> _Tree:
+def _carry(
+    tree: SpanningTree, a: np.ndarray, b: np.ndarray, short_a: np.ndarray, short_b: np.ndarray, guard: float
+) -> _Tree:
     nodes = tree.nodes
     row, col = tree.arcs(nodes)
     cost = tree.cost[nodes]
 
     # More than rounding left over at a root means a component whose two sides differ in mass: no plan at all.
     rounding = 16 * (a.size + b.size) * UNIT
-    flow, excess, _ = tree.flows(np.concatenate([short_a, short_b]))
+    flow, excess, lost = tree.flows(np.concatenate([short_a, short_b]))
     flow = flow[nodes]
     # An arc may be emptied, not overdrawn: the share carried is what the tightest arc allows.
     taken = flow < 0
     with np.errstate(over="ignore"):
-        room = (arrays.exp(tree.weight[nodes][taken]) / -flow[taken]).min(initial=np.inf) * (1 - 1e-9)
+        room = (arrays.exp(tree.weight[nodes][taken]) / -flow[taken]).min(initial=np.inf) * guard
     carried = min(1.0, float(room)) if excess <= rounding else 0.0
     moved = flow * carried
 
@@ -181,6 +191,7 @@ def _carry(tree: SpanningTree, a: np.ndarray, b: np.ndarray, short_a: np.ndarray
         col=col,
         carried=carried,
         moved=moved,
+        lost=lost if carried > 0 else 0.0,
         cost=float((moved * cost).sum()),
         vertex=vertex,
         vertex_cost=float((vertex * cost).sum()) if feasible else np.inf,

@@ -147,6 +147,38 @@ def test_distances_whose_powers_underflow_are_covered(p, tiny, d):
     assert found.upper < 1e-60
 
 
+@pytest.mark.parametrize("scale", [1e160, 1.0, 1e-161, 1e-170])
+def test_directions_of_very_long_and_short_vectors(scale, rng):
+    x, y = rng.standard_normal((4, 3)), rng.standard_normal((5, 3))
+    found = otkit.solve_sample(x * scale, y / scale, metric="cosine")
+    C = 1 - (x / np.linalg.norm(x, axis=1)[:, None]) @ (y / np.linalg.norm(y, axis=1)[:, None]).T
+    assert contains(found, optimum(C, np.ones(4), np.ones(5)), 1e-14)
+    assert found.gap < 1e-12
+
+
+@pytest.mark.parametrize("p", [3, 7])
+def test_the_root_of_a_very_small_cost_is_covered(p, rng):
+    for distance in rng.uniform(1e-41, 1e-40, 50):
+        found = otkit.wasserstein([[0.0, 0.0]], [[distance, 0.0]], p=p)
+        assert found.lower <= distance <= found.upper
+
+
+def test_the_order_of_weights_in_memory_is_of_no_effect(rng):
+    n = 50_000
+    a, x = rng.random((3, n)), np.zeros((n, 1))
+    rows = otkit.solve_sample(x, [[1.0]], a, a.sum(-1, keepdims=True))
+    columns = otkit.solve_sample(x, [[1.0]], np.asfortranarray(a), a.sum(-1, keepdims=True))
+    np.testing.assert_array_equal(rows.lower, columns.lower)
+    np.testing.assert_array_equal(rows.upper, columns.upper)
+
+
+def test_costs_of_points_without_mass_widen_nothing(rng):
+    C = rng.random((6, 6))
+    C[5], C[:, 5] = 1e12, 1e12
+    a = np.append(np.full(5, 0.2), 0.0)
+    assert otkit.solve(C, a, a).gap < 1e-14
+
+
 @pytest.mark.parametrize("seed", [41, 197, 228, 288, *range(10)])
 @pytest.mark.parametrize("metric", ["euclidean", "sqeuclidean"])
 def test_clusters_far_apart_are_bounded_by_a_plan_with_the_right_marginals(seed, metric):

@@ -61,7 +61,7 @@ class Univariate(Solver):
         linear, defect = np.array([s.linear for s in stairs]), np.array([s.defect for s in stairs])
         f, g = (from_numpy(np.stack([getattr(s, k) for s in stairs]), problem.a) for k in "fg")
         # The order-keeping plan is optimal by theorem, so its own cost is the lower bound too, less its defect.
-        found = widened(problem, linear - defect * problem.span, linear, defect, f, g, plan)
+        found = widened(problem, linear - 1.01 * defect * problem.span, linear, defect, f, g, plan)
         error, tol = marginal_error(problem, plan, f, g), np.zeros(problem.items)
         return Outcome(f, g, None, plan, found, state.status, error, tol, state.n_iter, errors, ())
 
