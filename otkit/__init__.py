@@ -21,6 +21,7 @@ __version__ = "0.1.0.dev0"
 # Public names and where they live; each is loaded on first use, so that `import otkit` is quick.
 _HOMES = {
     "otkit.api": ("WassersteinResult", "solve", "solve_sample", "wasserstein"),
+    "otkit.autograd.rules": ("Gradients", "vjp"),
     "otkit.divergence": ("DivergenceResult", "sinkhorn_divergence"),
     "otkit.errors": ("ConvergenceWarning", "NotConverged"),
     "otkit.geometry": ("Dense", "PointCloud"),
@@ -36,10 +37,12 @@ __all__ = [  # noqa: RUF022  (in the order of the reference)
     "wasserstein",
     "pairwise",
     "sinkhorn_divergence",
+    "vjp",
     "Result",
     "WassersteinResult",
     "PairwiseResult",
     "DivergenceResult",
+    "Gradients",
     "Status",
     "Stage",
     "SparseArcs",

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from dataclasses import dataclass, fields, replace
 from functools import cached_property
 from typing import Any, TypeVar
@@ -11,7 +10,8 @@ import numpy as np
 
 from otkit import arrays, checks
 from otkit.arrays import Array
-from otkit.errors import ConvergenceWarning, NotConverged
+from otkit.autograd import attached, check_differentiable
+from otkit.errors import NotConverged, warn
 from otkit.geometry import Dense, PointCloud
 from otkit.geometry.costs import UNIT, Cost, parse_cost
 from otkit.kernels import runs_on
@@ -23,6 +23,7 @@ from otkit.solvers.base import Callback
 _Answer = TypeVar("_Answer", "Result", "WassersteinResult")
 
 
+@arrays.eager
 def solve(
     C: Any,
     a: Any = None,
@@ -105,6 +106,7 @@ def solve(
     return reported(solved(geometry, (a, b, reg, unbalanced), method, options, init, callback), strict)
 
 
+@arrays.eager
 def solve_sample(
     x: Any,
     y: Any,
@@ -175,11 +177,25 @@ class WassersteinResult:
     result: Result
     p: float
 
-    @cached_property
+    @property
+    @arrays.eager
     def distance(self) -> Any:
-        """The cost of the plan that was found, to the power 1/p: float, or an array ``(...)`` of the input's dtype."""
+        """The cost of the plan that was found, to the power 1/p: float, or an array ``(...)`` of the input's dtype.
+
+        Where a tensor requires gradients it is a tensor, also of one problem. Its gradient at 0 is taken for 0.
+        """
         result = self.result
-        mean = arrays.to_numpy(arrays.float64(result.value_linear)) / self._mass
+        if result.link is None or not arrays.records():
+            return self._distance
+        given, xp = result.problem.given, arrays.namespace(result.like)
+        mean = result.value_linear / sum(m / 2 for m in given.masses)
+        positive = mean > 0
+        return xp.where(positive, xp.where(positive, mean, 1.0) ** (1 / self.p), 0.0 * mean)
+
+    @cached_property
+    def _distance(self) -> Any:
+        result = self.result
+        mean = arrays.to_numpy(result.inner_values.linear).reshape(result.problem.batch) / self._mass
         root = np.clip(np.maximum(mean, 0.0) ** (1 / self.p), self.lower, self.upper)
         if not result.problem.batch:
             return float(root)
@@ -206,13 +222,13 @@ class WassersteinResult:
         return self.result.converged
 
     def __float__(self) -> float:
-        return float(self.distance)
+        return float(self._distance)
 
     def __repr__(self) -> str:
         if self.result.problem.batch:
             return f"WassersteinResult(p = {self.p:g}, {self.result!r})"
         return (
-            f"WassersteinResult(W{self.p:g} = {self.distance:.8g} in [{self.lower:.8g}, {self.upper:.8g}], "
+            f"WassersteinResult(W{self.p:g} = {self._distance:.8g} in [{self.lower:.8g}, {self.upper:.8g}], "
             f"{self.result.method}; {self.status.value})"
         )
 
@@ -221,11 +237,13 @@ class WassersteinResult:
         return self.result.problem.mass.reshape(self.result.problem.batch)
 
     def _root(self, bound: Any, direction: int) -> Any:
-        rounding = 1 + direction * 8 * UNIT  # of the division and the power
-        root = np.maximum(bound / self._mass, 0.0) ** (1 / self.p) * rounding
+        mean = np.maximum(bound / self._mass, 0.0)
+        steep = abs(np.log(np.where((mean > 0) & (mean < np.inf), mean, 1.0))) / self.p  # how 1/p rounds
+        root = mean ** (1 / self.p) * (1 + direction * (16 + steep) * UNIT)
         return root if self.result.problem.batch else float(root)
 
 
+@arrays.eager
 def wasserstein(
     x: Any,
     y: Any,
@@ -350,7 +368,7 @@ def _start(problem: LinearProblem, init: Any) -> tuple[Array, Array] | None:
     reduced = problem.reduced
     start = []
     for v, name, size, offset in ((pair[0], "f", reduced.n, reduced.row), (pair[1], "g", reduced.m, reduced.col)):
-        v = checks.as_array(v, f"init {name}")
+        v = arrays.detached(checks.as_array(v, f"init {name}"))
         checks.same_library(**{f"init {name}": v, **problem.asked.arrays})
         v = problem.inside(v)
         xp = arrays.namespace(v)
@@ -364,9 +382,10 @@ def _start(problem: LinearProblem, init: Any) -> tuple[Array, Array] | None:
 def _run(
     problem: LinearProblem, solver: Solver, start: tuple[Array, Array] | None, callback: Callback | None
 ) -> Result:
+    check_differentiable(problem)
     library = arrays.library_name(next(iter(problem.asked.arrays.values())))
     kernel = f"{runs_on(problem.geometry)} ({library})"
-    return Result(problem, run(problem, solver, start, callback), solver.name, kernel)
+    return attached(Result(problem, run(problem, solver, start, callback), solver.name, kernel))
 
 
 def reported(answer: _Answer, strict: bool) -> _Answer:
@@ -388,5 +407,5 @@ def reported(answer: _Answer, strict: bool) -> _Answer:
         message += f" The {quantity} lies in [{low:.6g}, {high:.6g}]."
     if strict:
         raise NotConverged(message, answer)
-    warnings.warn(message, ConvergenceWarning, stacklevel=3)
+    warn(message)
     return answer

@@ -7,7 +7,9 @@ Everything numerical is written against the Python array API standard, through
 from __future__ import annotations
 
 import sys
-from typing import Any
+from collections.abc import Callable
+from functools import wraps
+from typing import Any, TypeVar
 
 import array_api_compat
 import numpy as np
@@ -63,10 +65,36 @@ def float64(x: Array) -> Array:
     return xp.astype(x, xp.float64, copy=False)
 
 
+def detached(x: Any) -> Any:
+    """A tensor that autograd records as one that it does not, and anything else as it is."""
+    torch = sys.modules.get("torch")
+    return x.detach() if torch is not None and isinstance(x, torch.Tensor) and x.requires_grad else x
+
+
+def records() -> bool:
+    """Whether autograd records at all: torch is in use, with grad mode on."""
+    torch = sys.modules.get("torch")
+    return torch is not None and torch.is_grad_enabled()
+
+
 def requires_grad(x: Any) -> bool:
     """Whether autograd records what is done with `x` (a torch tensor, with grad mode on)."""
-    torch = sys.modules.get("torch")
-    return torch is not None and isinstance(x, torch.Tensor) and x.requires_grad and torch.is_grad_enabled()
+    return records() and isinstance(x, sys.modules["torch"].Tensor) and x.requires_grad
+
+
+_Call = TypeVar("_Call", bound=Callable[..., Any])
+
+
+def eager(function: _Call) -> _Call:
+    """A function that ``torch.compile`` calls as it is, with a break in its graph, and does not look into."""
+
+    @wraps(function)
+    def call(*args: Any, **kwargs: Any) -> Any:
+        if "torch._dynamo" in sys.modules:
+            return sys.modules["torch"].compiler.disable(function)(*args, **kwargs)
+        return function(*args, **kwargs)
+
+    return call  # type: ignore[return-value]
 
 
 def library_name(x: Array) -> str:

@@ -13,11 +13,6 @@ from otkit.arrays import Array
 
 def as_array(x: Any, name: str) -> Array:
     """`x` as an array of its own library; what is not an array becomes one of NumPy."""
-    if arrays.requires_grad(x):
-        raise ValueError(
-            f"{name} requires gradients, and this version of otkit cannot differentiate through a solve; "
-            f"pass {name}.detach(), or call under torch.no_grad()"
-        )
     if not arrays.is_array(x):
         try:
             x = np.asarray(x)
@@ -31,6 +26,14 @@ def as_array(x: Any, name: str) -> Array:
     if xp.isdtype(x.dtype, "complex floating"):
         raise TypeError(f"{name} must hold real numbers, got dtype {x.dtype}; pass its real part")
     return x
+
+
+def no_gradient(x: Any, name: str, instead: str) -> None:
+    """`x` is not recorded by autograd, where nothing could be told to it."""
+    if arrays.requires_grad(x):
+        raise ValueError(
+            f"{name} requires gradients, and none go back through this; pass {name}.detach(), or {instead}"
+        )
 
 
 def same_library(**named: Array | None) -> None:

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import warnings
 from dataclasses import dataclass
 from typing import Any, cast
 
 import numpy as np
 
-from otkit import api, checks
+from otkit import api, arrays, checks
 from otkit.arrays import Array, convert, namespace, to_numpy
-from otkit.errors import ConvergenceWarning, NotConverged
+from otkit.errors import NotConverged, warn
 from otkit.geometry import PointCloud
 from otkit.kernels import softmin
 from otkit.results import Result
@@ -35,17 +34,20 @@ class DivergenceResult:
     self_y: Result
 
     @property
+    @arrays.eager
     def value(self) -> Array:
         """The divergence, ``(...)``, from the dual values of the problems: off by the square of their errors only."""
         cross, one, other = (cast(Any, r.value_dual) for r in (self.cross, self.self_x, self.self_y))
         return cross - (one + other) / 2 + self._mass_term
 
     @property
+    @arrays.eager
     def f(self) -> Array:
         """What a unit of mass at a point of x adds to the first order, but for a constant if balanced: ``(..., n)``."""
         return self._slope("rows", self.cross, self.self_x)
 
     @property
+    @arrays.eager
     def g(self) -> Array:
         """The same at the points of y: ``(..., m)``."""
         return self._slope("columns", self.cross, self.self_y)
@@ -56,15 +58,15 @@ class DivergenceResult:
         problem = cross.problem
         if problem.balanced.all():
             return one - other
-        f, f_alone = (to_numpy(v).astype(float).reshape(problem.balanced.size, -1) for v in (one, other))
-        rho, reg = (to_numpy(v)[:, None] for v in (problem.penalties.rho_a, problem.reg))
-        priced = (rho > 0) & (rho < np.inf)
-        scale = np.where(priced, rho, 1.0)
-        slope = np.where(priced, (rho + reg) * (np.expm1(-f_alone / scale) - np.expm1(-f / scale)), f - f_alone)
-        if (rho == 0).any():
-            gained = [_row_sums(result, side) for result in (alone, cross)]
-            slope = np.where(rho == 0, reg * (gained[0] - gained[1]), slope)
-        return cross.as_given(convert(slope, problem.a))
+        xp = namespace(one)
+        rho, reg = (cross.as_given(v)[..., None] for v in (problem.penalties.rho_a, problem.reg))
+        priced = (rho > 0) & (rho < xp.inf)
+        scale = xp.where(priced, rho, 1.0)
+        slope = xp.where(priced, (rho + reg) * (xp.expm1(-other / scale) - xp.expm1(-one / scale)), one - other)
+        if xp.any(rho == 0):
+            gained = [cross.as_given(convert(_row_sums(result, side), problem.a)) for result in (alone, cross)]
+            slope = xp.where(rho == 0, reg * (gained[0] - gained[1]), slope)
+        return slope
 
     @property
     def converged(self) -> Any:
@@ -79,15 +81,16 @@ class DivergenceResult:
         return worst if self.cross.problem.batch else float(worst)
 
     @property
-    def _mass_term(self) -> Array:
+    def _mass_term(self) -> Any:
         """½·reg·(Σa − Σb)², ``(...)``: without it, measures of different mass could have a negative divergence."""
         problem = self.cross.problem
-        gap = to_numpy(problem.a).sum(-1) - to_numpy(problem.b).sum(-1)
-        term = np.where(problem.balanced, 0.0, to_numpy(problem.reg) * gap**2 / 2)
-        return self.cross.as_given(convert(term, problem.a))
+        reg, priced = (self.cross.as_given(convert(v, problem.a)) for v in (problem.reg, ~problem.balanced))
+        reg = problem.given.reg if arrays.requires_grad(problem.given.reg) else reg
+        one, other = problem.given.masses
+        return priced * reg * (one - other) ** 2 / 2
 
     def __float__(self) -> float:
-        return float(self.value)
+        return float(arrays.detached(self.value))
 
     def __repr__(self) -> str:
         if self.cross.problem.batch:
@@ -106,6 +109,7 @@ def _row_sums(result: Result, side: str) -> np.ndarray:
     return np.exp(-to_numpy(below) / to_numpy(problem.reg)[:, None])
 
 
+@arrays.eager
 def sinkhorn_divergence(
     x: Any,
     y: Any,
@@ -182,5 +186,5 @@ def sinkhorn_divergence(
         message = f"{len(short)} of the 3 problems of the divergence did not converge: {short[0][0].value}"
         if strict:
             raise NotConverged(message, answer)
-        warnings.warn(message, ConvergenceWarning, stacklevel=2)
+        warn(message)
     return answer

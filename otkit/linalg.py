@@ -9,6 +9,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from otkit.arrays import Array, from_numpy, namespace, to_numpy
+
 Coupling = tuple[np.ndarray, np.ndarray, np.ndarray]
 
 
@@ -193,6 +195,115 @@ def _factorised(matrix: Schur, rhs: np.ndarray) -> np.ndarray:
     whole = (matrix.square * eye_array(rhs.size, format="csc") - matrix.turned @ matrix.T).tocsc()
     factors = splu(whole, permc_spec="MMD_AT_PLUS_A", diag_pivot_thresh=0.0, options={"SymmetricMode": True})
     return factors.solve(rhs)
+
+
+Preconditioner = Callable[[np.ndarray], np.ndarray]
+
+# Up to this size a matrix is factorised as a dense one; it is nearly that when its entries are few a row.
+_DENSE = 2048
+
+
+def coupled_preconditioner(arcs: Coupling, shape: tuple[int, int], both: float) -> Preconditioner | None:
+    """The inverse of ``1 − both·TᵀT`` for the sparse T of `arcs`, positive definite; None where that takes too long."""
+    from scipy.linalg import cho_factor, cho_solve
+    from scipy.sparse import csr_array
+    from scipy.sparse.linalg import splu
+
+    rows, cols, values = arcs
+    T = csr_array((values, (rows, cols)), shape=shape)
+    if (np.diff(T.indptr).astype(float) ** 2).sum() > _FILL:
+        return None
+    matrix = (-both * (T.T @ T)).tocsc()
+    size = shape[1]
+    # T may have a singular value of 1: the shift is well below what the entries left out take from it.
+    matrix.setdiag(matrix.diagonal() + 1 + 1e-10)
+    if size <= _DENSE:
+        factor = cho_factor(matrix.toarray(), lower=True, overwrite_a=True, check_finite=False)
+        return lambda v: cho_solve(factor, v, check_finite=False)
+    factors = splu(matrix, permc_spec="MMD_AT_PLUS_A", diag_pivot_thresh=0.0, options={"SymmetricMode": True})
+    return lambda v: factors.solve(v)
+
+
+class BatchSolution(NamedTuple):
+    """Solutions ``y (B, m)``, the norms of their residuals relative to the right-hand sides, and the steps taken."""
+
+    y: Array
+    residual: np.ndarray
+    steps: np.ndarray
+
+
+# Iterations without a smaller residual after which rounding is taken to be in the way.
+_NO_BETTER = 100
+
+
+def batched_conjugate_gradients(
+    product: Callable[[Array], Array],
+    rhs: Array,
+    make: Callable[[], list[Preconditioner | None]],
+    rtol: float,
+    limits: tuple[int, int],
+) -> BatchSolution:
+    """Solve positive semidefinite systems of one diagonal, of arrays of any library.
+
+    Parameters
+    ----------
+    product : callable
+        The product of each matrix with a vector: ``(B, m)`` to ``(B, m)``.
+    rhs : array (B, m)
+        In the range of the matrices.
+    make : callable
+        Makes a preconditioner for each item, or None for it. It is called where few iterations are not enough.
+    rtol : float
+        Of the residual, relative to the right-hand side.
+    limits : tuple (few, most) of int
+        Iterations before `make` is called, and all of them.
+
+    Returns
+    -------
+    BatchSolution
+    """
+    xp, few = namespace(rhs), limits[0]
+    size = xp.max(xp.abs(rhs), axis=-1, keepdims=True)
+    scale = xp.where(size > 0, size, 1.0)  # squares of small numbers would underflow
+    start = rhs / scale
+    norm = to_numpy(xp.sum(start * start, axis=-1)) ** 0.5
+    y, residual = xp.zeros_like(rhs), start
+    left, best, steps = np.where(norm > 0, 1.0, 0.0), np.inf, np.zeros(norm.shape, dtype=np.int64)
+    makers: list[Preconditioner | None] = [None] * norm.size
+    z = direction = residual
+    gain = xp.sum(residual * z, axis=-1, keepdims=True)
+    since = 0
+    for step in range(limits[1]):
+        active = left > rtol
+        if not active.any() or since > _NO_BETTER:
+            break
+        if step == few:
+            makers = make()
+            z = _preconditioned(makers, residual)
+            direction, gain = z, xp.sum(residual * z, axis=-1, keepdims=True)
+        image = product(direction)
+        curvature = xp.sum(direction * image, axis=-1, keepdims=True)
+        going = from_numpy(active[:, None], rhs) & (curvature > 0) & (gain > 0)
+        length = xp.where(going, gain, 0.0) / xp.where(going, curvature, 1.0)
+        y, residual = y + length * direction, residual - length * image
+        z = _preconditioned(makers, residual)
+        new = xp.sum(residual * z, axis=-1, keepdims=True)
+        direction = z + xp.where(going, new, 0.0) / xp.where(going, gain, 1.0) * direction
+        gain = new
+        left = to_numpy(xp.sum(residual * residual, axis=-1)) ** 0.5 / np.where(norm > 0, norm, 1.0)
+        steps = steps + active
+        worst = float(left.max())
+        best, since = (worst, 0) if worst < best else (best, since + 1)
+    miss = start - product(y)
+    found = to_numpy(xp.sum(miss * miss, axis=-1)) ** 0.5 / np.where(norm > 0, norm, 1.0)
+    return BatchSolution(y * scale, found, steps)
+
+
+def _preconditioned(makers: list[Preconditioner | None], residual: Array) -> Array:
+    if all(one is None for one in makers):
+        return residual
+    plain = to_numpy(residual)
+    return from_numpy(np.stack([v if one is None else one(v) for one, v in zip(makers, plain, strict=True)]), residual)
 
 
 Scan = Callable[[int], tuple[np.ndarray, np.ndarray]]

@@ -8,7 +8,6 @@ import io
 import itertools
 import os
 import threading
-import warnings
 from collections.abc import Callable, Generator, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from contextlib import closing
@@ -21,7 +20,7 @@ from tqdm import tqdm
 
 from otkit import arrays, checks
 from otkit.api import WassersteinResult, distance_cost, measured, solved
-from otkit.errors import ConvergenceWarning, NotConverged
+from otkit.errors import NotConverged, warn
 from otkit.geometry import PointCloud
 from otkit.geometry.costs import Cost
 from otkit.kernels import threads
@@ -183,6 +182,8 @@ def _checked(measures: Sequence[Any], cost: Cost) -> list[tuple[Any, Any]]:
     (first, weights), *_ = clouds
     for k, (x, a) in enumerate(clouds):
         try:
+            for v, name in ((x, "x"), (a, "a")):
+                checks.no_gradient(v, name, "call otkit.wasserstein for each pair")
             problem = LinearProblem.build(PointCloud(first, x, cost), weights, a)
         except (ValueError, TypeError) as error:
             raise type(error)(f"measures 0 and {k}, as x and y: {error}") from None
@@ -308,5 +309,5 @@ def _reported(result: PairwiseResult, names: Sequence[str], strict: bool) -> Pai
         )
         if strict:
             raise NotConverged(message, result)
-        warnings.warn(message, ConvergenceWarning, stacklevel=3)
+        warn(message)
     return result

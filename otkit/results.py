@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import enum
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -107,6 +107,8 @@ class Outcome:
     errors : numpy array (steps, B)
         The error after each step of the run.
     stages : tuple of Stage
+    counted : tuple (n_iters, last) or None
+        Of a run of so many textbook iterations from zero, the side that they end with.
     """
 
     f: Array
@@ -120,12 +122,30 @@ class Outcome:
     n_iter: np.ndarray
     errors: np.ndarray
     stages: tuple[Stage, ...]
+    counted: tuple[int, str] | None = None
 
     @property
     def short(self) -> np.ndarray:
         """Which items ended short of what was asked: ``(B,)``."""
         done = (Status.CONVERGED, Status.COMPLETED)
         return np.array([status not in done for status in self.status])
+
+
+class Values(NamedTuple):
+    """The parts of the objective in float64, ``(B,)`` each; None where there is no such part."""
+
+    linear: Array
+    reg: Array | None
+    marginal: Array | None
+
+    @property
+    def total(self) -> Array:
+        """The objective."""
+        return sum((v for v in (self.reg, self.marginal) if v is not None), start=self.linear)
+
+
+# A result, the name of a field, its array, and what else it is made of.
+Link = Callable[["Result", str, Array, tuple[Array, ...]], Array]
 
 
 @dataclass(frozen=True, repr=False)
@@ -145,12 +165,16 @@ class Result:
         The solver that ran.
     kernel : str
         What ran the operations, and on which array library.
+    link : callable or None
+        Makes autograd record a field of this result; None where the input requires no gradients. Then the values, the
+        plan and what follows from it, and the potentials are part of its graph.
     """
 
     problem: LinearProblem
     outcome: Outcome
     method: str
     kernel: str
+    link: Link | None = None
 
     # How it went
 
@@ -199,47 +223,53 @@ class Result:
 
     # Values
 
-    @cached_property
+    @property
+    @arrays.eager
     def value(self) -> Array:
         """The objective, ``(...)``: `value_linear`, `value_reg` and `value_marginal`, as far as there are any."""
-        rest = (v for v in (self._value_reg, self._value_marginal) if v is not None)
-        return self.as_given(sum(rest, start=self._value_linear))
+        return self._linked("value", self.inner_values.total)
 
-    @cached_property
+    @property
+    @arrays.eager
     def value_linear(self) -> Array:
         """⟨C, P⟩, ``(...)``."""
-        return self.as_given(self._value_linear)
+        return self._linked("value_linear", self.inner_values.linear)
 
-    @cached_property
+    @property
+    @arrays.eager
     def value_reg(self) -> Array | None:
         """reg·KL(P | a⊗b), ``(...)``; None for an unregularised problem."""
-        return None if self._value_reg is None else self.as_given(self._value_reg)
+        return self._linked("value_reg", self.inner_values.reg)
 
-    @cached_property
+    @property
+    @arrays.eager
     def value_marginal(self) -> Array | None:
         """ρ_a·KL(P1 | a) + ρ_b·KL(Pᵀ1 | b), ``(...)``, where an exact side adds 0; None for a balanced problem."""
-        return None if self._value_marginal is None else self.as_given(self._value_marginal)
+        return self._linked("value_marginal", self.inner_values.marginal)
 
-    @cached_property
+    @property
+    @arrays.eager
     def value_dual(self) -> Array | None:
         """The dual objective at the potentials, ``(...)``; None for an unregularised problem.
 
         A lower bound on the optimal `value`, up to rounding, that is off by the square of the error only. The
         gradients of the value by its envelope are exact for this number.
         """
-        return None if self._value_dual is None else self.as_given(self._value_dual)
+        return self._linked("value_dual", self._value_dual)
 
     # Potentials
 
-    @cached_property
+    @property
+    @arrays.eager
     def f(self) -> Array:
         """The potential of the rows ``(..., n)``, in units of the cost; ⟨a, f⟩ = ⟨b, g⟩ at mass 1 if balanced."""
-        return self.as_given(self._gauged[0])
+        return self._linked("f", self.gauged[0])
 
-    @cached_property
+    @property
+    @arrays.eager
     def g(self) -> Array:
         """The potential of the columns ``(..., m)``, in units of the cost; ⟨a, f⟩ = ⟨b, g⟩ at mass 1 if balanced."""
-        return self.as_given(self._gauged[1])
+        return self._linked("g", self.gauged[1])
 
     @property
     def potentials(self) -> tuple[Array, Array]:
@@ -248,7 +278,8 @@ class Result:
 
     # The plan
 
-    @cached_property
+    @property
+    @arrays.eager
     def plan(self) -> Array:
         """The plan ``(..., n, m)``.
 
@@ -257,12 +288,7 @@ class Result:
         MemoryError
             If it does not fit in the memory that is free.
         """
-        costs = self.problem.reduced
-        checks.fits_in_memory(costs.n, costs.m, self.problem.items, "a dense plan")
-        P = plans.add([part.dense() for part in self.outcome.plan])
-        if (self.problem.mass != 1).any():
-            P *= self._mass[:, None, None]  # in place: a second array of this size takes longer than the plan
-        return self.as_given(P)
+        return self._linked("plan", self._plan)
 
     def plan_sparse(self, drop: float = 1e-9) -> SparseArcs:
         """The entries of the plan, in coordinate form.
@@ -282,13 +308,14 @@ class Result:
         arcs = add_arcs(parts, (self.problem.items, costs.n, costs.m))
         return SparseArcs(arcs.row, arcs.col, arcs.mass * self.problem.mass[arcs.item], arcs.item)
 
-    @cached_property
+    @property
+    @arrays.eager
     def marginals(self) -> tuple[Array, Array]:
         """Row and column sums of the plan, ``(..., n)`` and ``(..., m)``."""
-        sums = plans.marginals(self.outcome.plan)
-        rows, cols = (self.as_given(v * self._mass[:, None]) for v in sums)
-        return rows, cols
+        rows, cols = self._marginals
+        return self._linked("rows", rows), self._linked("cols", cols)
 
+    @arrays.eager
     def apply(self, v: Any) -> Array:
         """Σ_j P_ij v_j, without holding the plan.
 
@@ -302,6 +329,7 @@ class Result:
         """
         return self._apply(self.outcome.plan, v, self.problem.reduced.m, "v")
 
+    @arrays.eager
     def apply_t(self, u: Any) -> Array:
         """Σ_i P_ij u_i, without holding the plan.
 
@@ -328,8 +356,9 @@ class Result:
         array (..., n, k)
             A row without mass goes where it would if it had some.
         """
+        self._no_graph("barycentric(y) does not go back to the solve; result.apply(y) does")
         y = self._points().y if y is None else y
-        y, tail = self._columns(y, self.problem.reduced.m, "y")
+        y, tail = self.columns(y, self.problem.reduced.m, "y")
         sent = self._conditional(self.problem.reduced).apply(y)
         if self.outcome.reg is None:
             xp, mass = namespace(y), self.problem.a[:, :, None]
@@ -351,13 +380,15 @@ class Result:
         -------
         array (..., k, d)
         """
+        self._no_graph("transport(x_new) does not go back to the solve; call it on a result of detached tensors")
+        checks.no_gradient(x_new, "x_new", "call under torch.no_grad()")
         asked = self._points()
         x_new = checks.as_array(x_new, "x_new")
         checks.same_library(x_new=x_new, y=asked.y)
         checks.points(x_new, asked.y)
         costs = PointCloud(x_new, asked.y, asked.metric).hosted().flat(self.problem.batch)
         rows = from_numpy(np.zeros((self.problem.items, costs.n)), self.problem.a)
-        y, _ = self._columns(asked.y, asked.m, "y")
+        y, _ = self.columns(asked.y, asked.m, "y")
         sent = self._conditional(Reduced(costs, rows, self.problem.reduced.col)).apply(y)
         return self.as_given(sent)
 
@@ -393,46 +424,62 @@ class Result:
             ended = ", ".join(f"{names.count(s.name)} {s.name}" for s in Status if s.name in names)
             return f"Result({batch} problems of {head}: {ended}; {self.method}, {self.kernel})"
         if self.outcome.reg is not None:
-            head += f" = {float(self.outcome.reg[0]):.4g}, value = {float(self.value):.8g}, error = {self.error:.2g}"
-            head += f" (tol {self.tol:.2g})"
+            head += f" = {float(self.outcome.reg[0]):.4g}, value = {float(self.inner_values.total[0]):.8g}"
+            head += f", error = {self.error:.2g} (tol {self.tol:.2g})"
         else:
-            head += f", value = {float(self.value):.8g} in [{self.lower:.8g}, {self.upper:.8g}]"
+            head += f", value = {float(self.inner_values.total[0]):.8g} in [{self.lower:.8g}, {self.upper:.8g}]"
         return f"Result({head}, {self.n_iter} iterations; {self.method}, {self.kernel}; {self.status.value})"
 
     # Inner form
+
+    @cached_property
+    def _plan(self) -> Array:
+        costs = self.problem.reduced
+        checks.fits_in_memory(costs.n, costs.m, self.problem.items, "a dense plan")
+        P = plans.add([part.dense() for part in self.outcome.plan])
+        if (self.problem.mass != 1).any():
+            P *= self._mass[:, None, None]  # in place: a second array of this size takes longer than the plan
+        return P
+
+    @cached_property
+    def _marginals(self) -> tuple[Array, Array]:
+        rows, cols = (v * self._mass[:, None] for v in plans.marginals(self.outcome.plan))
+        return rows, cols
+
+    def _linked(self, name: str, x: Array | None, *parts: Array) -> Any:
+        """A field ``(B, …)`` as it is given, and part of the caller's graph where there is one."""
+        if x is None:
+            return None
+        x = self.as_given(x)
+        return x if self.link is None else self.link(self, name, x, parts)
 
     @property
     def _mass(self) -> Array:
         return from_numpy(self.problem.mass, self.problem.a)
 
     @cached_property
-    def _moved(self) -> Moved:
+    def moved(self) -> Moved:
         costs, out = self.problem.reduced, self.outcome
         return kernels.transport_cost(costs, self.problem.at(out.f, out.g, out.reg))
 
     @cached_property
-    def _value_linear(self) -> Array:
-        if self.outcome.certificate is not None:
-            return from_numpy(self.outcome.certificate.linear, self.problem.a) * self._mass
-        costs, xp = self.problem.reduced, namespace(self.problem.a)
-        offset = xp.sum(costs.row * self._moved.row, axis=-1) + xp.sum(costs.col * self._moved.col, axis=-1)
-        return (self._moved.cost + offset) * self._mass
-
-    @cached_property
-    def _value_reg(self) -> Array | None:
-        out, xp = self.outcome, namespace(self.problem.a)
-        if out.reg is None:
-            return None
+    def inner_values(self) -> Values:
+        """The parts of the objective."""
+        problem, out, xp = self.problem, self.outcome, namespace(self.problem.a)
+        if out.certificate is not None:
+            return Values(from_numpy(out.certificate.linear, problem.a) * self._mass, None, None)
+        moved, costs = self.moved, problem.reduced
+        offset = xp.sum(costs.row * moved.row, axis=-1) + xp.sum(costs.col * moved.col, axis=-1)
         # log P/(a⊗b) is (f + g − C)/reg, so that the divergence needs no logarithm.
-        moved = self._moved
         gained = xp.sum(out.f * moved.row, axis=-1) + xp.sum(out.g * moved.col, axis=-1) - moved.cost
-        return (gained - out.reg * (xp.sum(moved.row, axis=-1) - self._product)) * self._mass
+        by_reg = (gained - out.reg * (xp.sum(moved.row, axis=-1) - self._product)) * self._mass
+        return Values((moved.cost + offset) * self._mass, by_reg, self._value_marginal)
 
-    @cached_property
+    @property
     def _value_marginal(self) -> Array | None:
-        if self.problem.balanced.all():
+        problem, moved = self.problem, self.moved
+        if problem.balanced.all():
             return None
-        problem, moved = self.problem, self._moved
         sides = ((moved.row, problem.a, problem.penalties.rho_a), (moved.col, problem.b, problem.penalties.rho_b))
         paid = plans.add([penalty(*(to_numpy(v) for v in side)) for side in sides])
         return from_numpy(paid, problem.a)
@@ -445,7 +492,7 @@ class Result:
         held, costs = problem.penalties, problem.reduced
         sides = ((out.f + costs.row, problem.a, held.rho_a), (out.g + costs.col, problem.b, held.rho_b))
         earned = from_numpy(plans.add([conjugate(*(to_numpy(v) for v in side)) for side in sides]), problem.a)
-        return (earned - out.reg * (xp.sum(self._moved.row, axis=-1) - self._product)) * self._mass
+        return (earned - out.reg * (xp.sum(self.moved.row, axis=-1) - self._product)) * self._mass
 
     @property
     def _product(self) -> Array:
@@ -454,7 +501,7 @@ class Result:
         return xp.sum(self.problem.a, axis=-1) * xp.sum(self.problem.b, axis=-1)
 
     @cached_property
-    def _gauged(self) -> tuple[Array, Array]:
+    def gauged(self) -> tuple[Array, Array]:
         """Potentials in units of the cost, both sides of equal mean on every connected component."""
         costs, out, xp = self.problem.reduced, self.outcome, namespace(self.problem.a)
         f, g = out.f + costs.row, out.g + costs.col
@@ -484,6 +531,10 @@ class Result:
         at = Potentials(f, g, namespace(f).zeros_like(f), log_b, reg)
         return EntropicPlan(costs, at)
 
+    def _no_graph(self, message: str) -> None:
+        if self.link is not None and arrays.records():
+            raise ValueError(f"the gradient of {message}, or call under torch.no_grad()")
+
     def _points(self) -> PointCloud:
         if not isinstance(self.problem.asked, PointCloud):
             raise ValueError(
@@ -491,11 +542,11 @@ class Result:
             )
         return self.problem.asked
 
-    def _columns(self, v: Any, size: int, name: str) -> tuple[Array, tuple[int, ...]]:
+    def columns(self, v: Any, size: int, name: str) -> tuple[Array, tuple[int, ...]]:
         """`v` as ``(B, size, k)`` in float64, and the trailing axes (none or k) that the answer gets."""
         batch = self.problem.batch
-        v = checks.as_array(v, name)
-        checks.same_library(**{name: v, "the problem": self._like})
+        v = arrays.detached(checks.as_array(v, name))
+        checks.same_library(**{name: v, "the problem": self.like})
         v = self.problem.inside(v)
         xp = namespace(v)
         is_vector = v.ndim == 1 or tuple(v.shape) == (*batch, size)
@@ -507,18 +558,19 @@ class Result:
         return xp.reshape(columns, (self.problem.items, size, k)), () if is_vector else (k,)
 
     def _apply(self, parts: Sequence[Plan], v: Any, size: int, name: str) -> Array:
-        v, tail = self._columns(v, size, name)
-        moved = plans.apply(parts, v) * self._mass[:, None, None]
-        return self.as_given(moved if tail else moved[:, :, 0])
+        columns, tail = self.columns(v, size, name)
+        moved = plans.apply(parts, columns) * self._mass[:, None, None]
+        output = "apply" if name == "v" else "apply_t"
+        return self._linked(output, moved if tail else moved[:, :, 0], v)
 
     @property
-    def _like(self) -> Array:
+    def like(self) -> Array:
         """An array of the caller's."""
         return next(iter(self.problem.asked.arrays.values()))
 
     def as_given(self, x: Array) -> Array:
         """An array ``(B, …)`` of the inner form in the library and the dtype of the input, with its batch axes."""
-        x = arrays.convert(namespace(x).reshape(x, (*self.problem.batch, *x.shape[1:])), self._like)
+        x = arrays.convert(namespace(x).reshape(x, (*self.problem.batch, *x.shape[1:])), self.like)
         return namespace(x).astype(x, self.problem.dtype, copy=False)
 
     def _bookkeeping(self, x: np.ndarray) -> Any:

@@ -10,7 +10,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from otkit.arrays import Array, device, exp, finite_or_zero, log, logsumexp, namespace, only, to_numpy
 
@@ -304,14 +304,37 @@ def plan(geometry: Geometry, at: Potentials) -> Array:
     return _map_rows(geometry, at.f.shape[0], lambda s, r: at.plan(geometry.block(s, r), s, r))
 
 
-def apply_plan(geometry: Geometry, at: Potentials, v: Array) -> Array:
-    """Σ_j P_ij v_j for ``v (B, m, k)``: ``(B, n, k)``."""
+def apply_plan(geometry: Geometry, at: Potentials, v: Array, power: int = 0) -> Array:
+    """Σ_j P_ij·C_ij^power·v_j for ``v (B, m, k)``, where a forbidden arc counts 0: ``(B, n, k)``."""
     xp = namespace(v)
 
     def rows_of(s: slice, r: slice) -> Array:
-        return xp.matmul(at.plan(geometry.block(s, r), s, r), v[s, ...])
+        C = geometry.block(s, r)
+        P = at.plan(C, s, r)
+        if power:
+            P = P * xp.where(P > 0, C, 0.0) ** power
+        return xp.matmul(P, v[s, ...])
 
     return _map_rows(geometry, v.shape[0], rows_of)
+
+
+def apply_cost_gradient(geometry: Reduced, at: Potentials, U: Array, V: Array, slope: Array | None) -> Array:
+    """Σ_j P_ij·(Σ_r U_ir·V_jr + slope·C_ij)·∇₁c(x_i, y_j), in the reduced costs C: ``(B, n, d)``.
+
+    ``U (B, n, R)``, ``V (B, m, R)`` and ``slope (B,)`` are weights of the pairs of a `PointCloud`.
+    """
+    base: Any = geometry.base
+    cloud = base.centred()
+    xp = namespace(U)
+
+    def rows_of(s: slice, r: slice) -> Array:
+        C = geometry.block(s, r)
+        weights = xp.matmul(U[s, r, :], xp.matrix_transpose(V[s, :, :]))
+        if slope is not None:
+            weights = weights + slope[s, None, None] * C
+        return cloud.pulled(at.plan(C, s, r) * weights, s, r)
+
+    return _map_rows(geometry, U.shape[0], rows_of)
 
 
 def c_transform(geometry: Geometry, g: Array) -> Array:

@@ -13,7 +13,7 @@ UNIT = 2.0**-53  # unit roundoff of float64, in which every cost is evaluated
 # Up to this many coordinates differences are formed one by one: exact to rounding, and no slower than a product.
 _DIRECT_DIMENSIONS = 16
 # Entries this small beside ‖x‖² + ‖y‖² have cancelled, and are formed again from differences.
-_CANCELLED = 1e-3
+CANCELLED = 1e-3
 
 GROUNDS = ("euclidean", "cityblock", "cosine")
 METRICS = ("sqeuclidean", "euclidean", "cityblock", "cosine")
@@ -64,11 +64,11 @@ class Cost:
         centred or normalised. A callable is taken at its word: what it returns is the cost.
         """
         if callable(self.ground):
-            return 0.0, 0.0
+            return (0.0 if self.power == 1 else 8 * UNIT), 0.0
         # Distances come from a difference, a square and a sum for each coordinate, then a root.
         relative = (d + 6) * UNIT
         if self.ground != "cityblock" and d > _DIRECT_DIMENSIONS:
-            relative = 2 * (d + 8) * UNIT / _CANCELLED
+            relative = 2 * (d + 8) * UNIT / CANCELLED
         # Centring and normalising move a point by a few units of its length, and so a distance by `shift`.
         shift = 4 * UNIT * radius if self.centres(d) else 0.0
         power, scale = self.power, 1.0
@@ -96,6 +96,32 @@ class Cost:
         if self.ground == "cosine":  # the points are of length 1
             return _to_power(square / 2, self.power)
         return _to_power(square, self.power / 2)
+
+    def weighted_gradient(self, W: Array, x: Array, y: Array) -> Array:
+        """Σ_j W_ij·∇c(x_i, y_j) by the first point, for weights ``(..., r, m)`` on a tile: ``(..., r, d)``.
+
+        Points far from the origin should be centred. Where a cost has a kink, at distance 0 or in a coordinate of a
+        city-block distance, its derivative is taken for 0. Points of a "cosine" have length 1, and the gradient is that
+        of half their squared distance.
+        """
+        xp = namespace(x)
+        if self.ground == "cityblock":
+            if self.power != 1:
+                W = W * _slope(_sum_over_coordinates(x, y, abs), self.power)
+            parts = [xp.sum(W * xp.sign(x[..., :, None, k] - y[..., None, :, k]), axis=-1) for k in range(x.shape[-1])]
+            return xp.stack(parts, axis=-1)
+        power = self.power
+        if self.ground == "cosine":
+            power, W = 2 * power, W / 2**power
+        W = 2 * W if power == 2 else W * _slope(_square_distances(x, y), power / 2) * 2
+        return x * xp.sum(W, axis=-1)[..., None] - W @ y
+
+
+def _slope(s: Array, power: float) -> Array:
+    """power·s^(power − 1), and 0 at 0."""
+    xp = namespace(s)
+    positive = s > 0
+    return xp.where(positive, power * xp.where(positive, s, 1.0) ** (power - 1), 0.0)
 
 
 def parse_cost(metric: Any, power: float = 1.0) -> Cost:
@@ -140,7 +166,7 @@ def _square_distances(x: Array, y: Array) -> Array:
     xp = namespace(x)
     size = xp.sum(x * x, axis=-1)[..., :, None] + xp.sum(y * y, axis=-1)[..., None, :]
     square = size - 2 * xp.matmul(x, xp.matrix_transpose(y))
-    cancelled = square < _CANCELLED * size
+    cancelled = square < CANCELLED * size
     if xp.any(cancelled):
         square = xp.where(cancelled, _sum_over_coordinates(x, y, lambda t: t * t), square)
     return square

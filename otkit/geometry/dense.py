@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from otkit import checks
-from otkit.arrays import Array, float64, hosted, namespace, to_numpy
+from otkit.arrays import Array, detached, float64, hosted, namespace, to_numpy
 from otkit.geometry.base import Geometry, shared
 
 
@@ -65,6 +65,10 @@ class Dense(Geometry):
     def non_negative(self) -> bool:
         """Whether the kind of cost rules out negative ones."""
         return False
+
+    def detached(self) -> Dense:
+        """The same matrix, not recorded by autograd."""
+        return Dense(detached(self.C))
 
     def hosted(self) -> Dense:
         """The same matrix as a view in NumPy, where it lies in the memory of the host."""

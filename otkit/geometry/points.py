@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from otkit import checks
-from otkit.arrays import Array, float64, hosted, namespace, to_numpy
+from otkit.arrays import Array, detached, float64, hosted, namespace, to_numpy
 from otkit.geometry.base import Geometry, shared
 from otkit.geometry.costs import Cost, parse_cost
 from otkit.geometry.dense import flatten_batch
@@ -91,6 +91,10 @@ class PointCloud(Geometry):
         """Whether the kind of cost rules out negative ones."""
         return self.metric.non_negative
 
+    def detached(self) -> PointCloud:
+        """The same points, not recorded by autograd."""
+        return replace(self, x=detached(self.x), y=detached(self.y))
+
     def hosted(self) -> PointCloud:
         """The same points as views in NumPy, where they lie in the memory of the host.
 
@@ -103,6 +107,8 @@ class PointCloud(Geometry):
         x, y = (float64(flatten_batch(v, batch, 2)) for v in (self.x, self.y))
         xp = namespace(x)
         if self.metric.ground == "cosine":
+            # First by the largest coordinate, or the squares may over- or underflow.
+            x, y = (v / xp.max(xp.abs(v), axis=-1, keepdims=True) for v in (x, y))
             x, y = (v / xp.linalg.vector_norm(v, axis=-1, keepdims=True) for v in (x, y))
         elif self.metric.centres(self.d):
             middle = (xp.mean(x, axis=-2, keepdims=True) + xp.mean(y, axis=-2, keepdims=True)) / 2
@@ -115,6 +121,19 @@ class PointCloud(Geometry):
         if not self.swapped:
             return self.metric(x, y)
         return namespace(x).matrix_transpose(self.metric(y, x))
+
+    def centred(self) -> PointCloud:
+        """The points of a flat geometry about the middle of y: up to rounding, differences are the same."""
+        if self.metric.ground == "cosine":
+            return self
+        middle = namespace(self.y).mean(self.y, axis=-2, keepdims=True)
+        return replace(self, x=self.x - middle, y=self.y - middle)
+
+    def pulled(self, W: Array, items: slice, rows: slice) -> Array:
+        """Σ_j W_ij·∇₁c(x_i, y_j) of a tile, for weights ``(items, rows, m)``: ``(items, rows, d)``."""
+        x = self.x[shared(items, self.x.shape[0]), rows, :]
+        y = self.y[shared(items, self.y.shape[0]), :, :]
+        return self.metric.weighted_gradient(W, x, y)
 
     def take(self, items: Array) -> PointCloud:
         xp = namespace(self.x)

@@ -40,6 +40,7 @@ __all__ = [
     "Potentials",
     "Reduced",
     "Swept",
+    "apply_cost_gradient",
     "apply_plan",
     "are_costs",
     "c_transform",
@@ -98,6 +99,7 @@ def conjugate_gradients(
     return chosen.conjugate_gradients(matrix, rhs, start, rtol, limit)
 
 
+apply_cost_gradient = _operation(base.apply_cost_gradient)
 apply_plan = _operation(base.apply_plan)
 are_costs = _operation(base.are_costs)
 c_transform = _operation(base.c_transform)

@@ -67,6 +67,44 @@ def distances(x, y, ground, power, out):
                 _powers(out[k, r], power)
 
 
+@exact
+def _from_products(out, x, y, cancelled):
+    """‖x‖² + ‖y‖² − 2·out in place; how many of them have cancelled."""
+    found = 0
+    for j in range(out.size):
+        size = x + y[j]
+        out[j] = size - 2.0 * out[j]
+        found += out[j] < cancelled * size
+    return found
+
+
+@exact
+def _mend(out, x, y, length, lengths, cancelled):
+    """Square distances in the place of those that have cancelled."""
+    for j in range(out.size):
+        if out[j] < cancelled * (length + lengths[j]):
+            out[j] = 0.0
+            for d in range(x.size):
+                difference = x[d] - y[d, j]
+                out[j] += difference * difference
+
+
+@jit
+def from_products(out, x, y, lengths_x, lengths_y, power, cancelled):
+    """Costs in place of the products ``out (k, r, m)`` of points ``x (k or 1, r, d)`` and ``y (k or 1, d, m)``.
+
+    The square lengths of the points are ``lengths_x (k or 1, r)`` and ``lengths_y (k or 1, m)``.
+    """
+    for k in range(out.shape[0]):
+        kx, ky = k % x.shape[0], k % y.shape[0]
+        for r in range(out.shape[1]):
+            length, lengths = lengths_x[kx, r], lengths_y[ky]
+            if _from_products(out[k, r], length, lengths, cancelled):
+                _mend(out[k, r], x[kx, r], y[ky], length, lengths, cancelled)
+            if power != 1.0:
+                _powers(out[k, r], power)
+
+
 @jit
 def _least(C, row, col, turned, g):
     lowest = np.inf

@@ -15,6 +15,7 @@ import numpy as np
 from otkit.arrays import finite_or_zero
 from otkit.geometry import Dense, PointCloud
 from otkit.geometry.base import Arcs, CostRange, Geometry, Moved, Potentials, Reduced, shared
+from otkit.geometry.costs import CANCELLED
 from otkit.kernels import numba_entries as entries
 from otkit.kernels import threads
 
@@ -60,9 +61,10 @@ class Tiles:
             self.base, self.turned, self.offsets = geometry.base, geometry.turned, (geometry.row, geometry.col)
         self.n, self.m = geometry.n, geometry.m
         self.form: tuple[int, float] | None = None
-        if isinstance(self.base, PointCloud) and self.base.metric.direct(self.base.d):
+        if isinstance(self.base, PointCloud):
             self.form = _FORMS.get((self.base.metric.ground, self.base.metric.power))
             self.y = np.ascontiguousarray(self.base.y.transpose(0, 2, 1))
+            self.squares = [(v * v).sum(-1) for v in (self.base.x, self.base.y)]
 
     def reduction(self, items: int) -> tuple[np.ndarray, np.ndarray, bool]:
         """The offsets ``row (B, n)`` and ``col (B, m)``, and whether the columns come first."""
@@ -80,6 +82,11 @@ class Tiles:
             return np.ascontiguousarray(base.block(items, rows))
         x = base.x[shared(items, base.x.shape[0]), rows]
         y = self.y[shared(items, self.y.shape[0])]
+        if not base.metric.direct(base.d):
+            out = x @ y
+            lengths = [v[shared(items, v.shape[0])] for v in self.squares]
+            entries.from_products(out, x, y, lengths[0][:, rows], lengths[1], self.form[1], CANCELLED)
+            return out
         out = np.empty((max(x.shape[0], y.shape[0]), x.shape[1], self.m))
         entries.distances(np.ascontiguousarray(x), y, *self.form, out)
         return out
@@ -165,7 +172,13 @@ def plan(geometry: Geometry, at: Potentials) -> np.ndarray:
     return out
 
 
-def apply_plan(geometry: Geometry, at: Potentials, v: np.ndarray) -> np.ndarray:
+def _costs_of(C: np.ndarray, offsets: tuple[np.ndarray, np.ndarray, bool], items: slice, first: int) -> np.ndarray:
+    """The reduced costs of a tile, in the order of `Reduced`."""
+    row, col = offsets[0][items, first : first + C.shape[1], None], offsets[1][items, None, :]
+    return (C - col) - row if offsets[2] else (C - row) - col
+
+
+def apply_plan(geometry: Geometry, at: Potentials, v: np.ndarray, power: int = 0) -> np.ndarray:
     items, tiles = at.reg.shape[0], Tiles(geometry)
     vectors, offsets = _at(at), tiles.reduction(items)
     out = np.empty((items, tiles.n, v.shape[-1]))
@@ -173,7 +186,33 @@ def apply_plan(geometry: Geometry, at: Potentials, v: np.ndarray) -> np.ndarray:
     def work(C: np.ndarray, low: int, high: int, first: int, _: int) -> None:
         P = np.empty((high - low, *C.shape[1:]))
         entries.plan(C, low, high, first, *offsets, *vectors, P)
+        if power:
+            P *= np.where(P > 0, _costs_of(C, offsets, slice(low, high), first), 0.0) ** power
         out[low:high, first : first + C.shape[1]] = P @ v[low:high]
+
+    tiles.each(items, work)
+    return out
+
+
+def apply_cost_gradient(
+    geometry: Reduced, at: Potentials, U: np.ndarray, V: np.ndarray, slope: np.ndarray | None
+) -> np.ndarray:
+    items, tiles = at.reg.shape[0], Tiles(geometry)
+    base: Any = geometry.base
+    cloud = base.centred()
+    vectors, offsets = _at(at), tiles.reduction(items)
+    turned = V.transpose(0, 2, 1)
+    out = np.empty((items, tiles.n, cloud.d))
+
+    def work(C: np.ndarray, low: int, high: int, first: int, _: int) -> None:
+        some, rows = slice(low, high), slice(first, first + C.shape[1])
+        P = np.empty((high - low, *C.shape[1:]))
+        entries.plan(C, low, high, first, *offsets, *vectors, P)
+        weights = U[some, rows] @ turned[some]
+        if slope is not None:
+            weights += slope[some, None, None] * _costs_of(C, offsets, some, first)
+        P *= weights
+        out[some, rows] = cloud.pulled(P, some, rows)
 
     tiles.each(items, work)
     return out

@@ -15,6 +15,37 @@ from otkit.kernels import CostRange, Penalties, Potentials, Reduced, are_costs, 
 
 
 @dataclass(frozen=True)
+class Given:
+    """What the caller passed, untouched: gradients go back to it.
+
+    Attributes
+    ----------
+    geometry : Dense or PointCloud
+    a, b, reg, unbalanced
+        Arrays, numbers or None.
+    """
+
+    geometry: Dense | PointCloud
+    a: Any
+    b: Any
+    reg: Any
+    unbalanced: Any
+
+    @property
+    def masses(self) -> tuple[Any, Any]:
+        """The total weights of both sides, ``(...)``, in the caller's graph; 1 for uniform ones."""
+        a, b = (1.0 if w is None else namespace(w).sum(w, axis=-1) for w in (self.a, self.b))
+        return a, b
+
+    @property
+    def by_name(self) -> dict[str, Any]:
+        """All of it by the names of `otkit.autograd.rules.Gradients`; one price of both sides is `rho`."""
+        rho = self.unbalanced
+        prices = {"rho_a": rho[0], "rho_b": rho[1]} if isinstance(rho, tuple) else {"rho": rho}
+        return {**self.geometry.arrays, "a": self.a, "b": self.b, "reg": self.reg, **prices}
+
+
+@dataclass(frozen=True)
 class LinearProblem:
     """min over plans P of ⟨C, P⟩ + reg·KL(P | a⊗b) + ρ_a·KL(P1 | a) + ρ_b·KL(Pᵀ1 | b).
 
@@ -25,8 +56,10 @@ class LinearProblem:
 
     Attributes
     ----------
+    given : Given
+        What the caller passed.
     asked : Dense or PointCloud
-        The geometry as the caller gave it.
+        The geometry of it, not recorded by autograd.
     geometry : Dense or PointCloud
         The same, flat.
     reduced : Reduced
@@ -57,6 +90,7 @@ class LinearProblem:
         The unit roundoff of that dtype.
     """
 
+    given: Given
     asked: Dense | PointCloud
     geometry: Dense | PointCloud
     reduced: Reduced
@@ -90,6 +124,8 @@ class LinearProblem:
             If the data cannot be solved for; the message says what must hold, what came and what to do.
         """
         a, b = (None if w is None else checks.as_array(w, name) for w, name in ((a, "a"), (b, "b")))
+        given = Given(asked, a, b, reg, unbalanced)
+        asked, a, b = asked.detached(), arrays.detached(a), arrays.detached(b)
         _check_geometry(asked)
         checks.same_library(**asked.arrays, a=a, b=b)
         for w, size, name in ((a, asked.n, "a"), (b, asked.m, "b")):
@@ -125,6 +161,7 @@ class LinearProblem:
                 )
         _check_costs(asked, costs, a, b)
         return LinearProblem(
+            given=given,
             asked=asked,
             geometry=geometry,
             reduced=Reduced(geometry, costs.row, costs.col),
@@ -277,6 +314,7 @@ def _normalised(
         return from_numpy(np.full((items, size), 1 / size), like), np.ones(items)
     w = arrays.float64(arrays.hosted(w) if isinstance(like, np.ndarray) else w)
     w = xp.reshape(xp.broadcast_to(w, (*batch, size)), (items, size))
-    total = xp.sum(w, axis=-1)
+    # By NumPy over a contiguous axis, which is pairwise whatever the library and the layout.
+    total = from_numpy(np.ascontiguousarray(to_numpy(w)).sum(-1), like)
     total = xp.where(from_numpy(balanced, like), total, xp.ones_like(total))
     return w / total[:, None], to_numpy(total)

@@ -107,4 +107,5 @@ class Sinkhorn(Solver):
         assert isinstance(state, Annealed)
         counted = np.full(problem.items, np.nan)
         tol = counted if self.n_iters is not None else stages.tolerance(problem, self.tol)
-        return stages.finish(problem, state, tol, errors)
+        found = stages.finish(problem, state, tol, errors)
+        return found if self.n_iters is None else replace(found, counted=(int(state.n_iter.max()), self.last))

@@ -60,8 +60,6 @@ REFUSED = {
     "p below 1": (lambda: otkit.wasserstein(X, Y, p=0.5), "p must be a finite number of at least 1, got 0.5"),
     "p inf": (lambda: otkit.wasserstein(X, Y, p=INF), "p must be a finite number"),
     "squared metric": (lambda: otkit.wasserstein(X, Y, metric="sqeuclidean"), "use metric='euclidean' and p="),
-    "gradient": (lambda: otkit.solve(torch.zeros(2, 3, requires_grad=True), reg=1), "C.detach\\(\\), or call under torch.no_grad"),
-    "gradient of weights": (lambda: otkit.solve(torch.zeros(2, 3), torch.ones(2, requires_grad=True), reg=1), "a requires gradients"),
 }  # fmt: skip
 
 WRONG_TYPE = {

@@ -1,0 +1,299 @@
+"""The adjoint of a solve: what cotangents of the potentials mean for costs, weights and prices.
+
+A half step sets the potential of one side from that of the other, ``f = keep·softmin(C − g)`` with
+``keep = ρ/(ρ + reg)``. All its derivatives follow from its conditional plan ``π``, whose rows have mass 1:
+
+    df_i = keep·Σ_j π_ij (dC_ij − dg_j − reg·db_j/b_j) + …
+
+A solve that has converged is a fixed point of two half steps, and one that ran a fixed number of iterations is a
+sequence of them. Rows without mass have a conditional plan like any other.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from typing import NamedTuple
+
+import numpy as np
+
+from otkit.arrays import Array, from_numpy, namespace, to_numpy
+from otkit.kernels import Potentials, apply_plan, marginals, plan, select, softmin
+from otkit.linalg import Preconditioner, batched_conjugate_gradients, coupled_preconditioner
+from otkit.problems import LinearProblem
+
+# Entries of the scaled plans that are held between iterations, of all items; beyond, they are formed anew each time.
+_HELD = 2**25
+# Points with less than this share of the largest mass of their side take part like those without mass.
+_NOTHING = 1e-60
+# Iterations of conjugate gradients, and those after which a preconditioner is made.
+_MOST, _FEW = 2000, 10
+# The mass of a row or column that the preconditioner may leave out, and the share of all entries it may have.
+_DROP, _SPARSE = 1e-3, 1 / 8
+
+
+@dataclass(frozen=True)
+class Term:
+    """A part of the gradient by the costs: ``P_ij·(Σ_r U_ir·V_jr + slope·C_ij + E_ij)`` for the plan P of a point.
+
+    Attributes
+    ----------
+    at : Potentials
+        Where the plan is taken, in reduced costs.
+    U, V : array (B, n, R), (B, m, R)
+    slope : array (B,) or None
+        The factor of the reduced costs.
+    E : array (B, n, m) or None
+    """
+
+    at: Potentials
+    U: Array
+    V: Array
+    slope: Array | None = None
+    E: Array | None = None
+
+    def take(self, items: slice) -> Term:
+        """That of some of the items."""
+        slope, E = (None if v is None else v[items, ...] for v in (self.slope, self.E))
+        return Term(_item(self.at, items), self.U[items, ...], self.V[items, ...], slope, E)
+
+    @property
+    def T(self) -> Term:
+        """The same for the transposed plan."""
+        E = None if self.E is None else namespace(self.E).matrix_transpose(self.E)
+        return Term(self.at.T, self.V, self.U, self.slope, E)
+
+
+@dataclass
+class Pullback:
+    """What has been found of the gradients, at mass 1 and in reduced costs; the rules add to it.
+
+    Attributes
+    ----------
+    problem : LinearProblem
+    wanted : frozenset of str
+        The input whose gradients are asked for; of other ones, what costs a pass over the plan is left out.
+    terms : list of Term
+        By the costs.
+    a, b : array (B, n), (B, m)
+        By the weights, for balanced items up to a constant.
+    reg, rho_a, rho_b : array (B,)
+    mass : array (B,)
+        By the mass that was divided out of balanced items.
+    by_plan : array (B,)
+        How often the plan itself is part of the gradient by the costs, where it is not entropic.
+    """
+
+    problem: LinearProblem
+    wanted: frozenset[str]
+    a: Array
+    b: Array
+    reg: Array
+    rho_a: Array
+    rho_b: Array
+    mass: Array
+    by_plan: Array
+    terms: list[Term] = field(default_factory=list)
+
+    @staticmethod
+    def of(problem: LinearProblem, wanted: frozenset[str]) -> Pullback:
+        """Of nothing yet."""
+        xp, one = namespace(problem.a), problem.penalties.rho_a
+        nothing = [xp.zeros_like(one) for _ in range(5)]
+        return Pullback(problem, wanted, xp.zeros_like(problem.a), xp.zeros_like(problem.b), *nothing)
+
+    def wants(self, *names: str) -> bool:
+        """Whether gradients by some of these are wanted."""
+        return not self.wanted.isdisjoint(names)
+
+
+@dataclass(frozen=True)
+class Side:
+    """One side of a problem, of which `half_step` sets the potential.
+
+    Attributes
+    ----------
+    problem : LinearProblem
+    turned : bool
+        Whether it is the side of the columns.
+    """
+
+    problem: LinearProblem
+    turned: bool = False
+
+    def half_step(self, pull: Pullback, other: Array, reg: Array, cotangent: Array) -> Array:
+        """Add what follows from the cotangent of this side's potential; returns that of the `other` side's."""
+        problem, turned = self.problem, self.turned
+        costs, xp = problem.reduced.T if turned else problem.reduced, namespace(other)
+        log_w, w = (problem.log_a, problem.a) if turned else (problem.log_b, problem.b)
+        offset, rho = (costs.row, problem.penalties.rho_b if turned else problem.penalties.rho_a)
+        keep = problem.penalties.keep(reg)[1 if turned else 0]
+        below = softmin(costs, other, log_w, reg)
+        # Entries of the conditional plan over the weights of the other side, which may be zero.
+        at = Potentials(below, other, xp.zeros_like(below), xp.zeros_like(other), reg)
+        sent = keep[:, None] * cotangent
+        reached = apply_plan(costs.T, at.T, sent[:, :, None])[:, :, 0]
+        conditional = replace(at, log_b=log_w)
+        term = Term(conditional, sent[:, :, None], xp.ones_like(other)[:, :, None])
+        pull.terms.append(term.T if turned else term)
+        by_reg = xp.zeros_like(reg)
+        if pull.wants("reg"):
+            # f = keep·softmin in the costs as given; in reduced ones the offset is taken off.
+            here = keep[:, None] * (below + offset) - offset
+            gained = apply_plan(costs, conditional, other[:, :, None])[:, :, 0]
+            paid = apply_plan(costs, conditional, xp.ones_like(other)[:, :, None], 1)[:, :, 0]
+            by_reg = xp.sum(sent * (here + gained - paid), axis=-1) / reg
+        finite = xp.where(rho == xp.inf, xp.ones_like(rho), rho)
+        steep = xp.where(rho == xp.inf, xp.zeros_like(rho), reg / (finite + reg) ** 2)
+        by_rho = steep * xp.sum((below + offset) * cotangent, axis=-1)
+        pull.reg = pull.reg + by_reg
+        if turned:
+            pull.a, pull.rho_b = pull.a - reg[:, None] * reached, pull.rho_b + by_rho
+        else:
+            pull.b, pull.rho_a = pull.b - reg[:, None] * reached, pull.rho_a + by_rho
+        return -w * reached
+
+
+def without_massless(pull: Pullback, at: Potentials, f_bar: Array, g_bar: Array) -> tuple[Array, Array]:
+    """Back through the potentials of points without mass, which follow from those of the other side and end there."""
+    problem, xp = pull.problem, namespace(f_bar)
+    none_a, none_b = (w <= _NOTHING * xp.max(w, axis=-1, keepdims=True) for w in (problem.a, problem.b))
+    lost_f, lost_g = xp.where(none_a, f_bar, 0.0), xp.where(none_b, g_bar, 0.0)
+    f_bar, g_bar = f_bar - lost_f, g_bar - lost_g
+    if xp.any(lost_f != 0):
+        g_bar = g_bar + Side(problem).half_step(pull, at.g, at.reg, lost_f)
+    if xp.any(lost_g != 0):
+        f_bar = f_bar + Side(problem, turned=True).half_step(pull, at.f, at.reg, lost_g)
+    # What that leaves at other points without mass is nothing beside the rest.
+    return xp.where(none_a, 0.0, f_bar), xp.where(none_b, 0.0, g_bar)
+
+
+def unrolled(pull: Pullback, n_iters: int, last: str, f_bar: Array, g_bar: Array) -> None:
+    """Back through a fixed number of iterations from zero, which are run again."""
+    problem, reg = pull.problem, pull.problem.reg
+    costs = problem.reduced
+    assert reg is not None
+    first_rows = last == "cols"
+    # The potentials that every half step begins with; the first are zero in the costs as given.
+    others = [-costs.col if first_rows else -costs.row]
+    for step in range(2 * n_iters - 1):
+        update = problem.update_rows if (step % 2 == 0) == first_rows else problem.update_columns
+        others.append(update(others[-1], reg))
+    sides = Side(problem), Side(problem, turned=True)
+    bars = [f_bar, g_bar]
+    for step in reversed(range(2 * n_iters)):
+        on = 0 if (step % 2 == 0) == first_rows else 1
+        bars[1 - on] = bars[1 - on] + sides[on].half_step(pull, others[step], reg, bars[on])
+        bars[on] = bars[on] * 0.0
+
+
+def implicit(pull: Pullback, at: Potentials, f_bar: Array, g_bar: Array, rtol: float) -> Solved:
+    """Back through the fixed point of the iterations, by the implicit function theorem."""
+    problem = pull.problem
+    found = _solve(problem, at, f_bar, g_bar, rtol)
+    Side(problem).half_step(pull, at.g, at.reg, found.f)
+    Side(problem, turned=True).half_step(pull, at.f, at.reg, found.g)
+    return found
+
+
+class Solved(NamedTuple):
+    """Cotangents ``f (B, n)`` and ``g (B, m)`` of the two half steps, and how the linear systems ended, ``(B,)``."""
+
+    f: Array
+    g: Array
+    residual: np.ndarray
+    steps: np.ndarray
+
+
+def _solve(problem: LinearProblem, at: Potentials, f_bar: Array, g_bar: Array, rtol: float) -> Solved:
+    """Solve ``f = f̄ − κ·keep_b·g, g = ḡ − πᵀ·keep_a·f`` by the symmetric system of the smaller side.
+
+    With the masses p and q of the plan, ``A = P/√(p⊗q)`` and ``keep_b·g = √q·z`` it reads
+    ``(1 − keep_a·keep_b·AᵀA)·z = keep_b·(ḡ/√q − keep_a·Aᵀ(f̄/√p))``.
+    """
+    if problem.reduced.n < problem.reduced.m:
+        turned = _solve(_transposed(problem), at.T, g_bar, f_bar, rtol)
+        return Solved(turned.g, turned.f, turned.residual, turned.steps)
+    xp, costs = namespace(f_bar), problem.reduced
+    keep_a, keep_b = (keep[:, None] for keep in problem.penalties.keep(at.reg))
+    p, q = marginals(costs, at)
+    has_p, has_q = (w > _NOTHING * xp.max(w, axis=-1, keepdims=True) for w in (p, q))
+    root_p, root_q = (xp.sqrt(xp.where(has, w, 1.0)) for has, w in ((has_p, p), (has_q, q)))
+    log_p, log_q = (xp.where(has, log_w - xp.log(root), -xp.inf) for has, log_w, root in (
+        (has_p, at.log_a, root_p), (has_q, at.log_b, root_q)))  # fmt: skip
+    scaled = replace(at, log_a=log_p, log_b=log_q)
+    forward, backward = _products(problem, scaled)
+
+    rhs = keep_b * (g_bar / root_q - keep_a * backward(f_bar / root_p))
+    rhs = xp.where(has_q, rhs, 0.0)
+    both = keep_a * keep_b
+    # Where both marginals are exact, a constant moves between the potentials: the system does not see it.
+    constant = from_numpy(problem.balanced & ~problem.forbidden, p)[:, None]
+    null = xp.where(has_q & constant, root_q, 0.0)
+    null = null / xp.maximum(xp.sqrt(xp.sum(null * null, axis=-1, keepdims=True)), 1e-300)
+
+    def within(v: Array) -> Array:
+        return v - null * xp.sum(null * v, axis=-1, keepdims=True)
+
+    found = batched_conjugate_gradients(
+        lambda z: within(z - both * backward(forward(z))),
+        within(rhs),
+        lambda: _preconditioner(problem, at, (p, q), both[:, 0]),
+        rtol,
+        (_FEW, _MOST),
+    )
+    f = xp.where(has_p, f_bar - root_p * forward(found.y), 0.0)
+    g = xp.where(has_q, g_bar - root_q * backward(keep_a * f / root_p), 0.0)
+    return Solved(f, g, found.residual, found.steps)
+
+
+def _transposed(problem: LinearProblem) -> LinearProblem:
+    held = problem.penalties
+    return replace(
+        problem,
+        reduced=problem.reduced.T,
+        a=problem.b,
+        b=problem.a,
+        log_a=problem.log_b,
+        log_b=problem.log_a,
+        penalties=replace(held, rho_a=held.rho_b, rho_b=held.rho_a),
+    )
+
+
+def _products(problem: LinearProblem, scaled: Potentials) -> tuple[Callable[[Array], Array], Callable[[Array], Array]]:
+    """Products of A and its transpose with vectors ``(B, m)`` and ``(B, n)``; A is held if it is not too large."""
+    costs, xp = problem.reduced, namespace(scaled.f)
+    if problem.items * costs.n * costs.m <= _HELD:
+        A = plan(costs, scaled)
+        turned = xp.matrix_transpose(A)
+        return (lambda v: (A @ v[:, :, None])[:, :, 0]), (lambda u: (turned @ u[:, :, None])[:, :, 0])
+    return (
+        lambda v: apply_plan(costs, scaled, v[:, :, None])[:, :, 0],
+        lambda u: apply_plan(costs.T, scaled.T, u[:, :, None])[:, :, 0],
+    )
+
+
+def _preconditioner(
+    problem: LinearProblem, at: Potentials, masses: tuple[Array, Array], both: Array
+) -> list[Preconditioner | None]:
+    """The sparse Newton matrix of every item, factorised: of A what carries nearly all mass; None where it is dense."""
+    n, m = problem.reduced.n, problem.reduced.m
+    made: list[Preconditioner | None] = []
+    for k in range(problem.items):
+        part, here = problem.take(np.array([k])), _item(at, slice(k, k + 1))
+        with np.errstate(divide="ignore"):
+            log_p, log_q = (np.log(to_numpy(w)[k]) for w in masses)
+        # The entries of a row that are below drop/m of its mass sum to at most drop.
+        least = [from_numpy(v[None] + np.log(_DROP / size), at.f) for v, size in ((log_p, m), (log_q, n))]
+        found = select(part.reduced, here, least[0], least[1], _SPARSE * n * m)
+        if found is None:
+            made.append(None)
+            continue
+        row, col, log_plan = (to_numpy(v) for v in (found.row, found.col, found.log_plan))
+        A = np.exp(log_plan - 0.5 * (log_p[row] + log_q[col]))
+        made.append(coupled_preconditioner((row, col, A), (n, m), float(both[k])))
+    return made
+
+
+def _item(at: Potentials, items: slice) -> Potentials:
+    return Potentials(*(getattr(at, name)[items, ...] for name in ("f", "g", "log_a", "log_b", "reg")))

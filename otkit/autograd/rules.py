@@ -1,0 +1,539 @@
+"""Vector–Jacobian products of what a solve returns, for arrays of any library.
+
+Every output is an explicit function of the plan, the potentials, the costs and the weights. What is left after that are
+cotangents of the potentials, which go back through the fixed point of the iterations, or through the iterations
+themselves. The optimal value needs neither: the objective is stationary (envelope theorem).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields, replace
+from typing import Any
+
+import numpy as np
+
+from otkit import arrays, linalg, plans
+from otkit.arrays import Array, device, float64, from_numpy, log, namespace, to_numpy
+from otkit.autograd.adjoint import Pullback, Term, implicit, unrolled, without_massless
+from otkit.errors import warn
+from otkit.geometry import PointCloud
+from otkit.geometry.dense import flatten_batch
+from otkit.kernels import Potentials, Reduced, apply_cost_gradient, apply_plan, plan
+from otkit.problems import LinearProblem
+from otkit.problems.penalties import divergence
+from otkit.results import Result
+
+# The linear systems are solved to this fraction of the error of the solve.
+_FRACTION, _FLOOR = 1e-3, 1e-12
+
+VALUES = ("value", "value_linear", "value_reg", "value_marginal", "value_dual")
+OUTPUTS = (*VALUES, "plan", "f", "g")
+
+
+@dataclass(frozen=True)
+class Gradients:
+    """Gradients by the input of a solve, of its shapes, library and dtype; None where there was no such input.
+
+    Attributes
+    ----------
+    C : array (..., n, m) or None
+        By the cost matrix; 0 where that is infinite.
+    x, y : array (..., n, d), (..., m, d) or None
+        By the points.
+    a, b : array (..., n), (..., m) or None
+        By the weights. Those of a balanced problem can change only so that both sides keep one total: of the
+        derivative, the part along such changes has a meaning.
+    reg : array (...) or None
+        By the regularisation.
+    rho, rho_a, rho_b : array (...) or None
+        By the penalty of both marginals, or by those of a pair; 0 where a marginal is exact.
+    """
+
+    C: Array | None
+    x: Array | None
+    y: Array | None
+    a: Array | None
+    b: Array | None
+    reg: Array | None
+    rho: Array | None
+    rho_a: Array | None
+    rho_b: Array | None
+
+
+def vjp(result: Result, **cotangents: Any) -> Gradients:
+    """Gradients of a function of a result by the input of its solve, from those by the fields of the result.
+
+    Parameters
+    ----------
+    result : Result
+    **cotangents : float or array
+        The derivatives of the function by fields of the result, each of the shape of its field: ``value``,
+        ``value_linear``, ``value_reg``, ``value_marginal``, ``value_dual``, ``plan``, ``f``, ``g``. A single number is
+        taken for all entries. Potentials have the gauge in which the result gives them.
+
+    Returns
+    -------
+    Gradients
+
+    Raises
+    ------
+    ValueError, TypeError
+        If a name is not one of these, a shape does not fit, or there is no derivative: the plan and the potentials of a
+        problem without a `reg`, and costs by a callable.
+
+    Warns
+    -----
+    ConvergenceWarning
+        If the solve did not converge, or the linear system of the gradient: it is approximate then.
+
+    Notes
+    -----
+    Values by the envelope theorem; plan and potentials by the implicit function theorem (Luise et al. 2018; Eisenberger
+    et al. 2022) with conjugate gradients, preconditioned by the sparse matrix of Sinkhorn-Newton-Sparse where they are
+    slow. ``Sinkhorn(n_iters=…)`` is differentiated through its iterations.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import otkit
+    >>> result = otkit.solve(np.array([[0.0, 1.0], [1.0, 0.0]]), reg=0.5, tol=1e-12)
+    >>> otkit.vjp(result, plan=np.array([[1.0, 0.0], [0.0, 0.0]])).C.round(6)
+    array([[-0.052497,  0.052497],
+           [ 0.052497, -0.052497]])
+    """
+    unknown = sorted(set(cotangents) - set(OUTPUTS))
+    if unknown:
+        raise TypeError(f"vjp takes cotangents of {', '.join(OUTPUTS)}, got {', '.join(unknown)}")
+    given = {name: _inside(result, name, value) for name, value in cotangents.items() if value is not None}
+    return gradients(result, given, [], frozenset(result.problem.given.by_name))
+
+
+Product = tuple[Array, Array]
+
+
+def field_gradients(
+    result: Result, name: str, cotangent: Array, parts: tuple[Array, ...], wanted: frozenset[str]
+) -> Gradients:
+    """Gradients of `wanted` input, from the cotangent of a field, or of what `parts` were made to by the plan."""
+    if name in OUTPUTS:
+        return gradients(result, {name: _inside(result, name, cotangent)}, [], wanted)
+    n, m = result.problem.reduced.n, result.problem.reduced.m
+    on_rows = name in ("rows", "apply")
+    given = result.columns(cotangent, n if on_rows else m, name)[0]
+    if parts:
+        other = result.columns(parts[0], m if on_rows else n, name)[0]
+    else:
+        other = from_numpy(np.ones((given.shape[0], m if on_rows else n, 1)), given)
+    return gradients(result, {}, [(given, other) if on_rows else (other, given)], wanted)
+
+
+def gradients(result: Result, given: dict[str, Array], products: list[Product], wanted: frozenset[str]) -> Gradients:
+    """Those of `wanted` input, from cotangents ``(B, …)`` of fields, and of the plan as products ``Σ_k U_ik·V_jk``.
+
+    The latter are pairs of arrays ``(B, n, k)`` and ``(B, m, k)``.
+    """
+    _combine(result, given)
+    rule = _unregularised if result.outcome.reg is None else _regularised
+    return rule(result, given, products, Pullback.of(result.problem, wanted))
+
+
+def _inside(result: Result, name: str, value: Any) -> Array:
+    """A cotangent in the inner form, ``(B, …)``."""
+    problem = result.problem
+    n, m = problem.reduced.n, problem.reduced.m
+    shape = (*problem.batch, *{"plan": (n, m), "f": (n,), "g": (m,)}.get(name, ()))
+    if not arrays.is_array(value):
+        value = from_numpy(np.asarray(value, dtype=float), result.like)
+    value = float64(problem.inside(arrays.detached(value)))
+    if value.ndim and tuple(value.shape) != shape:
+        raise ValueError(f"the cotangent of {name} must have its shape {shape}, got {tuple(value.shape)}")
+    xp = namespace(value)
+    return xp.reshape(xp.broadcast_to(value, shape), (problem.items, *shape[len(problem.batch) :]))
+
+
+def _combine(result: Result, given: dict[str, Array]) -> None:
+    """Express values that are sums and differences of others by these."""
+    by_reg, by_dual = given.pop("value_reg", None), given.pop("value_dual", None)
+    if by_dual is not None and result.outcome.counted is not None:
+        raise ValueError("value_dual of a fixed number of iterations has no gradient here; use value, or a tolerance")
+    more = [("value", by_dual), ("value", by_reg), ("value_linear", None if by_reg is None else -by_reg)]
+    if result.inner_values.marginal is None:
+        given.pop("value_marginal", None)
+    elif by_reg is not None:
+        more.append(("value_marginal", -by_reg))
+    for name, cotangent in more:
+        if cotangent is not None:
+            given[name] = given[name] + cotangent if name in given else cotangent
+
+
+def _unregularised(result: Result, given: dict[str, Array], products: list[Product], pull: Pullback) -> Gradients:
+    """Gradients of the optimal cost: the plan and optimal potentials."""
+    wrong = [name for name in ("plan", "f", "g") if name in given] + ["what follows from the plan"] * bool(products)
+    if wrong:
+        raise ValueError(
+            f"there is no useful gradient of {' and '.join(wrong)} without a reg: it jumps where it changes at all; "
+            "pass a reg"
+        )
+    f, g = result.gauged
+    mass = from_numpy(result.problem.mass, pull.a)
+    for cotangent in given.values():
+        pull.a, pull.b = (w + (cotangent * mass)[:, None] * v for w, v in ((pull.a, f), (pull.b, g)))
+        pull.mass = pull.mass + cotangent * result.inner_values.linear / mass
+        pull.by_plan = pull.by_plan + cotangent * mass
+    return _gradients(result, pull)
+
+
+def _regularised(result: Result, given: dict[str, Array], products: list[Product], pull: Pullback) -> Gradients:
+    problem, out, xp = result.problem, result.outcome, namespace(pull.a)
+    at = problem.at(out.f, out.g, out.reg)
+    mass = from_numpy(problem.mass, pull.a)
+    values = result.inner_values
+    for name, inner in (("value", values.total), ("value_linear", values.linear)):
+        if name in given:
+            pull.mass = pull.mass + given[name] * inner / mass
+            given[name] = given[name] * mass
+    by_plan = _ByPlan([], [], xp.zeros_like(at.reg))
+    if "plan" in given:
+        pull.mass = pull.mass + xp.sum(given["plan"] * plan(problem.reduced, at), axis=(-2, -1))
+        by_plan.E = given.pop("plan") * mass[:, None, None]
+    for U, V in products:
+        pull.mass = pull.mass + xp.sum(U * apply_plan(problem.reduced, at, V), axis=(-2, -1))
+        for k in range(U.shape[-1]):
+            by_plan.add(mass[:, None] * U[:, :, k], V[:, :, k])
+    if "value" in given and out.counted is None:
+        _envelope(result, pull, given.pop("value"), at)
+    if given or by_plan.U or by_plan.E is not None:
+        _by_solve(result, pull, by_plan, given, at)
+    if out.short.any():
+        k = int(out.short.argmax())
+        _warn(f"the solve did not converge (error {out.error[k]:.2g}, tolerance {out.tol[k]:.2g})")
+    return _gradients(result, pull)
+
+
+def _warn(why: str) -> None:
+    warn(f"gradients are approximate: {why}")
+
+
+def _given_costs(problem: LinearProblem, at: Potentials) -> tuple[Array, Array]:
+    """The potentials in the costs as given."""
+    return at.f + problem.reduced.row, at.g + problem.reduced.col
+
+
+def _divergences(problem: LinearProblem, rows: Array, cols: Array) -> tuple[Array, Array]:
+    """KL(P1 | a) and KL(Pᵀ1 | b)."""
+    pairs = ((rows, problem.a), (cols, problem.b))
+    one, other = (from_numpy(divergence(*(to_numpy(v) for v in pair)), problem.a) for pair in pairs)
+    return one, other
+
+
+def _where_priced(rho: Array, value: Array) -> Array:
+    """A number where a marginal has a finite price, 0 where it is exact."""
+    xp = namespace(rho)
+    return xp.where(rho == xp.inf, xp.zeros_like(value), value)
+
+
+def _envelope(result: Result, pull: Pullback, cotangent: Array, at: Potentials) -> None:
+    """Back from the optimal value: the derivatives of the objective, with the plan held where it is."""
+    problem, xp, moved = pull.problem, namespace(pull.a), result.moved
+    held, (f, g) = problem.penalties, _given_costs(problem, at)
+    ones = [xp.ones_like(v)[:, :, None] for v in (f, g)]
+    pull.terms.append(Term(at, cotangent[:, None, None] * ones[0], ones[1]))
+    pull.reg = pull.reg + cotangent * result.inner_values.reg / from_numpy(problem.mass, f) / at.reg
+    divergences = _divergences(problem, moved.row, moved.col)
+    pull.rho_a = pull.rho_a + cotangent * _where_priced(held.rho_a, divergences[0])
+    pull.rho_b = pull.rho_b + cotangent * _where_priced(held.rho_b, divergences[1])
+    total_a, total_b = xp.sum(problem.a, axis=-1), xp.sum(problem.b, axis=-1)
+    unit_a, unit_b = ones[0][:, :, 0], ones[1][:, :, 0]
+    if not problem.balanced.all() and pull.wants("a", "b"):
+        # The masses per weight, Σ_j P_ij/a_i, which points without weight have too.
+        unit_a = apply_plan(problem.reduced, replace(at, log_a=f * 0.0), ones[1])[:, :, 0]
+        unit_b = apply_plan(problem.reduced.T, replace(at, log_b=g * 0.0).T, ones[0])[:, :, 0]
+    for name, v, unit, rho, other in (
+        ("a", f, unit_a, held.rho_a, total_b),
+        ("b", g, unit_b, held.rho_b, total_a),
+    ):
+        exact = (rho == xp.inf)[:, None]
+        # Of an exact marginal the price of mass is the potential itself.
+        paid = xp.where(exact, v, xp.where(exact, 0.0, rho[:, None]) * (1 - unit))
+        slope = paid + at.reg[:, None] * (other[:, None] - xp.where(exact, 1.0, unit))
+        setattr(pull, name, getattr(pull, name) + cotangent[:, None] * slope)
+
+
+@dataclass
+class _ByPlan:
+    """The cotangent of the plan, ``Σ_r U_ir·V_jr + slope·C_ij + E_ij`` with reduced costs C."""
+
+    U: list[Array]
+    V: list[Array]
+    slope: Array
+    E: Array | None = None
+
+    def add(self, u: Array, v: Array) -> None:
+        """Add the product u_i·v_j."""
+        self.U.append(u)
+        self.V.append(v)
+
+
+def _by_solve(result: Result, pull: Pullback, by_plan: _ByPlan, given: dict[str, Array], at: Potentials) -> None:
+    """Back from what depends on the plan and the potentials, through the solve."""
+    problem, xp, out = pull.problem, namespace(pull.a), result.outcome
+    f_bar, g_bar = given.get("f", xp.zeros_like(at.f)), given.get("g", xp.zeros_like(at.g))
+    f_bar, g_bar = without_massless(pull, at, f_bar, g_bar)
+    f_bar, g_bar = _without_gauge(result, pull, f_bar, g_bar)
+    if "value_linear" in given:
+        _linear(problem, pull, by_plan, given["value_linear"], at)
+    if "value_marginal" in given:
+        _marginal(result, pull, by_plan, given["value_marginal"])
+    if "value" in given:
+        more = _objective(result, pull, by_plan, given["value"], at)
+        f_bar, g_bar = f_bar + more[0], g_bar + more[1]
+    if by_plan.U or by_plan.E is not None:
+        more = _through_plan(problem, pull, by_plan, at)
+        f_bar, g_bar = f_bar + more[0], g_bar + more[1]
+    if out.counted is not None:
+        unrolled(pull, *out.counted, f_bar, g_bar)
+        return
+    rtol = max(_FLOOR, _FRACTION * float(out.tol.min()))
+    residual = implicit(pull, at, f_bar, g_bar, rtol).residual
+    if residual.max() > max(1e2 * rtol, float(out.tol.max())):
+        _warn(f"their linear system ended with a relative residual of {residual.max():.2g}")
+
+
+def _linear(problem: LinearProblem, pull: Pullback, by_plan: _ByPlan, cotangent: Array, at: Potentials) -> None:
+    """Back from ⟨C, P⟩."""
+    costs, one, other = problem.reduced, at.f * 0.0 + 1.0, at.g * 0.0 + 1.0
+    scaled = cotangent[:, None]
+    pull.terms.append(Term(at, (scaled * one)[:, :, None], other[:, :, None]))
+    by_plan.slope = by_plan.slope + cotangent
+    by_plan.add(scaled * costs.row, other)
+    by_plan.add(scaled * one, costs.col)
+
+
+def _marginal(result: Result, pull: Pullback, by_plan: _ByPlan, cotangent: Array) -> None:
+    """Back from ρ_a·KL(P1 | a) + ρ_b·KL(Pᵀ1 | b), where an exact side adds nothing."""
+    problem, moved = pull.problem, result.moved
+    held, xp = problem.penalties, namespace(pull.a)
+    divergences = _divergences(problem, moved.row, moved.col)
+    one, other = xp.ones_like(pull.a), xp.ones_like(pull.b)
+    for name, w, mass, rho, total in (
+        ("a", problem.a, moved.row, held.rho_a, divergences[0]),
+        ("b", problem.b, moved.col, held.rho_b, divergences[1]),
+    ):
+        price = (cotangent * _where_priced(rho, rho))[:, None]
+        ratio = xp.where(w > 0, mass / xp.where(w > 0, w, 1.0), 1.0)
+        setattr(pull, name, getattr(pull, name) + price * (1 - ratio))
+        grown = getattr(pull, f"rho_{name}") + cotangent * _where_priced(rho, total)
+        setattr(pull, f"rho_{name}", grown)
+        slope = price * xp.where(ratio > 0, log(ratio), 0.0)
+        by_plan.add(*((slope, other) if name == "a" else (one, slope)))
+
+
+def _objective(
+    result: Result, pull: Pullback, by_plan: _ByPlan, cotangent: Array, at: Potentials
+) -> tuple[Array, Array]:
+    """Back from the objective at any plan; returns what it adds to the cotangents of the potentials.
+
+    ⟨C, P⟩ + reg·KL(P | a⊗b) is ⟨f ⊕ g, P⟩ − reg·ΣP + reg·Σa·Σb.
+    """
+    problem, moved, xp = pull.problem, result.moved, namespace(pull.a)
+    (f, g), scaled = _given_costs(problem, at), cotangent[:, None]
+    one, other = xp.ones_like(f), xp.ones_like(g)
+    by_plan.add(scaled * (f - at.reg[:, None]), other)
+    by_plan.add(scaled * one, g)
+    total_a, total_b = xp.sum(problem.a, axis=-1), xp.sum(problem.b, axis=-1)
+    pull.reg = pull.reg + cotangent * (total_a * total_b - xp.sum(moved.row, axis=-1))
+    pull.a = pull.a + scaled * (at.reg * total_b)[:, None]
+    pull.b = pull.b + scaled * (at.reg * total_a)[:, None]
+    if not problem.balanced.all():
+        _marginal(result, pull, by_plan, cotangent)
+    return scaled * moved.row, scaled * moved.col
+
+
+def _through_plan(problem: LinearProblem, pull: Pullback, by: _ByPlan, at: Potentials) -> tuple[Array, Array]:
+    """Back from the plan as a function of potentials, costs, weights and reg; returns the cotangents of the first."""
+    xp, reg = namespace(pull.a), at.reg[:, None]
+    nothing_U, nothing_V = (v[:, :, None] * 0.0 for v in (at.f, at.g))
+    U, V = (xp.stack(v, axis=-1) if v else zero for v, zero in ((by.U, nothing_U), (by.V, nothing_V)))
+    term = Term(at, U, V, by.slope, by.E)
+    # Sums over the plan per weight, which points without weight have too.
+    unit_a = _row_sums(problem.reduced, replace(term, at=replace(at, log_a=at.f * 0.0)), 0)
+    unit_b = _row_sums(problem.reduced.T, replace(term, at=replace(at, log_b=at.g * 0.0)).T, 0)
+    rows, cols = problem.a * unit_a, problem.b * unit_b
+    pull.a, pull.b = pull.a + unit_a, pull.b + unit_b
+    if pull.wants("reg"):
+        paid = xp.sum(_row_sums(problem.reduced, term, 1), axis=-1)
+        gained = xp.sum(at.f * rows, axis=-1) + xp.sum(at.g * cols, axis=-1) - paid
+        pull.reg = pull.reg - gained / at.reg**2
+    E = None if by.E is None else -by.E / reg[:, :, None]
+    pull.terms.append(Term(at, -U / reg[:, :, None], V, -by.slope / at.reg, E))
+    return rows / reg, cols / reg
+
+
+def _row_sums(costs: Reduced, term: Term, power: int) -> Array:
+    """Σ_j P_ij·C_ij^power·(Σ_r U_ir·V_jr + slope·C_ij + E_ij), in reduced costs: ``(B, n)``."""
+    xp, at = namespace(term.U), term.at
+    total = xp.sum(term.U * apply_plan(costs, at, term.V, power), axis=-1)
+    if term.slope is not None and xp.any(term.slope != 0):
+        ones = xp.ones_like(at.g)[:, :, None]
+        total = total + term.slope[:, None] * apply_plan(costs, at, ones, power + 1)[:, :, 0]
+    if term.E is not None:
+        C = costs.block(slice(None), slice(None))
+        P = plan(costs, at)
+        total = total + xp.sum(P * term.E * xp.where(P > 0, C, 0.0) ** power, axis=-1)
+    return total
+
+
+def _without_gauge(result: Result, pull: Pullback, f_bar: Array, g_bar: Array) -> tuple[Array, Array]:
+    """Back from potentials whose means over their weights are equal, on every part, to those of any gauge."""
+    problem, xp = pull.problem, namespace(pull.a)
+    f, g = result.gauged
+    for rows, cols in _parts(problem):
+        sums = [xp.sum(part * w, axis=-1, keepdims=True) for part, w in ((rows, problem.a), (cols, problem.b))]
+        total_a, total_b = (xp.where(v > 0, v, 1.0) for v in sums)
+        extra = (xp.sum(rows * f_bar, axis=-1, keepdims=True) - xp.sum(cols * g_bar, axis=-1, keepdims=True)) / 2
+        share_a, share_b = rows * problem.a / total_a, cols * problem.b / total_b
+        mean_f = xp.sum(share_a * f, axis=-1, keepdims=True)
+        mean_g = xp.sum(share_b * g, axis=-1, keepdims=True)
+        f_bar, g_bar = f_bar - extra * share_a, g_bar + extra * share_b
+        pull.a = pull.a - rows * extra * (f - mean_f) / total_a
+        pull.b = pull.b + cols * extra * (g - mean_g) / total_b
+    return f_bar, g_bar
+
+
+def _parts(problem: LinearProblem) -> list[tuple[Array, Array]]:
+    """Masks, as numbers, of the rows and columns of each part that has a gauge of its own; balanced items only."""
+    balanced = problem.balanced
+    if not balanced.any():
+        return []
+    shapes = (problem.items, problem.reduced.n), (problem.items, problem.reduced.m)
+    if not (problem.forbidden & balanced).any():
+        masks = [(np.ones(shape) * balanced[:, None]) for shape in shapes]
+        return [(from_numpy(masks[0], problem.a), from_numpy(masks[1], problem.a))]
+    parts: list[tuple[Array, Array]] = []
+    geometry = problem.reduced.to_numpy()
+    a, b = to_numpy(problem.a), to_numpy(problem.b)
+    for k in np.flatnonzero(balanced):
+        finite = np.isfinite(geometry.block(slice(k, k + 1), slice(None))[0])
+        labels = linalg.components(finite & (a[k] > 0)[:, None] & (b[k] > 0))
+        for label in np.unique(labels[0][a[k] > 0]):
+            masks = [np.zeros(shape) for shape in shapes]
+            for mask, own in zip(masks, labels, strict=True):
+                mask[k] = own == label
+            parts.append((from_numpy(masks[0], problem.a), from_numpy(masks[1], problem.a)))
+    return parts
+
+
+def _gradients(result: Result, pull: Pullback) -> Gradients:
+    """What was found, as gradients by the input as it was given."""
+    problem, xp = result.problem, namespace(pull.a)
+    mass, balanced = from_numpy(problem.mass, pull.a)[:, None], from_numpy(problem.balanced, pull.a)[:, None]
+    found = {"reg": pull.reg, "rho": pull.rho_a + pull.rho_b, "rho_a": pull.rho_a, "rho_b": pull.rho_b}
+    for name, w, by in (("a", problem.a, pull.a), ("b", problem.b, pull.b)):
+        # Balanced weights were divided by their total, and the answer multiplied with it.
+        free = (by - xp.sum(w * by, axis=-1, keepdims=True)) / mass + pull.mass[:, None] / 2
+        found[name] = xp.where(balanced, free, by)
+    if pull.wants("C"):
+        found["C"] = _by_matrix(result, pull)
+    if pull.wants("x", "y"):
+        found |= _by_points(result, pull)
+    given = {name: v for name, v in problem.given.by_name.items() if v is not None and name in pull.wanted}
+    whole = {name: _as_given(result, found[name], v) for name, v in given.items()}
+    return Gradients(**{field.name: whole.get(field.name) for field in fields(Gradients)})
+
+
+def _as_given(result: Result, by: Array, like: Any) -> Array:
+    """A gradient ``(B, …)`` summed over the axes along which the input was broadcast, in its shape and dtype."""
+    shape = tuple(like.shape) if arrays.is_array(like) else np.shape(like)
+    batch = result.problem.batch
+    xp = namespace(by)
+    tail = tuple(by.shape[1:])
+    by = by if by.shape[0] != result.problem.items else xp.reshape(by, (*batch, *tail))
+    if tuple(by.shape) != shape:
+        full = (1,) * (by.ndim - len(shape)) + shape
+        axes = tuple(k for k, (have, want) in enumerate(zip(by.shape, full, strict=True)) if want == 1 and have != 1)
+        by = xp.reshape(xp.sum(by, axis=axes, keepdims=True) if axes else by, shape)
+    if not arrays.is_array(like):
+        return arrays.convert(by, result.like)
+    by = arrays.convert(by, like)
+    xp = namespace(by)
+    return xp.astype(by, like.dtype, copy=False) if xp.isdtype(like.dtype, "real floating") else by
+
+
+def _by_matrix(result: Result, pull: Pullback) -> Array:
+    """By the costs ``(B, n, m)``, or ``(1, n, m)`` where all items share them."""
+    problem, xp = pull.problem, namespace(pull.a)
+    costs = problem.reduced
+    shared = problem.geometry.batch[0] == 1
+    total: Any = 0.0
+    for items in [slice(k, k + 1) for k in range(problem.items)] if shared else [slice(None)]:
+        index = from_numpy(np.arange(problem.items)[items], pull.a)
+        part, here = costs.take(index), 0.0
+        for term in pull.terms:
+            own = term.take(items)
+            weights = own.U @ xp.matrix_transpose(own.V)
+            P = plan(part, own.at)
+            if own.slope is not None:
+                C = part.block(slice(None), slice(None))
+                weights = weights + own.slope[:, None, None] * xp.where(P > 0, C, 0.0)
+            here = here + P * (weights if own.E is None else weights + own.E)
+        total = total + here if shared else here
+    if result.outcome.reg is None:
+        parts = plans.add([part.dense() for part in result.outcome.plan])
+        whole = pull.by_plan[:, None, None] * parts
+        total = xp.sum(whole, axis=0, keepdims=True) if shared else whole
+    return total
+
+
+def _by_points(result: Result, pull: Pullback) -> dict[str, Array]:
+    """By the points of either side, ``(B, n, d)`` and ``(B, m, d)``, as far as they are wanted."""
+    problem = pull.problem
+    geometry = problem.geometry
+    assert isinstance(geometry, PointCloud)
+    if callable(geometry.metric.ground):
+        raise TypeError(
+            "there is no gradient by the points of a metric that is a callable; form the costs with it, and pass them "
+            "to otkit.solve"
+        )
+    sides = {"x": (geometry, problem.reduced, pull.terms)}
+    sides["y"] = geometry.T, problem.reduced.T, [term.T for term in pull.terms]
+    found = {}
+    for name, (cloud, costs, terms) in sides.items():
+        if not pull.wants(name):
+            continue
+        xp = namespace(cloud.x)
+        by = xp.zeros((problem.items, *cloud.x.shape[1:]), dtype=cloud.x.dtype, device=device(cloud.x))
+        for term in terms:
+            by = by + apply_cost_gradient(costs, term.at, term.U, term.V, term.slope)
+            if term.E is not None:
+                W = plan(costs, term.at) * term.E
+                by = by + cloud.pulled(W, slice(0, problem.items), slice(None))
+        if result.outcome.reg is None:
+            by = by + _by_arcs(result, pull, name)
+        if cloud.metric.ground == "cosine":
+            given = flatten_batch(problem.asked.hosted().arrays[name], problem.batch, 2)
+            by = _through_length(given, cloud.x, by)
+        found[name] = by
+    return found
+
+
+def _by_arcs(result: Result, pull: Pullback, name: str) -> Array:
+    """By the points of a side, of the cost of a sparse plan."""
+    problem = pull.problem
+    geometry = problem.geometry.to_numpy()
+    assert isinstance(geometry, PointCloud)
+    arcs = result.plan_sparse()
+    mass = arcs.mass / problem.mass[arcs.item] * to_numpy(pull.by_plan)[arcs.item]
+    at_x, at_y = (0 if v.shape[0] == 1 else arcs.item for v in (geometry.x, geometry.y))
+    ends = geometry.x[at_x, arcs.row][:, None], geometry.y[at_y, arcs.col][:, None]
+    here, other, index, size = (*ends, arcs.row, geometry.n) if name == "x" else (*ends[::-1], arcs.col, geometry.m)
+    total = np.zeros((problem.items, size, geometry.d))
+    np.add.at(total, (arcs.item, index), geometry.metric.weighted_gradient(mass[:, None, None], here, other)[:, 0])
+    return from_numpy(total, pull.a)
+
+
+def _through_length(given: Array, unit: Array, by: Array) -> Array:
+    """Back from points that were divided by their length."""
+    xp = namespace(by)
+    largest = xp.max(xp.abs(float64(given)), axis=-1, keepdims=True)  # squares may over- or underflow
+    length = largest * xp.linalg.vector_norm(float64(given) / largest, axis=-1, keepdims=True)
+    return (by - unit * xp.sum(by * unit, axis=-1, keepdims=True)) / length

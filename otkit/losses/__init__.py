@@ -1,0 +1,5 @@
+"""Losses for training loops, as modules of PyTorch."""
+
+from otkit.losses.sinkhorn import SinkhornLoss
+
+__all__ = ["SinkhornLoss"]

@@ -1,0 +1,154 @@
+"""Gradients against finite differences, for every output by every input."""
+
+import numpy as np
+import pytest
+import torch
+from torch.autograd import gradcheck
+
+import otkit
+
+PENALTIES = {
+    "balanced": None,
+    "rows exact": (np.inf, 0.8),
+    "columns exact": (1.3, np.inf),
+    "unbalanced": (0.7, 1.9),
+    "rows free": (0.0, np.inf),
+    "columns free": (0.9, 0.0),
+}
+METHODS = {
+    "tolerance": {"tol": 1e-13},
+    "3, columns last": {"method": otkit.Sinkhorn(n_iters=3)},
+    "2, rows last": {"method": otkit.Sinkhorn(n_iters=2, last="rows")},
+}
+FIELDS = ("value", "value_linear", "value_reg", "value_marginal", "plan", "f", "g", "marginals", "apply", "apply_t")
+
+
+@pytest.fixture
+def rng():
+    return np.random.default_rng(3)
+
+
+def leaf(x):
+    return torch.tensor(x, dtype=torch.float64, requires_grad=True)
+
+
+def outputs(result, names, v, u):
+    found = []
+    for name in names:
+        if name == "marginals":
+            found += result.marginals
+        elif name in ("apply", "apply_t"):
+            found.append(getattr(result, name)(v if name == "apply" else u))
+        else:
+            found.append(getattr(result, name))
+    return tuple(x for x in found if x is not None)
+
+
+def check(solve, names, inputs, **tolerances):
+    """Every output of `solve`, a function of weights among the `inputs`, by all of them."""
+    for name in names:
+        assert gradcheck(lambda *given, name=name: solve(name, *given), inputs, atol=2e-7, rtol=1e-5, **tolerances), (
+            name
+        )
+
+
+@pytest.mark.parametrize("how", METHODS)
+@pytest.mark.parametrize("penalty", PENALTIES)
+def test_costs_weights_reg_and_prices(rng, how, penalty):
+    rho = PENALTIES[penalty]
+    C, v, u = leaf(rng.random((4, 3))), leaf(rng.random((3, 2))), leaf(rng.random(4))
+    la, lb, reg = leaf(rng.standard_normal(4)), leaf(rng.standard_normal(3)), leaf(0.3)
+    prices = [] if rho is None else [leaf(r) for r in rho if 0 < r < np.inf]
+
+    def solve(name, C, la, lb, reg, v, u, *prices):
+        left = list(prices)
+        pair = None if rho is None else tuple(left.pop(0) if 0 < r < np.inf else r for r in rho)
+        a, b = (la.softmax(0), 2 * lb.softmax(0)) if pair else (3 * la.softmax(0), 3 * lb.softmax(0))
+        result = otkit.solve(C, a, b, reg=reg, unbalanced=pair, **METHODS[how])
+        return outputs(result, [name], v, u)
+
+    names = [name for name in FIELDS if rho or name != "value_marginal"]
+    check(solve, names, (C, la, lb, reg, v, u, *prices))
+
+
+@pytest.mark.parametrize(("metric", "d"), [
+    ("sqeuclidean", 2), ("euclidean", 3), ("cityblock", 2), ("cosine", 3), (("power", 1.5), 2), ("sqeuclidean", 20), ("euclidean", 17),
+])  # fmt: skip
+def test_points(rng, metric, d):
+    x, y = leaf(rng.random((4, d)) + 0.1), leaf(rng.random((3, d)))
+    la, reg = leaf(rng.standard_normal(4)), leaf(0.2)
+    v, u = leaf(rng.random(3)), leaf(rng.random(4))
+
+    def solve(name, x, y, la, reg):
+        result = otkit.solve_sample(x, y, la.softmax(0), reg=reg, metric=metric, tol=1e-13)
+        return outputs(result, [name], v.detach(), u.detach())
+
+    check(solve, ("value", "value_linear", "plan", "f", "g", "apply"), (x, y, la, reg))
+
+
+@pytest.mark.parametrize("penalty", ["balanced", "unbalanced"])
+def test_points_without_mass(rng, penalty):
+    a, b = torch.tensor([0.4, 0.0, 0.6], dtype=torch.float64), torch.tensor([0.5, 0.5, 0.0, 0.0], dtype=torch.float64)
+    x, y, C = leaf(rng.random((3, 2))), leaf(rng.random((4, 2))), leaf(rng.random((3, 4)))
+    options = dict(reg=0.2, unbalanced=PENALTIES[penalty], tol=1e-13)
+    names = ("value", "value_linear", "plan", "f", "g")
+    check(lambda name, x, y: getattr(otkit.solve_sample(x, y, a, b, **options), name), names, (x, y))
+    check(lambda name, C: getattr(otkit.solve(C, a, b, **options), name), names, (C,))
+
+
+def test_batches_that_share_and_do_not(rng):
+    C, reg = leaf(rng.random((3, 4))), leaf(rng.random((2, 1)) + 0.2)
+    la, lb = leaf(rng.standard_normal((5, 3))), leaf(rng.standard_normal((2, 1, 4)))
+
+    def solve(name, C, la, lb, reg):
+        return getattr(otkit.solve(C, la.softmax(-1), lb.softmax(-1), reg=reg, tol=1e-13), name)
+
+    check(solve, ("value", "plan", "f"), (C, la, lb, reg), fast_mode=True)
+    x, y = leaf(rng.random((5, 3, 2))), leaf(rng.random((2, 1, 4, 2)))
+
+    def solve_sample(name, x, y):
+        return getattr(otkit.solve_sample(x, y, reg=0.3, tol=1e-13, metric="cosine"), name)
+
+    check(solve_sample, ("value", "value_linear", "g"), (x, y), fast_mode=True)
+
+
+def test_a_price_of_both_sides(rng):
+    C, rho = leaf(rng.random((3, 4))), leaf(0.7)
+    solve = lambda name, C, rho: getattr(otkit.solve(C, reg=0.3, unbalanced=rho, tol=1e-13), name)  # noqa: E731
+    check(solve, ("value", "value_linear", "value_marginal", "plan", "f"), (C, rho))
+
+
+def test_forbidden_arcs_and_parts_with_a_gauge_each(rng):
+    C = rng.random((4, 5))
+    C[:2, 2:] = C[2:, :2] = np.inf
+    a, b = np.array([0.3, 0.2, 0.4, 0.1]), np.array([0.1, 0.4, 0.2, 0.2, 0.1])
+    finite = torch.tensor(np.isfinite(C))
+    entries, w = leaf(C[np.isfinite(C)]), leaf(a)
+    move = torch.tensor([1.0, -1.0, 0.0, 0.0], dtype=torch.float64)
+
+    def solve(name, entries, t):
+        costs = torch.full(finite.shape, np.inf, dtype=torch.float64).masked_scatter(finite, entries)
+        return getattr(otkit.solve(costs, torch.tensor(a) + t * move, torch.tensor(b), reg=0.3, tol=1e-13), name)
+
+    check(solve, ("value", "value_linear", "plan", "f", "g"), (entries, leaf(0.0)))
+    assert w.requires_grad
+
+
+@pytest.mark.parametrize("p", [1, 2, 3])
+def test_wasserstein(rng, p):
+    x, y, la = leaf(rng.random((6, 2))), leaf(rng.random((5, 2))), leaf(rng.standard_normal(6))
+    assert gradcheck(lambda x, y, la: otkit.wasserstein(x, y, la.softmax(0), p=p).distance, (x, y, la), atol=1e-7)
+    line = leaf(rng.random((6, 1)))
+    assert gradcheck(lambda x: otkit.wasserstein(x, torch.zeros(2, 1, dtype=torch.float64), p=p).distance, (line,))
+
+
+@pytest.mark.parametrize("unbalanced", [None, 0.8])
+def test_divergence(rng, unbalanced):
+    x, y = leaf(rng.random((4, 2))), leaf(rng.random((3, 2)))
+    la, lb, reg = leaf(rng.standard_normal(4)), leaf(rng.standard_normal(3)), leaf(0.2)
+
+    def divergence(x, y, la, lb, reg):
+        b = lb.softmax(0) * (2 if unbalanced else 1)
+        return otkit.sinkhorn_divergence(x, y, la.softmax(0), b, reg=reg, unbalanced=unbalanced, tol=1e-13).value
+
+    assert gradcheck(divergence, (x, y, la, lb, reg), atol=1e-7)

@@ -1,0 +1,165 @@
+"""The Sinkhorn loss in training loops."""
+
+import copy
+import io
+import pickle
+
+import numpy as np
+import pytest
+import torch
+from torch.autograd import gradcheck
+
+import otkit
+from otkit.losses import SinkhornLoss
+
+
+@pytest.fixture
+def clouds():
+    """Three pairs of weighted clouds."""
+    rng = np.random.default_rng(0)
+    arrays = rng.random((3, 10, 2)), rng.random((3, 8, 2)), rng.dirichlet(np.ones(10), 3), rng.dirichlet(np.ones(8), 3)
+    return tuple(torch.tensor(v) for v in arrays)
+
+
+@pytest.mark.parametrize("debias", [True, False])
+@pytest.mark.parametrize("unbalanced", [None, 0.7])
+@pytest.mark.parametrize("p", [1, 2])
+def test_it_is_the_divergence_or_the_cost(clouds, debias, unbalanced, p):
+    x, y, a, b = clouds
+    loss = SinkhornLoss(0.1, p=p, debias=debias, unbalanced=unbalanced, reduction="none")(x, y, a, b)
+    call = otkit.sinkhorn_divergence if debias else otkit.solve_sample
+    for k in range(3):
+        metric = "sqeuclidean" if p == 2 else "euclidean"
+        one = call(x[k], y[k], a[k], b[k], reg=0.1, metric=metric, unbalanced=unbalanced)
+        torch.testing.assert_close(loss[k], one.value, rtol=1e-6, atol=1e-9)
+
+
+@pytest.mark.parametrize(("p", "reach", "wanted", "short"), [
+    (2, None, 0.0529004847, 2e-7), (2, 0.5, 0.0429174851, 2e-7), (1, None, 0.1876628804, 1e-4), (1, 0.5, 0.1336108044, 1e-4),
+])  # fmt: skip
+def test_blur_and_reach_are_those_of_geomloss(p, reach, wanted, short):
+    # SamplesLoss("sinkhorn", p=p, blur=0.1, reach=reach, scaling=0.9999, backend="tensorized") of GeomLoss 0.3.1, to
+    # which a point is 1e-4 away from itself for p = 1.
+    rng = np.random.default_rng(1)
+    x, y = torch.tensor(rng.random((30, 2))), torch.tensor(rng.random((40, 2)) + 0.2)
+    a, b = torch.tensor(rng.dirichlet(np.ones(30))), torch.tensor(rng.dirichlet(np.ones(40)) * (1.3 if reach else 1.0))
+    loss = SinkhornLoss(blur=0.1, p=p, reach=reach, tol=1e-10)(x, y, a, b)
+    assert float(loss) == pytest.approx(wanted, abs=short)
+
+
+def test_masked_points_change_neither_value_nor_gradient(clouds):
+    x, y, a, b = (v[0].clone() for v in clouds)
+    loss = SinkhornLoss(0.1)
+    x.requires_grad_()
+    (alone,) = torch.autograd.grad(loss(x[:6], y[:5]), x)
+    mask_x, mask_y = torch.arange(10) < 6, torch.arange(8) < 5
+    for rubbish in (0.0, 1e6, np.nan):
+        padded = torch.where(mask_x[:, None], x, rubbish)
+        value = loss(padded, torch.where(mask_y[:, None], y, rubbish), mask_x=mask_x, mask_y=mask_y)
+        torch.testing.assert_close(value, loss(x[:6], y[:5]))
+        torch.testing.assert_close(torch.autograd.grad(value, x)[0], alone, rtol=1e-6, atol=1e-9)
+    left = loss(x.flip(0), y.flip(0), mask_x=mask_x.flip(0), mask_y=mask_y.flip(0))
+    torch.testing.assert_close(left, loss(x[:6], y[:5]))
+    weighted = loss(x, y, a, b * (a[:6].sum() / b[:5].sum()), mask_x=mask_x, mask_y=mask_y)
+    torch.testing.assert_close(weighted, loss(x[:6], y[:5], a[:6], b[:5] * (a[:6].sum() / b[:5].sum())))
+
+
+def test_clouds_of_different_sizes_in_a_batch(clouds):
+    x, y, _, _ = clouds
+    sizes = torch.tensor([10, 3, 7])
+    mask = torch.arange(10) < sizes[:, None]
+    loss = SinkhornLoss(0.1, reduction="none")
+    found = loss(x, y, mask_x=mask)
+    for k, size in enumerate(sizes):
+        torch.testing.assert_close(found[k], loss(x[k, :size], y[k]), rtol=1e-6, atol=1e-9)
+
+
+def test_histograms_share_their_points(clouds):
+    grid = torch.stack(torch.meshgrid(torch.arange(4.0), torch.arange(4.0), indexing="ij"), -1).reshape(-1, 2)
+    logits = torch.randn(5, 16, generator=torch.Generator().manual_seed(0), dtype=torch.float64, requires_grad=True)
+    target = torch.full((16,), 1 / 16, dtype=torch.float64)
+    loss = SinkhornLoss(0.5, reduction="none", tol=1e-12)
+    found = loss(grid.double(), grid.double(), logits.softmax(-1), target)
+    assert found.shape == (5,)
+    assert gradcheck(lambda v: loss(grid.double(), grid.double(), v.softmax(-1), target), logits, fast_mode=True)
+
+
+def test_reductions(clouds):
+    each, mean, total = (SinkhornLoss(0.1, reduction=how)(*clouds) for how in ("none", "mean", "sum"))
+    torch.testing.assert_close(mean, each.mean())
+    torch.testing.assert_close(total, each.sum())
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_half_precision_is_computed_in_float32(clouds, dtype):
+    x, y, _, _ = (v.to(dtype).requires_grad_() for v in clouds)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        loss = SinkhornLoss(0.1)(x, y)
+    loss.backward()
+    assert loss.dtype == torch.float32
+    assert x.grad.dtype == dtype
+    torch.testing.assert_close(loss, SinkhornLoss(0.1)(x.float(), y.float()))
+
+
+def test_modules_copy_pickle_and_have_no_state(clouds):
+    loss = SinkhornLoss(blur=0.1, reach=0.5, p=1)
+    assert loss.state_dict() == {}
+    assert "blur=0.1, p=1" in repr(loss)
+    buffer = io.BytesIO()
+    torch.save(loss, buffer)
+    buffer.seek(0)
+    for twin in (copy.deepcopy(loss), pickle.loads(pickle.dumps(loss)), torch.load(buffer, weights_only=False)):
+        torch.testing.assert_close(twin(*clouds), loss(*clouds))
+
+
+def test_a_step_of_gradient_descent_lowers_it(clouds):
+    x, y, _, _ = clouds
+    x.requires_grad_()
+    loss, optimizer = SinkhornLoss(0.05), torch.optim.SGD([x], lr=2.0)
+    values = []
+    for _ in range(20):
+        optimizer.zero_grad()
+        value = loss(x, y)
+        value.backward()
+        optimizer.step()
+        values.append(float(value.detach()))
+    assert values[-1] < 0.05 * values[0]
+
+
+@pytest.mark.filterwarnings("ignore")  # of the compiler's
+def test_a_compiled_step(clouds):
+    x, y, _, _ = clouds
+    loss = SinkhornLoss(0.1)
+    step = torch.compile(lambda x: loss(torch.tanh(x), y) * 2, backend="aot_eager")
+    torch.testing.assert_close(step(x), loss(torch.tanh(x), y) * 2)
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({}, "one of reg and blur must be given, got reg=None and blur=None"),
+        ({"reg": 1.0, "blur": 1.0}, "one of reg and blur"),
+        ({"reg": 1.0, "reach": 1.0}, "reach goes with blur"),
+        ({"blur": 1.0, "unbalanced": 1.0}, "unbalanced with reg"),
+        ({"reg": -1.0}, "reg must be a positive number"),
+        ({"reg": 1.0, "reduction": "batchmean"}, "reduction must be one of mean, sum, none, got 'batchmean'"),
+        ({"reg": 1.0, "p": 0.5}, "p must be"),
+        ({"reg": 1.0, "metric": "sqeuclidean"}, "metric must be a distance"),
+    ],
+)
+def test_bad_options(options, words):
+    with pytest.raises(ValueError, match=words):
+        SinkhornLoss(**options)
+
+
+@pytest.mark.parametrize(
+    ("mask", "words"),
+    [
+        (torch.ones(8), "mask_x must be of bool"),
+        (torch.ones(7, dtype=torch.bool), r"of shape \(..., 10\)"),
+        (torch.zeros(10, dtype=torch.bool), "must leave a point in every cloud"),
+    ],
+)
+def test_bad_masks(clouds, mask, words):
+    with pytest.raises(ValueError, match=words):
+        SinkhornLoss(0.1)(clouds[0], clouds[1], mask_x=mask)
