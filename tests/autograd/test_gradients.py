@@ -152,3 +152,33 @@ def test_divergence(rng, unbalanced):
         return otkit.sinkhorn_divergence(x, y, la.softmax(0), b, reg=reg, unbalanced=unbalanced, tol=1e-13).value
 
     assert gradcheck(divergence, (x, y, la, lb, reg), atol=1e-7)
+
+
+@pytest.mark.parametrize("method", [otkit.SparseNewton(sweeps=5), otkit.Sinkhorn()], ids=lambda method: method.name)
+@pytest.mark.parametrize("name", ["value", "value_linear", "value_reg", "f", "g", "plan"])
+def test_a_small_regularisation(method, name):
+    # Along a random direction of all input at once: entries of the gradient differ by orders of magnitude.
+    rng = np.random.default_rng(5)
+    x, y, la, lb = rng.random((40, 2)), rng.random((30, 2)), rng.standard_normal(40) / 4, rng.standard_normal(30) / 4
+    weights = rng.standard_normal({"f": 40, "g": 30, "plan": (40, 30)}.get(name, ()))
+    base = (x, y, la, lb, np.array(2e-3))
+    along = [rng.standard_normal(v.shape) * scale for v, scale in zip(base, (1, 1, 1, 1, 1e-3), strict=True)]
+
+    def function(x, y, la, lb, reg):
+        a, b = la.softmax(0), lb.softmax(0)
+        result = otkit.solve_sample(x, y, a, b, reg=reg, method=method, tol=1e-12, max_iter=100_000)
+        return (torch.as_tensor(weights) * getattr(result, name)).sum(), result
+
+    inputs = [leaf(v) for v in base]
+    value, result = function(*inputs)
+    if method.name == "sns":
+        assert sum(stage.newton_steps for stage in result.stages) > 0
+    found = sum(
+        float((v * torch.as_tensor(d)).sum()) for v, d in zip(torch.autograd.grad(value, inputs), along, strict=True)
+    )
+    step = 1e-5
+    with torch.no_grad():
+        ends = [
+            function(*(torch.as_tensor(v + s * step * d) for v, d in zip(base, along, strict=True)))[0] for s in (1, -1)
+        ]
+    assert found == pytest.approx(float(ends[0] - ends[1]) / (2 * step), rel=2e-4)

@@ -87,6 +87,14 @@ def test_an_intermediate_number_of_iterations_comes_close_to_the_limit(rng):
     assert off[2] < 1e-9 < off[1] < off[0]
 
 
+def test_the_error_of_a_gradient_follows_the_tolerance(rng):
+    C = rng.random((30, 30))
+    exact = otkit.vjp(otkit.solve(C, reg=0.02, tol=1e-13), value_linear=1.0).C
+    for tol in (1e-3, 1e-5, 1e-7):
+        found = otkit.vjp(otkit.solve(C, reg=0.02, tol=tol), value_linear=1.0).C
+        assert abs(found - exact).sum() < 1e3 * tol
+
+
 def test_other_libraries(xp, rng):
     C, a = rng.random((3, 4)), rng.dirichlet(np.ones(3))
     G, x = rng.random((3, 4)), rng.random((3, 2))
