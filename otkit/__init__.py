@@ -21,7 +21,8 @@ __version__ = "0.1.0.dev0"
 # Public names and where they live; each is loaded on first use, so that `import otkit` is quick.
 _HOMES = {
     "otkit.api": ("WassersteinResult", "solve", "solve_sample", "wasserstein"),
-    "otkit.autograd.rules": ("Gradients", "vjp"),
+    "otkit.autograd.inputs": ("Gradients",),
+    "otkit.autograd.rules": ("vjp",),
     "otkit.divergence": ("DivergenceResult", "sinkhorn_divergence"),
     "otkit.errors": ("ConvergenceWarning", "NotConverged"),
     "otkit.geometry": ("Dense", "PointCloud"),

@@ -205,7 +205,7 @@ _DENSE = 2048
 
 def coupled_preconditioner(arcs: Coupling, shape: tuple[int, int], both: float) -> Preconditioner | None:
     """The inverse of ``1 − both·TᵀT`` for the sparse T of `arcs`, positive definite; None where that takes too long."""
-    from scipy.linalg import cho_factor, cho_solve
+    from scipy.linalg import LinAlgError, cho_factor, cho_solve
     from scipy.sparse import csr_array
     from scipy.sparse.linalg import splu
 
@@ -218,7 +218,10 @@ def coupled_preconditioner(arcs: Coupling, shape: tuple[int, int], both: float) 
     # T may have a singular value of 1: the shift is well below what the entries left out take from it.
     matrix.setdiag(matrix.diagonal() + 1 + 1e-10)
     if size <= _DENSE:
-        factor = cho_factor(matrix.toarray(), lower=True, overwrite_a=True, check_finite=False)
+        try:
+            factor = cho_factor(matrix.toarray(), lower=True, overwrite_a=True, check_finite=False)
+        except LinAlgError:  # singular within rounding
+            return None
         return lambda v: cho_solve(factor, v, check_finite=False)
     factors = splu(matrix, permc_spec="MMD_AT_PLUS_A", diag_pivot_thresh=0.0, options={"SymmetricMode": True})
     return lambda v: factors.solve(v)

@@ -94,3 +94,38 @@ def test_the_heaviest_forest():
     assert found.size == tree.nodes.size
     nothing = np.empty(0, dtype=int)
     assert linalg.heaviest_forest(3, 3, nothing, nothing, np.empty(0)).size == 0
+
+
+def coupled(rng, n, m, share=0.3):
+    """A sparse T whose largest singular value is below 1, and its entries."""
+    T = rng.random((n, m)) * (rng.random((n, m)) < share)
+    T *= 0.999 / np.linalg.norm(T, 2)
+    rows, cols = np.nonzero(T)
+    return T, (rows, cols, T[rows, cols])
+
+
+@pytest.mark.parametrize("dense", [0, 10**4])
+def test_the_preconditioner_is_the_inverse(rng, monkeypatch, dense):
+    monkeypatch.setattr(linalg, "_DENSE", dense)
+    T, entries = coupled(rng, 40, 30)
+    inverse = linalg.coupled_preconditioner(entries, (40, 30), 0.9)
+    v = rng.standard_normal(30)
+    np.testing.assert_allclose(inverse(v), np.linalg.solve(np.eye(30) - 0.9 * T.T @ T, v), rtol=1e-6)
+    monkeypatch.setattr(linalg, "_FILL", 10)
+    assert linalg.coupled_preconditioner(entries, (40, 30), 0.9) is None
+
+
+@pytest.mark.parametrize("few", [0, 3, 1000])
+def test_conjugate_gradients_of_a_batch(rng, few):
+    T = np.stack([coupled(rng, 40, 30)[0] for _ in range(4)])
+    matrices = np.eye(30) - T.transpose(0, 2, 1) @ T
+    rhs = rng.standard_normal((4, 30)) * np.array([[1.0], [1e-200], [1e200], [0.0]])
+    made = [lambda v, k=k: np.linalg.solve(matrices[k], v) if k else v for k in range(3)] + [None]
+    found = linalg.batched_conjugate_gradients(
+        lambda v: (matrices @ v[:, :, None])[:, :, 0], rhs, lambda: made, 1e-11, (few, 1000)
+    )
+    np.testing.assert_allclose(found.y, np.linalg.solve(matrices, rhs[:, :, None])[:, :, 0], rtol=1e-7, atol=1e-12)
+    assert (found.residual <= 1e-10).all()
+    assert found.steps[3] == 0
+    if few < 1000:
+        assert found.steps[1] <= few + 2 < found.steps[0]

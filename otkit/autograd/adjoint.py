@@ -238,7 +238,7 @@ def _solve(problem: LinearProblem, at: Potentials, f_bar: Array, g_bar: Array, r
     found = batched_conjugate_gradients(
         lambda z: within(z - both * backward(forward(z))),
         within(rhs),
-        lambda: _preconditioner(problem, at, (p, q), both[:, 0]),
+        lambda: _preconditioner(problem, at, (p, q), both[:, 0], null),
         rtol,
         (_FEW, _MOST),
     )
@@ -274,9 +274,12 @@ def _products(problem: LinearProblem, scaled: Potentials) -> tuple[Callable[[Arr
 
 
 def _preconditioner(
-    problem: LinearProblem, at: Potentials, masses: tuple[Array, Array], both: Array
+    problem: LinearProblem, at: Potentials, masses: tuple[Array, Array], both: Array, null: Array
 ) -> list[Preconditioner | None]:
-    """The sparse Newton matrix of every item, factorised: of A what carries nearly all mass; None where it is dense."""
+    """The sparse Newton matrix of every item, factorised: of A what carries nearly all mass; None where it is dense.
+
+    It is nearly singular along `null`, which is kept out of what it gives.
+    """
     n, m = problem.reduced.n, problem.reduced.m
     made: list[Preconditioner | None] = []
     for k in range(problem.items):
@@ -291,8 +294,17 @@ def _preconditioner(
             continue
         row, col, log_plan = (to_numpy(v) for v in (found.row, found.col, found.log_plan))
         A = np.exp(log_plan - 0.5 * (log_p[row] + log_q[col]))
-        made.append(coupled_preconditioner((row, col, A), (n, m), float(both[k])))
+        inverse = coupled_preconditioner((row, col, A), (n, m), float(both[k]))
+        made.append(inverse and _across(inverse, to_numpy(null)[k]))
     return made
+
+
+def _across(inverse: Preconditioner, null: np.ndarray) -> Preconditioner:
+    def across(v: np.ndarray) -> np.ndarray:
+        z = inverse(v)
+        return z - null * (null @ z)
+
+    return across
 
 
 def _item(at: Potentials, items: slice) -> Potentials:

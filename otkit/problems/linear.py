@@ -31,6 +31,13 @@ class Given:
     reg: Any
     unbalanced: Any
 
+    def __getstate__(self) -> dict[str, Any]:
+        """Copies and pickles are not part of a graph."""
+        rho = self.unbalanced
+        rho = tuple(map(arrays.detached, rho)) if isinstance(rho, tuple) else arrays.detached(rho)
+        rest = {name: arrays.detached(getattr(self, name)) for name in ("a", "b", "reg")}
+        return {"geometry": self.geometry.detached(), "unbalanced": rho, **rest}
+
     @property
     def masses(self) -> tuple[Any, Any]:
         """The total weights of both sides, ``(...)``, in the caller's graph; 1 for uniform ones."""
