@@ -10,6 +10,7 @@ import json
 import multiprocessing
 import resource
 import time
+from importlib.metadata import version
 from pathlib import Path
 from statistics import median
 
@@ -82,7 +83,9 @@ def main():
                 )
                 print("", *cells, "", sep=" | ", flush=True)
     if args.json:
-        Path(args.json).write_text(json.dumps({"arguments": vars(args), "rows": rows}, indent=1) + "\n")
+        versions = {name: version(name) for name in ("otkit", "pot", "numpy", "scipy", "numba")}
+        content = {"arguments": vars(args), "versions": versions, "rows": rows}
+        Path(args.json).write_text(json.dumps(content, indent=1) + "\n")
 
 
 if __name__ == "__main__":
