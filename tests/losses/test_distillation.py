@@ -1,6 +1,9 @@
 """Distillation as a whole, in plain loops and in the Trainer of Hugging Face."""
 
 import importlib.util
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 import torch
@@ -236,3 +239,16 @@ def test_the_mix_in_in_transformers(tmp_path):
         weights.append(student.transformer.wte.weight.detach())
     torch.testing.assert_close(*weights, rtol=1e-4, atol=1e-6)
     assert all(v.grad is None for v in teacher.parameters())
+
+
+def test_the_example_with_a_trainer():
+    pytest.importorskip("transformers")
+    pytest.importorskip("accelerate")
+    example = Path(__file__).parents[2] / "examples" / "distil_trainer.py"
+    run = subprocess.run(
+        [sys.executable, example, "--steps", "4"], capture_output=True, text=True, timeout=300, check=False
+    )
+    assert run.returncode == 0, run.stderr
+    assert [line.partition(":")[0] for line in run.stdout.splitlines()] == [
+        "teacher", "student alone", "student with KL", "student with KL and SinKD"
+    ]  # fmt: skip
