@@ -199,7 +199,7 @@ def _factorised(matrix: Schur, rhs: np.ndarray) -> np.ndarray:
 
 Preconditioner = Callable[[np.ndarray], np.ndarray]
 
-# Up to this size a matrix is factorised as a dense one; it is nearly that when its entries are few a row.
+# Up to this size a matrix is formed and factorised as a dense one: the machine is quicker at that.
 _DENSE = 2048
 
 
@@ -211,18 +211,22 @@ def coupled_preconditioner(arcs: Coupling, shape: tuple[int, int], both: float) 
 
     rows, cols, values = arcs
     T = csr_array((values, (rows, cols)), shape=shape)
-    if (np.diff(T.indptr).astype(float) ** 2).sum() > _FILL:
-        return None
-    matrix = (-both * (T.T @ T)).tocsc()
     size = shape[1]
     # T may have a singular value of 1: the shift is well below what the entries left out take from it.
-    matrix.setdiag(matrix.diagonal() + 1 + 1e-10)
+    one = 1 + 1e-10
     if size <= _DENSE:
+        dense = T.toarray()
+        matrix = -both * (dense.T @ dense)
+        matrix[np.diag_indices(size)] += one
         try:
-            factor = cho_factor(matrix.toarray(), lower=True, overwrite_a=True, check_finite=False)
+            factor = cho_factor(matrix, lower=True, overwrite_a=True, check_finite=False)
         except LinAlgError:  # singular within rounding
             return None
         return lambda v: cho_solve(factor, v, check_finite=False)
+    if (np.diff(T.indptr).astype(float) ** 2).sum() > _FILL:
+        return None
+    matrix = (-both * (T.T @ T)).tocsc()
+    matrix.setdiag(matrix.diagonal() + one)
     factors = splu(matrix, permc_spec="MMD_AT_PLUS_A", diag_pivot_thresh=0.0, options={"SymmetricMode": True})
     return lambda v: factors.solve(v)
 

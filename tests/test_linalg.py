@@ -111,6 +111,7 @@ def test_the_preconditioner_is_the_inverse(rng, monkeypatch, dense):
     inverse = linalg.coupled_preconditioner(entries, (40, 30), 0.9)
     v = rng.standard_normal(30)
     np.testing.assert_allclose(inverse(v), np.linalg.solve(np.eye(30) - 0.9 * T.T @ T, v), rtol=1e-6)
+    monkeypatch.setattr(linalg, "_DENSE", 0)
     monkeypatch.setattr(linalg, "_FILL", 10)
     assert linalg.coupled_preconditioner(entries, (40, 30), 0.9) is None
 

@@ -26,7 +26,7 @@ from otkit.problems import LinearProblem
 _HELD = 2**25
 # Points with less than this share of the largest mass of their side take part like those without mass.
 _NOTHING = 1e-60
-# Iterations of conjugate gradients, and those after which a preconditioner is made.
+# Iterations of conjugate gradients, and those before a preconditioner is made where sweeps were enough for the solve.
 _MOST, _FEW = 2000, 10
 # The mass of a row or column that the preconditioner may leave out, and the share of all entries it may have.
 _DROP, _SPARSE = 1e-3, 1 / 8
@@ -187,10 +187,13 @@ def unrolled(pull: Pullback, n_iters: int, last: str, f_bar: Array, g_bar: Array
         bars[on] = bars[on] * 0.0
 
 
-def implicit(pull: Pullback, at: Potentials, f_bar: Array, g_bar: Array, rtol: float) -> Solved:
-    """Back through the fixed point of the iterations, by the implicit function theorem."""
+def implicit(pull: Pullback, at: Potentials, f_bar: Array, g_bar: Array, rtol: float, *, hard: bool) -> Solved:
+    """Back through the fixed point of the iterations, by the implicit function theorem.
+
+    `hard` tells that Newton steps were needed to get there: the preconditioner is then made at once.
+    """
     problem = pull.problem
-    found = _solve(problem, at, f_bar, g_bar, rtol)
+    found = _solve(problem, at, (f_bar, g_bar), rtol, 0 if hard else _FEW)
     Side(problem).half_step(pull, at.g, at.reg, found.f)
     Side(problem, turned=True).half_step(pull, at.f, at.reg, found.g)
     return found
@@ -205,15 +208,16 @@ class Solved(NamedTuple):
     steps: np.ndarray
 
 
-def _solve(problem: LinearProblem, at: Potentials, f_bar: Array, g_bar: Array, rtol: float) -> Solved:
+def _solve(problem: LinearProblem, at: Potentials, bars: tuple[Array, Array], rtol: float, few: int) -> Solved:
     """Solve ``f = f̄ − κ·keep_b·g, g = ḡ − πᵀ·keep_a·f`` by the symmetric system of the smaller side.
 
     With the masses p and q of the plan, ``A = P/√(p⊗q)`` and ``keep_b·g = √q·z`` it reads
     ``(1 − keep_a·keep_b·AᵀA)·z = keep_b·(ḡ/√q − keep_a·Aᵀ(f̄/√p))``.
     """
     if problem.reduced.n < problem.reduced.m:
-        turned = _solve(_transposed(problem), at.T, g_bar, f_bar, rtol)
+        turned = _solve(_transposed(problem), at.T, bars[::-1], rtol, few)
         return Solved(turned.g, turned.f, turned.residual, turned.steps)
+    f_bar, g_bar = bars
     xp, costs = namespace(f_bar), problem.reduced
     keep_a, keep_b = (keep[:, None] for keep in problem.penalties.keep(at.reg))
     p, q = marginals(costs, at)
@@ -240,7 +244,7 @@ def _solve(problem: LinearProblem, at: Potentials, f_bar: Array, g_bar: Array, r
         within(rhs),
         lambda: _preconditioner(problem, at, (p, q), both[:, 0], null),
         rtol,
-        (_FEW, _MOST),
+        (few, _MOST),
     )
     f = xp.where(has_p, f_bar - root_p * forward(found.y), 0.0)
     g = xp.where(has_q, g_bar - root_q * backward(keep_a * f / root_p), 0.0)

@@ -263,7 +263,8 @@ def _by_solve(result: Result, pull: Pullback, by_plan: _ByPlan, given: dict[str,
         unrolled(pull, *out.counted, f_bar, g_bar)
         return
     rtol = max(_FLOOR, _FRACTION * float(out.tol.min()))
-    residual = implicit(pull, at, f_bar, g_bar, rtol).residual
+    hard = any(stage.newton_steps for stage in out.stages)
+    residual = implicit(pull, at, f_bar, g_bar, rtol, hard=hard).residual
     if residual.max() > max(1e2 * rtol, float(out.tol.max())):
         _warn(f"their linear system ended with a relative residual of {residual.max():.2g}")
 
