@@ -1,7 +1,7 @@
 """Distil a small language model with the Trainer of Hugging Face: ``python examples/distil_trainer.py``.
 
-The teacher first learns the Zen of Python by its characters, in a minute or less; then a student of a tenth of its size
-learns from the text and from the teacher. Needs ``pip install transformers accelerate``.
+The teacher learns the Zen of Python by its characters, in a minute or less; then a student of a tenth of its size learns
+from the text and from the teacher. Needs ``pip install transformers accelerate``.
 """
 
 import argparse
@@ -64,7 +64,7 @@ def trained(trainer, student, steps, **options):
 
 def main():
     """Train the teacher, and students in three ways."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser()
     parser.add_argument("--steps", type=int, default=150)
     steps = parser.parse_args().steps
     teacher = model(96, 3)
@@ -73,8 +73,7 @@ def main():
     for name, ot in (("KL", 0.0), ("KL and SinKD", 0.5)):
         sinkd = SinKDLoss("token", shift=True) if ot else None
         objective = DistillationObjective(sinkd, kd=0.5, ot=ot, shift=True, temperature=2.0)
-        student = model(32, 1)
-        loss = trained(DistillationTrainer, student, steps, teacher=teacher, objective=objective)
+        loss = trained(DistillationTrainer, model(32, 1), steps, teacher=teacher, objective=objective)
         print(f"student with {name}: {loss:.3f}")
 
 
