@@ -1,7 +1,7 @@
 """Distil a small language model with the Trainer of Hugging Face: ``python examples/distil_trainer.py``.
 
-The teacher learns the Zen of Python by its characters, in a minute or less; then a student of a tenth of its size learns
-from the text and from the teacher. Needs ``pip install transformers accelerate``.
+The teacher learns the Zen of Python by its characters; then students of a tenth of its size learn from the text and
+from the teacher, all in a minute. Needs ``pip install transformers accelerate``.
 """
 
 import argparse
