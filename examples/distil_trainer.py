@@ -1,7 +1,9 @@
-"""Distil a small language model with the Trainer of Hugging Face: ``python examples/distil_trainer.py``.
+"""
+The Trainer of Hugging Face
+===========================
 
-The teacher learns the Zen of Python by its characters; then students of a tenth of its size learn from the text and
-from the teacher, all in a minute. Needs ``pip install transformers accelerate``.
+A teacher learns the Zen of Python by its characters; then students of a tenth of its size learn from the text and from
+it. Run it by ``python examples/distil_trainer.py``; it takes a minute, and needs transformers and accelerate.
 """
 
 import argparse
