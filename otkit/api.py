@@ -188,7 +188,7 @@ class WassersteinResult:
         if result.link is None or not arrays.records():
             return self._distance
         given, xp = result.problem.given, arrays.namespace(result.like)
-        mean = result.value_linear / sum(m / 2 for m in given.masses)
+        mean = xp.astype(result.value_linear / sum(m / 2 for m in given.masses), result.problem.dtype, copy=False)
         positive = mean > 0
         return xp.where(positive, xp.where(positive, mean, 1.0) ** (1 / self.p), 0.0 * mean)
 

@@ -87,7 +87,8 @@ class DivergenceResult:
         reg, priced = (self.cross.as_given(convert(v, problem.a)) for v in (problem.reg, ~problem.balanced))
         reg = problem.given.reg if arrays.requires_grad(problem.given.reg) else reg
         one, other = problem.given.masses
-        return priced * reg * (one - other) ** 2 / 2
+        term = priced * reg * (one - other) ** 2 / 2
+        return namespace(term).astype(term, problem.dtype, copy=False)
 
     def __float__(self) -> float:
         return float(arrays.detached(self.value))

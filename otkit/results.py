@@ -288,7 +288,7 @@ class Result:
         MemoryError
             If it does not fit in the memory that is free.
         """
-        return self._linked("plan", self._plan)
+        return self._recorded("plan", self._plan)
 
     def plan_sparse(self, drop: float = 1e-9) -> SparseArcs:
         """The entries of the plan, in coordinate form.
@@ -439,7 +439,7 @@ class Result:
         P = plans.add([part.dense() for part in self.outcome.plan])
         if (self.problem.mass != 1).any():
             P *= self._mass[:, None, None]  # in place: a second array of this size takes longer than the plan
-        return P
+        return self.as_given(P)
 
     @cached_property
     def _marginals(self) -> tuple[Array, Array]:
@@ -447,10 +447,11 @@ class Result:
         return rows, cols
 
     def _linked(self, name: str, x: Array | None, *parts: Array) -> Any:
-        """A field ``(B, …)`` as it is given, and part of the caller's graph where there is one."""
-        if x is None:
-            return None
-        x = self.as_given(x)
+        """A field ``(B, …)`` of the inner form, as it is given and recorded."""
+        return None if x is None else self._recorded(name, self.as_given(x), *parts)
+
+    def _recorded(self, name: str, x: Array, *parts: Array) -> Array:
+        """A field as it is given, in the caller's graph where there is one."""
         return x if self.link is None else self.link(self, name, x, parts)
 
     @property

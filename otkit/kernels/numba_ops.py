@@ -63,8 +63,10 @@ class Tiles:
         self.form: tuple[int, float] | None = None
         if isinstance(self.base, PointCloud):
             self.form = _FORMS.get((self.base.metric.ground, self.base.metric.power))
-            self.y = np.ascontiguousarray(self.base.y.transpose(0, 2, 1))
-            self.squares = [(v * v).sum(-1) for v in (self.base.x, self.base.y)]
+            if self.form is not None:
+                self.y = np.ascontiguousarray(self.base.y.transpose(0, 2, 1))
+            if self.form is not None and not self.base.metric.direct(self.base.d):
+                self.squares = [(v * v).sum(-1) for v in (self.base.x, self.base.y)]
 
     def reduction(self, items: int) -> tuple[np.ndarray, np.ndarray, bool]:
         """The offsets ``row (B, n)`` and ``col (B, m)``, and whether the columns come first."""

@@ -10,9 +10,9 @@ from torch import Tensor, nn
 from otkit import checks
 from otkit.api import distance_cost, solve_sample
 from otkit.divergence import sinkhorn_divergence
+from otkit.losses.chunks import wide
+from otkit.losses.targets import REDUCTIONS, one_of
 from otkit.solvers import Solver
-
-REDUCTIONS = ("mean", "sum", "none")
 
 
 class SinkhornLoss(nn.Module):
@@ -82,8 +82,7 @@ class SinkhornLoss(nn.Module):
             raise ValueError("reach goes with blur, and unbalanced with reg; pass the two of one kind")
         for name, value in (("reg", reg), ("blur", blur), ("unbalanced", unbalanced), ("reach", reach), ("tol", tol)):
             checks.positive(value, name)
-        if reduction not in REDUCTIONS:
-            raise ValueError(f"reduction must be one of {', '.join(REDUCTIONS)}, got {reduction!r}")
+        one_of("reduction", reduction, REDUCTIONS)
         self.cost = distance_cost(p, metric)
         self.reg, self.blur, self.unbalanced, self.reach = reg, blur, unbalanced, reach
         self.debias, self.reduction = debias, reduction
@@ -117,8 +116,8 @@ class SinkhornLoss(nn.Module):
             A number, or ``(...)`` without a reduction.
         """
         with torch.autocast(x.device.type, enabled=False):
-            x, a = _masked(_wide(x), None if a is None else _wide(a), mask_x, "x")
-            y, b = _masked(_wide(y), None if b is None else _wide(b), mask_y, "y")
+            x, a = _masked(wide(x), None if a is None else wide(a), mask_x, "x")
+            y, b = _masked(wide(y), None if b is None else wide(b), mask_y, "y")
             loss = self._loss(x, y, a, b)
         return loss if self.reduction == "none" else loss.mean() if self.reduction == "mean" else loss.sum()
 
@@ -138,10 +137,6 @@ class SinkhornLoss(nn.Module):
         price = {"unbalanced": self.unbalanced, "reach": self.reach}
         prices = "".join(f", {name}={value:g}" for name, value in price.items() if value is not None)
         return f"{units}, p={self.cost.power:g}, metric={self.cost.ground!r}, debias={self.debias}{prices}"
-
-
-def _wide(v: Tensor) -> Tensor:
-    return v.float() if v.dtype in (torch.float16, torch.bfloat16) else v
 
 
 def _masked(x: Tensor, w: Tensor | None, mask: Tensor | None, name: str) -> tuple[Tensor, Tensor | None]:

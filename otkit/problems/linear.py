@@ -40,8 +40,8 @@ class Given:
 
     @property
     def masses(self) -> tuple[Any, Any]:
-        """The total weights of both sides, ``(...)``, in the caller's graph; 1 for uniform ones."""
-        a, b = (1.0 if w is None else namespace(w).sum(w, axis=-1) for w in (self.a, self.b))
+        """The total weights of both sides, ``(...)`` in float64, in the caller's graph; 1 for uniform ones."""
+        a, b = (1.0 if w is None else namespace(w).sum(arrays.float64(w), axis=-1) for w in (self.a, self.b))
         return a, b
 
     @property
