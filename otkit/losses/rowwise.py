@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from otkit import arrays, checks
 from otkit.losses.chunks import over_rows
-from otkit.losses.targets import REDUCTIONS, aligned, check_logits, check_reduction, kept_of_both, one_of, reduced
+from otkit.losses.targets import REDUCTIONS, aligned, kept_of_both, one_of, reduced
 
 Stats = dict[str, Tensor]
 
@@ -83,19 +83,11 @@ class RowLoss(nn.Module, ABC):
         ValueError
             If shapes do not fit together.
         """
-        check_logits(student_logits, teacher_logits, one_vocabulary=self.one_vocabulary)
-        check_reduction(self.reduction, num_items_in_batch)
-        keep = kept_of_both(
-            student_logits,
-            teacher_logits,
-            (mask, labels),
-            (teacher_mask, teacher_labels),
-            self.shift,
-            self.ignore_index,
-        )
+        logits, given = (student_logits, teacher_logits), ((mask, labels), (teacher_mask, teacher_labels))
+        keep = kept_of_both(self, logits, *given, num_items_in_batch, one_vocabulary=self.one_vocabulary)
         rows = aligned(*keep)
         with torch.autocast(student_logits.device.type, enabled=False):
-            values = over_rows(self.rows, (student_logits, teacher_logits), rows, self.chunk_size)
+            values = over_rows(self.rows, logits, rows, self.chunk_size)
             loss = reduced(values, None, self.reduction, num_items_in_batch)
             if self.reduction == "none":
                 loss = spread(values, rows[0], keep[0])

@@ -11,7 +11,7 @@ from otkit import arrays, checks
 from otkit.losses.chunks import Piece, chunk_rows, over_rows, values_of, wide
 from otkit.losses.gather import gathered
 from otkit.losses.rowwise import spread
-from otkit.losses.targets import REDUCTIONS, aligned, check_logits, check_reduction, kept_of_both, one_of, reduced
+from otkit.losses.targets import REDUCTIONS, aligned, kept_of_both, one_of, reduced
 from otkit.losses.transport import RowTransport
 
 LEVELS = ("batch", "token", "vocab")
@@ -203,16 +203,8 @@ class SinKDLoss(nn.Module):
         ValueError
             If shapes do not fit together.
         """
-        check_logits(student_logits, teacher_logits)
-        check_reduction(self.reduction, num_items_in_batch)
-        keep = kept_of_both(
-            student_logits,
-            teacher_logits,
-            (mask, labels),
-            (teacher_mask, teacher_labels),
-            self.shift,
-            self.ignore_index,
-        )
+        logits, given = (student_logits, teacher_logits), ((mask, labels), (teacher_mask, teacher_labels))
+        keep = kept_of_both(self, logits, *given, num_items_in_batch)
         seen: list[dict[str, Tensor]] | None = [] if return_stats else None
         with torch.autocast(student_logits.device.type, enabled=False):
             measure = {"batch": self._batch, "token": self._tokens, "vocab": self._entries}[self.level]

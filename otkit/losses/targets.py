@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Protocol
+
 import torch
 from torch import Tensor
 
@@ -60,16 +62,31 @@ def kept(
     return keep
 
 
+class Options(Protocol):
+    """What a loss of logits has been told about its rows."""
+
+    reduction: str
+    shift: bool
+    ignore_index: int
+
+
 def kept_of_both(
-    student: Tensor,
-    teacher: Tensor,
+    loss: Options,
+    logits: tuple[Tensor, Tensor],
     given: tuple[Tensor | None, Tensor | None],
     given_teacher: tuple[Tensor | None, Tensor | None],
-    shift: bool,
-    ignore_index: int,
+    num_items: Tensor | float | None,
+    *,
+    one_vocabulary: bool = True,
 ) -> tuple[Tensor, Tensor]:
-    """`kept` for the student's and the teacher's mask and labels; the teacher's are by default the student's."""
-    keep = kept(student, *given, shift, ignore_index)
+    """`kept` for the mask and labels of the student and of the teacher, once the arguments of a loss are checked.
+
+    The teacher's are by default the student's.
+    """
+    student, teacher = logits
+    check_logits(student, teacher, one_vocabulary=one_vocabulary)
+    check_reduction(loss.reduction, num_items)
+    keep = kept(student, *given, loss.shift, loss.ignore_index)
     if given_teacher == (None, None) and student.shape[:-1] == teacher.shape[:-1]:
         return keep, keep
     if given_teacher == (None, None) and given != (None, None):
@@ -77,7 +94,7 @@ def kept_of_both(
             f"mask and labels are about rows {tuple(student.shape[:-1])} of the student, and the teacher has "
             f"{tuple(teacher.shape[:-1])}; pass teacher_mask= or teacher_labels= too"
         )
-    return keep, kept(teacher, *given_teacher, shift, ignore_index, "teacher_")
+    return keep, kept(teacher, *given_teacher, loss.shift, loss.ignore_index, "teacher_")
 
 
 def aligned(keep: Tensor, teacher_keep: Tensor) -> tuple[Tensor, Tensor]:

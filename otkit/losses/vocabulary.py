@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from otkit import arrays, checks
 from otkit.losses.chunks import Piece, values_of, wide
 from otkit.losses.rowwise import RowLoss, Stats
-from otkit.losses.targets import REDUCTIONS, aligned, check_logits, check_reduction, kept_of_both, one_of, reduced
+from otkit.losses.targets import REDUCTIONS, aligned, kept_of_both, one_of, reduced
 from otkit.losses.transport import RowTransport
 from otkit.losses.vocabulary_cost import VocabularyCost
 
@@ -274,16 +274,8 @@ class MultiLevelOTLoss(nn.Module):
         ValueError
             If shapes do not fit together.
         """
-        check_logits(student_logits, teacher_logits, one_vocabulary=False)
-        check_reduction(self.reduction, num_items_in_batch)
-        keep = kept_of_both(
-            student_logits,
-            teacher_logits,
-            (mask, labels),
-            (teacher_mask, teacher_labels),
-            self.shift,
-            self.ignore_index,
-        )
+        logits, given = (student_logits, teacher_logits), ((mask, labels), (teacher_mask, teacher_labels))
+        keep = kept_of_both(self, logits, *given, num_items_in_batch, one_vocabulary=False)
         seen: list[Tensor] = []
         with torch.autocast(student_logits.device.type, enabled=False):
             values, counts = self._sequences((student_logits, teacher_logits.detach()), keep, seen)
