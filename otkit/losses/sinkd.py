@@ -42,8 +42,9 @@ class SinKDLoss(nn.Module):
     level : {"batch", "token", "vocab"}
         What is transported. "batch": the rows, all of them in one problem, as in the paper; of logits
         (batch, length, V) every position is a row. "token": the positions of each sequence, a problem each. "vocab":
-        within each row its probabilities, at the cost 2 for any move, which needs no solver: ‖p − q‖₁, the sample-wise
-        loss of the released code. `VocabOTLoss` has costs that know which entries are alike.
+        within each row its probabilities, at the cost 2 for any move, which needs no solver and no `reg`: ‖p − q‖₁, the
+        sample-wise loss of the released code, and a divergence as it is. `VocabOTLoss` has costs that know which
+        entries are alike.
     tau : float
         The temperature of both softmaxes.
     reg : float
@@ -128,6 +129,11 @@ class SinKDLoss(nn.Module):
         if n_iters is not None and (tol is not None or int(n_iters) != n_iters):
             raise ValueError(
                 f"n_iters must be a whole number, and without tol=, got n_iters={n_iters!r} and tol={tol!r}"
+            )
+        if level == "vocab" and (n_iters, tol, plan) != (None, None, None):
+            raise ValueError(
+                "level='vocab' has a closed form, without iterations and without a plan to hold, got "
+                f"n_iters={n_iters!r}, tol={tol!r} and plan={plan!r}; leave them out, or use VocabOTLoss"
             )
         plans = ("unrolled", "detached") if tol is None else ("implicit", "detached")
         plan = plans[0] if plan is None else plan

@@ -436,6 +436,9 @@ def test_two_processes_are_one(tmp_path):
         ({"plan": "implicit"}, "plan must be one of unrolled, detached with n_iters=, got 'implicit'"),
         ({"plan": "unrolled", "tol": 1e-6}, "plan must be one of implicit, detached with tol="),
         ({"level": "token", "gather": True}, "gather=True is for level='batch'"),
+        ({"level": "vocab", "n_iters": 5}, "closed form.*n_iters=5, tol=None and plan=None; leave them out"),
+        ({"level": "vocab", "tol": 1e-6}, "level='vocab' has a closed form"),
+        ({"level": "vocab", "plan": "detached"}, "level='vocab' has a closed form"),
     ],
 )
 def test_bad_options(options, words):
