@@ -6,13 +6,13 @@ import operator
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import reduce
+from functools import cached_property, reduce
 
 import numpy as np
 
 from otkit import kernels
 from otkit.arrays import Array, exp, from_numpy, log, namespace, to_numpy
-from otkit.kernels import Geometry, Potentials
+from otkit.kernels import Geometry, Moved, Potentials
 
 
 class Plan(ABC):
@@ -24,8 +24,8 @@ class Plan(ABC):
         """The transposed plan."""
 
     @abstractmethod
-    def dense(self) -> Array:
-        """The matrix: ``(B, n, m)``."""
+    def dense(self, *, single: bool = False) -> Array:
+        """The matrix: ``(B, n, m)``, in float32 where `single`."""
 
     @abstractmethod
     def apply(self, v: Array) -> Array:
@@ -61,14 +61,19 @@ class EntropicPlan(Plan):
     def T(self) -> EntropicPlan:
         return EntropicPlan(self.geometry.T, self.at.T)
 
-    def dense(self) -> Array:
-        return kernels.plan(self.geometry, self.at)
+    @cached_property
+    def moved(self) -> Moved:
+        """⟨C, P⟩ and the marginals: one pass, which both the error and the value need."""
+        return kernels.transport_cost(self.geometry, self.at)
+
+    def dense(self, *, single: bool = False) -> Array:
+        return kernels.plan(self.geometry, self.at, single=single)
 
     def apply(self, v: Array) -> Array:
         return kernels.apply_plan(self.geometry, self.at, v)
 
     def marginals(self) -> tuple[Array, Array]:
-        return kernels.marginals(self.geometry, self.at)
+        return self.moved.row, self.moved.col
 
     def arcs(self, drop: float) -> Arcs:
         # In a row of weight a, the m entries below drop·a/m sum to at most drop·a.
@@ -93,8 +98,8 @@ class SparsePlan(Plan):
         e = self.entries
         return SparsePlan((items, m, n), Arcs(e.item, e.col, e.row, e.mass), self.like)
 
-    def dense(self) -> Array:
-        plan = np.zeros(self.shape)
+    def dense(self, *, single: bool = False) -> Array:
+        plan = np.zeros(self.shape, dtype=np.float32 if single else np.float64)
         np.add.at(plan, (self.entries.item, self.entries.row, self.entries.col), self.entries.mass)
         return from_numpy(plan, self.like)
 

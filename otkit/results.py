@@ -14,6 +14,7 @@ from otkit import arrays, checks, kernels, linalg, plans
 from otkit.arrays import Array, from_numpy, namespace, to_numpy
 from otkit.certify import Certificate, certify
 from otkit.geometry import PointCloud
+from otkit.geometry.costs import UNIT
 from otkit.kernels import Moved, Potentials, Reduced
 from otkit.plans import EntropicPlan, Plan, add_arcs
 from otkit.problems import LinearProblem
@@ -436,7 +437,8 @@ class Result:
     def _plan(self) -> Array:
         costs = self.problem.reduced
         checks.fits_in_memory(costs.n, costs.m, self.problem.items, "a dense plan")
-        P = plans.add([part.dense() for part in self.outcome.plan])
+        parts, single = self.outcome.plan, self.problem.unit > UNIT
+        P = parts[0].dense(single=single) if len(parts) == 1 else plans.add([part.dense() for part in parts])
         if (self.problem.mass != 1).any():
             P *= self._mass[:, None, None]  # in place: a second array of this size takes longer than the plan
         return self.as_given(P)
@@ -460,8 +462,10 @@ class Result:
 
     @cached_property
     def moved(self) -> Moved:
-        costs, out = self.problem.reduced, self.outcome
-        return kernels.transport_cost(costs, self.problem.at(out.f, out.g, out.reg))
+        """⟨C, P⟩ of the reduced costs and the marginals, of an entropic plan."""
+        (plan,) = self.outcome.plan
+        assert isinstance(plan, EntropicPlan)
+        return plan.moved
 
     @cached_property
     def inner_values(self) -> Values:

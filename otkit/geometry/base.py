@@ -299,9 +299,15 @@ def _moved(geometry: Geometry, at: Potentials, *, with_cost: bool) -> Moved:
     return Moved(cost, row, col)
 
 
-def plan(geometry: Geometry, at: Potentials) -> Array:
-    """The plan ``(B, n, m)``."""
-    return _map_rows(geometry, at.f.shape[0], lambda s, r: at.plan(geometry.block(s, r), s, r))
+def plan(geometry: Geometry, at: Potentials, *, single: bool = False) -> Array:
+    """The plan ``(B, n, m)``, in float32 where `single`."""
+    xp = namespace(at.f)
+    dtype = xp.float32 if single else xp.float64
+
+    def rows_of(s: slice, r: slice) -> Array:
+        return xp.astype(at.plan(geometry.block(s, r), s, r), dtype, copy=False)
+
+    return _map_rows(geometry, at.f.shape[0], rows_of)
 
 
 def apply_plan(geometry: Geometry, at: Potentials, v: Array, power: int = 0) -> Array:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from functools import lru_cache
 from itertools import pairwise
 from typing import Any, NamedTuple
 
@@ -40,9 +41,14 @@ def parts(n: int, m: int, items: int) -> list[Part]:
     if n * m <= SMALL:
         width = max(1, _CHUNK // (n * m))
         return [Part(slice(k, min(k + width, items)), slice(0, n), 0) for k in range(0, items, width)]
-    cuts = np.linspace(0, n, groups(n, m) + 1).astype(int).tolist()
-    rows = [slice(*ends) for ends in pairwise(cuts)]
+    rows = _cut(n, groups(n, m))
     return [Part(slice(k, k + 1), r, group) for k in range(items) for group, r in enumerate(rows)]
+
+
+@lru_cache
+def _cut(n: int, count: int) -> list[slice]:
+    """Rows in so many groups of nearly the same size."""
+    return [slice(*ends) for ends in pairwise(np.linspace(0, n, count + 1).astype(int).tolist())]
 
 
 def groups(n: int, m: int) -> int:
@@ -161,10 +167,10 @@ def marginals(geometry: Geometry, at: Potentials) -> tuple[np.ndarray, np.ndarra
     return moved.row, moved.col
 
 
-def plan(geometry: Geometry, at: Potentials) -> np.ndarray:
+def plan(geometry: Geometry, at: Potentials, *, single: bool = False) -> np.ndarray:
     items, tiles = at.reg.shape[0], Tiles(geometry)
     vectors, offsets = _at(at), tiles.reduction(items)
-    out = np.empty((items, tiles.n, tiles.m))
+    out = np.empty((items, tiles.n, tiles.m), dtype=np.float32 if single else np.float64)
 
     def work(C: np.ndarray, low: int, high: int, first: int, _: int) -> None:
         into = out[low:high, first : first + C.shape[1]]

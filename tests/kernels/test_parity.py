@@ -127,6 +127,9 @@ def check_operations(c, monkeypatch):
 
     P, wanted = both("plan", monkeypatch, costs, at)
     within(P, wanted, relative, tiny)
+    for single in both("plan", monkeypatch, costs, at, single=True):
+        assert single.dtype == np.float32
+        within(single, wanted, relative + 2.0**-24, 2.0**-149)
     rows, cols = zip(*both("marginals", monkeypatch, costs, at), strict=True)
     within(*rows, relative, tiny)
     within(*cols, relative, tiny)
