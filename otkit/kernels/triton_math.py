@@ -1,0 +1,188 @@
+"""What every Triton kernel is made of: tiles of costs, of any geometry, in the precision that is asked for.
+
+Kernels take the costs as one tuple, `Costs`, and know its kind when they are compiled. Two types go with a kernel: that
+in which the exponent's differences are formed, and that of its exponentials. Potentials and all sums across programs
+are float64.
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import triton
+import triton.language as tl
+
+# What a tile is formed from.
+DENSE, EUCLIDEAN, CITYBLOCK, COSINE = tl.constexpr(0), tl.constexpr(1), tl.constexpr(2), tl.constexpr(3)
+_LOG2_E, _LN_2 = tl.constexpr(1.4426950408889634), tl.constexpr(0.6931471805599453)
+# Sums beside a guessed largest term that are trusted.
+_FEW, _MANY = tl.constexpr(1e-15), tl.constexpr(1e15)
+
+
+class Costs(NamedTuple):
+    """The costs of a flat geometry, as kernels take them; `None` for what the kind does not have.
+
+    Attributes
+    ----------
+    kind : constexpr
+        Of what a tile is formed.
+    C : array (k or 1, n, m)
+        Dense costs, of any strides: ``item`` (0 where the items share them), ``down`` and ``across``.
+    x, y : array (k or 1, d, n), (k or 1, d, m)
+        Points, by coordinates: contiguous, ``x_item`` and ``y_item`` apart or 0.
+    d : int
+    power : constexpr
+        Of the sum over coordinates: ½ is the root of squares.
+    row, col : array (B, n), (B, m)
+        Offsets that reduce the costs, taken off in the order that ``turned`` tells; None for costs as they are.
+    n, m : int
+    """
+
+    kind: Any
+    C: Any
+    item: Any
+    down: Any
+    across: Any
+    x: Any
+    y: Any
+    x_item: Any
+    y_item: Any
+    d: Any
+    power: Any
+    row: Any
+    col: Any
+    turned: Any
+    n: Any
+    m: Any
+
+
+@triton.jit
+def _to_power(s, power: tl.constexpr):
+    if power == 0.5:
+        s = tl.sqrt(s)
+    elif power == 2.0:
+        s = s * s
+    elif power != 1.0:
+        s = tl.where(s > 0, tl.exp2(tl.log2(tl.where(s > 0, s, 1.0)) * power), 0.0)
+    return s
+
+
+@triton.jit
+def _distances(costs, b, i, j, D: tl.constexpr):
+    """Costs between points, from the differences of their coordinates: no cancellation."""
+    total = tl.zeros((i.shape[0], j.shape[0]), D)
+    x, y = costs.x + b * costs.x_item + i, costs.y + b * costs.y_item + j
+    for _ in range(costs.d):
+        one = tl.load(x, mask=i < costs.n, other=0.0).to(D)
+        other = tl.load(y, mask=j < costs.m, other=0.0).to(D)
+        difference = one[:, None] - other[None, :]
+        if costs.kind == CITYBLOCK:
+            total += tl.abs(difference)
+        else:
+            total += difference * difference
+        x += costs.n
+        y += costs.m
+    if costs.kind == COSINE:
+        total *= 0.5
+    return _to_power(total, costs.power)
+
+
+@triton.jit
+def given_tile(costs, b, i, j, D: tl.constexpr):
+    """Costs of rows ``i`` and columns ``j`` of item ``b`` as they were given, ``inf`` outside: all three int64."""
+    inside = (i < costs.n)[:, None] & (j < costs.m)[None, :]
+    if costs.kind == DENSE:
+        at = costs.C + b * costs.item + i[:, None] * costs.down + j[None, :] * costs.across
+        C = tl.load(at, mask=inside, other=float("inf")).to(D)
+    else:
+        C = tl.where(inside, _distances(costs, b, i, j, D), float("inf"))
+    return C
+
+
+@triton.jit
+def reduce_tile(costs, b, i, j, C, D: tl.constexpr):
+    """A tile of costs less the offsets, in the order of `Reduced`."""
+    if costs.row is not None:
+        row = tl.load(costs.row + b * costs.n + i, mask=i < costs.n, other=0.0).to(D)[:, None]
+        col = tl.load(costs.col + b * costs.m + j, mask=j < costs.m, other=0.0).to(D)[None, :]
+        if costs.turned:
+            C = (C - col) - row
+        else:
+            C = (C - row) - col
+    return C
+
+
+@triton.jit
+def tile(costs, b, i, j, D: tl.constexpr):
+    """Reduced costs of rows ``i`` and columns ``j`` of item ``b``, ``inf`` outside."""
+    return reduce_tile(costs, b, i, j, given_tile(costs, b, i, j, D), D)
+
+
+@triton.jit
+def vector(pointer, b, k, size, other):
+    """Entries ``k`` of the vector of item ``b`` in an array ``(B, size)``."""
+    return tl.load(pointer + b * size + k, mask=k < size, other=other)
+
+
+@triton.jit
+def _shifted(costs, b, i, j, g, log_b, reg, D: tl.constexpr):
+    """(g_j + reg·log b_j − C_ij)/reg in base 2: what softmins are sums of."""
+    h = vector(g, b, j, costs.m, 0.0) + reg * vector(log_b, b, j, costs.m, float("-inf"))
+    return (h.to(D)[None, :] - tile(costs, b, i, j, D)) * ((1.0 / reg) * _LOG2_E).to(D)
+
+
+@triton.jit
+def guessed_sums(costs, b, i, g, log_b, reg, top, D: tl.constexpr, E: tl.constexpr, BN: tl.constexpr):
+    """Σ_j of the exponentials over 2^top, one exponential per entry and nothing else."""
+    sums = tl.zeros((i.shape[0], BN), E)
+    for first in range(0, costs.m, BN):
+        j = (first + tl.arange(0, BN)).to(tl.int64)
+        exponent = _shifted(costs, b, i, j, g, log_b, reg, D)
+        sums += tl.exp2((exponent - top.to(D)[:, None]).to(E))
+    return tl.sum(sums, 1).to(tl.float64)
+
+
+@triton.jit
+def largest_sums(costs, b, i, g, log_b, reg, D: tl.constexpr, E: tl.constexpr, BN: tl.constexpr):
+    """The largest exponent of every row, and Σ_j of the exponentials over it, by one pass."""
+    top = tl.full((i.shape[0],), float("-inf"), D)
+    sums = tl.zeros((i.shape[0],), tl.float64)
+    for first in range(0, costs.m, BN):
+        j = (first + tl.arange(0, BN)).to(tl.int64)
+        exponent = _shifted(costs, b, i, j, g, log_b, reg, D)
+        higher = tl.maximum(top, tl.max(exponent, 1))
+        base = tl.where(higher > float("-inf"), higher, 0.0)
+        here = tl.sum(tl.exp2((exponent - base[:, None]).to(E)), 1)
+        sums = sums * tl.exp2((top - base).to(tl.float64)) + here.to(tl.float64)
+        top = higher
+    return top.to(tl.float64), sums
+
+
+@triton.jit
+def softmin_rows(costs, b, i, g, log_b, reg, guess, D: tl.constexpr, E: tl.constexpr, BN: tl.constexpr):
+    """−reg·log Σ_j b_j exp((g_j − C_ij)/reg) of rows ``i``; 0 for a row that reaches no mass.
+
+    ``guess`` stands in for the largest exponent; where it turns out not to, the rows are done again. None is for none.
+    """
+    if guess is not None:
+        top = -guess * ((1.0 / reg) * _LOG2_E)
+        sums = guessed_sums(costs, b, i, g, log_b, reg, top, D, E, BN)
+        bad = (i < costs.n) & ~((sums > _FEW) & (sums < _MANY))
+        if tl.sum(bad.to(tl.int32)) > 0:
+            top, sums = largest_sums(costs, b, i, g, log_b, reg, D, E, BN)
+    else:
+        top, sums = largest_sums(costs, b, i, g, log_b, reg, D, E, BN)
+    some = sums > 0
+    return tl.where(some, -reg * (top + tl.log2(tl.where(some, sums, 1.0))) * _LN_2, 0.0)
+
+
+@triton.jit
+def softmin(costs, g, log_b, reg, guess, out, D: tl.constexpr, E: tl.constexpr, BM: tl.constexpr, BN: tl.constexpr):
+    """A softmin of every row: one program for BM rows of an item."""
+    b = tl.program_id(1).to(tl.int64)
+    i = tl.program_id(0).to(tl.int64) * BM + tl.arange(0, BM)
+    start = guess
+    if guess is not None:
+        start = vector(guess, b, i, costs.n, 0.0)
+    found = softmin_rows(costs, b, i, g, log_b, tl.load(reg + b), start, D, E, BN)
+    tl.store(out + b * costs.n + i, found, mask=i < costs.n)
