@@ -6,6 +6,7 @@ Everything numerical is written against the Python array API standard, through
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Callable
 from functools import wraps
@@ -40,9 +41,20 @@ def to_numpy(x: Array) -> np.ndarray:
     return np.asarray(x)
 
 
+is_cupy = array_api_compat.is_cupy_array
+
+
+def on_gpu(x: Array) -> bool:
+    """Whether it is an array of CuPy or a CUDA tensor."""
+    return is_cupy(x) or (array_api_compat.is_torch_array(x) and x.device.type == "cuda")
+
+
 def hosted(x: Array) -> Array:
-    """A view in NumPy of a tensor that lies in the memory of the host, and any other array as it is."""
-    if not array_api_compat.is_torch_array(x) or x.device.type != "cpu":
+    """A view in NumPy of a tensor that lies in the memory of the host, and any other array as it is.
+
+    With ``OTKIT_KERNELS=triton`` it stays a tensor, for Triton's interpreter.
+    """
+    if not array_api_compat.is_torch_array(x) or x.device.type != "cpu" or os.environ.get("OTKIT_KERNELS") == "triton":
         return x
     return (x.float() if str(x.dtype) == "torch.bfloat16" else x).detach().numpy()
 

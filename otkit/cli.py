@@ -304,17 +304,36 @@ def _check_pair(x: Measure, y: Measure, options: argparse.Namespace) -> None:
         raise UnusableInput(f"{x.name} and {y.name}: {n} × {m} points is more than the limit of 2^28 pairs; {advice}")
 
 
+_PACKAGES = ["numpy", "scipy", "numba", "array-api-compat", "pillow", "tqdm", "torch", "triton", "cupy", "matplotlib"]
+
+
 def _info(_: argparse.Namespace) -> int:
     from importlib.metadata import PackageNotFoundError, version
 
     print(f"otkit {otkit.__version__}, Python {sys.version.split()[0]} on {sys.platform}")
-    for package in ("numpy", "scipy", "array-api-compat", "pillow", "tqdm", "torch", "cupy", "matplotlib"):
+    for package in _PACKAGES:
         try:
             print(f"{package} {version(package)}")
         except PackageNotFoundError:
             print(f"{package} is not installed")
-    print("operations: reference, on the library of the input")
+    for arrays, kernels in _kernels():
+        print(f"{arrays}: {kernels}")
     return 0
+
+
+def _kernels() -> list[tuple[str, str]]:
+    """What runs the operations, for each kind of input, and why where it is the reference."""
+    from otkit.kernels import lacking
+
+    missing = lacking("torch", "triton")
+    gpu = f"reference, on the device, since {missing} is not installed" if missing else "triton (untested on hardware)"
+    return [
+        ("arrays of the host", "numba"),
+        ("CUDA tensors", gpu),
+        ("CuPy arrays", gpu),
+        ("metrics that are functions, of tensors or CuPy arrays", "reference, on the device of the input"),
+        ("exact plans", "network simplex on the host"),
+    ]
 
 
 def _positive(text: str) -> float:

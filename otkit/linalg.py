@@ -1,4 +1,4 @@
-"""Linear algebra on graphs, behind plain NumPy arrays."""
+"""Linear algebra on graphs, behind plain NumPy arrays; sparse matrices may lie elsewhere."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import numpy as np
 
 from otkit.arrays import Array, from_numpy, namespace, to_numpy
 
-Coupling = tuple[np.ndarray, np.ndarray, np.ndarray]
+Coupling = tuple[Array, Array, Array]
 
 
 def difference(x: float, y: float) -> tuple[float, float]:
@@ -89,6 +89,26 @@ class Solution(NamedTuple):
     accurate: bool
 
 
+class Sparse(NamedTuple):
+    """A sparse matrix T and its transpose, both by rows: arrays of SciPy, or what stands in for them on a device.
+
+    That has the ``data``, ``indices`` and ``indptr`` of a `csr_array` there, multiplies vectors of NumPy, and is raised
+    to a `power` by entries.
+    """
+
+    T: Any
+    turned: Any
+
+
+def compressed(arcs: Coupling, shape: tuple[int, int]) -> Sparse:
+    """The matrix of entries ``(rows, cols, values)``, of arrays of any library, in SciPy."""
+    from scipy.sparse import csr_array
+
+    rows, cols, values = (to_numpy(x) for x in arcs)
+    T = csr_array((values, (rows, cols)), shape=shape)
+    return Sparse(T, T.T.tocsr())
+
+
 @dataclass(frozen=True)
 class Schur:
     """The matrix ``square·I − TᵀT`` of a sparse T, whose transpose and the diagonal are there too."""
@@ -99,10 +119,10 @@ class Schur:
     diagonal: np.ndarray
 
     @staticmethod
-    def of(T: Any, square: float) -> Schur:
-        """Of T in rows."""
-        diagonal = square - np.asarray(T.multiply(T).sum(0)).ravel()
-        return Schur(square, T, T.T.tocsr(), np.maximum(diagonal, 0.5 * (square - 1.0)))
+    def of(T: Any, turned: Any, square: float) -> Schur:
+        """Of T and its transpose."""
+        diagonal = square - turned.power(2) @ np.ones(T.shape[0])
+        return Schur(square, T, turned, np.maximum(diagonal, 0.5 * (square - 1.0)))
 
     def __matmul__(self, v: np.ndarray) -> np.ndarray:
         return self.square * v - self.turned @ (self.T @ v)
@@ -130,24 +150,17 @@ _FILL = 2**22
 
 
 def solve_coupled(
-    arcs: Coupling,
-    shape: tuple[int, int],
-    rhs: np.ndarray,
-    shift: float,
-    rtol: float,
-    iterative: Iterative = conjugate_gradients,
+    sparse: Sparse, rhs: np.ndarray, shift: float, rtol: float, iterative: Iterative = conjugate_gradients
 ) -> Solution:
     """Solve ``[[(1 + shift)·I, T], [Tᵀ, (1 + shift)·I]]·[x; y] = [0; rhs]`` for y, by its smaller Schur complement.
 
     No singular value of the sparse T is above 1, so that the matrix is positive definite. Where conjugate gradients are
-    slow and T has few entries, a sparse factorisation follows.
+    slow and T has few entries, a sparse factorisation follows, for which they are brought to the host.
 
     Parameters
     ----------
-    arcs : (rows, cols, values), arrays (K,)
-        The entries of T.
-    shape : (n, m)
-        Its shape.
+    sparse : Sparse
+        T, of shape (n, m).
     rhs : array (m,)
     shift : float
     rtol : float
@@ -159,40 +172,42 @@ def solve_coupled(
     -------
     Solution
     """
-    from scipy.sparse import csr_array
-
-    rows, cols, values = arcs
-    T = csr_array((values, (rows, cols)), shape=shape)
+    T, turned = sparse
     one, size = 1.0 + shift, abs(rhs).max()
     if not 0.0 < size < np.inf:
-        return Solution(np.zeros(shape[1]), 0, size == 0.0)
+        return Solution(np.zeros_like(rhs), 0, size == 0.0)
     rhs = rhs / size  # whose squares would underflow
-    if shape[1] <= shape[0]:
-        found = _solve(Schur.of(T, one * one), rhs * one, rtol, iterative)
+    if T.shape[1] <= T.shape[0]:
+        found = _solve(Schur.of(T, turned, one * one), rhs * one, rtol, iterative)
         return found._replace(y=found.y * size)
     # From the first block row x = −T·y/(1 + shift), so that y = (rhs − Tᵀx)/(1 + shift).
-    found = _solve(Schur.of(T.T.tocsr(), one * one), -(T @ rhs), rtol, iterative)
-    return found._replace(y=(rhs - T.T @ found.y) * (size / one))
+    found = _solve(Schur.of(turned, T, one * one), -(T @ rhs), rtol, iterative)
+    return found._replace(y=(rhs - turned @ found.y) * (size / one))
 
 
 def _solve(matrix: Schur, rhs: np.ndarray, rtol: float, iterative: Iterative) -> Solution:
     found = iterative(matrix, rhs, np.zeros_like(rhs), rtol, _FEW)
     if found.accurate:
         return found
-    if (np.diff(matrix.T.indptr).astype(float) ** 2).sum() <= _FILL:
+    if (np.diff(to_numpy(matrix.T.indptr)).astype(float) ** 2).sum() <= _FILL:
         try:
-            return found._replace(y=_factorised(matrix, rhs), accurate=True)
+            y = _factorised(matrix, rhs)
         except RuntimeError:  # singular within rounding
             return found
+        return found._replace(y=y, accurate=bool(np.isfinite(y).all()))
     more = iterative(matrix, rhs, found.y, rtol, _MANY)
     return more._replace(steps=found.steps + more.steps)
 
 
 def _factorised(matrix: Schur, rhs: np.ndarray) -> np.ndarray:
-    from scipy.sparse import eye_array
+    from scipy.sparse import csr_array, eye_array
     from scipy.sparse.linalg import splu
 
-    whole = (matrix.square * eye_array(rhs.size, format="csc") - matrix.turned @ matrix.T).tocsc()
+    T, turned = (
+        csr_array(tuple(to_numpy(x) for x in (half.data, half.indices, half.indptr)), shape=half.shape)
+        for half in (matrix.T, matrix.turned)
+    )
+    whole = (matrix.square * eye_array(rhs.size, format="csc") - turned @ T).tocsc()
     factors = splu(whole, permc_spec="MMD_AT_PLUS_A", diag_pivot_thresh=0.0, options={"SymmetricMode": True})
     return factors.solve(rhs)
 

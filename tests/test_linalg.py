@@ -72,7 +72,7 @@ def test_conjugate_gradients(chosen, monkeypatch):
     rng = np.random.default_rng(0)
     T = rng.random((50, 30)) * (rng.random((50, 30)) < 0.2)
     T *= 0.99 / np.linalg.norm(T, 2)
-    matrix, rhs = linalg.Schur.of(csr_array(T), 1.01), rng.standard_normal(30)
+    matrix, rhs = linalg.Schur.of(csr_array(T), csr_array(T.T), 1.01), rng.standard_normal(30)
     wanted = np.linalg.solve(1.01 * np.eye(30) - T.T @ T, rhs)
     found = kernels.conjugate_gradients(matrix, rhs, np.zeros(30), 1e-12, 100)
     assert found.accurate

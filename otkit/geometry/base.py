@@ -116,13 +116,13 @@ def shared(items: slice, length: int) -> slice:
     return slice(None) if length == 1 else items
 
 
-def tiles(geometry: Geometry, items: int) -> Iterator[tuple[slice, slice]]:
-    """Slices (items, rows) that cover ``items × n``.
+def tiles(geometry: Geometry, items: int, size: int = _TILE) -> Iterator[tuple[slice, slice]]:
+    """Slices (items, rows) that cover ``items × n``, of at most `size` entries where a row has no more.
 
     How the rows are cut does not depend on the number of items, so neither does any item's rounding.
     """
-    height = min(geometry.n, max(1, _TILE // geometry.m))
-    width = max(1, _TILE // (height * geometry.m))
+    height = min(geometry.n, max(1, size // geometry.m))
+    width = max(1, size // (height * geometry.m))
     for start in range(0, items, width):
         for top in range(0, geometry.n, height):
             yield slice(start, min(start + width, items)), slice(top, min(top + height, geometry.n))

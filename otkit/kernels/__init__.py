@@ -1,22 +1,24 @@
 """How fast: the operations that solvers call, and who runs them.
 
 Every operation has its reference in `otkit.geometry.base`, and `sweep` in `otkit.kernels.mixing`. Arrays of NumPy go to
-the compiled version of the same name in `otkit.kernels.numba_ops`; a faster version replaces an operation, never an
-algorithm. `runs_on` names what ran, for ``Result.kernel``.
+the version of the same name that Numba compiles, in `otkit.kernels.numba_ops` and `numba_sweep`; tensors on a GPU to
+that of Triton, in `triton_ops` and `triton_sweep`; anything else to the reference. A faster version replaces an
+operation, never an algorithm. `runs_on` names what ran, for ``Result.kernel``.
 """
 
 from __future__ import annotations
 
 import os
 from collections.abc import Callable
-from functools import wraps
+from functools import cache, wraps
 from importlib import import_module
+from importlib.util import find_spec
 from typing import Any, Concatenate, ParamSpec, TypeVar
 
 import numpy as np
 
-from otkit import linalg
-from otkit.geometry import base
+from otkit import arrays, linalg
+from otkit.geometry import PointCloud, base
 from otkit.geometry.base import (
     Arcs,
     CostRange,
@@ -44,8 +46,10 @@ __all__ = [
     "apply_plan",
     "are_costs",
     "c_transform",
+    "compressed",
     "conjugate_gradients",
     "cost_range",
+    "lacking",
     "marginals",
     "plan",
     "runs_on",
@@ -62,39 +66,79 @@ _Operation = Callable[Concatenate[_Costs, _Arguments], _Result]
 
 
 def runs_on(geometry: Geometry) -> str:
-    """What runs the operations on this geometry: "numba" or "reference"."""
-    native = all(isinstance(x, np.ndarray) for x in geometry.arrays.values())
-    return "numba" if native and _chosen() == "numba" else "reference"
+    """What runs the operations on this geometry: "numba", "triton" or "reference"."""
+    chosen = _chosen()
+    if chosen == "reference":
+        return chosen
+    given = list(geometry.arrays.values())
+    if all(isinstance(x, np.ndarray) for x in given):
+        return "numba"
+    on_device = chosen == "triton" or all(arrays.on_gpu(x) for x in given)
+    able = chosen != "numba" and on_device and not _is_called(geometry) and not lacking("torch", "triton")
+    return "triton" if able else "reference"
+
+
+def _is_called(geometry: Geometry) -> bool:
+    """Whether the costs are those of a function of the caller's."""
+    base = geometry.base if isinstance(geometry, Reduced) else geometry
+    return isinstance(base, PointCloud) and callable(base.metric.ground)
+
+
+@cache
+def lacking(*packages: str) -> str:
+    """The first of the packages that is not installed; empty where none is missing."""
+    return next((name for name in packages if find_spec(name) is None), "")
+
+
+_CHOICES = ("auto", "numba", "triton", "reference")
 
 
 def _chosen() -> str:
-    chosen = os.environ.get("OTKIT_KERNELS", "numba")
-    if chosen not in ("numba", "reference"):
-        raise ValueError(f"the environment variable OTKIT_KERNELS must be 'numba' or 'reference', got {chosen!r}")
+    chosen = os.environ.get("OTKIT_KERNELS", "auto")
+    if chosen not in _CHOICES:
+        raise ValueError(
+            f"the environment variable OTKIT_KERNELS must be 'auto', 'numba', 'triton' or 'reference', got {chosen!r}"
+        )
     return chosen
 
 
 def _operation(reference: _Operation[_Costs, _Arguments, _Result]) -> _Operation[_Costs, _Arguments, _Result]:
     """The operation, done by its compiled version where the geometry allows it."""
     name: str = reference.__name__
-    module = "otkit.kernels.numba_sweep" if name == "sweep" else "otkit.kernels.numba_ops"
+    module = "sweep" if name == "sweep" else "ops"
 
     @wraps(reference)
     def operation(geometry: _Costs, /, *args: _Arguments.args, **kwargs: _Arguments.kwargs) -> _Result:
         chosen: Any = reference
-        if runs_on(geometry) == "numba":
-            chosen = getattr(import_module(module), name)  # compiled code is loaded when it is first needed
+        found = runs_on(geometry)
+        if found != "reference":
+            # Compiled code is loaded when it is first needed.
+            chosen = getattr(import_module(f"otkit.kernels.{found}_{module}"), name)
+        if found == "triton" and any(arrays.is_cupy(x) for x in geometry.arrays.values()):
+            chosen = import_module("otkit.kernels.triton_bridge").bridged(chosen)
         return chosen(geometry, *args, **kwargs)
 
     return operation
 
 
+def compressed(arcs: linalg.Coupling, shape: tuple[int, int]) -> linalg.Sparse:
+    """As `otkit.linalg.compressed`; entries in row order that are on a GPU stay there."""
+    chosen: Any = linalg
+    asked, values = _chosen(), arcs[2]
+    on_device = asked == "triton" or (asked == "auto" and arrays.on_gpu(values))
+    if on_device and not isinstance(values, np.ndarray) and not lacking("torch", "triton"):
+        chosen = import_module("otkit.kernels.triton_linalg")
+    return chosen.compressed(arcs, shape)
+
+
 def conjugate_gradients(
     matrix: linalg.Schur, rhs: np.ndarray, start: np.ndarray, rtol: float, limit: int
 ) -> linalg.Solution:
-    """As `otkit.linalg.conjugate_gradients`; the arrays are always those of NumPy."""
+    """As `otkit.linalg.conjugate_gradients`, where the entries are."""
     chosen: Any = linalg
-    if _chosen() == "numba":
+    if not isinstance(matrix.T.data, np.ndarray):
+        chosen = import_module("otkit.kernels.triton_linalg")
+    elif _chosen() != "reference":
         chosen = import_module("otkit.kernels.numba_linalg")
     return chosen.conjugate_gradients(matrix, rhs, start, rtol, limit)
 

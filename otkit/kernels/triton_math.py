@@ -14,6 +14,10 @@ import triton.language as tl
 
 # What a tile is formed from.
 DENSE, EUCLIDEAN, CITYBLOCK, COSINE = tl.constexpr(0), tl.constexpr(1), tl.constexpr(2), tl.constexpr(3)
+# The same from products of points in float32, which tensor cores form: for many coordinates.
+PRODUCT, COSINE_PRODUCT = tl.constexpr(4), tl.constexpr(5)
+# Coordinates of such a product at a time.
+_DEPTH = tl.constexpr(16)
 _LOG2_E, _LN_2 = tl.constexpr(1.4426950408889634), tl.constexpr(0.6931471805599453)
 # Sums beside a guessed largest term that are trusted.
 _FEW, _MANY = tl.constexpr(1e-15), tl.constexpr(1e15)
@@ -57,19 +61,58 @@ class Costs(NamedTuple):
 
 
 @triton.jit
+def _any_power(s, power: tl.constexpr):
+    """s^power of positive normal float64, to a few units in the last place whatever the exponent of s."""
+    bits = s.to(tl.int64, bitcast=True)
+    exponent = ((bits >> 52) - 1023).to(tl.float64)
+    mantissa = ((bits & 0x000FFFFFFFFFFFFF) | 0x3FF0000000000000).to(tl.float64, bitcast=True)
+    # power·exponent in two parts: that of the leading digits is exact.
+    whole = tl.full(s.shape, power, tl.float64)
+    leading = whole.to(tl.float32).to(tl.float64)
+    high = exponent * leading
+    steps = tl.floor(high + 0.5)
+    rest = (high - steps) + exponent * (whole - leading)
+    steps = tl.minimum(tl.maximum(steps, -1022.0), 1023.0)
+    scale = ((steps.to(tl.int64) + 1023) << 52).to(tl.float64, bitcast=True)
+    return tl.exp2(tl.log2(mantissa) * power + rest) * scale
+
+
+@triton.jit
 def _to_power(s, power: tl.constexpr):
     if power == 0.5:
         s = tl.sqrt(s)
     elif power == 2.0:
         s = s * s
     elif power != 1.0:
-        s = tl.where(s > 0, tl.exp2(tl.log2(tl.where(s > 0, s, 1.0)) * power), 0.0)
+        positive = s > 0
+        base = tl.where(positive, s, 1.0)
+        if s.dtype == tl.float64:
+            s = tl.where(positive, _any_power(base, power), 0.0)
+        else:
+            s = tl.where(positive, tl.exp2(tl.log2(base) * power), 0.0)
     return s
 
 
 @triton.jit
+def _from_products(costs, b, i, j):
+    """Square distances in float32 as ‖x‖² + ‖y‖² − 2·⟨x, y⟩, in three products of TF32: as good as float32."""
+    product = tl.zeros((i.shape[0], j.shape[0]), tl.float32)
+    lengths, others = tl.zeros((i.shape[0],), tl.float32), tl.zeros((j.shape[0],), tl.float32)
+    for first in range(0, costs.d, _DEPTH):
+        k = first + tl.arange(0, _DEPTH)
+        x = costs.x + b * costs.x_item + k[None, :] * costs.n + i[:, None]
+        y = costs.y + b * costs.y_item + k[:, None] * costs.m + j[None, :]
+        one = tl.load(x, mask=(k < costs.d)[None, :] & (i < costs.n)[:, None], other=0.0)
+        other = tl.load(y, mask=(k < costs.d)[:, None] & (j < costs.m)[None, :], other=0.0)
+        product = tl.dot(one, other, product, input_precision="tf32x3")
+        lengths += tl.sum(one * one, 1)
+        others += tl.sum(other * other, 0)
+    return tl.maximum(lengths[:, None] + others[None, :] - 2.0 * product, 0.0)
+
+
+@triton.jit
 def _distances(costs, b, i, j, D: tl.constexpr):
-    """Costs between points, from the differences of their coordinates: no cancellation."""
+    """Sums over coordinates of the squares of differences, or of their absolute values: no cancellation."""
     total = tl.zeros((i.shape[0], j.shape[0]), D)
     x, y = costs.x + b * costs.x_item + i, costs.y + b * costs.y_item + j
     for _ in range(costs.d):
@@ -82,9 +125,7 @@ def _distances(costs, b, i, j, D: tl.constexpr):
             total += difference * difference
         x += costs.n
         y += costs.m
-    if costs.kind == COSINE:
-        total *= 0.5
-    return _to_power(total, costs.power)
+    return total
 
 
 @triton.jit
@@ -95,7 +136,13 @@ def given_tile(costs, b, i, j, D: tl.constexpr):
         at = costs.C + b * costs.item + i[:, None] * costs.down + j[None, :] * costs.across
         C = tl.load(at, mask=inside, other=float("inf")).to(D)
     else:
-        C = tl.where(inside, _distances(costs, b, i, j, D), float("inf"))
+        if (costs.kind == PRODUCT) or (costs.kind == COSINE_PRODUCT):
+            s = _from_products(costs, b, i, j)
+        else:
+            s = _distances(costs, b, i, j, D)
+        if (costs.kind == COSINE) or (costs.kind == COSINE_PRODUCT):
+            s *= 0.5
+        C = tl.where(inside, _to_power(s, costs.power), float("inf"))
     return C
 
 
@@ -179,8 +226,8 @@ def softmin_rows(costs, b, i, g, log_b, reg, guess, D: tl.constexpr, E: tl.const
 @triton.jit
 def softmin(costs, g, log_b, reg, guess, out, D: tl.constexpr, E: tl.constexpr, BM: tl.constexpr, BN: tl.constexpr):
     """A softmin of every row: one program for BM rows of an item."""
-    b = tl.program_id(1).to(tl.int64)
-    i = tl.program_id(0).to(tl.int64) * BM + tl.arange(0, BM)
+    b = tl.program_id(0).to(tl.int64)
+    i = tl.program_id(1).to(tl.int64) * BM + tl.arange(0, BM)
     start = guess
     if guess is not None:
         start = vector(guess, b, i, costs.n, 0.0)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import torch
@@ -19,31 +20,15 @@ Tensor = torch.Tensor
 _GROUNDS = {"euclidean": kernels.EUCLIDEAN, "cityblock": kernels.CITYBLOCK, "cosine": kernels.COSINE}
 
 
+def multiplies(geometry: Geometry) -> bool:
+    """Whether costs in single precision are formed from products of points, by tensor cores."""
+    base = geometry.base if isinstance(geometry, Reduced) else geometry
+    return isinstance(base, PointCloud) and not base.metric.direct(base.d) and base.d > 16
+
+
 def interpreted() -> bool:
     """Whether kernels run in Triton's interpreter, on tensors of the host."""
     return os.environ.get("TRITON_INTERPRET", "0") == "1"
-
-
-def kernel_costs(geometry: Geometry) -> Costs:
-    """A flat geometry of tensors, as kernels take it."""
-    base: Any = geometry
-    offsets: tuple[Tensor | None, Tensor | None, bool] = (None, None, False)
-    if isinstance(geometry, Reduced):
-        base = geometry.base
-        offsets = geometry.row.contiguous(), geometry.col.contiguous(), geometry.turned
-    rest = (offsets[0], offsets[1], tl.constexpr(offsets[2]), geometry.n, geometry.m)
-    if isinstance(base, Dense):
-        C = base.C if base.C.dtype in (torch.float32, torch.float64) else base.C.double()
-        shared, down, across = C.stride()
-        item = shared if C.shape[0] > 1 else 0
-        return Costs(kernels.DENSE, C, item, down, across, None, None, 0, 0, 0, tl.constexpr(1.0), *rest)
-    assert isinstance(base, PointCloud)
-    x, y = (v.transpose(1, 2).contiguous() for v in (base.x, base.y))
-    x_item, y_item = (v.shape[1] * v.shape[2] if v.shape[0] > 1 else 0 for v in (x, y))
-    # The sum over coordinates is of squares but for "cityblock"; that of a "cosine" is twice its distance.
-    power = base.metric.power / 2 if base.metric.ground == "euclidean" else base.metric.power
-    kind = _GROUNDS[base.metric.ground]
-    return Costs(kind, None, 0, 0, 0, x, y, x_item, y_item, base.d, tl.constexpr(float(power)), *rest)
 
 
 class Precision(NamedTuple):
@@ -58,6 +43,34 @@ MIXED = Precision(tl.float64, tl.float32)
 DOUBLE = Precision(tl.float64, tl.float64)
 
 
+def kernel_costs(geometry: Geometry, precision: Precision = DOUBLE) -> Costs:
+    """A flat geometry of tensors, as kernels of some precision take it."""
+    base: Any = geometry
+    offsets: tuple[Tensor | None, Tensor | None, bool] = (None, None, False)
+    if isinstance(geometry, Reduced):
+        base = geometry.base
+        offsets = geometry.row.contiguous(), geometry.col.contiguous(), geometry.turned
+    rest = (offsets[0], offsets[1], tl.constexpr(offsets[2]), geometry.n, geometry.m)
+    if isinstance(base, Dense):
+        C = base.C if base.C.dtype in (torch.float32, torch.float64) else base.C.double()
+        shared, down, across = C.stride()
+        item = shared if C.shape[0] > 1 else 0
+        return Costs(kernels.DENSE, C, item, down, across, None, None, 0, 0, 0, tl.constexpr(1.0), *rest)
+    assert isinstance(base, PointCloud)
+    kind, points = _GROUNDS[base.metric.ground], base
+    if precision is SINGLE:  # after centring, or the digits of a common offset are all that is left
+        points = base.centred()
+        if multiplies(base):
+            kind = kernels.COSINE_PRODUCT if base.metric.ground == "cosine" else kernels.PRODUCT
+    x, y = (v.transpose(1, 2).contiguous() for v in (points.x, points.y))
+    if precision is SINGLE:
+        x, y = x.float(), y.float()
+    x_item, y_item = (v.shape[1] * v.shape[2] if v.shape[0] > 1 else 0 for v in (x, y))
+    # The sum over coordinates is of squares but for "cityblock"; that of a "cosine" is twice its distance.
+    power = base.metric.power / 2 if base.metric.ground == "euclidean" else base.metric.power
+    return Costs(kind, None, 0, 0, 0, x, y, x_item, y_item, base.d, tl.constexpr(float(power)), *rest)
+
+
 class Shape(NamedTuple):
     """Rows and columns of the tiles of a program, and its warps."""
 
@@ -67,7 +80,7 @@ class Shape(NamedTuple):
 
 
 # Programs that keep a GPU busy: two for each of its multiprocessors, of which the largest have about 130.
-_BUSY = 264
+BUSY = 264
 # In the interpreter a tile takes as long as a few thousand entries.
 _INTERPRETED = Shape(32, 64, 4)
 
@@ -77,12 +90,55 @@ def shape(n: int, items: int, precision: Precision) -> Shape:
     if interpreted():
         return _INTERPRETED
     cols = 64 if precision is DOUBLE else 128
-    return Shape(32, cols, 8) if n * items >= 32 * _BUSY else Shape(8, cols, 4)
+    return Shape(32, cols, 8) if n * items >= 32 * BUSY else Shape(8, cols, 4)
 
 
 def programs(n: int, items: int, form: Shape) -> tuple[int, int]:
-    """The grid: blocks of rows, and items."""
-    return triton.cdiv(n, form.rows), items
+    """The grid: items, of which there may be any number along the first axis, and blocks of rows."""
+    return items, triton.cdiv(n, form.rows)
+
+
+def launch(kernel: Any, grid: tuple[int, ...], *args: Any, like: Tensor, warps: int, fused: bool = True) -> None:
+    """Run a kernel on the device of a tensor; `fused` allows a product and a sum to be rounded once."""
+    cuda: Any = torch.cuda
+    with cuda.device_of(like):
+        kernel[grid](*args, num_warps=warps, enable_fp_fusion=fused)
+
+
+class Look:
+    """What a number on the device was when it was last asked for, so that the host need not wait for it.
+
+    Parameters
+    ----------
+    number : callable
+        Gives a tensor of one number.
+    """
+
+    def __init__(self, number: Callable[[], Tensor]) -> None:
+        self.number = number
+        self.before: tuple[Tensor, Any] | None = None
+
+    def __call__(self) -> int | None:
+        """The number of the call before this one, None at the first; that of now is copied meanwhile."""
+        before, self.before = self.before, self._ask()
+        if before is None:
+            return None
+        copy, event = before
+        if event is not None:
+            event.synchronize()
+        return int(copy)
+
+    def _ask(self) -> tuple[Tensor, Any]:
+        now = self.number()
+        if not now.is_cuda:
+            return now.clone(), None
+        copy = torch.empty(now.shape, dtype=now.dtype, pin_memory=True)
+        cuda: Any = torch.cuda
+        with cuda.device_of(now):
+            copy.copy_(now, non_blocking=True)
+            event = cuda.Event()
+            event.record()
+        return copy, event
 
 
 def solid(x: Any, items: int) -> Tensor:

@@ -20,7 +20,7 @@ import numpy as np
 from otkit import checks
 from otkit.arrays import Array, from_numpy, namespace, put, to_numpy
 from otkit.geometry.costs import UNIT
-from otkit.kernels import Mixing, conjugate_gradients, plan, select, sweep
+from otkit.kernels import Mixing, compressed, conjugate_gradients, plan, select, sweep
 from otkit.linalg import Solution, solve_coupled
 from otkit.problems import LinearProblem
 from otkit.results import Outcome
@@ -218,11 +218,14 @@ def _evaluate(part: LinearProblem, f: Array, g: Array, reg: Array) -> _Point:
 
 
 class _SparsePlan(NamedTuple):
-    """The entries of the plan that a Newton step keeps, ``(K,)`` each, and the fraction of the mass in the others."""
+    """The entries of the plan that a Newton step keeps, and the fraction of the mass in the others.
 
-    rows: np.ndarray
-    cols: np.ndarray
-    log_plan: np.ndarray
+    The entries are ``(K,)`` each, in row order, in the library of the problem and on its device.
+    """
+
+    rows: Array
+    cols: Array
+    log_plan: Array
     dropped: float
 
 
@@ -243,13 +246,9 @@ def _sparse_plan(part: LinearProblem, at: _Point, reg: Array, keep: float | None
     found = select(part.reduced, here, from_numpy(rows[None], at.g), from_numpy(cols[None], at.g), limit)
     if found is None:
         return None
-    log_plan = to_numpy(found.log_plan)
-    return _SparsePlan(
-        to_numpy(found.row),
-        to_numpy(found.col),
-        log_plan,
-        max(0.0, 1 - float(np.exp(log_plan).sum() / at.masses.sum())),
-    )
+    xp = namespace(found.log_plan)
+    mass = float(xp.sum(xp.exp(found.log_plan)))
+    return _SparsePlan(found.row, found.col, found.log_plan, max(0.0, 1 - mass / float(at.masses.sum())))
 
 
 def _row_masses(part: LinearProblem, at: _Point) -> np.ndarray:
@@ -265,11 +264,15 @@ def _direction(
     target = np.zeros_like(at.target) if keep_b == 1 else at.target
     # The diagonal is r·(1 + reg/ρ_a) and c + t·reg/ρ_b; divided by its root from both sides it is 1.
     rows, cols = _log(_row_masses(part, at)) - _log(keep_a), _log(at.masses + target * (1 / keep_b - 1))
-    values = np.exp(kept.log_plan - 0.5 * rows[kept.rows] - 0.5 * cols[kept.cols])
+    xp = namespace(kept.log_plan)
+    half_row, half_col = (
+        xp.take(from_numpy(0.5 * total, kept.log_plan), index, axis=0)
+        for total, index in ((rows, kept.rows), (cols, kept.cols))
+    )
+    values = xp.exp(kept.log_plan - half_row - half_col)
     scale = np.exp(-0.5 * np.where(cols > -np.inf, cols, 0.0))
     found = solve_coupled(
-        (kept.rows, kept.cols, values),
-        (part.reduced.n, part.reduced.m),
+        compressed((kept.rows, kept.cols, values), (part.reduced.n, part.reduced.m)),
         at.gradient * scale,
         shift + 8 * UNIT * (1 + float(part.span[0] / reg[0])),  # the rounding of exponents
         min(_FORCING, at.error**0.5),
@@ -330,7 +333,7 @@ def _descend(problem: LinearProblem, state: Annealed, item: int, goal: float, so
         shift = 0.0 if solver.keep else min(1.0, _SHIFT * at.error)
         move, solution = _direction(part, at, reg, sparse, shift)
         at, whole = _search(part, at, reg, move)
-        steps, cg, kept, dropped = steps + 1, cg + solution.steps, sparse.rows.size, sparse.dropped
+        steps, cg, kept, dropped = steps + 1, cg + solution.steps, sparse.rows.shape[0], sparse.dropped
     # Parts that have come apart show in steps that are accepted, and change nothing.
     lost = not whole or (steps == _BURST and at.error > _FALL * first)
     before = state.tally

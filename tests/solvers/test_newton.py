@@ -7,7 +7,7 @@ from scipy.spatial.distance import cdist
 from strategies import blocks, hard_cases, random_problem, small_reg_cases
 
 import otkit
-from otkit.linalg import solve_coupled
+from otkit.linalg import Sparse, compressed, solve_coupled
 from otkit.problems import LinearProblem
 from otkit.solvers import SparseNewton, newton
 from otkit.solvers.stages import begin
@@ -263,7 +263,7 @@ class TestGuards:
         # Nothing but the diagonal of a matching: the Schur complement is the shift alone.
         n = 30
         arcs = np.arange(n), np.arange(n), np.ones(n)
-        found = solve_coupled(arcs, (n, n), np.linspace(-1, 1, n), 1e-12, 0.1)
+        found = solve_coupled(compressed(arcs, (n, n)), np.linspace(-1, 1, n), 1e-12, 0.1)
         assert np.isfinite(found.y).all()
 
     def test_slow_conjugate_gradients_are_noticed(self, monkeypatch):
@@ -272,18 +272,19 @@ class TestGuards:
         T = rng.random((40, 30)) * (rng.random((40, 30)) < 0.2)
         T *= 0.999 / np.linalg.norm(T, 2)
         rows, cols = np.nonzero(T)
+        sparse = compressed((rows, cols, T[rows, cols]), (40, 30))
         rhs = rng.standard_normal(30)
         wanted = np.linalg.solve((1 + 1e-6) ** 2 * np.eye(30) - T.T @ T, rhs * (1 + 1e-6))
-        found = solve_coupled((rows, cols, T[rows, cols]), (40, 30), rhs, 1e-6, 1e-12)
+        found = solve_coupled(sparse, rhs, 1e-6, 1e-12)
         assert found.steps == 3
         assert found.accurate  # by a factorisation
         assert np.allclose(found.y, wanted, rtol=1e-9)
         monkeypatch.setattr("otkit.linalg._FILL", 0)
         monkeypatch.setattr("otkit.linalg._MANY", 4)
-        cut = solve_coupled((rows, cols, T[rows, cols]), (40, 30), rhs, 1e-6, 1e-12)
+        cut = solve_coupled(sparse, rhs, 1e-6, 1e-12)
         assert not cut.accurate
         assert cut.steps == 7
-        turned = solve_coupled((cols, rows, T[rows, cols]), (30, 40), rng.standard_normal(40), 1e-6, 1e-12)
+        turned = solve_coupled(Sparse(*sparse[::-1]), rng.standard_normal(40), 1e-6, 1e-12)
         assert np.isfinite(turned.y).all()
 
     def test_both_sides_give_the_same_solution(self):
@@ -294,7 +295,7 @@ class TestGuards:
             rhs, one = rng.standard_normal(shape[1]), 1.001
             full = np.block([[one * np.eye(shape[0]), T], [T.T, one * np.eye(shape[1])]])
             wanted = np.linalg.solve(full, np.concatenate([np.zeros(shape[0]), rhs]))[shape[0] :]
-            found = solve_coupled((*np.nonzero(T), T[np.nonzero(T)]), shape, rhs, 0.001, 1e-12)
+            found = solve_coupled(compressed((*np.nonzero(T), T[np.nonzero(T)]), shape), rhs, 0.001, 1e-12)
             assert np.allclose(found.y, wanted)
 
     def test_units_of_the_cost_change_nothing(self):
