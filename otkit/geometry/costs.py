@@ -11,7 +11,7 @@ from otkit.arrays import Array, namespace
 UNIT = 2.0**-53  # unit roundoff of float64, in which every cost is evaluated
 
 # Up to this many coordinates differences are formed one by one: exact to rounding, and no slower than a product.
-_DIRECT_DIMENSIONS = 16
+DIRECT_DIMENSIONS = 16
 # Entries this small beside ‖x‖² + ‖y‖² have cancelled, and are formed again from differences.
 CANCELLED = 1e-3
 
@@ -51,11 +51,11 @@ class Cost:
 
     def direct(self, d: int) -> bool:
         """Whether the differences of `d` coordinates are formed one by one: exact to rounding."""
-        return self.ground == "cityblock" or (self.ground == "euclidean" and d <= _DIRECT_DIMENSIONS)
+        return self.ground == "cityblock" or (self.ground == "euclidean" and d <= DIRECT_DIMENSIONS)
 
     def centres(self, d: int) -> bool:
         """Whether points of dimension `d` are moved to their common centre before the cost is evaluated."""
-        return self.ground == "euclidean" and d > _DIRECT_DIMENSIONS
+        return self.ground == "euclidean" and d > DIRECT_DIMENSIONS
 
     def rounding(self, d: int, radius: float, smallest: float) -> tuple[float, float]:
         """Bounds (relative, absolute) on the rounding error of a cost.
@@ -67,7 +67,7 @@ class Cost:
             return (0.0 if self.power == 1 else 8 * UNIT), 0.0
         # Distances come from a difference, a square and a sum for each coordinate, then a root.
         relative = (d + 6) * UNIT
-        if self.ground != "cityblock" and d > _DIRECT_DIMENSIONS:
+        if self.ground != "cityblock" and d > DIRECT_DIMENSIONS:
             relative = 2 * (d + 8) * UNIT / CANCELLED
         # Centring and normalising move a point by a few units of its length, and so a distance by `shift`.
         shift = 4 * UNIT * radius if self.centres(d) else 0.0
@@ -161,7 +161,7 @@ def _sum_over_coordinates(x: Array, y: Array, term: Callable[[Array], Array]) ->
 
 
 def _square_distances(x: Array, y: Array) -> Array:
-    if x.shape[-1] <= _DIRECT_DIMENSIONS:
+    if x.shape[-1] <= DIRECT_DIMENSIONS:
         return _sum_over_coordinates(x, y, lambda t: t * t)
     xp = namespace(x)
     size = xp.sum(x * x, axis=-1)[..., :, None] + xp.sum(y * y, axis=-1)[..., None, :]

@@ -10,9 +10,8 @@ from typing import Any, NamedTuple
 import triton
 import triton.language as tl
 
-from otkit.kernels.triton_math import given_tile, reduce_tile, tile, vector
+from otkit.kernels.triton_math import LOG2_E, given_tile, reduce_tile, tile, vector
 
-_LOG2_E = tl.constexpr(1.4426950408889634)
 _TOP = tl.constexpr(700 * 1.4426950408889634)  # the largest exponent in base 2, that of the reference
 
 
@@ -29,7 +28,7 @@ class Point(NamedTuple):
 @triton.jit
 def _exp(x, E: tl.constexpr):
     """e^x, bounded above."""
-    x = x * _LOG2_E
+    x = x * LOG2_E
     return tl.exp2(tl.where(x > _TOP, _TOP, x).to(E))
 
 

@@ -19,10 +19,9 @@ import triton
 import triton.language as tl
 
 from otkit.kernels import mixing
-from otkit.kernels.triton_math import given_tile, softmin_rows, vector
+from otkit.kernels.triton_math import FEW, LN_2, LOG2_E, MANY, given_tile, softmin_rows, vector
 
-_LOG2_E, _LN_2 = tl.constexpr(1.4426950408889634), tl.constexpr(0.6931471805599453)
-_FEW, _MANY = tl.constexpr(1e-15), tl.constexpr(1e15)
+# Column sums from here on have not underflowed on the way.
 _LIGHT_SINGLE, _LIGHT_DOUBLE = tl.constexpr(1e-28), tl.constexpr(1e-250)
 _PLAIN_STEPS, _WORSE, _FAR = tl.constexpr(mixing.PLAIN_STEPS), tl.constexpr(mixing.WORSE), tl.constexpr(mixing.FAR)
 _RIDGE, _LONG, _SHORT = tl.constexpr(mixing.RIDGE), tl.constexpr(mixing.LONG), tl.constexpr(mixing.SHORT)
@@ -110,7 +109,7 @@ def _row_update(s, costs, b, i, C, h, wanted, ROBUST: tl.constexpr, D: tl.conste
     use gets the softmin ``inf`` and sends nothing.
     """
     reg = tl.load(s.reg + b)
-    inverse = (1.0 / reg) * _LOG2_E
+    inverse = (1.0 / reg) * LOG2_E
     exponent = (h[None, :] - C) * inverse.to(D)
     if ROBUST:
         top = tl.max(exponent, 1).to(tl.float64)
@@ -119,14 +118,14 @@ def _row_update(s, costs, b, i, C, h, wanted, ROBUST: tl.constexpr, D: tl.conste
         top = -vector(s.sigma, b, i, costs.n, 0.0) * inverse
     e = tl.exp2((exponent - top.to(D)[:, None]).to(E))
     total = tl.sum(e, 1).to(tl.float64)
-    good = wanted & (total > _FEW) & (total < _MANY)
-    sigma = tl.where(good, -reg * (top + tl.log2(tl.where(good, total, 1.0))) * _LN_2, 0.0)
+    good = wanted & (total > FEW) & (total < MANY)
+    sigma = tl.where(good, -reg * (top + tl.log2(tl.where(good, total, 1.0))) * LN_2, 0.0)
     f = _row_potential(s, costs, b, i, sigma)
     mass = vector(s.a, b, i, costs.n, 0.0)
     if tl.load(s.keep_a + b) != 1.0:
         mass *= tl.exp2((f - sigma) * inverse)
     if not ROBUST:
-        missed = wanted & ~((total > _FEW) & (total < _MANY))
+        missed = wanted & ~((total > FEW) & (total < MANY))
         sigma = tl.where(missed, float("inf"), sigma)
         if tl.sum(missed.to(tl.int32)) > 0:
             tl.store(s.missed + b, 1)
@@ -190,7 +189,7 @@ def _column_softmin(s, b, j, m, total):
     weight = vector(s.b, b, j, m, 0.0)
     some = (weight > 0) & (total > 0)
     ratio = tl.log2(tl.where(some, total, 1.0)) - tl.log2(tl.where(some, weight, 1.0))
-    return vector(s.x, b, j, m, 0.0) - tl.where(some, tl.load(s.reg + b) * _LN_2 * ratio, 0.0)
+    return vector(s.x, b, j, m, 0.0) - tl.where(some, tl.load(s.reg + b) * LN_2 * ratio, 0.0)
 
 
 @triton.jit
@@ -257,7 +256,7 @@ def update_columns(s, turned, D: tl.constexpr, E: tl.constexpr, BM: tl.constexpr
 def _target(weight, potential, rho):
     """The mass w·e^(−f/ρ) that is optimal at a potential in the costs as given."""
     priced = (rho > 0) & (rho < float("inf"))
-    exponent = -potential * (_LOG2_E / tl.where(priced, rho, 1.0).to(tl.float64))
+    exponent = -potential * (LOG2_E / tl.where(priced, rho, 1.0).to(tl.float64))
     return weight * tl.exp2(tl.where(priced, exponent, 0.0))
 
 
@@ -279,7 +278,7 @@ def _column_error(s, costs, b, BLOCK: tl.constexpr):
         j = (first + tl.arange(0, BLOCK)).to(tl.int64)
         weight, x = vector(s.b, b, j, costs.m, 0.0), vector(s.x, b, j, costs.m, 0.0)
         col = _offset(costs.col, b, j, costs.m)
-        rise = (x - vector(s.tau, b, j, costs.m, 0.0)) * ((1.0 / reg) * _LOG2_E)
+        rise = (x - vector(s.tau, b, j, costs.m, 0.0)) * ((1.0 / reg) * LOG2_E)
         mass = weight * tl.exp2(tl.minimum(tl.where(weight > 0, rise, 0.0), 1009.9))
         miss += tl.abs(mass - _target(weight, x + col, rho))
         received += _target(weight, _following(s, costs, b, j) + col, rho)
@@ -308,7 +307,7 @@ def _shift(s, costs, b, received, BLOCK: tl.constexpr):
         sent = _sent(s, costs, b, BLOCK)
         some = (sent > 0) & (received > 0)
         ratio = tl.log2(tl.where(some, sent, 1.0)) - tl.log2(tl.where(some, received, 1.0))
-        shift = coupling * ratio * _LN_2
+        shift = coupling * ratio * LN_2
         shift = tl.where(tl.abs(shift) < float("inf"), shift, 0.0)
     return shift
 
@@ -531,12 +530,12 @@ def _columns_of_small(s, costs, b, i, j, C, sent, D: tl.constexpr, E: tl.constex
         reg = tl.load(s.reg + b)
         h = vector(s.f, b, i, costs.n, 0.0) + reg * vector(s.log_a, b, i, costs.n, float("-inf"))
         col = _offset(costs.col, b, j, costs.m)
-        exponent = (h.to(D)[:, None] - (C - col.to(D)[None, :])) * ((1.0 / reg) * _LOG2_E).to(D)
+        exponent = (h.to(D)[:, None] - (C - col.to(D)[None, :])) * ((1.0 / reg) * LOG2_E).to(D)
         top = tl.max(exponent, 0)
         top = tl.where(top > float("-inf"), top, 0.0)
         sums = tl.sum(tl.exp2((exponent - top[None, :]).to(E)), 0).to(tl.float64)
         some = sums > 0
-        tau = tl.where(some, -reg * (top.to(tl.float64) + tl.log2(tl.where(some, sums, 1.0))) * _LN_2, 0.0)
+        tau = tl.where(some, -reg * (top.to(tl.float64) + tl.log2(tl.where(some, sums, 1.0))) * LN_2, 0.0)
     return tau
 
 

@@ -18,9 +18,9 @@ DENSE, EUCLIDEAN, CITYBLOCK, COSINE = tl.constexpr(0), tl.constexpr(1), tl.const
 PRODUCT, COSINE_PRODUCT = tl.constexpr(4), tl.constexpr(5)
 # Coordinates of such a product at a time.
 _DEPTH = tl.constexpr(16)
-_LOG2_E, _LN_2 = tl.constexpr(1.4426950408889634), tl.constexpr(0.6931471805599453)
+LOG2_E, LN_2 = tl.constexpr(1.4426950408889634), tl.constexpr(0.6931471805599453)
 # Sums beside a guessed largest term that are trusted.
-_FEW, _MANY = tl.constexpr(1e-15), tl.constexpr(1e15)
+FEW, MANY = tl.constexpr(1e-15), tl.constexpr(1e15)
 
 
 class Costs(NamedTuple):
@@ -175,7 +175,7 @@ def vector(pointer, b, k, size, other):
 def _shifted(costs, b, i, j, g, log_b, reg, D: tl.constexpr):
     """(g_j + reg·log b_j − C_ij)/reg in base 2: what softmins are sums of."""
     h = vector(g, b, j, costs.m, 0.0) + reg * vector(log_b, b, j, costs.m, float("-inf"))
-    return (h.to(D)[None, :] - tile(costs, b, i, j, D)) * ((1.0 / reg) * _LOG2_E).to(D)
+    return (h.to(D)[None, :] - tile(costs, b, i, j, D)) * ((1.0 / reg) * LOG2_E).to(D)
 
 
 @triton.jit
@@ -212,15 +212,15 @@ def softmin_rows(costs, b, i, g, log_b, reg, guess, D: tl.constexpr, E: tl.const
     ``guess`` stands in for the largest exponent; where it turns out not to, the rows are done again. None is for none.
     """
     if guess is not None:
-        top = -guess * ((1.0 / reg) * _LOG2_E)
+        top = -guess * ((1.0 / reg) * LOG2_E)
         sums = guessed_sums(costs, b, i, g, log_b, reg, top, D, E, BN)
-        bad = (i < costs.n) & ~((sums > _FEW) & (sums < _MANY))
+        bad = (i < costs.n) & ~((sums > FEW) & (sums < MANY))
         if tl.sum(bad.to(tl.int32)) > 0:
             top, sums = largest_sums(costs, b, i, g, log_b, reg, D, E, BN)
     else:
         top, sums = largest_sums(costs, b, i, g, log_b, reg, D, E, BN)
     some = sums > 0
-    return tl.where(some, -reg * (top + tl.log2(tl.where(some, sums, 1.0))) * _LN_2, 0.0)
+    return tl.where(some, -reg * (top + tl.log2(tl.where(some, sums, 1.0))) * LN_2, 0.0)
 
 
 @triton.jit

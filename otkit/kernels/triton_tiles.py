@@ -12,6 +12,7 @@ import triton.language as tl
 
 from otkit.geometry import Dense, PointCloud
 from otkit.geometry.base import Geometry, Reduced
+from otkit.geometry.costs import DIRECT_DIMENSIONS
 from otkit.kernels import triton_math as kernels
 from otkit.kernels.triton_math import Costs
 
@@ -23,7 +24,7 @@ _GROUNDS = {"euclidean": kernels.EUCLIDEAN, "cityblock": kernels.CITYBLOCK, "cos
 def multiplies(geometry: Geometry) -> bool:
     """Whether costs in single precision are formed from products of points, by tensor cores."""
     base = geometry.base if isinstance(geometry, Reduced) else geometry
-    return isinstance(base, PointCloud) and not base.metric.direct(base.d) and base.d > 16
+    return isinstance(base, PointCloud) and not base.metric.direct(base.d) and base.d > DIRECT_DIMENSIONS
 
 
 def interpreted() -> bool:
@@ -89,8 +90,10 @@ def shape(n: int, items: int, precision: Precision) -> Shape:
     """The shape of programs that go through the rows of `items` problems tile by tile."""
     if interpreted():
         return _INTERPRETED
-    cols = 64 if precision is DOUBLE else 128
-    return Shape(32, cols, 8) if n * items >= 32 * BUSY else Shape(8, cols, 4)
+    many = n * items >= 32 * BUSY
+    if precision is SINGLE:
+        return Shape(32, 128, 8) if many else Shape(16, 128, 8)  # products want 16 rows
+    return Shape(32, 64, 8) if many else Shape(8, 64, 4)
 
 
 def programs(n: int, items: int, form: Shape) -> tuple[int, int]:

@@ -5,6 +5,9 @@ import os
 import pytest
 
 INTERPRETED = os.environ.get("TRITON_INTERPRET", "0") == "1"
+if INTERPRETED:  # a run that asks for the interpreter fails without it
+    import torch  # noqa: F401
+    import triton  # noqa: F401
 
 
 def pytest_collection_modifyitems(items):
@@ -17,8 +20,6 @@ def pytest_collection_modifyitems(items):
 def device(monkeypatch):
     """The device of the tensors that kernels are given."""
     if INTERPRETED:
-        import triton  # noqa: F401  (a test run that asks for the interpreter fails without it)
-
         monkeypatch.setenv("OTKIT_KERNELS", "triton")
         return "cpu"
     torch = pytest.importorskip("torch")
