@@ -1,6 +1,20 @@
 """What every answer must fulfil, computed here from the data and not from the library."""
 
 import numpy as np
+import pytest
+
+
+class Later:
+    """A library that is imported by the test that uses it, which is skipped where it is not installed."""
+
+    def __init__(self, name):
+        self._name = name
+
+    def __getattr__(self, attribute):
+        return getattr(pytest.importorskip(self._name), attribute)
+
+
+torch = Later("torch")
 
 
 def objective(C, a, b, reg, P):

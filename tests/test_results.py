@@ -2,7 +2,7 @@ import pickle
 
 import numpy as np
 import pytest
-import torch
+from checks import torch
 
 import otkit
 
@@ -163,10 +163,11 @@ def test_a_plan_that_does_not_fit_in_memory_is_refused_with_the_way_out(monkeypa
 
 @pytest.mark.parametrize(
     ("dtype", "wanted"),
-    [(torch.float64, torch.float64), (torch.float32, torch.float32), (torch.float16, torch.float16),
-     (torch.bfloat16, torch.bfloat16), (torch.int32, torch.float64), (torch.bool, torch.float64)],
+    [("float64", "float64"), ("float32", "float32"), ("float16", "float16"), ("bfloat16", "bfloat16"),
+     ("int32", "float64"), ("bool", "float64")],
 )  # fmt: skip
 def test_arrays_come_back_as_they_went_in(dtype, wanted):
+    dtype, wanted = getattr(torch, dtype), getattr(torch, wanted)
     C = torch.tensor([[0, 1], [1, 0]]).to(dtype)
     result = otkit.solve(C, reg=0.5)
     exact = otkit.solve([[0, 1], [1, 0]], reg=0.5)

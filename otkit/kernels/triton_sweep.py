@@ -99,14 +99,18 @@ def _begin(
 
 # What rounding may take from the tolerance, and what single precision can do at best.
 _SHARE, _SINGLE_TOL = 1 / 8, 1e-5
+_SINGLE_DEFAULT = 1e-4  # the tolerance of problems in single precision
 
 
 def _precision(costs: Reduced, start: Potentials, mixing: Mixing, tol: Tensor) -> Precision:
     """The least precision that reaches the tolerance: a look at a few numbers that are on the device.
 
-    Single exponentials leave 1e-7 in every sum; differences in single precision what the costs lose in it, over reg.
+    Single exponentials leave 1e-7 in every sum; differences in single precision what the costs lose in it, over reg. A
+    given number of iterations, which has no tolerance, is done as is usual for the type of the costs.
     """
     smallest = float(tol.min())
+    if smallest == -torch.inf and next(iter(costs.arrays.values())).dtype == torch.float32:
+        smallest = _SINGLE_DEFAULT
     if not smallest >= _SINGLE_TOL:
         return DOUBLE
     rounding = float((_lost(costs, mixing.reach) / start.reg).max())

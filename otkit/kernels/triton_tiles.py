@@ -93,7 +93,7 @@ def shape(n: int, items: int, precision: Precision) -> Shape:
     many = n * items >= 32 * BUSY
     if precision is SINGLE:
         return Shape(32, 128, 8) if many else Shape(16, 128, 8)  # products want 16 rows
-    return Shape(32, 64, 8) if many else Shape(8, 64, 4)
+    return Shape(16, 64, 4) if many else Shape(8, 64, 4)
 
 
 def programs(n: int, items: int, form: Shape) -> tuple[int, int]:

@@ -215,6 +215,14 @@ def test_the_precision_follows_the_tolerance(device, form, dtype, reg, tol, prec
     assert float(error.max()) <= 1.1 * tol + 1e-15
 
 
+@pytest.mark.parametrize(("dtype", "precision"), [(torch.float32, SINGLE), (torch.float64, DOUBLE)])
+def test_a_count_of_iterations_is_as_precise_as_the_costs(device, dtype, precision, rng):
+    case = Case(device, dense(rng, device, 9, 9, dtype=dtype), 0.1)
+    p, none = case.problem, torch.tensor([-INF])
+    assert triton_sweep._precision(p.reduced, p.at(case.f, case.g, p.reg), case.mixing, none) == precision
+    case.check(5, tol=-INF, within=1e-6 if precision == SINGLE else 1e-11)
+
+
 def test_the_host_looks_one_chunk_late(device, monkeypatch, rng):
     """It is asked who runs at most once for each chunk of iterations, and nothing else comes back."""
     monkeypatch.setattr(triton_sweep, "_SMALL", 0)

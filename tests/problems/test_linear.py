@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-import torch
+from checks import torch
 
 import otkit
 

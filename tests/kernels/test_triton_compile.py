@@ -1,0 +1,259 @@
+"""What Triton's kernels become in machine code, for GPUs that need not be there.
+
+A case is a call, whose launches are compiled in place of being run: with the shapes, the alignments and the constants
+that they would have.
+"""
+
+import os
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from functools import partial
+from itertools import product
+
+import numpy as np
+import pytest
+
+torch = pytest.importorskip("torch")
+pytest.importorskip("triton")
+if os.environ.get("TRITON_INTERPRET") == "1":
+    pytest.skip("kernels are interpreted in this process", allow_module_level=True)
+
+from compiled import compiled  # noqa: E402
+
+from otkit.geometry import Dense, PointCloud  # noqa: E402
+from otkit.geometry.base import Penalties, Potentials, Reduced  # noqa: E402
+from otkit.kernels import triton_linalg, triton_sweep  # noqa: E402
+from otkit.kernels import triton_ops as ops  # noqa: E402
+from otkit.kernels.mixing import WINDOW, Mixing  # noqa: E402
+from otkit.kernels.triton_tiles import BUSY, DOUBLE, MIXED, SINGLE, shape  # noqa: E402
+from otkit.linalg import Schur  # noqa: E402
+
+ALL = (80, 89, 90, 100)
+TENSOR_CORE = r"HMMA|HGMMA|UTC\w*MMA"
+MANY, FEW, COLUMNS = 32 * BUSY, 1024, 1024  # rows for programs of either shape
+
+
+@dataclass(frozen=True)
+class Must:
+    """What holds for a kernel.
+
+    Attributes
+    ----------
+    exponentials : tuple of int, optional
+        Those of float32 per thread, in all and in the shortest loop that has any.
+    wide : int
+        Loads of 128 bits, at least: in that loop, or in the kernel where there is none.
+    spills : bool
+        Whether registers may have to be kept in memory.
+    tensor : bool
+        Whether matrices are multiplied by tensor cores.
+    """
+
+    exponentials: tuple[int, int] | None = (0, 0)
+    wide: int = 0
+    spills: bool = False
+    tensor: bool = False
+
+
+@dataclass(frozen=True)
+class Case:
+    """A call, what must hold for each of the kernels that it launches, and where."""
+
+    name: str
+    call: Callable[[], object] = field(repr=False)
+    kernels: dict[str, Must]
+    capabilities: tuple[int, ...] = (90,)
+
+
+def full(value, *size):
+    return torch.full(size, value, dtype=torch.float64)
+
+
+def dense(dtype, n, m, items=1):
+    return Dense(torch.zeros((items, n, m), dtype=dtype))
+
+
+def turned(dtype, n, m):
+    return dense(dtype, m, n).T
+
+
+def cloud(metric, n, m, d=3):
+    return PointCloud(full(0.0, 1, n, d), full(0.0, 1, m, d), metric)
+
+
+GEOMETRIES = {
+    "float32": partial(dense, torch.float32),
+    "float32 turned": partial(turned, torch.float32),
+    "float64": partial(dense, torch.float64),
+    "float64 turned": partial(turned, torch.float64),
+    "squared distances": partial(cloud, "sqeuclidean"),
+    "distances": partial(cloud, "euclidean"),
+    "many coordinates": partial(cloud, "sqeuclidean", d=64),
+}
+PRECISIONS = {"single": SINGLE, "mixed": MIXED, "double": DOUBLE}
+
+
+def per_thread(n, precision, dtype=None):
+    """Entries of a tile that each thread has, and the loads of 128 bits that they take."""
+    form = shape(n, 1, precision)
+    entries = form.rows * form.cols // (32 * form.warps)
+    return entries, entries * dtype.itemsize // 16 if dtype else 0
+
+
+def dtype_of(geometry):
+    return geometry.C.dtype if isinstance(geometry, Dense) else None
+
+
+def by_guess(n, precision, dtype=None, tensor=False):
+    """One exponential for each entry in the guessed pass, and in the one that may have to follow."""
+    entries, wide = per_thread(n, precision, dtype)
+    if precision is DOUBLE:
+        return Must(tensor=tensor)
+    # The loop of a thread that has few entries may be unrolled.
+    return Must((2 * entries, entries) if entries > 4 else None, wide, tensor=tensor)
+
+
+def by_maximum(n, precision):
+    """One exponential for each entry."""
+    entries, _ = per_thread(n, precision)
+    if precision is DOUBLE:
+        return Must()
+    return Must((entries, entries) if entries > 4 else None)
+
+
+def softmin(geometry, precision):
+    g, guess = full(0.0, 1, geometry.m), full(0.0, 1, geometry.n)
+    return ops.softmin(geometry, g, g, full(1.0, 1), guess=guess, precision=precision)
+
+
+def softmins():
+    for (name, make), (called, precision), n in product(GEOMETRIES.items(), PRECISIONS.items(), (MANY, FEW)):
+        geometry = make(n, COLUMNS)
+        if precision is SINGLE and dtype_of(geometry) == torch.float64:
+            continue  # no one asks for it
+        tensor = precision is SINGLE and name == "many coordinates"
+        must = by_guess(n, precision, dtype_of(geometry), tensor)
+        what = f"softmin, {name}, {called}, {n} rows"
+        yield Case(
+            what,
+            partial(softmin, geometry, precision),
+            {"softmin": must},
+            ALL if n == MANY and precision is not DOUBLE else (90,),
+        )
+
+
+def operations():
+    """What goes through the entries of a plan or the costs: in float64, or nearly."""
+    for name in ("float32", "distances"):
+        given = GEOMETRIES[name](MANY, COLUMNS)
+        costs, v = Reduced(given, full(0.0, 1, MANY), full(0.0, 1, COLUMNS)), full(0.0, 1, COLUMNS, 2)
+        at = Potentials(costs.row, costs.col, costs.row, costs.col, full(1.0, 1))
+        mass = costs.row == 0, costs.col == 0
+        single, _ = per_thread(MANY, MIXED)
+        calls = {
+            "transport_cost": (lambda c=costs, at=at: ops.transport_cost(c, at), {"row_sums": Must()}),
+            "plan": (lambda c=costs, at=at: ops.plan(c, at), {"plan": Must()}),
+            "plan, single": (lambda c=costs, at=at: ops.plan(c, at, single=True), {"plan": Must((single, single))}),
+            "apply_plan": (lambda c=costs, at=at, v=v: ops.apply_plan(c, at, v), {"products": Must()}),
+            "select": (lambda c=costs, at=at: ops.select(c, at, at.f, at.g, 9.0), {"count": Must(), "select": Must()}),
+            "are_costs": (lambda c=given: ops.are_costs(c), {"bad_costs": Must()}),
+            "cost_range": (
+                lambda c=given, mass=mass: ops.cost_range(c, *mass),
+                {"c_transform": Must(), "cost_range": Must()},
+            ),
+        }
+        for called, (call, kernels) in calls.items():
+            yield Case(f"{called}, {name}", call, kernels)
+
+
+def sweep(geometry, tol, reach=0.0, items=1, window=WINDOW):
+    """An iteration, in float32 from a tolerance of 1e-5 on, and with differences in it if `reach` is short."""
+    costs = Reduced(geometry, full(0.0, items, geometry.n), full(0.0, items, geometry.m))
+    reg, exact = full(1.0, items), full(float("inf"), items)
+    start = Potentials(costs.row, costs.col, costs.row, costs.col, reg)
+    mixing = Mixing.begin(costs.col, full(reach, items), window)
+    return triton_sweep.sweep(costs, start, Penalties(exact, exact), mixing, full(tol, items), reg, 1)
+
+
+FORMS = {"single": dict(tol=1e-4), "mixed": dict(tol=1e-4, reach=1e9), "double": dict(tol=1e-9)}
+
+
+def sweeps():
+    def case(what, name, form, size, kernels, where=(90,), **options):
+        geometry = GEOMETRIES[name](*size)
+        call = partial(sweep, geometry, **FORMS[form], **options)
+        return Case(f"sweep, {what}, {name}, {form}", call, kernels, where)
+
+    held = 16  # entries of its rows that a thread holds
+    for name, form, where in (("float32", "single", ALL), ("float32", "mixed", (90,)), ("float64", "mixed", (80, 90)),
+                              ("float64", "double", (90,)), ("distances", "mixed", (90,))):  # fmt: skip
+        precision, dtype = PRECISIONS[form], dtype_of(GEOMETRIES[name](1, 1))
+        one = (held, held) if precision is not DOUBLE else (0, 0)
+        kernels = {
+            "rows": Must(one, held * dtype.itemsize // 16 if dtype else 0),
+            "mend_rows": Must(one),
+            "columns": Must(),
+            "mend_columns": by_maximum(COLUMNS, precision),
+            "settle": Must(spills=True),
+        }
+        yield case("whole rows", name, form, (MANY, COLUMNS), kernels, where)
+    long = Must((2 * held, 2 * held), 2 * held // 4, spills=True)  # more than there are registers for
+    kernels = {"rows": long, "mend_rows": long, "columns": Must(), "mend_columns": by_maximum(10_000, SINGLE)}
+    yield case("long rows", "float32", "single", (512, 10_000), kernels | {"settle": Must(spills=True)})
+    for name, form, size, where in (
+        ("many coordinates", "single", (MANY, MANY), ALL),
+        ("float32", "mixed", (512, 20_000), (90,)),
+        ("float64", "double", (512, 20_000), (90,)),
+    ):
+        precision = PRECISIONS[form]
+        dtype, tensor = dtype_of(GEOMETRIES[name](1, 1)), name == "many coordinates"
+        rows, columns = (by_guess(n, precision, dtype, tensor) for n in size)
+        yield case(
+            "tiles",
+            name,
+            form,
+            size,
+            {"update_rows": rows, "update_columns": columns, "settle": Must(spills=True)},
+            where,
+        )
+
+
+def small():
+    """Problems of 32 × 32 in one launch."""
+    for dtype, form in ((torch.float32, "single"), (torch.float64, "mixed")):
+        call = partial(sweep, dense(dtype, 32, 32, 300), items=300, window=0, **FORMS[form])
+        must = Must((32, 32), spills=True)  # of 16 entries, by rows, and by columns where sums are too light
+        yield Case(f"sweep, small, {dtype}, {form}", call, {"small": must}, ALL)
+
+
+def conjugate_gradients():
+    index = torch.arange(4096)
+    T, turned = triton_linalg.compressed((index, index, full(0.5, 4096)), (4096, 4096))
+    ones = np.ones(4096)
+    return triton_linalg.conjugate_gradients(Schur(1.0, T, turned, ones), ones, ones, 1e-6, 1)
+
+
+CASES = [
+    *softmins(),
+    *operations(),
+    *sweeps(),
+    *small(),
+    Case("conjugate gradients", conjugate_gradients, dict.fromkeys(("_multiply", "_ahead", "_back", "_step"), Must())),
+]
+
+
+@pytest.mark.parametrize(
+    ("case", "capability"),
+    [pytest.param(case, at, id=f"{case.name}, sm_{at}") for case in CASES for at in case.capabilities],
+)
+def test_the_machine_code(case, capability):
+    found = compiled(case.call, capability)
+    assert set(found) == set(case.kernels)
+    for name, must in case.kernels.items():
+        code = found[name]
+        assert must.spills or (code.stack, code.spills) == (0, 0), (name, code.registers, code.stack, code.spills)
+        assert bool(code.count(TENSOR_CORE)) == must.tensor, name
+        loop = code.innermost("MUFU.EX2") if code.count("MUFU.EX2") else code
+        if must.exponentials is not None:
+            assert (code.count("MUFU.EX2"), loop.count("MUFU.EX2")) == must.exponentials, name
+        assert loop.count(r"LDG\.E\S*\.128") >= must.wide, name
