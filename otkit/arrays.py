@@ -20,6 +20,8 @@ Array = Any
 Namespace = Any
 
 is_array = array_api_compat.is_array_api_obj
+is_cupy = array_api_compat.is_cupy_array
+is_tensor = array_api_compat.is_torch_array
 device = array_api_compat.device
 
 
@@ -34,19 +36,16 @@ def to_numpy(x: Array) -> np.ndarray:
     """`x` as a NumPy array: a view where the library allows it, else a copy on the host."""
     if isinstance(x, np.ndarray):
         return x
-    if array_api_compat.is_torch_array(x):
+    if is_tensor(x):
         return x.detach().cpu().numpy()
-    if array_api_compat.is_cupy_array(x):
+    if is_cupy(x):
         return x.get()
     return np.asarray(x)
 
 
-is_cupy = array_api_compat.is_cupy_array
-
-
 def on_gpu(x: Array) -> bool:
     """Whether it is an array of CuPy or a CUDA tensor."""
-    return is_cupy(x) or (array_api_compat.is_torch_array(x) and x.device.type == "cuda")
+    return is_cupy(x) or (is_tensor(x) and x.device.type == "cuda")
 
 
 def hosted(x: Array) -> Array:
@@ -54,7 +53,7 @@ def hosted(x: Array) -> Array:
 
     With ``OTKIT_KERNELS=triton`` it stays a tensor, for Triton's interpreter.
     """
-    if not array_api_compat.is_torch_array(x) or x.device.type != "cpu" or os.environ.get("OTKIT_KERNELS") == "triton":
+    if not is_tensor(x) or x.device.type != "cpu" or os.environ.get("OTKIT_KERNELS") == "triton":
         return x
     return (x.float() if str(x.dtype) == "torch.bfloat16" else x).detach().numpy()
 

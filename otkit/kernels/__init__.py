@@ -73,9 +73,19 @@ def runs_on(geometry: Geometry) -> str:
     given = list(geometry.arrays.values())
     if all(isinstance(x, np.ndarray) for x in given):
         return "numba"
-    on_device = chosen == "triton" or all(arrays.on_gpu(x) for x in given)
-    able = chosen != "numba" and on_device and not _is_called(geometry) and not lacking("torch", "triton")
-    return "triton" if able else "reference"
+    return "triton" if all(map(_is_for_triton, given)) and not _is_called(geometry) else "reference"
+
+
+def _is_for_triton(x: Any) -> bool:
+    """Whether Triton works on an array: one on a GPU, or a tensor of the host where its interpreter is asked for."""
+    chosen, on_gpu = _chosen(), arrays.on_gpu(x)
+    interpreted = chosen == "triton" and arrays.is_tensor(x) and not on_gpu
+    if interpreted and os.environ.get("TRITON_INTERPRET") != "1":
+        raise ValueError(
+            "OTKIT_KERNELS=triton runs tensors of the host in Triton's interpreter, "
+            "which TRITON_INTERPRET=1 must ask for; unset OTKIT_KERNELS for Numba's kernels"
+        )
+    return (interpreted or (on_gpu and chosen != "numba")) and not lacking("torch", "triton")
 
 
 def _is_called(geometry: Geometry) -> bool:
@@ -124,9 +134,7 @@ def _operation(reference: _Operation[_Costs, _Arguments, _Result]) -> _Operation
 def compressed(arcs: linalg.Coupling, shape: tuple[int, int]) -> linalg.Sparse:
     """As `otkit.linalg.compressed`; entries in row order that are on a GPU stay there."""
     chosen: Any = linalg
-    asked, values = _chosen(), arcs[2]
-    on_device = asked == "triton" or (asked == "auto" and arrays.on_gpu(values))
-    if on_device and not isinstance(values, np.ndarray) and not lacking("torch", "triton"):
+    if _is_for_triton(arcs[2]):
         chosen = import_module("otkit.kernels.triton_linalg")
     return chosen.compressed(arcs, shape)
 

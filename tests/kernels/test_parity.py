@@ -376,6 +376,14 @@ def test_other_kernels_are_refused(chosen, monkeypatch):
         otkit.solve([[0.0, 1.0]], reg=1.0)
 
 
+def test_tensors_of_the_host_need_the_interpreter(monkeypatch):
+    monkeypatch.setenv("OTKIT_KERNELS", "triton")
+    monkeypatch.delenv("TRITON_INTERPRET", raising=False)
+    assert otkit.solve([[0.0, 1.0]], reg=1.0).kernel == "numba (numpy)"
+    with pytest.raises(ValueError, match="which TRITON_INTERPRET=1 must ask for"):
+        otkit.solve(torch.zeros(2, 3), reg=1.0)
+
+
 @pytest.mark.parametrize("dtype", ["float64", "float32"])
 def test_tensors_in_the_memory_of_the_host_are_not_copied(dtype):
     C = torch.rand(40, 30, dtype=getattr(torch, dtype))
