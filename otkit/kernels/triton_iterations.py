@@ -4,9 +4,9 @@ The algorithm is that of `otkit.kernels.mixing.sweep`. Nothing waits for the hos
 on the device, which every kernel looks at first.
 
 - `rows` holds whole rows of costs on chip, so that one read and one exponential per entry update the rows and add up
-  the columns. The last softmin of a row stands in for its largest exponent; where it turns out not to, `mend_rows` does
-  that row again with its maximum. `columns` joins the sums of all programs; where one has underflowed, `mend_columns`
-  forms it anew. Kernels that mend have nothing to do as a rule, and cost a launch.
+  the columns. The last softmin of a row stands in for its largest exponent; where it turns out not to, the iteration is
+  done again with maxima, as the first one is. `columns` joins the sums of all programs; where one has underflowed,
+  `mend_columns` forms it anew, which as a rule has nothing to do and costs a launch.
 - Rows too long for that are passed over twice, by `update_rows` and `update_columns`.
 - `small` does all iterations of a problem that fits on chip in one launch.
 """
@@ -38,8 +38,10 @@ class State(NamedTuple):
     ----------
     running : int32 array (B,)
         Whether an item goes on.
-    missed, unsafe : int32 array (B,)
-        Whether a row's guess was of no use in its last pass, and whether a column sum has underflowed.
+    robust, missed : int32 array (B,)
+        Whether rows look for their largest exponents, and whether the guess of one was of no use.
+    unsafe : int32 array (B,)
+        Whether a column sum has underflowed.
     sigma, tau : array (B, n), (B, m)
         The last softmins of rows and columns: guesses of the next ones.
     change : array (B, m)
@@ -49,6 +51,7 @@ class State(NamedTuple):
     """
 
     running: Any
+    robust: Any
     missed: Any
     unsafe: Any
     count: Any
@@ -102,36 +105,34 @@ def _row_potential(s, costs, b, i, sigma):
 
 
 @triton.jit
-def _row_update(s, costs, b, i, C, h, wanted, ROBUST: tl.constexpr, D: tl.constexpr, E: tl.constexpr):
-    """Update rows that are held whole, where ``wanted``; what they send to every column: ``(R, m)``.
+def _row_update(s, costs, b, i, C, h, robust, D: tl.constexpr, E: tl.constexpr):
+    """Update rows that are held whole; what they send to every column: ``(R, m)``.
 
     ``C`` are their costs less the offsets of the rows, and ``h`` holds those of the columns. A row whose guess is of no
-    use gets the softmin ``inf`` and sends nothing.
+    use sends nothing.
     """
-    reg = tl.load(s.reg + b)
+    reg, inside = tl.load(s.reg + b), i < costs.n
     inverse = (1.0 / reg) * LOG2_E
     exponent = (h[None, :] - C) * inverse.to(D)
-    if ROBUST:
+    if robust:
         top = tl.max(exponent, 1).to(tl.float64)
         top = tl.where(top > float("-inf"), top, 0.0)  # a row that reaches no mass
     else:
         top = -vector(s.sigma, b, i, costs.n, 0.0) * inverse
     e = tl.exp2((exponent - top.to(D)[:, None]).to(E))
     total = tl.sum(e, 1).to(tl.float64)
-    good = wanted & (total > FEW) & (total < MANY)
+    good = (total > FEW) & (total < MANY)
     sigma = tl.where(good, -reg * (top + tl.log2(tl.where(good, total, 1.0))) * LN_2, 0.0)
     f = _row_potential(s, costs, b, i, sigma)
     mass = vector(s.a, b, i, costs.n, 0.0)
     if tl.load(s.keep_a + b) != 1.0:
         mass *= tl.exp2((f - sigma) * inverse)
-    if not ROBUST:
-        missed = wanted & ~((total > FEW) & (total < MANY))
-        sigma = tl.where(missed, float("inf"), sigma)
-        if tl.sum(missed.to(tl.int32)) > 0:
+    if robust == 0:
+        if tl.sum((inside & ~good).to(tl.int32)) > 0:
             tl.store(s.missed + b, 1)
-            e = tl.where(missed[:, None], 0.0, e).to(E)  # which may be infinite
-    tl.store(s.sigma + b * costs.n + i, sigma, mask=wanted)
-    tl.store(s.f + b * costs.n + i, f, mask=wanted)
+            e = tl.where(good[:, None], e, 0.0).to(E)  # which may be infinite
+    tl.store(s.sigma + b * costs.n + i, sigma, mask=inside)
+    tl.store(s.f + b * costs.n + i, f, mask=inside)
     return e * tl.where(good, mass / tl.where(good, total, 1.0), 0.0).to(E)[:, None]
 
 
@@ -155,32 +156,13 @@ def rows(s, costs, sums, D: tl.constexpr, E: tl.constexpr, R: tl.constexpr, M: t
     part, parts = tl.program_id(1).to(tl.int64), tl.num_programs(1)
     if tl.load(s.running + b) != 0:
         j = tl.arange(0, M)
-        h = _pulled(s, costs, b, j, D)
+        h, robust = _pulled(s, costs, b, j, D), tl.load(s.robust + b)
         sent = tl.zeros((R, M), E)
         for first in range(part * R, costs.n, parts * R):
             i = first + tl.arange(0, R)
-            sent += _row_update(s, costs, b, i, _from_rows(costs, b, i, j, D), h, i < costs.n, False, D, E)
+            sent += _row_update(s, costs, b, i, _from_rows(costs, b, i, j, D), h, robust, D, E)
         at = sums + (b * parts + part) * costs.m + j
         tl.store(at, tl.sum(sent, 0).to(tl.float64), mask=j < costs.m)
-
-
-@triton.jit
-def mend_rows(s, costs, sums, D: tl.constexpr, E: tl.constexpr, R: tl.constexpr, M: tl.constexpr):
-    """Do the rows that `rows` has missed, by their largest exponents, and add what they send; launched as that is."""
-    b = tl.program_id(0).to(tl.int64)
-    part, parts = tl.program_id(1).to(tl.int64), tl.num_programs(1)
-    if (tl.load(s.running + b) != 0) & (tl.load(s.missed + b) != 0):
-        j = tl.arange(0, M).to(tl.int64)
-        h = _pulled(s, costs, b, j, D)
-        at = sums + (b * parts + part) * costs.m + j
-        sent = tl.load(at, mask=j < costs.m, other=0.0)
-        for first in range(part * R, costs.n, parts * R):
-            i = first + tl.arange(0, R)
-            missed = vector(s.sigma, b, i, costs.n, 0.0) == float("inf")
-            if tl.sum(missed.to(tl.int32)) > 0:
-                here = _row_update(s, costs, b, i, _from_rows(costs, b, i, j, D), h, missed, True, D, E)
-                sent += tl.sum(here, 0).to(tl.float64)
-        tl.store(at, sent, mask=j < costs.m)
 
 
 @triton.jit
@@ -507,7 +489,6 @@ def _settle(s, costs, b, BLOCK: tl.constexpr):
     tl.debug_barrier()
     tl.store(s.error + b, error)
     tl.store(s.count + b, count)
-    tl.store(s.missed + b, 0)
     tl.store(s.unsafe + b, 0)
     tl.store(s.running + b, going.to(tl.int32))
     return going
@@ -515,10 +496,15 @@ def _settle(s, costs, b, BLOCK: tl.constexpr):
 
 @triton.jit
 def settle(s, costs, BLOCK: tl.constexpr):
-    """End an iteration of every item that runs."""
+    """End an iteration of every item that runs, or have it done again."""
     b = tl.program_id(0).to(tl.int64)
+    missed = tl.load(s.missed + b)
     if tl.load(s.running + b) != 0:
-        _settle(s, costs, b, BLOCK)
+        if missed == 0:
+            _settle(s, costs, b, BLOCK)
+        tl.debug_barrier()
+        tl.store(s.missed + b, 0)
+        tl.store(s.robust + b, missed)
 
 
 @triton.jit
@@ -547,7 +533,7 @@ def small(s, costs, D: tl.constexpr, E: tl.constexpr, R: tl.constexpr, M: tl.con
     going = tl.load(s.running + b) != 0
     C = _from_rows(costs, b, i, j, D)
     while going:
-        sent = _row_update(s, costs, b, i, C, _pulled(s, costs, b, j, D), i < costs.n, True, D, E)
+        sent = _row_update(s, costs, b, i, C, _pulled(s, costs, b, j, D), True, D, E)
         tl.debug_barrier()
         tau = _columns_of_small(s, costs, b, i, j, C, sent, D, E)
         tl.store(s.tau + b * costs.m + j, tau, mask=j < costs.m)

@@ -82,6 +82,7 @@ def _begin(
     running = (vectors["limit"] > 0).int()
     return State(
         running=running,
+        robust=torch.ones_like(running),
         missed=torch.zeros_like(running),
         unsafe=torch.zeros_like(running),
         count=torch.zeros_like(reg),
@@ -153,7 +154,6 @@ def _whole(state: State, costs: Reduced, items: int, precision: Precision) -> Ca
 
     def once() -> None:
         launch(iterations.rows, (items, parts), state, upright, sums, *held, like=like, warps=warps)
-        launch(iterations.mend_rows, (items, parts), state, upright, sums, *held, like=like, warps=warps)
         added = state, upright, sums, parts, precision.exponential, _BLOCK
         launch(iterations.columns, blocks, *added, like=like, warps=_WARPS)
         mended = state, turned, *precision, form.rows, form.cols
@@ -188,4 +188,8 @@ def _follow(once: Callable[[], None], running: Tensor, k: int) -> None:
         for _ in range(min(_CHUNK, k - first)):
             once()
         if look() == 0:
-            break
+            return
+    for _ in range(k):  # as many as were done again, each once at most
+        if not bool(running.any()):
+            return
+        once()

@@ -70,7 +70,7 @@ def full(value, *size):
 
 
 def dense(dtype, n, m, items=1):
-    return Dense(torch.zeros((items, n, m), dtype=dtype))
+    return Dense(torch.empty((items, n, m), dtype=dtype))  # memory that nobody touches
 
 
 def turned(dtype, n, m):
@@ -191,14 +191,13 @@ def sweeps():
         one = (held, held) if precision is not DOUBLE else (0, 0)
         kernels = {
             "rows": Must(one, held * dtype.itemsize // 16 if dtype else 0),
-            "mend_rows": Must(one),
             "columns": Must(),
             "mend_columns": by_maximum(COLUMNS, precision),
             "settle": Must(spills=True),
         }
         yield case("whole rows", name, form, (MANY, COLUMNS), kernels, where)
     long = Must((2 * held, 2 * held), 2 * held // 4, spills=True)  # more than there are registers for
-    kernels = {"rows": long, "mend_rows": long, "columns": Must(), "mend_columns": by_maximum(10_000, SINGLE)}
+    kernels = {"rows": long, "columns": Must(), "mend_columns": by_maximum(10_000, SINGLE)}
     yield case("long rows", "float32", "single", (512, 10_000), kernels | {"settle": Must(spills=True)})
     for name, form, size, where in (
         ("many coordinates", "single", (MANY, MANY), ALL),
