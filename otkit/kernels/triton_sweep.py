@@ -37,7 +37,7 @@ _WHOLE = {tl.float32: 16384, tl.float64: 8192}
 # Entries of the rows that a program holds at a time.
 _HELD = 4096
 # Columns that are settled at a time: at least one for each thread, so that none is two threads' business.
-_WARPS = 4
+_WARPS = 8
 _BLOCK = 32 * _WARPS
 # Iterations between two looks at who still runs; the host looks at how it was one look ago.
 _CHUNK = 8
@@ -135,9 +135,10 @@ def _lost(costs: Reduced, span: Tensor) -> Tensor:
 
 def _small(state: State, costs: Reduced, items: int, precision: Precision, *, mixed: bool) -> None:
     rows, cols = (max(16, triton.next_power_of_2(v)) for v in (costs.n, costs.m))
-    warps = max(4 if mixed else 1, min(16, rows * cols // 512))
+    # Mixing is what takes registers. Without it they are fewer than the compiler would do with, which then spills.
+    warps, registers = (_WARPS, None) if mixed else (max(1, rows * cols // 512), 200)
     args = state, kernel_costs(costs, precision), *precision, rows, cols, 32 * warps
-    launch(iterations.small, (items,), *args, like=state.f, warps=warps)
+    launch(iterations.small, (items,), *args, like=state.f, warps=warps, registers=registers)
 
 
 def _whole(state: State, costs: Reduced, items: int, precision: Precision) -> Callable[[], None]:

@@ -101,11 +101,22 @@ def programs(n: int, items: int, form: Shape) -> tuple[int, int]:
     return items, triton.cdiv(n, form.rows)
 
 
-def launch(kernel: Any, grid: tuple[int, ...], *args: Any, like: Tensor, warps: int, fused: bool = True) -> None:
-    """Run a kernel on the device of a tensor; `fused` allows a product and a sum to be rounded once."""
+def launch(
+    kernel: Any,
+    grid: tuple[int, ...],
+    *args: Any,
+    like: Tensor,
+    warps: int,
+    registers: int | None = None,
+    fused: bool = True,
+) -> None:
+    """Run a kernel on the device of a tensor.
+
+    `registers` bounds those of a thread; `fused` allows a product and a sum to be rounded once.
+    """
     cuda: Any = torch.cuda
     with cuda.device_of(like):
-        kernel[grid](*args, num_warps=warps, enable_fp_fusion=fused)
+        kernel[grid](*args, num_warps=warps, maxnreg=registers, enable_fp_fusion=fused)
 
 
 class Look:

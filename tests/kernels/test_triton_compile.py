@@ -193,12 +193,12 @@ def sweeps():
             "rows": Must(one, held * dtype.itemsize // 16 if dtype else 0),
             "columns": Must(),
             "mend_columns": by_maximum(COLUMNS, precision),
-            "settle": Must(spills=True),
+            "settle": Must(),
         }
         yield case("whole rows", name, form, (MANY, COLUMNS), kernels, where)
     long = Must((2 * held, 2 * held), 2 * held // 4, spills=True)  # more than there are registers for
     kernels = {"rows": long, "columns": Must(), "mend_columns": by_maximum(10_000, SINGLE)}
-    yield case("long rows", "float32", "single", (512, 10_000), kernels | {"settle": Must(spills=True)})
+    yield case("long rows", "float32", "single", (512, 10_000), kernels | {"settle": Must()})
     for name, form, size, where in (
         ("many coordinates", "single", (MANY, MANY), ALL),
         ("float32", "mixed", (512, 20_000), (90,)),
@@ -212,7 +212,7 @@ def sweeps():
             name,
             form,
             size,
-            {"update_rows": rows, "update_columns": columns, "settle": Must(spills=True)},
+            {"update_rows": rows, "update_columns": columns, "settle": Must()},
             where,
         )
 
@@ -220,9 +220,11 @@ def sweeps():
 def small():
     """Problems of 32 × 32 in one launch."""
     for dtype, form in ((torch.float32, "single"), (torch.float64, "mixed")):
-        call = partial(sweep, dense(dtype, 32, 32, 300), items=300, window=0, **FORMS[form])
-        must = Must((32, 32), spills=True)  # of 16 entries, by rows, and by columns where sums are too light
-        yield Case(f"sweep, small, {dtype}, {form}", call, {"small": must}, ALL)
+        for window, threads, where in ((0, 64, ALL), (WINDOW, 256, (90, 100))):
+            call = partial(sweep, dense(dtype, 32, 32, 300), items=300, window=window, **FORMS[form])
+            held = 32 * 32 // threads  # twice: by rows, and by columns where sums are too light
+            what = f"sweep, small, window of {window}, {dtype}, {form}"
+            yield Case(what, call, {"small": Must((2 * held, 2 * held))}, where)
 
 
 def conjugate_gradients():
