@@ -315,6 +315,15 @@ def test_progress_is_for_a_terminal_only(otkit_, files, monkeypatch, terminal):
     assert terminal or not stream.getvalue()
 
 
+@pytest.fixture
+def interruptible():
+    """Processes that are started here can be interrupted, whatever a shell has set for those in the background."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("interruptible")
 def test_an_interrupted_matrix_goes_on_from_its_file(files, rng):
     names = [f"{k}.npy" for k in range(16)]
     for name in names:
