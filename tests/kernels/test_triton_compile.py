@@ -196,6 +196,9 @@ def sweeps():
             "settle": Must(),
         }
         yield case("whole rows", name, form, (MANY, COLUMNS), kernels, where)
+        if precision is not DOUBLE and name == "float32":  # the longest rows that registers hold
+            kernels |= {"mend_columns": by_maximum(8192, precision)}
+            yield case("8192 columns", name, form, (512, 8192), kernels, (80, 90))
     long = Must((2 * held, 2 * held), 2 * held // 4, spills=True)  # more than there are registers for
     kernels = {"rows": long, "columns": Must(), "mend_columns": by_maximum(10_000, SINGLE)}
     yield case("long rows", "float32", "single", (512, 10_000), kernels | {"settle": Must()})
