@@ -331,12 +331,6 @@ def _shares(s, costs, b, slot, known, shift, BLOCK: tl.constexpr):
 
 
 @triton.jit
-def _gram(s, b):
-    p = tl.arange(0, s.W)
-    return tl.load(s.gram + (b * s.W + p[:, None]) * s.W + p[None, :])
-
-
-@triton.jit
 def _take_in(s, costs, b, slot, known, shift, conjugate, shares, BLOCK: tl.constexpr):
     """Write the new pair into its slot; its inner products with all bends, and theirs with the residual."""
     p, q = tl.arange(0, s.W), tl.arange(0, _GROUP)
@@ -443,9 +437,10 @@ def _mix(s, costs, b, error, shift, BLOCK: tl.constexpr):
     window = tl.where(conjugate, tl.minimum(_SHORT, s.window), s.window)
     # What is older than the last break is not looked at.
     since = tl.where(conjugate, age - _LONG, age).to(tl.int32)
-    slot = tl.where(conjugate, age.to(tl.int32) % window, since % window)
+    slot = since % window
     p = tl.arange(0, s.W)
-    gram = tl.where((p < tl.minimum(since, window))[:, None], _gram(s, b), 0.0)
+    products = s.gram + (b * s.W + p[:, None]) * s.W + p[None, :]
+    gram = tl.where((p < tl.minimum(since, window))[:, None], tl.load(products), 0.0)
     along = tl.zeros((s.W,), tl.float64)
     known = since * 0
     if fresh == 0:
@@ -455,7 +450,7 @@ def _mix(s, costs, b, error, shift, BLOCK: tl.constexpr):
         inner, along = _take_in(s, costs, b, slot, tl.minimum(since, window), shift, conjugate, shares, BLOCK)
         known = tl.minimum(since + 1, window)
         gram = tl.where((p == slot)[:, None], inner[None, :], tl.where((p == slot)[None, :], inner[:, None], gram))
-        tl.store(s.gram + (b * s.W + p[:, None]) * s.W + p[None, :], gram)
+        tl.store(products, gram)
         age += 1.0
     tl.debug_barrier()
     _step(s, costs, b, shift, lost, better, BLOCK)
@@ -473,23 +468,16 @@ def _settle(s, costs, b, BLOCK: tl.constexpr):
     """The error of an iteration and the next point; whether the item goes on."""
     error, received = _column_error(s, costs, b, BLOCK)
     shift = _shift(s, costs, b, received, BLOCK)
-    count = tl.load(s.count + b) + 1.0
-    done = error <= tl.load(s.tol + b)
-    going = (error > tl.load(s.tol + b)) & (count < tl.load(s.limit + b))
+    count, tol = tl.load(s.count + b) + 1.0, tl.load(s.tol + b)
+    going = (error > tol) & (count < tl.load(s.limit + b))
     tl.debug_barrier()
-    if (s.window == 0) | done:
-        # A last plain step is taken, and nothing of it remembered.
-        for first in range(0, costs.m, BLOCK):
-            j = (first + tl.arange(0, BLOCK)).to(tl.int64)
-            x, new = vector(s.x, b, j, costs.m, 0.0), _following(s, costs, b, j) - shift
-            tl.store(s.g + b * costs.m + j, x, mask=j < costs.m)
-            tl.store(s.x + b * costs.m + j, new, mask=j < costs.m)
+    if (s.window == 0) | (error <= tol):
+        _step(s, costs, b, shift, False, False, BLOCK)
     else:
         _mix(s, costs, b, error, shift, BLOCK)
     tl.debug_barrier()
     tl.store(s.error + b, error)
     tl.store(s.count + b, count)
-    tl.store(s.unsafe + b, 0)
     tl.store(s.running + b, going.to(tl.int32))
     return going
 
@@ -504,6 +492,7 @@ def settle(s, costs, BLOCK: tl.constexpr):
             _settle(s, costs, b, BLOCK)
         tl.debug_barrier()
         tl.store(s.missed + b, 0)
+        tl.store(s.unsafe + b, 0)
         tl.store(s.robust + b, missed)
 
 

@@ -8,7 +8,6 @@ still read.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -18,7 +17,7 @@ import triton.language as tl
 from torch.utils.dlpack import from_dlpack
 
 from otkit.arrays import from_numpy, to_numpy
-from otkit.kernels.triton_tiles import Look, Tensor, interpreted, launch
+from otkit.kernels.triton_tiles import Tensor, follow, interpreted, launch
 from otkit.linalg import Coupling, Schur, Solution, Sparse
 
 # Whether to go on.
@@ -240,7 +239,7 @@ def conjugate_gradients(matrix: Schur, rhs: np.ndarray, start: np.ndarray, rtol:
         run(_ahead, T.programs, T, system, directions[there], sums[there], sums[here], *T.block)
 
     run(_ahead, T.programs, T, system, directions[0], sums[0], sums[1], *T.block)
-    _follow(iterate, system.state, limit)
+    follow(iterate, lambda: system.state[0], limit, _CHUNK)
     state, _, steps = to_numpy(system.state)
     return Solution(to_numpy(system.y), int(steps), bool(state == _SOLVED.value))
 
@@ -267,13 +266,3 @@ def _begin(
     state = torch.zeros(3, dtype=torch.int32, device=sums.device)
     system = System(y, residual, diagonal, scaled, image, middle, curvatures, numbers, state, parts, room)
     return system, sums, directions
-
-
-def _follow(iterate: Callable[[int], None], state: Tensor, limit: int) -> None:
-    """Enqueue iterations until they are seen to have ended, a chunk after that."""
-    look = Look(lambda: state[0])
-    for first in range(0, limit, _CHUNK):
-        for step in range(first, min(first + _CHUNK, limit)):
-            iterate(step)
-        if look():
-            return

@@ -19,9 +19,9 @@ from otkit.kernels.triton_tiles import (
     DOUBLE,
     MIXED,
     SINGLE,
-    Look,
     Precision,
     Tensor,
+    follow,
     kernel_costs,
     launch,
     multiplies,
@@ -32,7 +32,7 @@ from otkit.kernels.triton_tiles import (
 
 # Sides of a problem that one program does alone.
 _SMALL = 64
-# Columns of rows that are held on chip, by the bytes of an exponential; with twice as many registers run out.
+# Columns of rows that are held on chip, by the type of exponentials; with twice as many registers run out.
 _WHOLE = {tl.float32: 16384, tl.float64: 8192}
 # Entries of the rows that a program holds at a time.
 _HELD = 4096
@@ -56,7 +56,9 @@ def sweep(
     else:
         is_held = m <= _WHOLE[precision.exponential] and not costs.turned and not in_products
         once = (_whole if is_held else _tiled)(state, costs, items, precision)
-        _follow(once, state.running, k)
+        running = state.running
+        if not follow(lambda _: once(), lambda: running.max() == 0, k, _CHUNK):
+            _again(once, running, k)
     past = (state.moves, state.bends, state.old, state.residual, state.best, state.best_error, state.wait, state.age)
     return Swept(state.f, state.g, state.x, state.error, state.count, Mixing(*past, state.reach))
 
@@ -182,15 +184,9 @@ def _tiled(state: State, costs: Reduced, items: int, precision: Precision) -> Ca
     return once
 
 
-def _follow(once: Callable[[], None], running: Tensor, k: int) -> None:
-    """Up to `k` iterations, until nothing runs; the device is always given a chunk before the last one is looked at."""
-    look = Look(running.max)
-    for first in range(0, k, _CHUNK):
-        for _ in range(min(_CHUNK, k - first)):
-            once()
-        if look() == 0:
-            return
-    for _ in range(k):  # as many as were done again, each once at most
+def _again(once: Callable[[], None], running: Tensor, k: int) -> None:
+    """The iterations that are still to do since some were done again, each once at most."""
+    for _ in range(k):
         if not bool(running.any()):
-            return
+            break
         once()

@@ -155,6 +155,20 @@ class Look:
         return copy, event
 
 
+def follow(step: Callable[[int], None], ended: Callable[[], Tensor], limit: int, chunk: int) -> bool:
+    """Enqueue steps until they are seen to have ended, a chunk after that; whether they were seen to.
+
+    `ended` gives a number on the device, 0 while they go on.
+    """
+    look = Look(ended)
+    for first in range(0, limit, chunk):
+        for number in range(first, min(first + chunk, limit)):
+            step(number)
+        if look():
+            return True
+    return False
+
+
 def solid(x: Any, items: int) -> Tensor:
     """A vector of each item, contiguous and in float64."""
     return x.double().expand(items, *x.shape[1:]).contiguous()

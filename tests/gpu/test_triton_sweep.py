@@ -13,7 +13,7 @@ import triton.language as tl  # noqa: E402
 from otkit import Dense, PointCloud, kernels  # noqa: E402
 from otkit.kernels import mixing, triton_sweep  # noqa: E402
 from otkit.kernels.mixing import LONG, Mixing  # noqa: E402
-from otkit.kernels.triton_tiles import DOUBLE, MIXED, SINGLE  # noqa: E402
+from otkit.kernels.triton_tiles import DOUBLE, MIXED, SINGLE, Look  # noqa: E402
 from otkit.problems import LinearProblem  # noqa: E402
 
 # A guess that is of no use overflows, which the kernels see and NumPy tells in the interpreter.
@@ -227,8 +227,8 @@ def test_the_host_looks_one_chunk_late(device, monkeypatch, rng):
     """It is asked who runs at most once for each chunk of iterations, and nothing else comes back."""
     monkeypatch.setattr(triton_sweep, "_SMALL", 0)
     asked = []
-    look = triton_sweep.Look.__call__
-    monkeypatch.setattr(triton_sweep.Look, "__call__", lambda self: asked.append(1) or look(self))
+    look = Look.__call__
+    monkeypatch.setattr(Look, "__call__", lambda self: asked.append(1) or look(self))
     case = Case(device, dense(rng, device, 12, 14), 0.02)
     found = case.sweep(triton_sweep.sweep, 32, tol=-INF)
     assert found.count.tolist() == [32]
