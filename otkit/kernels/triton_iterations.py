@@ -150,19 +150,28 @@ def _from_rows(costs, b, i, j, D: tl.constexpr):
 
 
 @triton.jit
-def rows(s, costs, sums, D: tl.constexpr, E: tl.constexpr, R: tl.constexpr, M: tl.constexpr):
-    """Update the rows, R at a time, and add up what they send in ``sums (B, programs, m)``; M is m or more."""
+def rows(
+    s, costs, pulled, sums, D: tl.constexpr, E: tl.constexpr, R: tl.constexpr, M: tl.constexpr, BLOCK: tl.constexpr
+):
+    """Update the rows, R at a time, and add up what they send in ``sums (B, programs, m)``; M is m or more.
+
+    ``pulled``, of the same shape, is room for what the costs are taken from.
+    """
     b = tl.program_id(0).to(tl.int64)
     part, parts = tl.program_id(1).to(tl.int64), tl.num_programs(1)
     if tl.load(s.running + b) != 0:
+        own, robust = (b * parts + part) * costs.m, tl.load(s.robust + b)
+        for first in range(0, costs.m, BLOCK):  # all at once are too many in float64
+            k = first + tl.arange(0, BLOCK)
+            tl.store(pulled + own + k, _pulled(s, costs, b, k, D), mask=k < costs.m)
+        tl.debug_barrier()
         j = tl.arange(0, M)
-        h, robust = _pulled(s, costs, b, j, D), tl.load(s.robust + b)
+        h = tl.load(pulled + own + j, mask=j < costs.m, other=float("-inf"))
         sent = tl.zeros((R, M), E)
         for first in range(part * R, costs.n, parts * R):
             i = first + tl.arange(0, R)
             sent += _row_update(s, costs, b, i, _from_rows(costs, b, i, j, D), h, robust, D, E)
-        at = sums + (b * parts + part) * costs.m + j
-        tl.store(at, tl.sum(sent, 0).to(tl.float64), mask=j < costs.m)
+        tl.store(sums + own + j, tl.sum(sent, 0), mask=j < costs.m)
 
 
 @triton.jit

@@ -32,6 +32,8 @@ class Costs(NamedTuple):
         Of what a tile is formed.
     C : array (k or 1, n, m)
         Dense costs, of any strides: ``item`` (0 where the items share them), ``down`` and ``across``.
+    unit : constexpr
+        Entries that lie together and can be loaded at once: ``m`` and the strides are multiples of it.
     x, y : array (k or 1, d, n), (k or 1, d, m)
         Points, by coordinates: contiguous, ``x_item`` and ``y_item`` apart or 0.
     d : int
@@ -47,6 +49,7 @@ class Costs(NamedTuple):
     item: Any
     down: Any
     across: Any
+    unit: Any
     x: Any
     y: Any
     x_item: Any
@@ -131,9 +134,12 @@ def _distances(costs, b, i, j, D: tl.constexpr):
 @triton.jit
 def given_tile(costs, b, i, j, D: tl.constexpr):
     """Costs of rows ``i`` and columns ``j`` of item ``b`` as they were given, ``inf`` outside: all three int64."""
-    inside = (i < costs.n)[:, None] & (j < costs.m)[None, :]
+    # What the unit divides, in words that the compiler knows.
+    item, down = costs.item // costs.unit * costs.unit, costs.down // costs.unit * costs.unit
+    m = costs.m // costs.unit * costs.unit
+    inside = (i < costs.n)[:, None] & (j < m)[None, :]
     if costs.kind == DENSE:
-        at = costs.C + b * costs.item + i[:, None] * costs.down + j[None, :] * costs.across
+        at = costs.C + b * item + i[:, None] * down + j[None, :] * costs.across
         C = tl.load(at, mask=inside, other=float("inf")).to(D)
     else:
         if (costs.kind == PRODUCT) or (costs.kind == COSINE_PRODUCT):

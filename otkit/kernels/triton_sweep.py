@@ -30,10 +30,11 @@ from otkit.kernels.triton_tiles import (
     solid,
 )
 
+_TYPES = {tl.float32: torch.float32, tl.float64: torch.float64}
 # Sides of a problem that one program does alone.
 _SMALL = 64
-# Columns of rows that are held on chip, by the type of exponentials; with twice as many registers run out.
-_WHOLE = {tl.float32: 16384, tl.float64: 8192}
+# Columns of rows that are held on chip, half of that where costs are formed; with twice as many registers run out.
+_WHOLE = {SINGLE: 16384, MIXED: 8192, DOUBLE: 4096}
 # Entries of the rows that a program holds at a time.
 _HELD = 4096
 # Columns that are settled at a time: at least one for each thread, so that none is two threads' business.
@@ -54,13 +55,21 @@ def sweep(
     if max(n, m) <= _SMALL and not in_products:
         _small(state, costs, items, precision, mixed=mixing.window > 0)
     else:
-        is_held = m <= _WHOLE[precision.exponential] and not costs.turned and not in_products
-        once = (_whole if is_held else _tiled)(state, costs, items, precision)
+        once = (_whole if not in_products and _is_held(costs, precision) else _tiled)(state, costs, items, precision)
         running = state.running
         if not follow(lambda _: once(), lambda: running.max() == 0, k, _CHUNK):
             _again(once, running, k)
     past = (state.moves, state.bends, state.old, state.residual, state.best, state.best_error, state.wait, state.age)
     return Swept(state.f, state.g, state.x, state.error, state.count, Mixing(*past, state.reach))
+
+
+def _is_held(costs: Reduced, precision: Precision) -> bool:
+    """Whether rows are short enough to be held on chip, and can be read one by one."""
+    if costs.turned:
+        return False
+    if not isinstance(costs.base, Dense):
+        return costs.m <= _WHOLE[precision] // 2
+    return costs.m <= _WHOLE[precision] and costs.base.C.stride(-1) == 1
 
 
 def _begin(
@@ -150,13 +159,12 @@ def _whole(state: State, costs: Reduced, items: int, precision: Precision) -> Ca
     wide = triton.next_power_of_2(m)
     high = max(1, _HELD // wide)
     parts = min(triton.cdiv(n, high), max(1, BUSY // items))
-    sums = torch.empty((items, parts, m), dtype=torch.float64, device=like.device)
-    warps = max(4, min(16, wide * high // 512))
+    pulled, sums = (torch.empty((items, parts, m), dtype=_TYPES[kind], device=like.device) for kind in precision)
     form = shape(m, items, precision)
-    held, blocks = (*precision, high, wide), (items, triton.cdiv(m, _BLOCK))
+    held, blocks = (*precision, high, wide, _BLOCK), (items, triton.cdiv(m, _BLOCK))
 
     def once() -> None:
-        launch(iterations.rows, (items, parts), state, upright, sums, *held, like=like, warps=warps)
+        launch(iterations.rows, (items, parts), state, upright, pulled, sums, *held, like=like, warps=_WARPS)
         added = state, upright, sums, parts, precision.exponential, _BLOCK
         launch(iterations.columns, blocks, *added, like=like, warps=_WARPS)
         mended = state, turned, *precision, form.rows, form.cols

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -56,7 +57,8 @@ def kernel_costs(geometry: Geometry, precision: Precision = DOUBLE) -> Costs:
         C = base.C if base.C.dtype in (torch.float32, torch.float64) else base.C.double()
         shared, down, across = C.stride()
         item = shared if C.shape[0] > 1 else 0
-        return Costs(kernels.DENSE, C, item, down, across, None, None, 0, 0, 0, tl.constexpr(1.0), *rest)
+        unit = math.gcd(item, down, geometry.m, 16 // C.itemsize) if across == 1 and C.data_ptr() % 16 == 0 else 1
+        return Costs(kernels.DENSE, C, item, down, across, tl.constexpr(unit), None, None, 0, 0, 0, tl.constexpr(1.0), *rest)
     assert isinstance(base, PointCloud)
     kind, points = _GROUNDS[base.metric.ground], base
     if precision is SINGLE:  # after centring, or the digits of a common offset are all that is left
@@ -69,7 +71,7 @@ def kernel_costs(geometry: Geometry, precision: Precision = DOUBLE) -> Costs:
     x_item, y_item = (v.shape[1] * v.shape[2] if v.shape[0] > 1 else 0 for v in (x, y))
     # The sum over coordinates is of squares but for "cityblock"; that of a "cosine" is twice its distance.
     power = base.metric.power / 2 if base.metric.ground == "euclidean" else base.metric.power
-    return Costs(kind, None, 0, 0, 0, x, y, x_item, y_item, base.d, tl.constexpr(float(power)), *rest)
+    return Costs(kind, None, 0, 0, 0, tl.constexpr(1), x, y, x_item, y_item, base.d, tl.constexpr(float(power)), *rest)
 
 
 class Shape(NamedTuple):

@@ -8,8 +8,6 @@ import pytest
 torch = pytest.importorskip("torch")
 pytest.importorskip("triton")
 
-import triton.language as tl  # noqa: E402
-
 from otkit import Dense, PointCloud, kernels  # noqa: E402
 from otkit.kernels import mixing, triton_sweep  # noqa: E402
 from otkit.kernels.mixing import LONG, Mixing  # noqa: E402
@@ -29,7 +27,7 @@ def form(request, monkeypatch):
     if request.param != "small":
         monkeypatch.setattr(triton_sweep, "_SMALL", 0)
     if request.param == "tiled":
-        monkeypatch.setattr(triton_sweep, "_WHOLE", {tl.float32: 0, tl.float64: 0})
+        monkeypatch.setattr(triton_sweep, "_WHOLE", dict.fromkeys(triton_sweep._WHOLE, 0))
     for name in ("empty", "empty_like"):
         made = getattr(torch, name)
         monkeypatch.setattr(
