@@ -146,10 +146,11 @@ def _lost(costs: Reduced, span: Tensor) -> Tensor:
 
 def _small(state: State, costs: Reduced, items: int, precision: Precision, *, mixed: bool) -> None:
     rows, cols = (max(16, triton.next_power_of_2(v)) for v in (costs.n, costs.m))
-    # Mixing is what takes registers. Without it they are fewer than the compiler would do with, which then spills.
-    warps, registers = (_WARPS, None) if mixed else (max(1, rows * cols // 512), 200)
+    # Mixing is what takes registers. Left alone, the compiler allows a thread fewer than there are, and spills.
+    held = 256 if precision is DOUBLE else 512
+    warps = _WARPS if mixed else min(_WARPS, max(1, rows * cols // held))
     args = state, kernel_costs(costs, precision), *precision, rows, cols, 32 * warps
-    launch(iterations.small, (items,), *args, like=state.f, warps=warps, registers=registers)
+    launch(iterations.small, (items,), *args, like=state.f, warps=warps, registers=255)
 
 
 def _whole(state: State, costs: Reduced, items: int, precision: Precision) -> Callable[[], None]:

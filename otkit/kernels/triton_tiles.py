@@ -58,7 +58,8 @@ def kernel_costs(geometry: Geometry, precision: Precision = DOUBLE) -> Costs:
         shared, down, across = C.stride()
         item = shared if C.shape[0] > 1 else 0
         unit = math.gcd(item, down, geometry.m, 16 // C.itemsize) if across == 1 and C.data_ptr() % 16 == 0 else 1
-        return Costs(kernels.DENSE, C, item, down, across, tl.constexpr(unit), None, None, 0, 0, 0, tl.constexpr(1.0), *rest)
+        strides = item, down, across, tl.constexpr(unit)
+        return Costs(kernels.DENSE, C, *strides, None, None, 0, 0, 0, tl.constexpr(1.0), *rest)
     assert isinstance(base, PointCloud)
     kind, points = _GROUNDS[base.metric.ground], base
     if precision is SINGLE:  # after centring, or the digits of a common offset are all that is left
