@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from otkit.kernels.numba_math import exact, exp, jit, least, log, most
+from otkit.kernels.numba_math import exact, exp, jit, least, log, most, wide
 
 
 @exact
@@ -152,6 +152,7 @@ def _largest(h, C, row, col, turned, inverse, out):
 @jit
 def softmin(C, low, high, first, row, col, turned, h, reg, out):
     """−reg·log Σ_j exp((h_j − C_ij)/reg), 0 for a row without terms."""
+    wide()
     e = np.empty(h.shape[1])
     for k in range(low, high):
         tile = C[(k - low) % C.shape[0]]
@@ -170,6 +171,7 @@ def softmin(C, low, high, first, row, col, turned, h, reg, out):
 @jit
 def _entries(C, i, row, col, turned, f, g, log_a, log_b, inverse, out):
     """P of one row."""
+    wide()
     for j in range(out.size):
         exponent = _exponent(C[j], row[i], col[j], turned, f[i] + g[j], inverse)
         out[j] = exp(exponent + (log_a[i] + log_b[j]))
@@ -178,6 +180,7 @@ def _entries(C, i, row, col, turned, f, g, log_a, log_b, inverse, out):
 @jit
 def moved(C, low, high, first, row, col, turned, f, g, log_a, log_b, reg, rows, cols, cost):
     """Sums of the rows, and what the tile adds to those of the columns ``cols (B, m)`` and to the cost ``(B,)``."""
+    wide()
     P = np.empty(g.shape[1])
     for k in range(low, high):
         tile = C[(k - low) % C.shape[0]]

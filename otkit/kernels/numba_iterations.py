@@ -21,7 +21,7 @@ from otkit.kernels.mixing import PLAIN_STEPS as _PLAIN_STEPS
 from otkit.kernels.mixing import RIDGE as _RIDGE
 from otkit.kernels.mixing import SHORT as _SHORT
 from otkit.kernels.mixing import WORSE as _WORSE
-from otkit.kernels.numba_math import exact, exp, jit, log, most
+from otkit.kernels.numba_math import exact, exp, jit, log, most, wide
 
 _FEW, _MANY = 1e-15, 1e15  # row sums beside a guessed largest term that are trusted
 _LIGHT, _HEAVY = 1e-250, 1e250  # column sums that have not underflowed on the way
@@ -63,6 +63,7 @@ def _largest(C, i, offset, h, inverse):
 
 @jit
 def _exponentials(C, i, offset, h, inverse, top, out):
+    wide()
     for j in range(h.size):
         out[j] = exp(_exponent(h[j], C[i, j], offset, inverse) - top)
     return _sum(out)
@@ -85,6 +86,7 @@ def log_rows(C, first, a, row, h, keep, reg, sigma, f, sums, Q):
     the new softmins, and becomes them. Adds to the column sums ``sums (m,)``, and fills the same rows of Q where it is
     not empty.
     """
+    wide()
     inverse = 1.0 / reg
     m = h.size
     e = np.empty(m)
