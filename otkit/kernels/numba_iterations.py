@@ -21,10 +21,10 @@ from otkit.kernels.mixing import PLAIN_STEPS as _PLAIN_STEPS
 from otkit.kernels.mixing import RIDGE as _RIDGE
 from otkit.kernels.mixing import SHORT as _SHORT
 from otkit.kernels.mixing import WORSE as _WORSE
-from otkit.kernels.numba_math import exact, exp, jit, log, most, wide
+from otkit.kernels.numba_math import exact, exp, exp_single, jit, log, most, wide
 
 _FEW, _MANY = 1e-15, 1e15  # row sums beside a guessed largest term that are trusted
-_LIGHT, _HEAVY = 1e-250, 1e250  # column sums that have not underflowed on the way
+LIGHT, LIGHT_SINGLE, _HEAVY = 1e-250, 1e-30, 1e250  # column sums that have not underflowed on the way
 _SCALED = 41.0  # log 2^60
 
 
@@ -64,8 +64,14 @@ def _largest(C, i, offset, h, inverse):
 @jit
 def _exponentials(C, i, offset, h, inverse, top, out):
     wide()
-    for j in range(h.size):
-        out[j] = exp(_exponent(h[j], C[i, j], offset, inverse) - top)
+    if out.itemsize == 4:
+        for j in range(h.size):
+            out[j] = _exponent(h[j], C[i, j], offset, inverse) - top
+        for j in range(h.size):  # twice as many at a time
+            out[j] = exp_single(np.float32(out[j]))
+    else:
+        for j in range(h.size):
+            out[j] = exp(_exponent(h[j], C[i, j], offset, inverse) - top)
     return _sum(out)
 
 
@@ -84,12 +90,12 @@ def log_rows(C, first, a, row, h, keep, reg, sigma, f, sums, Q):
 
     ``C (r, m)`` holds rows ``first…``; ``h (m,)`` is g + reg·log b + the offset of the columns; ``sigma (n,)`` guesses
     the new softmins, and becomes them. Adds to the column sums ``sums (m,)``, and fills the same rows of Q where it is
-    not empty.
+    not empty. Exponentials are taken in the precision of Q.
     """
     wide()
     inverse = 1.0 / reg
     m = h.size
-    e = np.empty(m)
+    e = np.empty(m, Q.dtype)
     mass = 0.0
     for r in range(C.shape[0]):
         i = first + r
@@ -175,10 +181,10 @@ def absorbed_groups(Q, ends, low, high, a, row, v, keep, reg, sigma0, sigma, f, 
 
 
 @jit
-def log_ratios(sums, v, b, out):
+def log_ratios(sums, v, b, light, out):
     """log of the column masses over their weights, from the parts ``sums (G, m)``; False where one is not safe.
 
-    Column j of the sums still has to be multiplied by ``v_j``.
+    Column j of the sums still has to be multiplied by ``v_j``. Those that are not above ``light`` are not safe.
     """
     safe = True
     for j in range(b.size):
@@ -187,7 +193,7 @@ def log_ratios(sums, v, b, out):
             for part in range(sums.shape[0]):
                 total += sums[part, j]
             total *= v[j]
-            safe = safe and _LIGHT < total < _HEAVY
+            safe = safe and light < total < _HEAVY
             out[j] = log(total / b[j])
     return safe
 
@@ -406,7 +412,7 @@ def sweep_items(
                 start_log(x, log_b[k], item_col, reg[k], h, g0, v)
                 mass = log_rows(costs, first, item_a, item_row, h, keep_a[k], reg[k], sigma, item_f, sums[0], Q)
                 _copy(sigma, sigma0)
-            if not log_ratios(sums, v, item_b, ratio):
+            if not log_ratios(sums, v, item_b, LIGHT, ratio):
                 break
             error[k] = update_columns(
                 ratio, item_b, item_col, x, keep_b[k], rho_b[k], reg[k], coupling[k], mass, scale[k], new

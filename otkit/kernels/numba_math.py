@@ -51,6 +51,16 @@ def _bits_of(typing_context: Any, x: Any) -> Any:
 
 
 @intrinsic
+def _single_of(typing_context: Any, bits: Any) -> Any:
+    """The float32 with these 32 bits."""
+
+    def build(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        return builder.bitcast(args[0], ir.FloatType())
+
+    return types.float32(types.int32), build
+
+
+@intrinsic
 def wide(typing_context: Any) -> Any:
     """Called by a kernel, has its loops use the widest vectors that there are.
 
@@ -110,6 +120,30 @@ def exp(x: float) -> float:
     p = p * r + 1.0
     power = _float_of((np.int64(k) + np.int64(1023)) << np.int64(52))
     return p * power if x >= _LOW else 0.0
+
+
+_S = tuple(np.float32(v) for v in _C[:7])
+_LOG2_E_S, _HALF, _SHIFT = np.float32(_LOG2_E), np.float32(0.5), np.int32(23)
+_LN2_HIGH_S, _LN2_LOW_S = np.float32(0.693359375), np.float32(-2.12194440e-4)
+_LOW_S, _HIGH_S, _ZERO_S = np.float32(-87.0), np.float32(87.0), np.float32(0.0)
+
+
+@_careful
+def exp_single(x: float) -> float:
+    """e^x of a float32, to a few units in its last place: 0 below −87, and e^87 above 87."""
+    clipped = min(max(x, _LOW_S), _HIGH_S)
+    k = np.floor(clipped * _LOG2_E_S + _HALF)
+    r = clipped - k * _LN2_HIGH_S
+    r = r - k * _LN2_LOW_S
+    p = _S[6]
+    p = p * r + _S[5]
+    p = p * r + _S[4]
+    p = p * r + _S[3]
+    p = p * r + _S[2]
+    p = p * r + _S[1]
+    p = p * r + _S[0]
+    power = _single_of((np.int32(k) + np.int32(127)) << _SHIFT)
+    return p * power if x >= _LOW_S else _ZERO_S
 
 
 _SQRT_HALF_BITS = np.int64(np.float64(0.5**0.5).view(np.int64))

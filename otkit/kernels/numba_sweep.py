@@ -155,6 +155,7 @@ class _Run:
             )
 
         scale, absorbed = self.scale[item], False
+        light = iterations.LIGHT if Q.dtype == np.float64 else iterations.LIGHT_SINGLE
         for count in range(self.count[item], self.budget[item]):
             sums[:] = mass[:] = 0.0
             if absorbed:
@@ -163,7 +164,7 @@ class _Run:
                 iterations.start_log(x, log_b, col, reg, h, g0, v)
                 threads.each(log_part, parts, n * m)
                 sigma0[:] = sigma
-            if not iterations.log_ratios(sums, v, b, ratio):
+            if not iterations.log_ratios(sums, v, b, light, ratio):
                 ratio[:] = self._ratios(one, f, x, item)
             error = iterations.update_columns(ratio, b, col, x, keep_b, rho_b, reg, coupling, mass.sum(), scale, new)
             g[:] = x

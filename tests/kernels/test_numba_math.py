@@ -3,6 +3,7 @@
 import numba
 import numpy as np
 import pytest
+from llvmlite import binding
 
 from otkit.kernels import numba_math
 
@@ -14,6 +15,12 @@ _compiled = numba.njit(nogil=True, error_model="numpy", fastmath=numba_math._FAS
 def _exp(x, out):
     for k in range(x.size):
         out[k] = numba_math.exp(x[k])
+
+
+@_compiled
+def _exp_single(x, out):
+    for k in range(x.size):
+        out[k] = numba_math.exp_single(x[k])
 
 
 @_compiled
@@ -76,3 +83,30 @@ def test_the_log_of_one_is_zero():
 @pytest.mark.parametrize("x", [-700.0, -30.0, -1e-8, 1e-8, 1.0, 699.0])
 def test_log_undoes_exp(x):
     np.testing.assert_allclose(log(exp(x)), x, rtol=1e-15, atol=3e-14)
+
+
+def test_exp_in_single_precision_is_that_of_numpy_in_double():
+    x = np.linspace(-86.9, 86.9, 100_003, dtype=np.float32)
+    out = np.empty_like(x)
+    _exp_single(x, out)
+    np.testing.assert_allclose(out, np.exp(x.astype(float)), rtol=3e-7)
+    x = np.array([-np.inf, -1e30, -87.5, 0.0, 88.0, np.inf], dtype=np.float32)
+    out = np.empty_like(x)
+    _exp_single(x, out)
+    assert list(out[:4]) == [0, 0, 0, 1]
+    assert np.all(out[4:] == out[5])
+    assert 6e37 < out[5] < np.inf
+
+
+@pytest.mark.skipif(not binding.get_host_cpu_features().get("avx512f"), reason="needs a processor with AVX-512")
+def test_loops_take_the_widest_vectors_where_they_ask_for_them():
+    @_compiled
+    def exponentials(x, out):
+        numba_math.wide()
+        for k in range(x.size):
+            out[k] = numba_math.exp(x[k])
+
+    x, out = np.linspace(-9, 9, 1003), np.empty(1003)
+    exponentials(x, out)
+    np.testing.assert_allclose(out, np.exp(x), rtol=1e-13)
+    assert any("zmm" in code for code in exponentials.inspect_asm().values())

@@ -171,7 +171,7 @@ def test_it_agrees_with_sinkhorn(rng):
 
 
 def test_the_items_of_a_batch_are_solved_each_by_itself(rng):
-    C = rng.random((6, 160, 150))
+    C = rng.random((6, 200, 200))
     reg = np.array([1.0, 1e-1, 1e-2, 1e-3, 1e-4, 1e-5])
     result = otkit.solve(C, reg=reg, tol=1e-9)
     assert result.converged.all()
