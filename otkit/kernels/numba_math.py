@@ -122,17 +122,18 @@ def exp(x: float) -> float:
     return p * power if x >= _LOW else 0.0
 
 
-_S = tuple(np.float32(v) for v in _C[:7])
-_LOG2_E_S, _HALF, _SHIFT = np.float32(_LOG2_E), np.float32(0.5), np.int32(23)
-_LN2_HIGH_S, _LN2_LOW_S = np.float32(0.693359375), np.float32(-2.12194440e-4)
-_LOW_S, _HIGH_S, _ZERO_S = np.float32(-87.0), np.float32(87.0), np.float32(0.0)
+# The same for single precision: a constant of double would make doubles of them.
+_S: Any = tuple(np.float32(v) for v in _C[:7])
+_ZERO_S, _HALF_S, _LOG2_E_S, _LN2_HIGH_S, _LN2_LOW_S, _LOW_S, _HIGH_S = (
+    np.float32(v) for v in (0.0, 0.5, _LOG2_E, 0.693359375, -2.12194440e-4, -87.0, 87.0)
+)
 
 
 @_careful
-def exp_single(x: float) -> float:
+def exp_single(x: Any) -> Any:
     """e^x of a float32, to a few units in its last place: 0 below −87, and e^87 above 87."""
-    clipped = min(max(x, _LOW_S), _HIGH_S)
-    k = np.floor(clipped * _LOG2_E_S + _HALF)
+    clipped: Any = min(max(x, _LOW_S), _HIGH_S)
+    k = np.floor(clipped * _LOG2_E_S + _HALF_S)
     r = clipped - k * _LN2_HIGH_S
     r = r - k * _LN2_LOW_S
     p = _S[6]
@@ -142,7 +143,7 @@ def exp_single(x: float) -> float:
     p = p * r + _S[2]
     p = p * r + _S[1]
     p = p * r + _S[0]
-    power = _single_of((np.int32(k) + np.int32(127)) << _SHIFT)
+    power = _single_of((np.int32(k) + np.int32(127)) << np.int32(23))
     return p * power if x >= _LOW_S else _ZERO_S
 
 
