@@ -30,34 +30,21 @@ _careful = numba.njit(
 )  # keeps x − k·ln 2 in two steps
 
 
-@intrinsic
-def _float_of(typing_context: Any, bits: Any) -> Any:
-    """The float64 with these 64 bits."""
+def _bitcast(given: Any, wanted: Any) -> Any:
+    """A function of a number of one type that gives the number of another one with the same bits."""
 
-    def build(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        return builder.bitcast(args[0], ir.DoubleType())
+    @intrinsic
+    def cast(typing_context: Any, x: Any) -> Any:
+        def build(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+            return builder.bitcast(args[0], context.get_value_type(wanted))
 
-    return types.float64(types.int64), build
+        return wanted(given), build
 
-
-@intrinsic
-def _bits_of(typing_context: Any, x: Any) -> Any:
-    """The 64 bits of a float64."""
-
-    def build(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        return builder.bitcast(args[0], ir.IntType(64))
-
-    return types.int64(types.float64), build
+    return cast
 
 
-@intrinsic
-def _single_of(typing_context: Any, bits: Any) -> Any:
-    """The float32 with these 32 bits."""
-
-    def build(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        return builder.bitcast(args[0], ir.FloatType())
-
-    return types.float32(types.int32), build
+_float_of, _bits_of = _bitcast(types.int64, types.float64), _bitcast(types.float64, types.int64)
+_single_of = _bitcast(types.int32, types.float32)
 
 
 @intrinsic

@@ -33,7 +33,7 @@ class Costs(NamedTuple):
     C : array (k or 1, n, m)
         Dense costs, of any strides: ``item`` (0 where the items share them), ``down`` and ``across``.
     unit : constexpr
-        Entries that lie together and can be loaded at once: ``m`` and the strides are multiples of it.
+        Entries that lie together and can be loaded at once: ``item``, ``down`` and ``m`` are multiples of it.
     x, y : array (k or 1, d, n), (k or 1, d, m)
         Points, by coordinates: contiguous, ``x_item`` and ``y_item`` apart or 0.
     d : int
