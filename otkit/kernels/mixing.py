@@ -89,7 +89,8 @@ class Swept(NamedTuple):
     """What `sweep` returns.
 
     ``f (B, n)`` and ``g (B, m)`` are the last pair, whose rows are exact and whose error is ``error (B,)``; ``point
-    (B, m)`` is where to go on from; ``count (B,)`` says how many iterations were done.
+    (B, m)`` is where to go on from; ``count (B,)`` says how many iterations were done. ``effort (B,)`` is how many
+    entries the last of them has visited, or as many as would have taken its time; None stands for all.
     """
 
     f: Array
@@ -98,6 +99,7 @@ class Swept(NamedTuple):
     error: Array
     count: Array
     mixing: Mixing
+    effort: np.ndarray | None = None
 
 
 def sweep(

@@ -1,7 +1,7 @@
 """Sinkhorn iterations, compiled: one read of the costs and at most one exponential per entry.
 
 The row update makes Q_ij = P_ij/P_i• of every row, whose entries are at most 1, and adds the row's share of the column
-sums at once. Two forms of this pass give the same numbers:
+sums at once. Two forms of this pass give the same numbers, and `numba_sparse` has them for the entries that matter:
 
 - in the log domain, with one exponential per entry. The last potential of the row stands in for the largest exponent;
   where it turns out not to, that row is done again with its maximum.
@@ -15,29 +15,12 @@ from __future__ import annotations
 
 import numpy as np
 
-from otkit.kernels.mixing import FAR as _FAR
-from otkit.kernels.mixing import LONG as _LONG
-from otkit.kernels.mixing import PLAIN_STEPS as _PLAIN_STEPS
-from otkit.kernels.mixing import RIDGE as _RIDGE
-from otkit.kernels.mixing import SHORT as _SHORT
-from otkit.kernels.mixing import WORSE as _WORSE
-from otkit.kernels.numba_math import exact, exp, exp_single, jit, log, most, wide
+from otkit.kernels.numba_math import clear, copy, exact, exp, exp_single, jit, least, log, most, wide
+from otkit.kernels.numba_mixing import mix, start_window
 
 _FEW, _MANY = 1e-15, 1e15  # row sums beside a guessed largest term that are trusted
 LIGHT, LIGHT_SINGLE, _HEAVY = 1e-250, 1e-30, 1e250  # column sums that have not underflowed on the way
-_SCALED = 41.0  # log 2^60
-
-
-@jit
-def _copy(x, out):
-    for j in range(x.size):  # an assignment of slices takes a second to compile, for the message of its error
-        out[j] = x[j]
-
-
-@jit
-def _clear(x):
-    for j in range(x.size):
-        x[j] = 0.0
+SCALED = 41.0  # log 2^60
 
 
 @jit
@@ -49,39 +32,62 @@ def _sum(x):
 
 
 @exact
-def _exponent(h, C, offset, inverse):
-    return (h - (C - offset)) * inverse  # a common offset of the costs is large, and cancels first of all
+def exponent(h, C, offset, inverse):
+    """Of an entry: a common offset of the costs is large, and cancels first of all."""
+    return (h - (C - offset)) * inverse
 
 
 @jit
-def _largest(C, i, offset, h, inverse):
+def largest(C, offset, h, inverse):
+    """The largest exponent of a row."""
     top = -np.inf
     for j in range(h.size):
-        top = most(top, _exponent(h[j], C[i, j], offset, inverse))
+        top = most(top, exponent(h[j], C[j], offset, inverse))
     return top
 
 
 @jit
-def _exponentials(C, i, offset, h, inverse, top, out):
+def _exponentials(C, offset, h, inverse, top, out):
     wide()
     if out.itemsize == 4:
         for j in range(h.size):
-            out[j] = _exponent(h[j], C[i, j], offset, inverse) - top
+            out[j] = exponent(h[j], C[j], offset, inverse) - top
         for j in range(h.size):  # twice as many at a time
             out[j] = exp_single(np.float32(out[j]))
     else:
         for j in range(h.size):
-            out[j] = exp(_exponent(h[j], C[i, j], offset, inverse) - top)
+            out[j] = exp(exponent(h[j], C[j], offset, inverse) - top)
     return _sum(out)
 
 
 @jit
-def _row_mass(a, sigma, offset, keep, reg):
+def row_mass(a, sigma, offset, keep, reg):
     """The potential of a row whose softmin is `sigma`, and the mass that the row then has."""
     if keep == 1.0:
         return sigma, a
     f = keep * sigma - (1.0 - keep) * offset
     return f, a * exp((f - sigma) / reg)
+
+
+@jit
+def _log_row(C, i, a, offset, h, keep, reg, sigma, f, e):
+    """Update a row in the log domain; returns its mass, the sum of its terms, 0 where there are none, and the terms."""
+    inverse = 1.0 / reg
+    total = 0.0
+    top = -sigma[i] * inverse
+    if abs(top) < np.inf:  # there is a guess
+        total = _exponentials(C, offset, h, inverse, top, e)
+    if not _FEW < total < _MANY:
+        top = largest(C, offset, h, inverse)
+        if top == -np.inf:  # reaches no mass: such a row has none itself
+            sigma[i] = 0.0
+            f[i] = row_mass(a[i], 0.0, offset, keep, reg)[0]
+            clear(e)
+            return 0.0, 0.0
+        total = _exponentials(C, offset, h, inverse, top, e)
+    sigma[i] = -reg * (top + log(total))
+    f[i], mass = row_mass(a[i], sigma[i], offset, keep, reg)
+    return mass, total
 
 
 @jit
@@ -93,31 +99,16 @@ def log_rows(C, first, a, row, h, keep, reg, sigma, f, sums, Q):
     not empty. Exponentials are taken in the precision of Q.
     """
     wide()
-    inverse = 1.0 / reg
     m = h.size
     e = np.empty(m, Q.dtype)
     mass = 0.0
     for r in range(C.shape[0]):
         i = first + r
-        total = 0.0
-        top = -sigma[i] * inverse
-        if abs(top) < np.inf:  # there is a guess
-            total = _exponentials(C, r, row[i], h, inverse, top, e)
-        if not _FEW < total < _MANY:
-            top = _largest(C, r, row[i], h, inverse)
-            if top == -np.inf:  # reaches no mass: such a row has none itself
-                sigma[i] = 0.0
-                f[i] = _row_mass(a[i], 0.0, row[i], keep, reg)[0]
-                if Q.size:
-                    _clear(Q[i])
-                continue
-            total = _exponentials(C, r, row[i], h, inverse, top, e)
-        sigma[i] = -reg * (top + log(total))
-        f[i], w = _row_mass(a[i], sigma[i], row[i], keep, reg)
+        w, total = _log_row(C[r], i, a, row[i], h, keep, reg, sigma, f, e)
         mass += w
-        scale = w / total
+        inverse_total = 1.0 / total if total > 0.0 else 0.0
+        scale = w * inverse_total
         if Q.size:
-            inverse_total = 1.0 / total
             for j in range(m):
                 Q[i, j] = e[j] * inverse_total
                 sums[j] += scale * e[j]
@@ -133,7 +124,7 @@ def _absorbed_row(total, i, a, row, keep, reg, sigma0, sigma, f):
     if not total > 0.0:  # reaches no mass: such a row has none itself
         return 0.0, 0.0
     sigma[i] = sigma0[i] - reg * log(total)
-    f[i], mass = _row_mass(a[i], sigma[i], row[i], keep, reg)
+    f[i], mass = row_mass(a[i], sigma[i], row[i], keep, reg)
     return mass, mass / total
 
 
@@ -184,18 +175,20 @@ def absorbed_groups(Q, ends, low, high, a, row, v, keep, reg, sigma0, sigma, f, 
 def log_ratios(sums, v, b, light, out):
     """log of the column masses over their weights, from the parts ``sums (G, m)``; False where one is not safe.
 
-    Column j of the sums still has to be multiplied by ``v_j``. Those that are not above ``light`` are not safe.
+    Column j of the sums still has to be multiplied by ``v_j``. Those that are not above ``light`` are not safe. The
+    first part becomes the sum of all.
     """
-    safe = True
+    wide()
+    for part in range(1, sums.shape[0]):
+        for j in range(b.size):
+            sums[0, j] += sums[part, j]
+    unsafe = 0
     for j in range(b.size):
-        if b[j] > 0.0:
-            total = 0.0
-            for part in range(sums.shape[0]):
-                total += sums[part, j]
-            total *= v[j]
-            safe = safe and light < total < _HEAVY
-            out[j] = log(total / b[j])
-    return safe
+        total = sums[0, j] * v[j]
+        unsafe += b[j] > 0.0 and not light < total < _HEAVY
+    for j in range(b.size):
+        out[j] = log(sums[0, j] * v[j] / b[j] if b[j] > 0.0 else 1.0)
+    return unsafe == 0
 
 
 @jit
@@ -232,144 +225,18 @@ def update_columns(ratio, b, col, g, keep, rho, reg, coupling, row_mass, scale, 
 
 
 @jit
-def _dot(w, x, y):
-    total = 0.0
-    for j in range(w.size):
-        total += w[j] * x[j] * y[j]
-    return total
-
-
-@jit
-def _subtract(x, factor, y):
-    for j in range(x.size):
-        x[j] -= factor * y[j]
-
-
-@jit
-def _forget(moves, bends, gram):
-    for p in range(moves.shape[0]):
-        _clear(moves[p])
-        _clear(bends[p])
-        _clear(gram[p])
-
-
-@jit
-def _remember(slot, window, conjugate, b, moves, bends, gram):
-    """Take in the pair of this slot: made orthogonal to the others where they are `conjugate`."""
-    if conjugate:
-        for p in range(window):
-            if p != slot and gram[p, p] > 0.0:
-                share = _dot(b, bends[p], bends[slot]) / gram[p, p]
-                _subtract(bends[slot], share, bends[p])
-                _subtract(moves[slot], share, moves[p])
-    for p in range(window):
-        gram[p, slot] = gram[slot, p] = _dot(b, bends[p], bends[slot])
-
-
-@jit
-def _solve(gram, size, share):
-    """Solve (D⁻¹GD⁻¹ + ridge)·x = D⁻¹y in place, for the diagonal D of the sizes: by Cholesky's factorisation."""
-    known = size.size
-    L = np.zeros((known, known))
-    for p in range(known):
-        share[p] /= size[p]
-        for q in range(p + 1):
-            entry = gram[p, q] / (size[p] * size[q])
-            for k in range(q):
-                entry -= L[p, k] * L[q, k]
-            L[p, q] = entry / L[q, q] if q < p else np.sqrt(max(entry + _RIDGE, 1e-3 * _RIDGE))
-        for k in range(p):
-            share[p] -= L[p, k] * share[k]
-        share[p] /= L[p, p]
-    for p in range(known - 1, -1, -1):
-        for k in range(p + 1, known):
-            share[p] -= L[k, p] * share[k]
-        share[p] /= L[p, p]
-
-
-@jit
-def _combine(g, known, b, reach, moves, bends, gram, residual):
-    """Go from the plain step ``g`` to the combination of the last points whose residuals cancel best."""
-    size, share, change = np.ones(known), np.zeros(known), np.zeros(g.size)
-    for p in range(known):
-        if gram[p, p] > 0.0:
-            size[p] = np.sqrt(gram[p, p])
-        share[p] = _dot(b, bends[p], residual)
-    _solve(gram, size, share)
-    for p in range(known):
-        _subtract(change, share[p] / size[p], moves[p])
-    mean, weight, furthest = 0.0, 0.0, 0.0
-    for j in range(g.size):
-        mean += b[j] * change[j]
-        weight += b[j]
-    for j in range(g.size):
-        change[j] = change[j] - mean / weight if b[j] > 0.0 else 0.0
-        furthest = max(furthest, abs(change[j]))
-    if furthest < np.inf:
-        _subtract(g, -min(1.0, reach / furthest) if furthest > 0.0 else 0.0, change)
-
-
-@jit
-def start_window(b, bends, gram):
-    """The inner products of what an item remembers."""
-    for p in range(bends.shape[0]):
-        for q in range(p + 1):
-            gram[p, q] = gram[q, p] = _dot(b, bends[p], bends[q])
-
-
-@jit
-def mix(g, new, error, b, reach, moves, bends, gram, memory, point, residual, best):
-    """Anderson mixing of one item, in place: see `otkit.kernels.mixing.mix`. ``g`` becomes the next point."""
-    window, m = moves.shape
-    if window == 0:
-        _copy(new, g)
-        return
-    best_error, wait, age = memory[0], memory[1], memory[2]
-    lost = error > _WORSE * best_error
-    fresh = lost or wait >= _PLAIN_STEPS
-    if fresh or age == _LONG:
-        _forget(moves, bends, gram)
-    conjugate = age >= _LONG
-    if conjugate:
-        window = min(_SHORT, window)
-    if fresh:
-        age = 0.0
-    else:
-        slot = int(age) % window
-        for j in range(m):
-            bends[slot, j] = (new[j] - g[j]) - residual[j]
-            moves[slot, j] = new[j] - (point[j] + residual[j])
-        _remember(slot, window, conjugate, b, moves, bends, gram)
-        age += 1.0
-    for j in range(m):
-        point[j] = g[j]
-        residual[j] = new[j] - g[j]
-
-    if lost:
-        _copy(best, g)
-        memory[0], memory[1], memory[2] = np.inf, _PLAIN_STEPS, age
-        return
-    wait -= 1.0
-    if error < best_error:
-        _copy(new, best)
-    memory[0], memory[1], memory[2] = min(error, best_error), wait, age
-    _copy(new, g)
-    if wait <= 0.0 and error <= _FAR:
-        _combine(g, min(int(age), window), b, reach, moves, bends, gram, residual)
-
-
-@jit
-def rescale(g, g0, b, reg, v):
-    """The scalings of the columns since Q was formed; False if Q has to be formed anew."""
-    small = True
+def rescale(g, g0, b, reg, v, far):
+    """The scalings of the columns since Q was formed; False if one of them leaves e^±far."""
+    wide()
+    inverse = 1.0 / reg
     for j in range(b.size):
-        if b[j] > 0.0:
-            x = (g[j] - g0[j]) / reg
-            small = small and abs(x) < _SCALED
-            v[j] = exp(x)
-        else:
-            v[j] = 1.0
-    return small
+        v[j] = (g[j] - g0[j]) * inverse if b[j] > 0.0 else 0.0
+    low, high = 0.0, 0.0
+    for j in range(b.size):
+        low, high = least(low, v[j]), most(high, v[j])
+    for j in range(b.size):
+        v[j] = exp(v[j])
+    return -far < low and high < far
 
 
 @jit
@@ -400,10 +267,10 @@ def sweep_items(
         costs, item_a, item_b, item_row, item_col = C[(k - low) % C.shape[0]], a[k], b[k], row[k], col[k]
         item_f, x = f[k], point[k]
         start_window(item_b, bends[k], gram)
-        _copy(item_f, sigma)
+        copy(item_f, sigma)
         absorbed = False
         for _ in range(budget[k]):
-            _clear(sums[0])
+            clear(sums[0])
             if absorbed:
                 mass = absorbed_rows(
                     Q, first, n, item_a, item_row, v, keep_a[k], reg[k], sigma0, sigma, item_f, sums[0]
@@ -411,17 +278,17 @@ def sweep_items(
             else:
                 start_log(x, log_b[k], item_col, reg[k], h, g0, v)
                 mass = log_rows(costs, first, item_a, item_row, h, keep_a[k], reg[k], sigma, item_f, sums[0], Q)
-                _copy(sigma, sigma0)
+                copy(sigma, sigma0)
             if not log_ratios(sums, v, item_b, LIGHT, ratio):
                 break
             error[k] = update_columns(
                 ratio, item_b, item_col, x, keep_b[k], rho_b[k], reg[k], coupling[k], mass, scale[k], new
             )
             count[k] += 1
-            _copy(x, g[k])
+            copy(x, g[k])
             if error[k] <= tol[k]:
-                _copy(new, x)
+                copy(new, x)
                 break
             past = memory[k], old[k], residual[k], best[k]
             mix(x, new, error[k], item_b, reach[k], moves[k], bends[k], gram, *past)
-            absorbed = rescale(x, g0, item_b, reg[k], v)
+            absorbed = rescale(x, g0, item_b, reg[k], v, SCALED)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from otkit.kernels.numba_math import jit
+from otkit.kernels.numba_math import gather, jit
 from otkit.linalg import Schur, Solution
 
 
@@ -12,24 +12,17 @@ def conjugate_gradients(matrix: Schur, rhs: np.ndarray, start: np.ndarray, rtol:
     """As `otkit.linalg.conjugate_gradients`."""
     y = start.copy()
     parts = (
-        x for T in (matrix.T, matrix.turned) for x in (T.indptr.astype(np.int64), T.indices.astype(np.int32), T.data)
+        x for T in (matrix.T, matrix.turned) for x in (T.indptr.astype(np.int64), T.indices.astype(np.uint32), T.data)
     )
     steps, accurate = _conjugate_gradients(matrix.square, *parts, matrix.diagonal, rhs, rtol, limit, y)
     return Solution(y, int(steps), bool(accurate))
 
 
 @jit
-def _row(first, last, cols, data, v):
-    total = 0.0
-    for k in range(first, last):
-        total += data[k] * v[cols[k]]
-    return total
-
-
-@jit
 def _multiply(ends, cols, data, v, out):
     for i in range(out.size):
-        out[i] = _row(ends[i], ends[i + 1], cols, data, v)
+        here = slice(ends[i], ends[i + 1])
+        out[i] = gather(cols[here], data[here], v)
 
 
 @jit

@@ -79,6 +79,30 @@ def _extremum(name: str) -> Any:
 
 least, most = _extremum("llvm.minnum"), _extremum("llvm.maxnum")
 
+
+@jit
+def copy(x, out):
+    """Assigned as a slice, it would take a second to compile, for the message of its error."""
+    for j in range(x.size):
+        out[j] = x[j]
+
+
+@jit
+def gather(where, value, v):
+    """The product of a sparse row, whose places are unsigned, with a vector."""
+    total = 0.0
+    for k in range(np.uint64(where.size)):  # a signed index might be negative, and is looked at each time
+        total += value[k] * v[where[k]]
+    return total
+
+
+@jit
+def clear(x):
+    """Zeros in place."""
+    for j in range(x.size):
+        x[j] = 0.0
+
+
 _LOG2_E = 1.4426950408889634
 # ln 2 in two parts, the first with so few digits that its multiples are exact.
 _LN2_HIGH, _LN2_LOW = 6.93147180369123816490e-01, 1.90821492927058770002e-10

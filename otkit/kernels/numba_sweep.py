@@ -4,18 +4,12 @@ from __future__ import annotations
 
 import numpy as np
 
-from otkit import checks
-from otkit.geometry import Dense
 from otkit.geometry.base import Penalties, Potentials, Reduced
 from otkit.kernels import numba_iterations as iterations
+from otkit.kernels import numba_mixing, numba_rows
 from otkit.kernels import numba_ops as ops
-from otkit.kernels import threads
 from otkit.kernels.mixing import Mixing, Swept
 
-# A kernel that is kept may take this many bytes, or as many as the cost matrix itself.
-KEPT = 2**28
-# Single precision loses 1e-8 to 1e-7 of every row sum: it is enough for tolerances from here on.
-_SINGLE = 1e-5
 # Calls for single small problems before their loop is compiled: a few solves.
 _OFTEN = 50
 
@@ -32,14 +26,13 @@ def sweep(
     """As `otkit.kernels.mixing.sweep`."""
     items = start.reg.shape[0]
     run = _Run(costs, start, penalties, mixing, tol, np.minimum(limit, k).astype(np.int64))
-    if costs.n * costs.m <= ops.SMALL and (items > 1 or (k > 1 and _is_worth_compiling())):
+    size = costs.n * costs.m
+    if size <= ops.SMALL and (items > 1 or (k > 1 and size < numba_rows.WORTH and _is_worth_compiling())):
         tiles = ops.Tiles(costs)
         tiles.each(items, lambda C, low, high, *_: run.small(C, low, high))
     for item in np.flatnonzero((run.count < run.budget) & ~(run.error <= run.tol)):
-        Q = run.kept(int(item))
-        run.large(int(item), Q)
-        _give_back(Q)
-    return Swept(run.f, run.g, run.point, run.error, run.count.astype(np.float64), run.mixing)
+        run.large(int(item))
+    return Swept(run.f, run.g, run.point, run.error, run.count.astype(np.float64), run.mixing, run.effort)
 
 
 _calls = 0
@@ -54,29 +47,6 @@ def _is_worth_compiling() -> bool:
     global _calls
     _calls += 1
     return _calls > _OFTEN
-
-
-# Fresh memory costs more than several sweeps: the system clears it page by page. This much is held on to.
-_HELD = checks.NEGLIGIBLE
-_held: list[np.ndarray] = []
-
-
-def _room(size: int) -> np.ndarray:
-    """Bytes to use for a while, those of an earlier use where they are enough; nobody else has them."""
-    try:
-        room = _held.pop()
-    except IndexError:
-        return np.empty(size, dtype=np.uint8)
-    return room if room.size >= size else np.empty(size, dtype=np.uint8)
-
-
-def _give_back(Q: np.ndarray) -> None:
-    """Keep the bytes of an array for later."""
-    room = Q
-    while isinstance(room.base, np.ndarray):
-        room = room.base
-    if 0 < room.size * room.itemsize <= _HELD and not _held:
-        _held.append(room)
 
 
 class _Run:
@@ -102,6 +72,7 @@ class _Run:
         self.f, self.g = ops.solid(start.f, items).copy(), ops.solid(start.g, items).copy()
         self.point = self.g.copy()
         self.error, self.count = np.full(items, np.inf), np.zeros(items, dtype=np.int64)
+        self.effort = np.full(items, float(costs.n * costs.m))
         past = (mixing.moves, mixing.bends, mixing.point, mixing.residual, mixing.best_point)
         self.moves, self.bends, self.old, self.residual, self.best = (v.copy() for v in past)
         self.memory = np.stack([mixing.best_error, mixing.wait, mixing.age], axis=1)
@@ -123,71 +94,41 @@ class _Run:
             self.error, self.count,
         )  # fmt: skip
 
-    def large(self, item: int, Q: np.ndarray) -> None:
-        """The iterations that are left of one item, its rows shared among the threads; `Q` is room for its entries."""
-        a, b, log_b = self.a[item], self.b[item], self.log_b[item]
-        row, col, reg = self.row[item], self.col[item], self.reg[item]
-        keep_a, keep_b, rho_b, coupling = self.keep_a[item], self.keep_b[item], self.rho_b[item], self.coupling[item]
-        f, g, x = self.f[item], self.g[item], self.point[item]
+    def large(self, item: int) -> None:
+        """The iterations that are left of one item, its rows shared among the threads."""
+        b, log_b, col, reg = self.b[item], self.log_b[item], self.col[item], self.reg[item]
+        keep_b, rho_b, coupling = self.keep_b[item], self.rho_b[item], self.coupling[item]
+        g, x = self.g[item], self.point[item]
         moves, bends = self.moves[item], self.bends[item]
         past = self.memory[item], self.old[item], self.residual[item], self.best[item]
-        n, m = a.size, b.size
         gram = np.zeros((len(moves), len(moves)))
         if self.memory[item, 2] > 0:  # its age
-            iterations.start_window(b, bends, gram)
-        sigma, sigma0 = f.copy(), np.empty(n)
-        h, g0, v, ratio, new = (np.empty(m) for _ in range(5))
+            numba_mixing.start_window(b, bends, gram)
+        h, v, g0, ratio, new = (np.empty(b.size) for _ in range(5))
+        iterations.start_log(x, log_b, col, reg, h, g0, v)
         one = self.costs.take(np.array([item]))
-        tiles, parts = ops.Tiles(one), ops.parts(n, m, 1)
-        sums, mass = np.zeros((len(parts), m)), np.zeros(len(parts))
-        ends = np.array([0, *(part.rows.stop for part in parts)])
-        shares = threads.shares(len(parts), n * m)
-
-        def log_part(part: ops.Part) -> None:
-            tiles.walk(part, log_tile)
-
-        def log_tile(C: np.ndarray, low: int, high: int, first: int, group: int) -> None:
-            mass[group] += iterations.log_rows(C[0], first, a, row, h, keep_a, reg, sigma, f, sums[group], Q)
-
-        def absorbed_part(part: range) -> None:
-            iterations.absorbed_groups(
-                Q, ends, part.start, part.stop, a, row, v, keep_a, reg, sigma0, sigma, f, sums, mass
-            )
-
-        scale, absorbed = self.scale[item], False
-        light = iterations.LIGHT if Q.dtype == np.float64 else iterations.LIGHT_SINGLE
+        known = numba_rows.Item(one, self.a[item], self.row[item], self.keep_a[item], reg, self.f[item], h, v)
+        rows = numba_rows.begin(known, b, self.tol[item], self.budget[item] - self.count[item])
+        kept = False
         for count in range(self.count[item], self.budget[item]):
-            sums[:] = mass[:] = 0.0
-            if absorbed:
-                threads.each(absorbed_part, shares, n * m)
+            if kept:
+                rows.rescaled()
             else:
                 iterations.start_log(x, log_b, col, reg, h, g0, v)
-                threads.each(log_part, parts, n * m)
-                sigma0[:] = sigma
-            if not iterations.log_ratios(sums, v, b, light, ratio):
-                ratio[:] = self._ratios(one, f, x, item)
-            error = iterations.update_columns(ratio, b, col, x, keep_b, rho_b, reg, coupling, mass.sum(), scale, new)
+                rows.formed()
+            if not iterations.log_ratios(rows.sums, v, b, rows.light, ratio):
+                ratio[:] = self._ratios(one, self.f[item], x, item)
+            mass, scale = rows.mass.sum(), self.scale[item]
+            error = iterations.update_columns(ratio, b, col, x, keep_b, rho_b, reg, coupling, mass, scale, new)
             g[:] = x
             self.error[item], self.count[item] = error, count + 1
             if error <= self.tol[item]:
                 x[:] = new
-                return
-            iterations.mix(x, new, error, b, self.reach[item], moves, bends, gram, *past)
-            absorbed = bool(Q.size) and iterations.rescale(x, g0, b, reg, v)
-
-    def kept(self, item: int) -> np.ndarray:
-        """Room for the absorbed entries; empty where there is not enough, or there is nothing to keep them for."""
-        if self.budget[item] - self.count[item] <= 1:
-            return np.empty((0, 0))
-        dtype = np.float32 if self.tol[item] >= _SINGLE else np.float64
-        shape = self.costs.n, self.costs.m
-        need = shape[0] * shape[1] * np.dtype(dtype).itemsize
-        base = self.costs.base
-        allowed = max(KEPT, base.C.nbytes // base.C.shape[0] if isinstance(base, Dense) else 0)
-        free = checks.free_memory() if need > checks.NEGLIGIBLE else None
-        if need > allowed or (free is not None and need > free):
-            return np.empty((0, 0), dtype=dtype)
-        return _room(need)[:need].view(dtype).reshape(shape)
+                break
+            numba_mixing.mix(x, new, error, b, self.reach[item], moves, bends, gram, *past)
+            kept = rows.far > 0 and iterations.rescale(x, g0, b, reg, v, rows.far)
+        self.effort[item] = rows.effort
+        rows.end()
 
     def _ratios(self, one: Reduced, f: np.ndarray, g: np.ndarray, item: int) -> np.ndarray:
         """log of the column masses over their weights, formed without underflow."""

@@ -50,7 +50,7 @@ _FORCING = 0.1
 # Armijo's condition, and the shortest step.
 _RISE, _SHORTEST = 1e-4, 1e-3
 # What steps cost, in seconds: fixed and per entry of the matrix, for a sweep and a Newton step.
-_SWEEP, _STEP = (2e-5, 0.25e-9), (1.5e-3, 2.2e-9)
+_SWEEP, _STEP, _PRODUCT = (6e-5, 0.25e-9), (1.5e-3, 2.2e-9), 4e-8
 
 
 @dataclass(frozen=True)
@@ -121,7 +121,7 @@ class SparseNewton(Solver):
         before = np.where(used == 0, 1.0, state.error)  # an error that is not known yet is taken for 1
         state = stages.advance(problem, state, goal, sweeps, self.max_iter)
         apt = ~self._is_lost(state) & (state.n_iter < self.max_iter)
-        apt &= _is_slow(before, state.error, goal, sweeps, _costs(problem))
+        apt &= _is_slow(before, state.error, goal, sweeps, _costs(problem, state))
         for item in state.running[apt[state.running]]:
             state = _descend(problem, state, int(item), float(goal[item]), self)
         state, stalled = stages.looked(problem, state, used)
@@ -149,25 +149,26 @@ class SparseNewton(Solver):
         """How many sweeps each item takes before it is looked at how fast they are, ``(B,)``."""
         if self.sweeps is not None:
             return np.full(problem.items, self.sweeps)
-        sweep, step = _costs(problem)
-        usual = min(stages.patience(problem), max(_SWEEPS, int(2 * step / sweep)))
+        sweep, step = _costs(problem, state)
+        usual = np.minimum(stages.patience(problem), np.maximum(_SWEEPS, (2 * step / sweep).astype(int)))
         quick = (state.used > 0) & (state.tally.steps == 0)  # as it turned out: they are left alone for longer
-        return np.where(state.attempt > 0, min(_SWEEPS, usual), np.where(quick, 2 * usual, usual))
+        return np.where(state.attempt > 0, np.minimum(_SWEEPS, usual), np.where(quick, 2 * usual, usual))
 
     def finish(self, problem: LinearProblem, state: State, errors: np.ndarray) -> Outcome:
         assert isinstance(state, Annealed)
         return stages.finish(problem, state, stages.tolerance(problem, self.tol), errors)
 
 
-def _costs(problem: LinearProblem) -> tuple[float, float]:
-    """What a sweep and a Newton step of an item take, in seconds."""
+def _costs(problem: LinearProblem, state: Annealed) -> tuple[np.ndarray, np.ndarray]:
+    """What a sweep and a Newton step of each item take, in seconds."""
     entries = problem.reduced.n * problem.reduced.m
-    sweep, step = (fixed + each * entries for fixed, each in (_SWEEP, _STEP))
-    return sweep, step
+    sweep = _SWEEP[0] + _SWEEP[1] * state.effort
+    products = _PRODUCT * np.minimum(state.effort, entries / 4)
+    return sweep, _STEP[0] + _STEP[1] * entries + products
 
 
 def _is_slow(
-    before: np.ndarray, error: np.ndarray, goal: np.ndarray, sweeps: np.ndarray, costs: tuple[float, float]
+    before: np.ndarray, error: np.ndarray, goal: np.ndarray, sweeps: np.ndarray, costs: tuple[np.ndarray, np.ndarray]
 ) -> np.ndarray:
     """Whether sweeps, if the error falls on as it did in these, take longer than Newton's method is likely to."""
     sweep, step = costs

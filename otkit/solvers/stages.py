@@ -24,7 +24,7 @@ from otkit.solvers.base import State
 # Rounding may make the error that is recomputed at the end another one than that of the last iteration.
 _SLACK = 0.999
 # Down to the range of the costs over this, zero is as good a start as the answer at a larger regularisation.
-_EASY = 128.0
+_EASY = 256.0
 # In the last stage the error must fall by this factor in so many iterations, or the item has stalled.
 _PATIENCE, _FALL = 1000, 0.99
 # An item that stalls comes down again from the top: parts of a problem that are weakly coupled come apart where the
@@ -86,6 +86,8 @@ class Annealed(State):
     ----------
     point : array (B, m)
         The potential of the columns to go on from.
+    effort : numpy array (B,)
+        Entries that an iteration visits, as of the last one.
     used : numpy array of int (B,)
         Iterations in the present stage.
     past : array (B, m)
@@ -103,6 +105,7 @@ class Annealed(State):
     """
 
     point: Array
+    effort: np.ndarray
     used: np.ndarray
     past: Array
     past_reg: np.ndarray
@@ -128,6 +131,7 @@ def begin(problem: LinearProblem, g: Array | None, reg: np.ndarray, window: int 
         n_iter=np.zeros(items, dtype=np.int64),
         stages=(),
         point=g,
+        effort=np.full(items, float(problem.reduced.n * problem.reduced.m)),
         used=np.zeros(items, dtype=np.int64),
         past=g,
         past_reg=np.full(items, np.nan),
@@ -177,10 +181,12 @@ def advance(
     start, mixing = part.at(f, point, reg), state.mixing.take(index)
     swept = sweep(part.reduced, start, part.penalties, mixing, goal, limit, int(left.max()))
     done = to_numpy(swept.count).astype(np.int64)
-    new_error, n_iter, used = state.error.copy(), state.n_iter.copy(), state.used.copy()
+    new_error, n_iter, used, effort = (v.copy() for v in (state.error, state.n_iter, state.used, state.effort))
     new_error[items] = to_numpy(swept.error)
     n_iter[items] += done
     used[items] += done
+    if swept.effort is not None:
+        effort[items] = swept.effort
     return replace(
         state,
         f=put(state.f, items, swept.f),
@@ -188,6 +194,7 @@ def advance(
         point=put(state.point, items, swept.point),
         error=new_error,
         n_iter=n_iter,
+        effort=effort,
         used=used,
         mixing=state.mixing.put(items, swept.mixing),
     )

@@ -16,7 +16,7 @@ from strategies import METRICS, hard_cases
 import otkit
 from otkit import Dense, PointCloud, checks, kernels
 from otkit.geometry import base
-from otkit.kernels import Mixing, Penalties, Potentials, Reduced, mixing, numba_ops, numba_sweep
+from otkit.kernels import Mixing, Penalties, Potentials, Reduced, mixing, numba_ops, numba_rows, numba_sweep
 
 U = 2.0**-53
 EXP = 4e-14  # twice the error of the compiled exp
@@ -260,19 +260,22 @@ def same_sweeps(one, other, c, count, extra=0.0):
     within(one.error, other.error, 0, 4 * slack / c.at.reg)
 
 
-FORMS = ["small", "large", "large, nothing kept"]
+FORMS = ["small", "large", "large, few kept", "large, nothing kept"]
 
 
 @pytest.fixture(params=FORMS)
 def form(request, monkeypatch):
-    """Absorbed on one thread; absorbed in groups of rows; in the log domain throughout."""
+    """All entries kept, on one thread; in groups of rows; those that matter; in the log domain throughout."""
     if request.param != "small":
         monkeypatch.setattr(numba_ops, "SMALL", 8)
         monkeypatch.setattr(numba_ops, "_CHUNK", 8)
         monkeypatch.setattr(numba_ops, "_GROUP", 8)
         monkeypatch.setattr(numba_ops, "_TILE", 100)
+    if request.param == "large, few kept":
+        monkeypatch.setattr(numba_rows, "WORTH", 0)
+        monkeypatch.setattr(numba_rows, "_SPARSE", 1.0)
     if request.param == "large, nothing kept":
-        monkeypatch.setattr(numba_sweep, "KEPT", 0)
+        monkeypatch.setattr(numba_rows, "KEPT", 0)
         monkeypatch.setattr(checks, "NEGLIGIBLE", 0)
         monkeypatch.setattr(checks, "free_memory", lambda: 0)
 

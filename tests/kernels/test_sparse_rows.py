@@ -1,0 +1,144 @@
+"""Sweeps over the entries that matter: what they leave out stays below the tolerance, by sums over all entries."""
+
+import numpy as np
+import pytest
+from strategies import distances
+
+from otkit import Dense, PointCloud
+from otkit.geometry import base
+from otkit.kernels import Mixing, Penalties, Potentials, Reduced, numba_rows, numba_sparse, numba_sweep
+
+N, M = 300, 270
+
+
+def uniform(rng):
+    return rng.random((N, M))
+
+
+def cloud(rng):
+    return distances(rng.random((N, 2)), rng.random((M, 2)), "sqeuclidean")
+
+
+def high_dimension(rng):
+    return distances(rng.random((N, 64)), rng.random((M, 64)), "cityblock")
+
+
+def forbidden(rng):
+    C = rng.random((N, M))
+    C[rng.random((N, M)) < 0.3] = np.inf
+    C[:, 0], C[0] = 1.0, 1.0
+    return C
+
+
+COSTS = [uniform, cloud, high_dimension, forbidden]
+WEIGHTS = {
+    "equal": lambda rng, n: np.full(n, 1 / n),
+    "uneven": lambda rng, n: rng.dirichlet(np.full(n, 0.05)) + 1e-300,
+    "zeros": lambda rng, n: np.where(np.arange(n) % 7 == 3, 0.0, 1.0),
+}
+
+
+class Setting:
+    """A problem at a point where its rows are far from exact."""
+
+    def __init__(self, geometry, a, b, relative, rho=np.inf):
+        self.a, self.b = a / a.sum(), b / b.sum()
+        flat = geometry.flat((1,))
+        found = base.cost_range(flat, self.a[None] > 0, self.b[None] > 0)
+        self.costs = Reduced(flat, found.row, found.col)
+        self.span = float(found.span[0])
+        self.reg = np.array([relative * self.span])
+        with np.errstate(divide="ignore"):
+            self.logs = np.log(self.a)[None], np.log(self.b)[None]
+        self.penalties = Penalties(np.array([rho]), np.array([rho]))
+
+    def sweep(self, tol, count=2000, f=0.0, g=0.0):
+        f, g = np.full((1, self.costs.n), f), np.full((1, self.costs.m), g)
+        start = Potentials(f, g, *self.logs, self.reg)
+        mixing = Mixing.begin(g, np.array([self.span]))
+        limit = np.array([float(count)])
+        return numba_sweep.sweep(self.costs, start, self.penalties, mixing, np.array([tol]), limit, count)
+
+    def true_error(self, f, g):
+        """By all entries of the plan, with the row potentials as they came back."""
+        C = self.costs.block(slice(None), slice(None))[0]
+        with np.errstate(divide="ignore"):
+            P = np.exp((f[0][:, None] + g[0] - C) / self.reg + np.log(self.a)[:, None] + np.log(self.b))
+        rho = self.penalties.rho_a[0]
+        at_a, at_b = (np.exp(-(v + w[0]) / rho) for v, w in ((f[0], self.costs.row), (g[0], self.costs.col)))
+        return abs(P.sum(1) - self.a * at_a).sum(), abs(P.sum(0) - self.b * at_b).sum()  # both weights sum to 1
+
+
+@pytest.fixture
+def few(monkeypatch):
+    """Entries are listed whatever the size of the problem and the number of those that matter."""
+    monkeypatch.setattr(numba_rows, "WORTH", 0)
+    monkeypatch.setattr(numba_rows, "_SPARSE", 1.0)
+
+
+@pytest.mark.usefixtures("few")
+class TestWhatIsLeftOut:
+    @pytest.mark.parametrize("tol", [1e-4, 1e-9])
+    @pytest.mark.parametrize("relative", [1e-2, 1e-3])
+    @pytest.mark.parametrize("weights", WEIGHTS)
+    @pytest.mark.parametrize("make", COSTS)
+    def test_is_far_below_the_tolerance(self, make, weights, relative, tol, rng):
+        a, b = (WEIGHTS[weights](rng, k) for k in (N, M))
+        setting = Setting(Dense(make(rng)), a, b, relative)
+        found = setting.sweep(tol)
+        rows, cols = setting.true_error(found.f, found.g)
+        assert found.effort[0] != N * M
+        assert rows <= 1e-3 * tol + 1e-12 / relative
+        assert abs(cols - found.error[0]) <= 1e-3 * tol + 1e-12 / relative
+
+    @pytest.mark.parametrize("rho", [0.05, 1.0])
+    def test_is_so_where_the_mass_is_free(self, rho, rng):
+        setting = Setting(Dense(cloud(rng)), *(WEIGHTS["uneven"](rng, k) for k in (N, M)), 1e-3, rho)
+        found = setting.sweep(1e-8)
+        rows, cols = setting.true_error(found.f, found.g)
+        assert found.error[0] <= 1e-8
+        assert max(rows, abs(cols - found.error[0])) <= 1e-9
+
+    def test_holds_while_scalings_move(self, rng):
+        # The start is so far off that the lists have to be made again, and each step is looked at.
+        setting = Setting(Dense(high_dimension(rng)), np.ones(N), np.ones(M), 1e-3)
+        for count in range(1, 40):
+            found = setting.sweep(1e-8, count)
+            rows, cols = setting.true_error(found.f, found.g)
+            assert rows <= 1e-10
+            assert abs(cols - found.error[0]) <= 1e-10
+
+    @pytest.mark.parametrize("guess", [-1e3, -3e-3, 3e-3, 1e3, np.inf])
+    def test_does_not_depend_on_the_first_guess(self, guess, rng):
+        setting = Setting(Dense(cloud(rng)), np.ones(N), np.ones(M), 1e-3)
+        one, other = (setting.sweep(1e-8, 30, f) for f in (0.0, guess))
+        np.testing.assert_allclose(other.g, one.g, rtol=0, atol=1e-9 * setting.span)
+        np.testing.assert_allclose(other.error, one.error, rtol=1e-6)
+
+
+@pytest.mark.usefixtures("few")
+def test_lists_that_are_too_short_are_made_again(monkeypatch, rng):
+    setting = Setting(Dense(cloud(rng)), np.ones(N), np.ones(M), 1e-3)
+    wanted = setting.sweep(1e-8)
+    monkeypatch.setattr(numba_rows, "_sample", lambda *_: np.zeros(3))
+    monkeypatch.setattr(numba_rows, "_SPARE", 1)
+    found = setting.sweep(1e-8)
+    np.testing.assert_allclose(found.g, wanted.g, rtol=0, atol=1e-9 * setting.span)
+    assert found.error[0] <= 1e-8
+    assert found.effort[0] == wanted.effort[0]
+
+
+def test_a_sparse_plan_is_seen_and_a_dense_one_too(rng):
+    geometry = PointCloud(rng.random((N, 2)), rng.random((M, 2)))
+    visited = [Setting(geometry, np.ones(N), np.ones(M), reg).sweep(1e-8).effort[0] for reg in (1e-1, 1e-2, 1e-4)]
+    assert visited[:2] == [N * M, N * M]
+    assert visited[2] < N * M / 8
+
+
+def test_what_is_kept_follows_the_mass_of_rows_and_columns(rng):
+    b = np.array([1.0, 1e-100, 0.0, 0.5])
+    low, cut = numba_sparse.cuts(1e-8, b, 10)
+    tighter = numba_sparse.cuts(1e-9, b, 10)
+    assert low == pytest.approx(tighter[0] + np.log(10))
+    np.testing.assert_allclose(cut[[0, 1, 3]] - low, np.log(b[[0, 1, 3]] * 4 / 10))
+    assert cut[2] == -np.inf
