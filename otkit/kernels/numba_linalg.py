@@ -21,8 +21,7 @@ def conjugate_gradients(matrix: Schur, rhs: np.ndarray, start: np.ndarray, rtol:
 @jit
 def _multiply(ends, cols, data, v, out):
     for i in range(out.size):
-        here = slice(ends[i], ends[i + 1])
-        out[i] = gather(cols[here], data[here], v)
+        out[i] = gather(cols, data, ends[i], ends[i + 1], v)
 
 
 @jit

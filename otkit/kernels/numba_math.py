@@ -88,10 +88,10 @@ def copy(x, out):
 
 
 @jit
-def gather(where, value, v):
-    """The product of a sparse row, whose places are unsigned, with a vector."""
+def gather(where, value, first, stop, v):
+    """The product of a sparse row with a vector, where the row's places are unsigned."""
     total = 0.0
-    for k in range(np.uint64(where.size)):  # a signed index might be negative, and is looked at each time
+    for k in range(np.uint64(first), np.uint64(stop)):  # a signed index might be negative, and is looked at each time
         total += value[k] * v[where[k]]
     return total
 

@@ -82,7 +82,7 @@ def list_rows(C, first, a, row, h, keep, reg, sigma, f, sums, low, cut, least_ma
         sigma[i] = -reg * (top + log(total))
         f[i], w = row_mass(a[i], sigma[i], row[i], keep, reg)
         mass += w
-        _scatter(index[:count], terms[:count], w / total, sums)
+        _scatter(index, terms, 0, count, w / total, sums)
         if at + count <= end:
             count = _keep(index[:count], terms[:count], total, w, low, least_mass, where[at:], value[at:])
         at += count
@@ -103,8 +103,8 @@ def _keep(index, terms, total, mass, low, least_mass, where, value):
 
 
 @jit
-def _scatter(where, value, scale, sums):
-    for k in range(np.uint64(where.size)):
+def _scatter(where, value, first, stop, scale, sums):
+    for k in range(np.uint64(first), np.uint64(stop)):
         sums[where[k]] += scale * value[k]
 
 
@@ -134,10 +134,8 @@ def listed_groups(
     for k in range(low, high):
         first, last = ends[k], ends[k + 1]
         for i in range(first, last):
-            here = slice(spans[i, 0], spans[i, 1])
-            total[i] = gather(where[here], value[here], v)
+            total[i] = gather(where, value, spans[i, 0], spans[i, 1], v)
         rows = slice(first, last)
         mass[k] = _update(total[rows], a[rows], row[rows], keep, reg, sigma0[rows], sigma[rows], f[rows])
         for i in range(first, last):
-            here = slice(spans[i, 0], spans[i, 1])
-            _scatter(where[here], value[here], total[i], sums[k])
+            _scatter(where, value, spans[i, 0], spans[i, 1], total[i], sums[k])

@@ -32,8 +32,8 @@ from otkit.solvers.stages import Annealed, Tally
 _ATTEMPTS = 2
 # Sweeps before the first look at how fast they are, at least; and all of them where an item comes down carefully.
 _SWEEPS = 20
-# Newton steps that a stage is likely to take.
-_LIKELY = 4
+# What a Newton step is likely to divide the error by; one more makes up for the first.
+_LIKELY = 10.0
 # Newton steps in a row before the callback is asked; those of a stage that may be cut short before it counts as hard.
 _BURST, _FAILURES, _LAST_FAILURES = 8, 8, 40
 # What that many steps should bring the error down to, relative to where they began.
@@ -50,7 +50,8 @@ _FORCING = 0.1
 # Armijo's condition, and the shortest step.
 _RISE, _SHORTEST = 1e-4, 1e-3
 # What steps cost, in seconds: fixed and per entry of the matrix, for a sweep and a Newton step.
-_SWEEP, _STEP, _PRODUCT = (6e-5, 0.25e-9), (1.5e-3, 2.2e-9), 4e-8
+_SWEEP, _MIX, _VISIT = 2e-5, 5e-8, 0.25e-9
+_STEP, _PRODUCT = (1.5e-3, 2.2e-9), 4e-8
 
 
 @dataclass(frozen=True)
@@ -162,7 +163,7 @@ class SparseNewton(Solver):
 def _costs(problem: LinearProblem, state: Annealed) -> tuple[np.ndarray, np.ndarray]:
     """What a sweep and a Newton step of each item take, in seconds."""
     entries = problem.reduced.n * problem.reduced.m
-    sweep = _SWEEP[0] + _SWEEP[1] * state.effort
+    sweep = _SWEEP + _MIX * problem.reduced.m + _VISIT * state.effort
     products = _PRODUCT * np.minimum(state.effort, entries / 4)
     return sweep, _STEP[0] + _STEP[1] * entries + products
 
@@ -175,7 +176,8 @@ def _is_slow(
     short = error > goal
     now = np.where(short, error, 1.0)
     rate = np.log(np.where(short & (before < np.inf), before, now) / now) / sweeps
-    return short & ~(np.log(now / goal) * sweep <= rate * _LIKELY * step)
+    left = np.log(np.where(short, error / goal, 1.0))
+    return short & ~(left * sweep <= rate * (1 + left / np.log(_LIKELY)) * step)
 
 
 class _Point(NamedTuple):
