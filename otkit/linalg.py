@@ -101,11 +101,11 @@ class Sparse(NamedTuple):
 
 
 def compressed(arcs: Coupling, shape: tuple[int, int]) -> Sparse:
-    """The matrix of entries ``(rows, cols, values)``, of arrays of any library, in SciPy."""
+    """The matrix of entries ``(rows, cols, values)`` in row order, of arrays of any library, in SciPy."""
     from scipy.sparse import csr_array
 
     rows, cols, values = (to_numpy(x) for x in arcs)
-    T = csr_array((values, (rows, cols)), shape=shape)
+    T = csr_array((values, cols, np.searchsorted(rows, np.arange(shape[0] + 1))), shape=shape)
     return Sparse(T, T.T.tocsr())
 
 

@@ -168,6 +168,7 @@ def absorbed_rows(Q, low, high, a, row, v, keep, reg, sigma0, sigma, f, sums):
 def absorbed_groups(Q, ends, low, high, a, row, v, keep, reg, sigma0, sigma, f, sums, mass):
     """Update the rows of groups ``low…high`` by their absorbed entries, each into its own row of the sums."""
     for k in range(low, high):
+        clear(sums[k])
         mass[k] = absorbed_rows(Q, ends[k], ends[k + 1], a, row, v, keep, reg, sigma0, sigma, f, sums[k])
 
 
@@ -208,7 +209,7 @@ def _column_error(ratio, b, col, g, keep, rho, new):
 
 @jit
 def update_columns(ratio, b, col, g, keep, rho, reg, coupling, row_mass, scale, new):
-    """The error of the columns, and their updated potentials in ``new (m,)``."""
+    """The error of the columns, and their updated potentials in ``new (m,)``; ``row_mass (G,)`` is that of the rows."""
     for j in range(b.size):
         new[j] = g[j]
         if b[j] > 0.0:
@@ -217,7 +218,7 @@ def update_columns(ratio, b, col, g, keep, rho, reg, coupling, row_mass, scale, 
     if coupling > 0.0:  # the constant that can move from one side's potentials to the other's: its best value
         if keep == 1.0:
             total = _sum(b)
-        shift = coupling * np.log(row_mass / total)
+        shift = coupling * np.log(_sum(row_mass) / total)
         if abs(shift) < np.inf:
             for j in range(b.size):
                 new[j] -= shift
@@ -260,7 +261,7 @@ def sweep_items(
     n, m = C.shape[1:]
     window = moves.shape[1]
     Q, gram = np.empty((n, m)), np.empty((window, window))
-    sigma, sigma0, sums = np.empty(n), np.empty(n), np.empty((1, m))
+    sigma, sigma0, sums, mass = np.empty(n), np.empty(n), np.empty((1, m)), np.empty(1)
     h, g0, v, ratio, new = np.empty(m), np.empty(m), np.empty(m), np.empty(m), np.empty(m)
     first = np.int64(0)
     for k in range(low, high):
@@ -272,12 +273,12 @@ def sweep_items(
         for _ in range(budget[k]):
             clear(sums[0])
             if absorbed:
-                mass = absorbed_rows(
+                mass[0] = absorbed_rows(
                     Q, first, n, item_a, item_row, v, keep_a[k], reg[k], sigma0, sigma, item_f, sums[0]
                 )
             else:
                 start_log(x, log_b[k], item_col, reg[k], h, g0, v)
-                mass = log_rows(costs, first, item_a, item_row, h, keep_a[k], reg[k], sigma, item_f, sums[0], Q)
+                mass[0] = log_rows(costs, first, item_a, item_row, h, keep_a[k], reg[k], sigma, item_f, sums[0], Q)
                 copy(sigma, sigma0)
             if not log_ratios(sums, v, item_b, LIGHT, ratio):
                 break

@@ -17,6 +17,7 @@ from otkit.kernels import numba_iterations as iterations
 from otkit.kernels import numba_ops as ops
 from otkit.kernels import numba_sparse as sparse
 from otkit.kernels import threads
+from otkit.kernels.sparsity import FAR
 
 # What is kept may take this many bytes, or as many as the cost matrix itself.
 KEPT = 2**28
@@ -128,9 +129,7 @@ class Rows:
 
     def rescaled(self) -> None:
         """Update the rows by the entries that were kept, with the columns scaled by ``v``."""
-        self.sums[:] = self.mass[:] = 0.0
-        shares = threads.shares(len(self.parts), self.effort)
-        threads.each(self._share, shares, self.effort)
+        threads.each(self._share, threads.shares(len(self.parts), self.effort), self.effort)
 
     def _tile(self, C: np.ndarray, low: int, high: int, first: int, group: int) -> None:
         at = self.item
@@ -191,7 +190,7 @@ class SparseRows(Rows):
         super().formed()
         used = self.next - starts[:-1]
         self.effort = _DEARER * int(used.sum())
-        self.far = sparse.FAR
+        self.far = FAR
         most = float((used / np.diff(self.ends)).max())
         if most > self.places:  # the sums are those of all entries all the same
             self.far = 0.0

@@ -10,12 +10,9 @@ from __future__ import annotations
 import numpy as np
 
 from otkit.kernels.numba_iterations import exponent, largest, row_mass
-from otkit.kernels.numba_math import exp, gather, jit, least, log, wide
+from otkit.kernels.numba_math import clear, exp, gather, jit, least, log, wide
+from otkit.kernels.sparsity import left_out
 
-# How far scalings may move, in the exponent, before the entries are listed anew.
-FAR = 6.0
-# What an iteration leaves out at most, relative to its tolerance, and the tolerance at least.
-_LEFT_OUT, _ROUNDING = 5e-4, 1e-14
 # The largest term of a row is guessed by so much less, in the exponent, so that all entries that matter are among those
 # that were found. That they are shows in a sum that lies between these.
 _BELOW, _FEW, _MANY = 3.0, 1.0, 1e15
@@ -25,10 +22,9 @@ _LEAST = -1e4  # the logarithm of no mass
 def cuts(tol: float, b: np.ndarray, n: int) -> tuple[float, np.ndarray]:
     """Logarithms of what an entry is at least to be kept: relative to the mass of its row, and as a mass ``(m,)``.
 
-    The entries of a row that are left out sum to a fraction of its mass, and so do those of a column. While scalings
-    move, that fraction grows by as much as the largest of them over the smallest.
+    The entries of a row that are left out sum to a fraction of its mass, and so do those of a column.
     """
-    fraction = _LEFT_OUT * max(tol, _ROUNDING) * np.exp(-2 * FAR)
+    fraction = left_out(tol)
     with np.errstate(divide="ignore"):
         return float(np.log(fraction / b.size)), np.log(fraction / n * b)
 
@@ -132,6 +128,7 @@ def listed_groups(
 ):  # fmt: skip
     """Update the rows of groups ``low…high`` by their entries, each into its own row of the sums."""
     for k in range(low, high):
+        clear(sums[k])
         first, last = ends[k], ends[k + 1]
         for i in range(first, last):
             total[i] = gather(where, value, spans[i, 0], spans[i, 1], v)

@@ -32,7 +32,7 @@ def sweep(
         tiles.each(items, lambda C, low, high, *_: run.small(C, low, high))
     for item in np.flatnonzero((run.count < run.budget) & ~(run.error <= run.tol)):
         run.large(int(item))
-    return Swept(run.f, run.g, run.point, run.error, run.count.astype(np.float64), run.mixing, run.effort)
+    return Swept(run.f, run.g, run.point, run.error, run.count.astype(np.float64), run.mixing, run.effort, run.halfway)
 
 
 _calls = 0
@@ -72,7 +72,7 @@ class _Run:
         self.f, self.g = ops.solid(start.f, items).copy(), ops.solid(start.g, items).copy()
         self.point = self.g.copy()
         self.error, self.count = np.full(items, np.inf), np.zeros(items, dtype=np.int64)
-        self.effort = np.full(items, float(costs.n * costs.m))
+        self.effort, self.halfway = np.full(items, float(costs.n * costs.m)), np.full(items, np.nan)
         past = (mixing.moves, mixing.bends, mixing.point, mixing.residual, mixing.best_point)
         self.moves, self.bends, self.old, self.residual, self.best = (v.copy() for v in past)
         self.memory = np.stack([mixing.best_error, mixing.wait, mixing.age], axis=1)
@@ -98,7 +98,7 @@ class _Run:
         """The iterations that are left of one item, its rows shared among the threads."""
         b, log_b, col, reg = self.b[item], self.log_b[item], self.col[item], self.reg[item]
         keep_b, rho_b, coupling = self.keep_b[item], self.rho_b[item], self.coupling[item]
-        g, x = self.g[item], self.point[item]
+        g, x, scale = self.g[item], self.point[item], self.scale[item]
         moves, bends = self.moves[item], self.bends[item]
         past = self.memory[item], self.old[item], self.residual[item], self.best[item]
         gram = np.zeros((len(moves), len(moves)))
@@ -118,10 +118,11 @@ class _Run:
                 rows.formed()
             if not iterations.log_ratios(rows.sums, v, b, rows.light, ratio):
                 ratio[:] = self._ratios(one, self.f[item], x, item)
-            mass, scale = rows.mass.sum(), self.scale[item]
-            error = iterations.update_columns(ratio, b, col, x, keep_b, rho_b, reg, coupling, mass, scale, new)
+            error = iterations.update_columns(ratio, b, col, x, keep_b, rho_b, reg, coupling, rows.mass, scale, new)
             g[:] = x
             self.error[item], self.count[item] = error, count + 1
+            if 2 * (count + 1) == self.budget[item]:
+                self.halfway[item] = error
             if error <= self.tol[item]:
                 x[:] = new
                 break

@@ -19,9 +19,11 @@ import numpy as np
 
 from otkit import checks
 from otkit.arrays import Array, from_numpy, namespace, put, to_numpy
+from otkit.geometry.base import Arcs
 from otkit.geometry.costs import UNIT
 from otkit.kernels import Mixing, compressed, conjugate_gradients, plan, select, sweep
-from otkit.linalg import Solution, solve_coupled
+from otkit.kernels.sparsity import FAR, left_out
+from otkit.linalg import Solution, Sparse, solve_coupled
 from otkit.problems import LinearProblem
 from otkit.results import Outcome
 from otkit.solvers import stages
@@ -30,10 +32,12 @@ from otkit.solvers.stages import Annealed, Tally
 
 # Ways down after the first, each in smaller steps.
 _ATTEMPTS = 2
-# Sweeps before the first look at how fast they are, at least; and all of them where an item comes down carefully.
-_SWEEPS = 20
-# What a Newton step is likely to divide the error by; one more makes up for the first.
-_LIKELY = 10.0
+# Sweeps before the first look at how fast they are: as long as so many Newton steps, and so many at least. That is all
+# of them where an item comes down carefully.
+_AHEAD, _SWEEPS = 1.0, 20
+# What a Newton step is likely to divide the error by; one more makes up for the first. How much longer sweeps take than
+# it looks at first: the fast modes of the error go before the slow ones.
+_LIKELY, _SLOWER = 30.0, 5.0
 # Newton steps in a row before the callback is asked; those of a stage that may be cut short before it counts as hard.
 _BURST, _FAILURES, _LAST_FAILURES = 8, 8, 40
 # What that many steps should bring the error down to, relative to where they began.
@@ -44,14 +48,16 @@ _FALL = 0.5
 _DROP, _SHIFT = 0.1, 0.05
 _DROP_MOST, _DROP_LEAST = 0.1, 1e-14
 # A plan of more entries, relative to all and at least, is dense: sweeps are cheaper.
-_DENSE, _ALWAYS = 1 / 8, 2**17
+_DENSE, _ALWAYS = 1 / 4, 2**17
 # Conjugate gradients stop at the root of the error, and at this at most, relative to the gradient.
 _FORCING = 0.1
 # Armijo's condition, and the shortest step.
 _RISE, _SHORTEST = 1e-4, 1e-3
-# What steps cost, in seconds: fixed and per entry of the matrix, for a sweep and a Newton step.
+# What the parts of a sweep cost, in seconds: itself, each column and each entry that it visits. What Newton's method
+# costs to begin, for each entry of the matrix and each that a sweep visits; what each of its steps does, itself and for
+# these. A step of hundreds of products is allowed for: the more entries matter, the more steps are cut short.
 _SWEEP, _MIX, _VISIT = 2e-5, 5e-8, 0.25e-9
-_STEP, _PRODUCT = (1.5e-3, 2.2e-9), 4e-8
+_PASSES, _LISTS, _STEP, _PRODUCTS = 4.2e-9, 2e-8, 1e-3, 2e-7
 
 
 @dataclass(frozen=True)
@@ -70,7 +76,7 @@ class SparseNewton(Solver):
         The error at which a stage before the last is done. What mass is missing between parts of the problem that are
         weakly coupled has to be seen before their coupling vanishes, so it is smaller than that of `Sinkhorn`.
     sweeps : int, optional
-        Sweeps before Newton's method is thought of, in each stage. By default about as many as two Newton steps cost.
+        Sweeps before Newton's method is thought of, in each stage. By default they take about as long as a step of it.
     keep : float, optional
         The method as it was published: `sweeps` plain sweeps from zero (20 by default) at the `reg` asked for, and then
         Newton steps that keep this fraction of the entries of the plan, the largest ones. It goes with ``factor=inf``.
@@ -121,6 +127,8 @@ class SparseNewton(Solver):
         sweeps = self._sweeps(problem, state)
         before = np.where(used == 0, 1.0, state.error)  # an error that is not known yet is taken for 1
         state = stages.advance(problem, state, goal, sweeps, self.max_iter)
+        known = np.isfinite(state.halfway)  # the first sweeps are no measure of those that follow
+        before, sweeps = np.where(known, state.halfway, before), np.where(known, sweeps / 2, sweeps)
         apt = ~self._is_lost(state) & (state.n_iter < self.max_iter)
         apt &= _is_slow(before, state.error, goal, sweeps, _costs(problem, state))
         for item in state.running[apt[state.running]]:
@@ -150,8 +158,8 @@ class SparseNewton(Solver):
         """How many sweeps each item takes before it is looked at how fast they are, ``(B,)``."""
         if self.sweeps is not None:
             return np.full(problem.items, self.sweeps)
-        sweep, step = _costs(problem, state)
-        usual = np.minimum(stages.patience(problem), np.maximum(_SWEEPS, (2 * step / sweep).astype(int)))
+        sweep, _, step = _costs(problem, state)
+        usual = np.minimum(stages.patience(problem), np.maximum(_SWEEPS, 2 * (_AHEAD * step / sweep / 2).astype(int)))
         quick = (state.used > 0) & (state.tally.steps == 0)  # as it turned out: they are left alone for longer
         return np.where(state.attempt > 0, np.minimum(_SWEEPS, usual), np.where(quick, 2 * usual, usual))
 
@@ -160,24 +168,28 @@ class SparseNewton(Solver):
         return stages.finish(problem, state, stages.tolerance(problem, self.tol), errors)
 
 
-def _costs(problem: LinearProblem, state: Annealed) -> tuple[np.ndarray, np.ndarray]:
-    """What a sweep and a Newton step of each item take, in seconds."""
+class _Costs(NamedTuple):
+    """What a sweep takes, the beginning of Newton's method, and each of its steps: ``(B,)`` each, in seconds."""
+
+    sweep: np.ndarray
+    beginning: np.ndarray
+    step: np.ndarray
+
+
+def _costs(problem: LinearProblem, state: Annealed) -> _Costs:
     entries = problem.reduced.n * problem.reduced.m
     sweep = _SWEEP + _MIX * problem.reduced.m + _VISIT * state.effort
-    products = _PRODUCT * np.minimum(state.effort, entries / 4)
-    return sweep, _STEP[0] + _STEP[1] * entries + products
+    return _Costs(sweep, _PASSES * entries + _LISTS * state.effort, _STEP + _PRODUCTS * state.effort)
 
 
-def _is_slow(
-    before: np.ndarray, error: np.ndarray, goal: np.ndarray, sweeps: np.ndarray, costs: tuple[np.ndarray, np.ndarray]
-) -> np.ndarray:
+def _is_slow(before: np.ndarray, error: np.ndarray, goal: np.ndarray, sweeps: np.ndarray, costs: _Costs) -> np.ndarray:
     """Whether sweeps, if the error falls on as it did in these, take longer than Newton's method is likely to."""
-    sweep, step = costs
     short = error > goal
     now = np.where(short, error, 1.0)
     rate = np.log(np.where(short & (before < np.inf), before, now) / now) / sweeps
     left = np.log(np.where(short, error / goal, 1.0))
-    return short & ~(left * sweep <= rate * (1 + left / np.log(_LIKELY)) * step)
+    newton = costs.beginning + (1 + left / np.log(_LIKELY)) * costs.step
+    return short & ~(_SLOWER * left * costs.sweep <= rate * newton)
 
 
 class _Point(NamedTuple):
@@ -206,8 +218,10 @@ class _Point(NamedTuple):
         return self.target - self.masses
 
 
-def _evaluate(part: LinearProblem, f: Array, g: Array, reg: Array) -> _Point:
-    """One iteration from g, which is not gone on from; `f` is a guess."""
+def _evaluate(part: LinearProblem, f: Array, g: Array, reg: Array, listed: _List | None = None) -> _Point:
+    """One iteration from g, which is not gone on from; `f` is a guess. By the entries that are listed, if they do."""
+    if listed is not None and listed.reaches(g, reg):
+        return listed.evaluate(part, g, reg)
     held = replace(part.penalties, shifts=False)
     once = from_numpy(np.ones(1), g)
     swept = sweep(part.reduced, part.at(f, g, reg), held, Mixing.begin(g, once, 0), -once, once, 1)
@@ -221,37 +235,106 @@ def _evaluate(part: LinearProblem, f: Array, g: Array, reg: Array) -> _Point:
 
 
 class _SparsePlan(NamedTuple):
-    """The entries of the plan that a Newton step keeps, and the fraction of the mass in the others.
+    """The entries of the plan that a Newton step keeps, and the fraction of the mass in the others."""
 
-    The entries are ``(K,)`` each, in row order, in the library of the problem and on its device.
-    """
-
-    rows: Array
-    cols: Array
-    log_plan: Array
+    entries: Arcs
     dropped: float
 
+    @staticmethod
+    def of(entries: Arcs, at: _Point) -> _SparsePlan:
+        """Of a plan whose columns have the masses of that point."""
+        xp = namespace(entries.log_plan)
+        mass = float(xp.sum(xp.exp(entries.log_plan)))
+        return _SparsePlan(entries, max(0.0, 1 - mass / float(at.masses.sum())))
 
-def _sparse_plan(part: LinearProblem, at: _Point, reg: Array, keep: float | None) -> _SparsePlan | None:
-    """What is kept of the plan; None where that is dense."""
-    n, m = part.reduced.n, part.reduced.m
-    here, limit = part.at(at.f, at.g, reg), np.inf
-    if keep is None:
+
+class _List(NamedTuple):
+    """All entries of the plan at a point that matter near it, and what evaluates other points by them.
+
+    Attributes
+    ----------
+    at : _Point
+    entries : Arcs
+    row_masses : numpy array (n,)
+    rows : Sparse
+        The entries relative to the masses of their rows.
+    """
+
+    at: _Point
+    entries: Arcs
+    row_masses: np.ndarray
+    rows: Sparse
+
+    @staticmethod
+    def of(part: LinearProblem, at: _Point, reg: Array, goal: float) -> _List | None:
+        """Those without which the error is the same for a `goal`; None where they are many."""
+        shape = part.reduced.n, part.reduced.m
+        masses = _row_masses(part, at)
+        thresholds = _thresholds(masses, at.masses, left_out(goal))
+        entries = _select(part, at, reg, thresholds, max(_ALWAYS, _DENSE * shape[0] * shape[1]))
+        if entries is None:
+            return None
+        xp, lengths = namespace(entries.log_plan), from_numpy(_log(masses), entries.log_plan)
+        values = xp.exp(entries.log_plan - xp.take(lengths, entries.row, axis=0))
+        return _List(at, entries, masses, compressed((entries.row, entries.col, values), shape))
+
+    def reaches(self, g: Array, reg: Array) -> bool:
+        """Whether the entries are those that matter at ``g (1, m)``, too."""
+        return float(namespace(g).max(abs(g - self.at.g))) <= FAR * float(reg[0])
+
+    def evaluate(self, part: LinearProblem, g: Array, reg: Array) -> _Point:
+        """As `_evaluate`."""
+        keep_a, keep_b = (float(keep[0]) for keep in part.penalties.keep(reg))
+        scale, at = float(reg[0]), self.at
+        moves = np.exp(to_numpy(g - at.g)[0] / scale)
+        total = self.rows.T @ moves
+        total = np.where(total > 0, total, 1.0)  # rows without mass have no entries
+        f = at.f - from_numpy(keep_a * scale * np.log(total)[None], g)
+        masses = moves * (self.rows.turned @ (self.row_masses / total**keep_a))
+        b, col, here = (to_numpy(v)[0] for v in (part.b, part.reduced.col, g))
+        target = to_numpy(part.penalties.target(part.b, g + part.reduced.col, part.penalties.rho_b))[0]
+        used = masses > 0
+        ratio = _log(np.where(used, masses / np.where(used, b, 1.0), 1.0))
+        following = np.where(used, keep_b * (here - scale * ratio) - (1 - keep_b) * col, here)
+        error = 2 * float(abs(masses - target).sum() / (to_numpy(part.a).sum() + b.sum()))
+        return _Point(f, g, error, masses, target, from_numpy(following[None], g))
+
+    def sparse_plan(self, part: LinearProblem, at: _Point, reg: Array) -> _SparsePlan:
+        """The entries that a Newton step needs."""
+        xp, entries = namespace(at.g), self.entries
+        f, g = ((to - of)[0, :] / reg for to, of in ((at.f, self.at.f), (at.g, self.at.g)))
+        log_plan = entries.log_plan + xp.take(f, entries.row, axis=0) + xp.take(g, entries.col, axis=0)
         drop = min(_DROP_MOST, max(_DROP * at.error, _DROP_LEAST))
-        # The m entries of a row that are below drop·r/m sum to at most drop·r, and so do those of a column.
-        rows, cols = _log(_row_masses(part, at)) + np.log(drop / m), _log(at.masses) + np.log(drop / n)
-        limit = max(_ALWAYS, _DENSE * n * m)
-    else:
-        entries = to_numpy(plan(part.reduced, here)).reshape(-1)
-        count = max(1, int(keep * entries.size))
-        threshold = _log(np.partition(entries, -count)[-count]) - 1e-12
-        rows, cols = np.full(n, threshold), np.full(m, threshold)
-    found = select(part.reduced, here, from_numpy(rows[None], at.g), from_numpy(cols[None], at.g), limit)
-    if found is None:
-        return None
-    xp = namespace(found.log_plan)
-    mass = float(xp.sum(xp.exp(found.log_plan)))
-    return _SparsePlan(found.row, found.col, found.log_plan, max(0.0, 1 - mass / float(at.masses.sum())))
+        rows, cols = (from_numpy(v, at.g) for v in _thresholds(_row_masses(part, at), at.masses, drop))
+        least = xp.minimum(xp.take(rows, entries.row, axis=0), xp.take(cols, entries.col, axis=0))
+        kept = log_plan >= least
+        return _SparsePlan.of(Arcs(*(v[kept] for v in entries._replace(log_plan=log_plan))), at)
+
+
+def _thresholds(rows: np.ndarray, cols: np.ndarray, drop: float) -> tuple[np.ndarray, np.ndarray]:
+    """The smallest log P that is kept by the masses of rows and columns: what is left out of each is that fraction.
+
+    The m entries of a row that are below drop·r/m sum to at most drop·r, and so do those of a column.
+    """
+    return _log(rows) + np.log(drop / cols.size), _log(cols) + np.log(drop / rows.size)
+
+
+def _select(
+    part: LinearProblem, at: _Point, reg: Array, thresholds: tuple[np.ndarray, np.ndarray], limit: float
+) -> Arcs | None:
+    rows, cols = (from_numpy(v[None], at.g) for v in thresholds)
+    return select(part.reduced, part.at(at.f, at.g, reg), rows, cols, limit)
+
+
+def _largest(part: LinearProblem, at: _Point, reg: Array, keep: float) -> _SparsePlan:
+    """The fraction `keep` of the entries that are largest."""
+    entries = to_numpy(plan(part.reduced, part.at(at.f, at.g, reg))).reshape(-1)
+    count = max(1, int(keep * entries.size))
+    threshold = _log(np.partition(entries, -count)[-count]) - 1e-12
+    thresholds = np.full(part.reduced.n, threshold), np.full(part.reduced.m, threshold)
+    found = _select(part, at, reg, thresholds, np.inf)
+    assert found is not None
+    return _SparsePlan.of(found, at)
 
 
 def _row_masses(part: LinearProblem, at: _Point) -> np.ndarray:
@@ -259,9 +342,7 @@ def _row_masses(part: LinearProblem, at: _Point) -> np.ndarray:
     return to_numpy(part.penalties.target(part.a, at.f + part.reduced.row, part.penalties.rho_a))[0]
 
 
-def _direction(
-    part: LinearProblem, at: _Point, reg: Array, kept: _SparsePlan, shift: float
-) -> tuple[np.ndarray, Solution]:
+def _direction(part: LinearProblem, at: _Point, reg: Array, kept: Arcs, shift: float) -> tuple[np.ndarray, Solution]:
     """The Newton step of g, ``(m,)``, with the sparse plan and a multiple of the diagonal added."""
     keep_a, keep_b = (float(keep[0]) for keep in part.penalties.keep(reg))
     target = np.zeros_like(at.target) if keep_b == 1 else at.target
@@ -270,12 +351,12 @@ def _direction(
     xp = namespace(kept.log_plan)
     half_row, half_col = (
         xp.take(from_numpy(0.5 * total, kept.log_plan), index, axis=0)
-        for total, index in ((rows, kept.rows), (cols, kept.cols))
+        for total, index in ((rows, kept.row), (cols, kept.col))
     )
     values = xp.exp(kept.log_plan - half_row - half_col)
     scale = np.exp(-0.5 * np.where(cols > -np.inf, cols, 0.0))
     found = solve_coupled(
-        compressed((kept.rows, kept.cols, values), (part.reduced.n, part.reduced.m)),
+        compressed((kept.row, kept.col, values), (part.reduced.n, part.reduced.m)),
         at.gradient * scale,
         shift + 8 * UNIT * (1 + float(part.span[0] / reg[0])),  # the rounding of exponents
         min(_FORCING, at.error**0.5),
@@ -288,19 +369,21 @@ def _direction(
     return move, found
 
 
-def _search(part: LinearProblem, at: _Point, reg: Array, move: np.ndarray) -> tuple[_Point, bool]:
+def _search(
+    part: LinearProblem, at: _Point, reg: Array, move: np.ndarray, listed: _List | None = None
+) -> tuple[_Point, bool]:
     """The point where the dual has risen enough, by a step along `move` or by a sweep; whether the step was long."""
     slope = float(at.gradient @ move)
     furthest = float(abs(move).max())
     step = longest = min(1.0, float(part.span[0]) / furthest) if furthest > 0 else 1.0
     while np.isfinite(furthest) and slope > 0 and step > _SHORTEST * longest:
-        trial = _evaluate(part, at.f, at.g + from_numpy(step * move[None], at.g), reg)
+        trial = _evaluate(part, at.f, at.g + from_numpy(step * move[None], at.g), reg, listed)
         # The dual is concave: where it still rises at the end of a step, it has risen all along. This is seen when
         # its difference has drowned in rounding.
         if _rise(part, at, trial, reg) >= _RISE * step * slope or trial.gradient @ move >= 0:
             return trial, step >= 0.25
         step /= 2
-    return _evaluate(part, at.f, at.following, reg), False
+    return _evaluate(part, at.f, at.following, reg, listed), False
 
 
 def _rise(part: LinearProblem, at: _Point, to: _Point, reg: Array) -> float:
@@ -328,15 +411,20 @@ def _descend(problem: LinearProblem, state: Annealed, item: int, goal: float, so
     first = at.error
     steps = cg = kept = 0
     dropped, whole, dense = 0.0, True, False
+    listed: _List | None = None
     while at.error > goal and whole and steps < min(_BURST, solver.max_iter - state.n_iter[item]):
-        sparse = _sparse_plan(part, at, reg, solver.keep)
-        if sparse is None:
-            dense = True
-            break
-        shift = 0.0 if solver.keep else min(1.0, _SHIFT * at.error)
-        move, solution = _direction(part, at, reg, sparse, shift)
-        at, whole = _search(part, at, reg, move)
-        steps, cg, kept, dropped = steps + 1, cg + solution.steps, sparse.rows.shape[0], sparse.dropped
+        if solver.keep is not None:
+            sparse, shift = _largest(part, at, reg, solver.keep), 0.0
+        else:
+            if listed is None or not listed.reaches(at.g, reg):
+                listed = _List.of(part, at, reg, goal)
+            if listed is None:
+                dense = True
+                break
+            sparse, shift = listed.sparse_plan(part, at, reg), min(1.0, _SHIFT * at.error)
+        move, solution = _direction(part, at, reg, sparse.entries, shift)
+        at, whole = _search(part, at, reg, move, listed)
+        steps, cg, kept, dropped = steps + 1, cg + solution.steps, sparse.entries.row.shape[0], sparse.dropped
     # Parts that have come apart show in steps that are accepted, and change nothing.
     lost = not whole or (steps == _BURST and at.error > _FALL * first)
     before = state.tally

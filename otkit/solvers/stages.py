@@ -86,8 +86,9 @@ class Annealed(State):
     ----------
     point : array (B, m)
         The potential of the columns to go on from.
-    effort : numpy array (B,)
-        Entries that an iteration visits, as of the last one.
+    effort, halfway : numpy array (B,)
+        Entries that an iteration visits, as of the last one; and the error after half of the last iterations in a row,
+        NaN where it is not known.
     used : numpy array of int (B,)
         Iterations in the present stage.
     past : array (B, m)
@@ -106,6 +107,7 @@ class Annealed(State):
 
     point: Array
     effort: np.ndarray
+    halfway: np.ndarray
     used: np.ndarray
     past: Array
     past_reg: np.ndarray
@@ -132,6 +134,7 @@ def begin(problem: LinearProblem, g: Array | None, reg: np.ndarray, window: int 
         stages=(),
         point=g,
         effort=np.full(items, float(problem.reduced.n * problem.reduced.m)),
+        halfway=np.full(items, np.nan),
         used=np.zeros(items, dtype=np.int64),
         past=g,
         past_reg=np.full(items, np.nan),
@@ -185,6 +188,7 @@ def advance(
     new_error[items] = to_numpy(swept.error)
     n_iter[items] += done
     used[items] += done
+    halfway = np.full(items.size, np.nan) if swept.halfway is None else swept.halfway
     if swept.effort is not None:
         effort[items] = swept.effort
     return replace(
@@ -195,6 +199,7 @@ def advance(
         error=new_error,
         n_iter=n_iter,
         effort=effort,
+        halfway=put(state.halfway, items, halfway),
         used=used,
         mixing=state.mixing.put(items, swept.mixing),
     )
