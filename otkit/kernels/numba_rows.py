@@ -19,8 +19,8 @@ from otkit.kernels import numba_sparse as sparse
 from otkit.kernels import threads
 from otkit.kernels.sparsity import FAR
 
-# What is kept may take this many bytes, or as many as the cost matrix itself.
-KEPT = 2**28
+# All entries may take this many bytes, or as many as the cost matrix itself; those that are listed this many.
+KEPT, LISTED = 2**28, 2**29
 # Single precision loses 1e-8 to 1e-7 of every row sum: it is enough for tolerances from here on.
 _SINGLE = 1e-5
 # A plan is sparse where less than this fraction of its entries matters, and worth a look at so many of its rows where
@@ -67,19 +67,19 @@ def begin(item: Item, b: np.ndarray, tol: float, budget: int) -> Rows:
     n, m = item.costs.n, item.costs.m
     if budget <= 1:  # there is nothing to keep entries for
         return Rows(item)
+    base = item.costs.base
+    held = base.C.nbytes // base.C.shape[0] if isinstance(base, Dense) else 0
     if n * m >= WORTH:
         low, cut = sparse.cuts(tol, b, n)
         found = _sample(item, low, cut)
         places = int(max(2 * found.mean(), found.max())) + _SPARE
-        if found.mean() <= _SPARSE * m and _is_room(item, n * places * _ENTRY):
+        if found.mean() <= _SPARSE * m and _is_room(int(n * (found.mean() + _SPARE)) * _ENTRY, max(LISTED, held)):
             return SparseRows(item, low, cut, places)
     dtype = np.dtype(np.float32 if tol >= _SINGLE else np.float64)
-    return DenseRows(item, dtype) if _is_room(item, n * m * dtype.itemsize) else Rows(item)
+    return DenseRows(item, dtype) if _is_room(n * m * dtype.itemsize, max(KEPT, held)) else Rows(item)
 
 
-def _is_room(item: Item, need: int) -> bool:
-    base = item.costs.base
-    allowed = max(KEPT, base.C.nbytes // base.C.shape[0] if isinstance(base, Dense) else 0)
+def _is_room(need: int, allowed: int) -> bool:
     free = checks.free_memory() if need > checks.NEGLIGIBLE else None
     return need <= allowed and (free is None or need <= free)
 
