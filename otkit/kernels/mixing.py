@@ -90,8 +90,8 @@ class Swept(NamedTuple):
 
     ``f (B, n)`` and ``g (B, m)`` are the last pair, whose rows are exact and whose error is ``error (B,)``; ``point
     (B, m)`` is where to go on from; ``count (B,)`` says how many iterations were done. ``effort (B,)`` is how many
-    entries the last of them has visited, or as many as would have taken its time; None stands for all. ``halfway (B,)``
-    is the error after half of ``limit``; None stands for unknown, as NaN does.
+    entries the last of them has visited, or as many as would have taken its time: all, where few are not known to do.
+    ``halfway (B,)`` is the error after half of ``limit``. NaN stands for unknown, as None does.
     """
 
     f: Array

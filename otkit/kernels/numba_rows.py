@@ -106,15 +106,16 @@ class Rows:
         How far scalings may move, in the exponent, for `rescaled`; 0 where nothing is kept.
     light : float
         Sums that are not above this may have underflowed.
-    effort : int
-        Entries that an update visits.
+    effort : float
+        Entries that an update visits, or as many as would take its time; NaN where it was not seen whether all matter.
     """
 
     far, light = 0.0, iterations.LIGHT
 
     def __init__(self, item: Item) -> None:
         n, m = item.costs.n, item.costs.m
-        self.item, self.effort = item, n * m
+        self.item, self.effort = item, float(n * m if n * m >= WORTH else np.nan)
+        self.work = n * m
         self.tiles, self.parts = ops.Tiles(item.costs), ops.parts(n, m, 1)
         self.ends = np.array([0, *(part.rows.stop for part in self.parts)])
         self.sums, self.mass = np.zeros((len(self.parts), m)), np.zeros(len(self.parts))
@@ -129,7 +130,7 @@ class Rows:
 
     def rescaled(self) -> None:
         """Update the rows by the entries that were kept, with the columns scaled by ``v``."""
-        threads.each(self._share, threads.shares(len(self.parts), self.effort), self.effort)
+        threads.each(self._share, threads.shares(len(self.parts), self.work), self.work)
 
     def _tile(self, C: np.ndarray, low: int, high: int, first: int, group: int) -> None:
         at = self.item
@@ -151,8 +152,9 @@ class DenseRows(Rows):
 
     def __init__(self, item: Item, dtype: np.dtype) -> None:
         super().__init__(item)
-        self._bytes = _room(self.effort * dtype.itemsize)
-        self.Q = self._bytes[: self.effort * dtype.itemsize].view(dtype).reshape(item.costs.n, item.costs.m)
+        need = item.costs.n * item.costs.m * dtype.itemsize
+        self._bytes = _room(need)
+        self.Q = self._bytes[:need].view(dtype).reshape(item.costs.n, item.costs.m)
         self.light = iterations.LIGHT if dtype == np.float64 else iterations.LIGHT_SINGLE
 
     def _share(self, share: range) -> None:
@@ -189,7 +191,8 @@ class SparseRows(Rows):
         self.next = starts[:-1].copy()
         super().formed()
         used = self.next - starts[:-1]
-        self.effort = _DEARER * int(used.sum())
+        self.work = _DEARER * int(used.sum())
+        self.effort = float(self.work)
         self.far = FAR
         most = float((used / np.diff(self.ends)).max())
         if most > self.places:  # the sums are those of all entries all the same

@@ -72,7 +72,7 @@ class _Run:
         self.f, self.g = ops.solid(start.f, items).copy(), ops.solid(start.g, items).copy()
         self.point = self.g.copy()
         self.error, self.count = np.full(items, np.inf), np.zeros(items, dtype=np.int64)
-        self.effort, self.halfway = np.full(items, float(costs.n * costs.m)), np.full(items, np.nan)
+        self.effort, self.halfway = np.full(items, np.nan), np.full(items, np.nan)
         past = (mixing.moves, mixing.bends, mixing.point, mixing.residual, mixing.best_point)
         self.moves, self.bends, self.old, self.residual, self.best = (v.copy() for v in past)
         self.memory = np.stack([mixing.best_error, mixing.wait, mixing.age], axis=1)

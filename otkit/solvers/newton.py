@@ -53,11 +53,14 @@ _DENSE, _ALWAYS = 1 / 4, 2**17
 _FORCING = 0.1
 # Armijo's condition, and the shortest step.
 _RISE, _SHORTEST = 1e-4, 1e-3
-# What the parts of a sweep cost, in seconds: itself, each column and each entry that it visits. What Newton's method
-# costs to begin, for each entry of the matrix and each that a sweep visits; what each of its steps does, itself and for
-# these. A step of hundreds of products is allowed for: the more entries matter, the more steps are cut short.
-_SWEEP, _MIX, _VISIT = 2e-5, 5e-8, 0.25e-9
+# What the parts of a sweep cost, in seconds: itself, where the matrix has so many entries that its iterations are not
+# compiled as a whole; each column and each entry that it visits. What Newton's method costs to begin, for each entry of
+# the matrix and each that a sweep visits; what each of its steps does, itself and for these. Hundreds of products are
+# allowed for in each: the more entries matter, the more steps are cut short.
+_SWEEP, _COMPILED, _MIX, _VISIT = 2e-5, 2**16, 5e-8, 0.25e-9
 _PASSES, _LISTS, _STEP, _PRODUCTS = 4.2e-9, 2e-8, 1e-3, 2e-7
+# The share of the entries that is taken to matter where it is not known.
+_USUAL = 1 / 8
 
 
 @dataclass(frozen=True)
@@ -178,8 +181,10 @@ class _Costs(NamedTuple):
 
 def _costs(problem: LinearProblem, state: Annealed) -> _Costs:
     entries = problem.reduced.n * problem.reduced.m
-    sweep = _SWEEP + _MIX * problem.reduced.m + _VISIT * state.effort
-    return _Costs(sweep, _PASSES * entries + _LISTS * state.effort, _STEP + _PRODUCTS * state.effort)
+    unknown = np.isnan(state.effort)
+    visited, matter = (np.where(unknown, share * entries, state.effort) for share in (1.0, _USUAL))
+    sweep = _SWEEP * min(1.0, entries / _COMPILED) + _MIX * problem.reduced.m + _VISIT * visited
+    return _Costs(sweep, _PASSES * entries + _LISTS * matter, _STEP + _PRODUCTS * matter)
 
 
 def _is_slow(before: np.ndarray, error: np.ndarray, goal: np.ndarray, sweeps: np.ndarray, costs: _Costs) -> np.ndarray:
@@ -362,10 +367,11 @@ def _direction(part: LinearProblem, at: _Point, reg: Array, kept: Arcs, shift: f
         min(_FORCING, at.error**0.5),
         conjugate_gradients,
     )
-    move = float(reg[0]) * found.y * scale
-    if part.balanced[0]:  # a constant is of no effect
-        b = to_numpy(part.b)[0]
-        move = np.where(b > 0, move - b @ move / b.sum(), 0.0)
+    with np.errstate(over="ignore", invalid="ignore"):  # a step that overflows is not taken
+        move = float(reg[0]) * found.y * scale
+        if part.balanced[0]:  # a constant is of no effect
+            b = to_numpy(part.b)[0]
+            move = np.where(b > 0, move - b @ move / b.sum(), 0.0)
     return move, found
 
 

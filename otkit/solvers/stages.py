@@ -87,8 +87,8 @@ class Annealed(State):
     point : array (B, m)
         The potential of the columns to go on from.
     effort, halfway : numpy array (B,)
-        Entries that an iteration visits, as of the last one; and the error after half of the last iterations in a row,
-        NaN where it is not known.
+        Entries that an iteration visits, as of the last one; and the error after half of the last iterations in a row.
+        NaN where that is not known.
     used : numpy array of int (B,)
         Iterations in the present stage.
     past : array (B, m)
@@ -133,7 +133,7 @@ def begin(problem: LinearProblem, g: Array | None, reg: np.ndarray, window: int 
         n_iter=np.zeros(items, dtype=np.int64),
         stages=(),
         point=g,
-        effort=np.full(items, float(problem.reduced.n * problem.reduced.m)),
+        effort=np.full(items, np.nan),
         halfway=np.full(items, np.nan),
         used=np.zeros(items, dtype=np.int64),
         past=g,
@@ -184,13 +184,12 @@ def advance(
     start, mixing = part.at(f, point, reg), state.mixing.take(index)
     swept = sweep(part.reduced, start, part.penalties, mixing, goal, limit, int(left.max()))
     done = to_numpy(swept.count).astype(np.int64)
-    new_error, n_iter, used, effort = (v.copy() for v in (state.error, state.n_iter, state.used, state.effort))
+    new_error, n_iter, used = state.error.copy(), state.n_iter.copy(), state.used.copy()
     new_error[items] = to_numpy(swept.error)
     n_iter[items] += done
     used[items] += done
-    halfway = np.full(items.size, np.nan) if swept.halfway is None else swept.halfway
-    if swept.effort is not None:
-        effort[items] = swept.effort
+    unknown = np.full(items.size, np.nan)
+    effort, halfway = (unknown if known is None else known for known in (swept.effort, swept.halfway))
     return replace(
         state,
         f=put(state.f, items, swept.f),
@@ -198,7 +197,7 @@ def advance(
         point=put(state.point, items, swept.point),
         error=new_error,
         n_iter=n_iter,
-        effort=effort,
+        effort=put(state.effort, items, effort),
         halfway=put(state.halfway, items, halfway),
         used=used,
         mixing=state.mixing.put(items, swept.mixing),
