@@ -69,12 +69,13 @@ def begin(item: Item, b: np.ndarray, tol: float, budget: int) -> Rows:
         return Rows(item)
     base = item.costs.base
     held = base.C.nbytes // base.C.shape[0] if isinstance(base, Dense) else 0
+    allowed = max(LISTED, held)
     if n * m >= WORTH:
         low, cut = sparse.cuts(tol, b, n)
         found = _sample(item, low, cut)
         places = int(max(2 * found.mean(), found.max())) + _SPARE
-        if found.mean() <= _SPARSE * m and _is_room(int(n * (found.mean() + _SPARE)) * _ENTRY, max(LISTED, held)):
-            return SparseRows(item, low, cut, places)
+        if found.mean() <= _SPARSE * m and _is_room(int(n * (found.mean() + _SPARE)) * _ENTRY, allowed):
+            return SparseRows(item, low, cut, places, allowed)
     dtype = np.dtype(np.float32 if tol >= _SINGLE else np.float64)
     return DenseRows(item, dtype) if _is_room(n * m * dtype.itemsize, max(KEPT, held)) else Rows(item)
 
@@ -172,11 +173,13 @@ class DenseRows(Rows):
 class SparseRows(Rows):
     """Row updates by the entries that matter, which are listed.
 
-    A list that grows beyond its `places` in each row is made anew with more of them.
+    A list that grows beyond its `places` in each row is made anew with more of them, while it takes no more bytes than
+    are `allowed`; then nothing is kept.
     """
 
-    def __init__(self, item: Item, low: float, cut: np.ndarray, places: int) -> None:
+    def __init__(self, item: Item, low: float, cut: np.ndarray, places: int, allowed: int) -> None:
         super().__init__(item)
+        self.allowed = allowed
         self.low, self.cut, self.least = low, cut, np.exp(cut)
         self.spans, self.total = np.empty((item.costs.n, 2), dtype=np.int64), np.empty(item.costs.n)
         self._make_room(places)
@@ -197,7 +200,10 @@ class SparseRows(Rows):
         most = float((used / np.diff(self.ends)).max())
         if most > self.places:  # the sums are those of all entries all the same
             self.far = 0.0
-            self._make_room(int(1.5 * most) + 1)
+            if _is_room(int(used.sum()) * _ENTRY, self.allowed):
+                self._make_room(int(1.5 * most) + 1)
+            else:
+                self.effort = float(self.item.costs.n * self.item.costs.m)
 
     def _tile(self, C: np.ndarray, low: int, high: int, first: int, group: int) -> None:
         at = self.item
