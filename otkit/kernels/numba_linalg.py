@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from otkit.kernels.numba_math import gather, jit
+from otkit.kernels.numba_math import dot, gather, jit
 from otkit.linalg import Schur, Solution
 
 
@@ -22,14 +22,6 @@ def conjugate_gradients(matrix: Schur, rhs: np.ndarray, start: np.ndarray, rtol:
 def _multiply(ends, cols, data, v, out):
     for i in range(out.size):
         out[i] = gather(cols, data, ends[i], ends[i + 1], v)
-
-
-@jit
-def _inner(x, y):
-    total = 0.0
-    for j in range(x.size):
-        total += x[j] * y[j]
-    return total
 
 
 @jit
@@ -66,19 +58,19 @@ def _conjugate_gradients(
     residual, direction = rhs.copy(), np.zeros(y.size)
     _apply(square, ends, cols, data, turned_ends, turned_cols, turned_data, y, middle, image)
     _add(residual, -1.0, image)
-    goal = rtol * np.sqrt(_inner(rhs, rhs))
+    goal = rtol * np.sqrt(dot(rhs, rhs))
     before = np.inf
     for step in range(limit):
-        if np.sqrt(_inner(residual, residual)) <= goal:
+        if np.sqrt(dot(residual, residual)) <= goal:
             return step, True
         now = _scaled_inner(residual, diagonal)
         for j in range(y.size):
             direction[j] = residual[j] / diagonal[j] + (now / before) * direction[j]
         before = now
         _apply(square, ends, cols, data, turned_ends, turned_cols, turned_data, direction, middle, image)
-        length = now / _inner(direction, image)
+        length = now / dot(direction, image)
         if not abs(length) < np.inf:
             return step, False
         _add(y, length, direction)
         _add(residual, -length, image)
-    return limit, np.sqrt(_inner(residual, residual)) <= goal
+    return limit, np.sqrt(dot(residual, residual)) <= goal

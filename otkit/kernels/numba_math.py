@@ -88,6 +88,16 @@ def copy(x, out):
 
 
 @jit
+def dot(x, y):
+    """The inner product of two vectors."""
+    wide()
+    total = 0.0
+    for j in range(x.size):
+        total += x[j] * y[j]
+    return total
+
+
+@jit
 def gather(where, value, first, stop, v):
     """The product of a sparse row with a vector, where the row's places are unsigned."""
     total = 0.0

@@ -10,16 +10,7 @@ from otkit.kernels.mixing import PLAIN_STEPS as _PLAIN_STEPS
 from otkit.kernels.mixing import RIDGE as _RIDGE
 from otkit.kernels.mixing import SHORT as _SHORT
 from otkit.kernels.mixing import WORSE as _WORSE
-from otkit.kernels.numba_math import clear, copy, jit, most, wide
-
-
-@jit
-def _dot(x, y):
-    wide()
-    total = 0.0
-    for j in range(x.size):
-        total += x[j] * y[j]
-    return total
+from otkit.kernels.numba_math import clear, copy, dot, jit, most, wide
 
 
 @jit
@@ -43,7 +34,7 @@ def start_window(b, bends, gram):
     for p in range(bends.shape[0]):
         weighted = _weighted(b, bends[p])
         for q in range(p + 1):
-            gram[p, q] = gram[q, p] = _dot(weighted, bends[q])
+            gram[p, q] = gram[q, p] = dot(weighted, bends[q])
 
 
 @jit
@@ -60,12 +51,12 @@ def _remember(slot, known, conjugate, b, moves, bends, gram):
     if conjugate:
         for p in range(known):
             if p != slot and gram[p, p] > 0.0:
-                share = _dot(_weighted(b, bends[p]), bends[slot]) / gram[p, p]
+                share = dot(_weighted(b, bends[p]), bends[slot]) / gram[p, p]
                 _subtract(bends[slot], share, bends[p])
                 _subtract(moves[slot], share, moves[p])
     weighted = _weighted(b, bends[slot])
     for p in range(known):
-        gram[p, slot] = gram[slot, p] = _dot(weighted, bends[p])
+        gram[p, slot] = gram[slot, p] = dot(weighted, bends[p])
 
 
 @jit
@@ -97,7 +88,7 @@ def _combine(g, known, b, reach, moves, bends, gram, residual):
     for p in range(known):
         if gram[p, p] > 0.0:
             size[p] = np.sqrt(gram[p, p])
-        share[p] = _dot(weighted, bends[p])
+        share[p] = dot(weighted, bends[p])
     _solve(gram, size, share)
     for p in range(known):
         _subtract(change, share[p] / size[p], moves[p])
