@@ -11,7 +11,7 @@ import numpy as np
 
 from otkit.kernels.numba_iterations import exponent, largest, row_mass
 from otkit.kernels.numba_math import clear, exp, gather, jit, least, log, wide
-from otkit.kernels.sparsity import left_out
+from otkit.kernels.sparsity import left_out, thresholds
 
 # The largest term of a row is guessed by so much less, in the exponent, so that all entries that matter are among those
 # that were found. That they are shows in a sum that lies between these.
@@ -20,13 +20,9 @@ _LEAST = -1e4  # the logarithm of no mass
 
 
 def cuts(tol: float, b: np.ndarray, n: int) -> tuple[float, np.ndarray]:
-    """Logarithms of what an entry is at least to be kept: relative to the mass of its row, and as a mass ``(m,)``.
-
-    The entries of a row that are left out sum to a fraction of its mass, and so do those of a column.
-    """
-    fraction = left_out(tol)
-    with np.errstate(divide="ignore"):
-        return float(np.log(fraction / b.size)), np.log(fraction / n * b)
+    """Logarithms of what an entry is at least to be kept: relative to the mass of its row, and as a mass ``(m,)``."""
+    low, cut = thresholds(left_out(tol), 1.0, b, (n, b.size))
+    return float(low), cut
 
 
 @jit

@@ -22,7 +22,7 @@ from otkit.arrays import Array, from_numpy, namespace, put, to_numpy
 from otkit.geometry.base import Arcs
 from otkit.geometry.costs import UNIT
 from otkit.kernels import Mixing, compressed, conjugate_gradients, plan, select, sweep
-from otkit.kernels.sparsity import FAR, left_out
+from otkit.kernels.sparsity import FAR, left_out, thresholds
 from otkit.linalg import Solution, Sparse, solve_coupled
 from otkit.problems import LinearProblem
 from otkit.results import Outcome
@@ -32,9 +32,8 @@ from otkit.solvers.stages import Annealed, Tally
 
 # Ways down after the first, each in smaller steps.
 _ATTEMPTS = 2
-# Sweeps before the first look at how fast they are: as long as so many Newton steps, and so many at least. That is all
-# of them where an item comes down carefully.
-_AHEAD, _SWEEPS = 1.0, 20
+# Sweeps before the first look at how fast they are, at least; and all of them where an item comes down carefully.
+_SWEEPS = 20
 # What a Newton step is likely to divide the error by; one more makes up for the first. How much longer sweeps take than
 # it looks at first: the fast modes of the error go before the slow ones.
 _LIKELY, _SLOWER = 30.0, 5.0
@@ -162,7 +161,7 @@ class SparseNewton(Solver):
         if self.sweeps is not None:
             return np.full(problem.items, self.sweeps)
         sweep, _, step = _costs(problem, state)
-        usual = np.minimum(stages.patience(problem), np.maximum(_SWEEPS, 2 * (_AHEAD * step / sweep / 2).astype(int)))
+        usual = np.minimum(stages.patience(problem), np.maximum(_SWEEPS, 2 * (step / sweep / 2).astype(int)))
         quick = (state.used > 0) & (state.tally.steps == 0)  # as it turned out: they are left alone for longer
         return np.where(state.attempt > 0, np.minimum(_SWEEPS, usual), np.where(quick, 2 * usual, usual))
 
@@ -275,8 +274,8 @@ class _List(NamedTuple):
         """Those without which the error is the same for a `goal`; None where they are many."""
         shape = part.reduced.n, part.reduced.m
         masses = _row_masses(part, at)
-        thresholds = _thresholds(masses, at.masses, left_out(goal))
-        entries = _select(part, at, reg, thresholds, max(_ALWAYS, _DENSE * shape[0] * shape[1]))
+        least = thresholds(left_out(goal), masses, at.masses, shape)
+        entries = _select(part, at, reg, least, max(_ALWAYS, _DENSE * shape[0] * shape[1]))
         if entries is None:
             return None
         xp, lengths = namespace(entries.log_plan), from_numpy(_log(masses), entries.log_plan)
@@ -310,24 +309,18 @@ class _List(NamedTuple):
         f, g = ((to - of)[0, :] / reg for to, of in ((at.f, self.at.f), (at.g, self.at.g)))
         log_plan = entries.log_plan + xp.take(f, entries.row, axis=0) + xp.take(g, entries.col, axis=0)
         drop = min(_DROP_MOST, max(_DROP * at.error, _DROP_LEAST))
-        rows, cols = (from_numpy(v, at.g) for v in _thresholds(_row_masses(part, at), at.masses, drop))
+        rows, cols = (
+            from_numpy(v, at.g) for v in thresholds(drop, _row_masses(part, at), at.masses, self.rows.T.shape)
+        )
         least = xp.minimum(xp.take(rows, entries.row, axis=0), xp.take(cols, entries.col, axis=0))
         kept = log_plan >= least
         return _SparsePlan.of(Arcs(*(v[kept] for v in entries._replace(log_plan=log_plan))), at)
 
 
-def _thresholds(rows: np.ndarray, cols: np.ndarray, drop: float) -> tuple[np.ndarray, np.ndarray]:
-    """The smallest log P that is kept by the masses of rows and columns: what is left out of each is that fraction.
-
-    The m entries of a row that are below drop·r/m sum to at most drop·r, and so do those of a column.
-    """
-    return _log(rows) + np.log(drop / cols.size), _log(cols) + np.log(drop / rows.size)
-
-
 def _select(
-    part: LinearProblem, at: _Point, reg: Array, thresholds: tuple[np.ndarray, np.ndarray], limit: float
+    part: LinearProblem, at: _Point, reg: Array, least: tuple[np.ndarray, np.ndarray], limit: float
 ) -> Arcs | None:
-    rows, cols = (from_numpy(v[None], at.g) for v in thresholds)
+    rows, cols = (from_numpy(v[None], at.g) for v in least)
     return select(part.reduced, part.at(at.f, at.g, reg), rows, cols, limit)
 
 
@@ -336,8 +329,8 @@ def _largest(part: LinearProblem, at: _Point, reg: Array, keep: float) -> _Spars
     entries = to_numpy(plan(part.reduced, part.at(at.f, at.g, reg))).reshape(-1)
     count = max(1, int(keep * entries.size))
     threshold = _log(np.partition(entries, -count)[-count]) - 1e-12
-    thresholds = np.full(part.reduced.n, threshold), np.full(part.reduced.m, threshold)
-    found = _select(part, at, reg, thresholds, np.inf)
+    least = np.full(part.reduced.n, threshold), np.full(part.reduced.m, threshold)
+    found = _select(part, at, reg, least, np.inf)
     assert found is not None
     return _SparsePlan.of(found, at)
 
