@@ -46,52 +46,76 @@ def _forget(moves, bends, gram):
 
 
 @jit
-def _remember(slot, known, conjugate, b, moves, bends, gram):
-    """Take in the pair of this slot: made orthogonal to the others where they are `conjugate`."""
-    if conjugate:
-        for p in range(known):
-            if p != slot and gram[p, p] > 0.0:
-                share = dot(_weighted(b, bends[p]), bends[slot]) / gram[p, p]
-                _subtract(bends[slot], share, bends[p])
-                _subtract(moves[slot], share, moves[p])
-    weighted = _weighted(b, bends[slot])
+def _make_conjugate(slot, known, b, moves, bends, gram):
+    """Make the pair of this slot orthogonal to the others."""
     for p in range(known):
-        gram[p, slot] = gram[slot, p] = dot(weighted, bends[p])
+        if p != slot and gram[p, p] > 0.0:
+            share = dot(_weighted(b, bends[p]), bends[slot]) / gram[p, p]
+            _subtract(bends[slot], share, bends[p])
+            _subtract(moves[slot], share, moves[p])
 
 
 @jit
-def _solve(gram, size, share):
-    """Solve (D⁻¹GD⁻¹ + ridge)·x = D⁻¹y in place, for the diagonal D of the sizes: by Cholesky's factorisation."""
-    known = size.size
-    L = np.zeros((known, known))
-    for p in range(known):
-        share[p] /= size[p]
-        for q in range(p + 1):
-            entry = gram[p, q] / (size[p] * size[q])
-            for k in range(q):
-                entry -= L[p, k] * L[q, k]
-            L[p, q] = entry / L[q, q] if q < p else np.sqrt(max(entry + _RIDGE, 1e-3 * _RIDGE))
-        for k in range(p):
-            share[p] -= L[p, k] * share[k]
-        share[p] /= L[p, p]
-    for p in range(known - 1, -1, -1):
-        for k in range(p + 1, known):
-            share[p] -= L[k, p] * share[k]
-        share[p] /= L[p, p]
+def _dots(x, y, z):
+    """The inner products of x with two vectors, in one pass."""
+    wide()
+    first = second = 0.0
+    for j in range(x.size):
+        first += x[j] * y[j]
+        second += x[j] * z[j]
+    return first, second
 
 
 @jit
-def _combine(g, known, b, reach, moves, bends, gram, residual):
-    """Go from the plain step ``g`` to the combination of the last points whose residuals cancel best."""
-    size, share, change = np.ones(known), np.zeros(known), np.zeros(g.size)
-    weighted = _weighted(b, residual)
+def _multiply(slot, known, b, bends, gram, residual, share):
+    """The products of all bends with that of this slot, and with the residual."""
+    bend, rest = _weighted(b, bends[slot]), _weighted(b, residual)
+    for p in range(known):
+        product, share[p] = _dots(bends[p], bend, rest)
+        gram[p, slot] = gram[slot, p] = product
+
+
+# LLVM takes the numbers of a row in vectors by so many, and what is left over one by one.
+_STRIDE = 32
+
+
+@jit
+def _solve(gram, share):
+    """Solve (D⁻¹GD⁻¹ + ridge)·x = D⁻¹y for the roots D of G's diagonal; y becomes D⁻¹x.
+
+    By Cholesky's factorisation, row by row, with y as one more column.
+    """
+    known = share.size
+    stride = -(-(known + 1) // _STRIDE) * _STRIDE
+    inverse, x, U = np.ones(known), np.zeros(stride), np.zeros((known, stride))
     for p in range(known):
         if gram[p, p] > 0.0:
-            size[p] = np.sqrt(gram[p, p])
-        share[p] = dot(weighted, bends[p])
-    _solve(gram, size, share)
+            inverse[p] = 1.0 / np.sqrt(gram[p, p])
     for p in range(known):
-        _subtract(change, share[p] / size[p], moves[p])
+        for q in range(p, known):
+            U[p, q] = gram[p, q] * (inverse[p] * inverse[q])
+        U[p, known] = share[p] * inverse[p]
+    for p in range(known):
+        scale = 1.0 / np.sqrt(max(U[p, p] + _RIDGE, 1e-3 * _RIDGE))
+        for j in range(stride):
+            U[p, j] *= scale
+        for q in range(p + 1, known):
+            factor = U[p, q]
+            for j in range(stride):
+                U[q, j] -= factor * U[p, j]
+        U[p, p] = scale  # divides what the row is solved for
+    for p in range(known - 1, -1, -1):
+        x[p] = (U[p, known] - dot(U[p], x)) * U[p, p]
+        share[p] = x[p] * inverse[p]
+
+
+@jit
+def _combine(g, share, b, reach, moves, gram):
+    """Go from the plain step ``g`` to the combination of the last points whose residuals cancel best."""
+    change = np.zeros(g.size)
+    _solve(gram, share)
+    for p in range(share.size):
+        _subtract(change, share[p], moves[p])
     mean, weight, furthest = 0.0, 0.0, 0.0
     for j in range(g.size):
         mean += b[j] * change[j]
@@ -121,18 +145,20 @@ def mix(g, new, error, b, reach, moves, bends, gram, memory, point, residual, be
     conjugate = age >= _LONG
     if conjugate:
         window = min(_SHORT, window)
-    if fresh:
-        age = 0.0
-    else:
-        slot = int(age) % window
+    slot = int(age) % window
+    age = 0.0 if fresh else age + 1.0
+    share = np.empty(min(int(age), window))
+    if not fresh:
         for j in range(m):
             bends[slot, j] = (new[j] - g[j]) - residual[j]
             moves[slot, j] = new[j] - (point[j] + residual[j])
-        age += 1.0
-        _remember(slot, min(int(age), window), conjugate, b, moves, bends, gram)
     for j in range(m):
         point[j] = g[j]
         residual[j] = new[j] - g[j]
+    if not fresh:
+        if conjugate:
+            _make_conjugate(slot, share.size, b, moves, bends, gram)
+        _multiply(slot, share.size, b, bends, gram, residual, share)
 
     if lost:
         copy(best, g)
@@ -144,4 +170,4 @@ def mix(g, new, error, b, reach, moves, bends, gram, memory, point, residual, be
     memory[0], memory[1], memory[2] = min(error, best_error), wait, age
     copy(new, g)
     if wait <= 0.0 and error <= _FAR:
-        _combine(g, min(int(age), window), b, reach, moves, bends, gram, residual)
+        _combine(g, share, b, reach, moves, gram)
