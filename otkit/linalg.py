@@ -109,29 +109,76 @@ def compressed(arcs: Coupling, shape: tuple[int, int]) -> Sparse:
     return Sparse(T, T.T.tocsr())
 
 
+class Scaling(NamedTuple):
+    """What becomes of a sparse R: ``P = left·R·right`` without its small entries, and these as ``half·P·other``.
+
+    Attributes
+    ----------
+    left, right : numpy array (n,), (m,)
+        All positive, as the halves are.
+    least_row, least_col : numpy array (n,), (m,)
+        What is not small: an entry of P that is at least one of them.
+    half_row, half_col : numpy array (n,), (m,)
+    """
+
+    left: np.ndarray
+    right: np.ndarray
+    least_row: np.ndarray
+    least_col: np.ndarray
+    half_row: np.ndarray
+    half_col: np.ndarray
+
+
+def sparsified(rows: Sparse, by: Scaling) -> tuple[Coupling, float]:
+    """The entries that `Scaling` tells of, in row order, and the sum of those of P."""
+    data, cols, ends = rows.T.data, rows.T.indices, rows.T.indptr
+    xp = namespace(data)
+    places = from_numpy(np.arange(data.shape[0]), data)
+    row = xp.searchsorted(from_numpy(to_numpy(ends), data), places, side="right") - 1
+    at_row = [xp.take(from_numpy(v, data), row, axis=0) for v in (by.left, by.least_row, by.left * by.half_row)]
+    at_col = [xp.take(from_numpy(v, data), cols, axis=0) for v in (by.right, by.least_col, by.right * by.half_col)]
+    P = data * at_row[0] * at_col[0]
+    kept = P >= xp.minimum(at_row[1], at_col[1])
+    halves = data * at_row[2] * at_col[2]
+    return (row[kept], cols[kept], halves[kept]), float(xp.sum(P[kept]))
+
+
 @dataclass(frozen=True)
 class Schur:
-    """The matrix ``square·I − TᵀT`` of a sparse T, whose transpose and the diagonal are there too."""
+    """The matrix ``square·I − TᵀT`` of a sparse T, whose transpose and the diagonal are there too.
+
+    ``smooth (m,)`` is a vector that the matrix nearly takes to zero, where one is known.
+    """
 
     square: float
     T: Any
     turned: Any
     diagonal: np.ndarray
+    smooth: np.ndarray | None = None
 
     @staticmethod
-    def of(T: Any, turned: Any, square: float) -> Schur:
+    def of(T: Any, turned: Any, square: float, smooth: np.ndarray | None = None) -> Schur:
         """Of T and its transpose."""
         diagonal = square - turned.power(2) @ np.ones(T.shape[0])
-        return Schur(square, T, turned, np.maximum(diagonal, 0.5 * (square - 1.0)))
+        return Schur(square, T, turned, np.maximum(diagonal, 0.5 * (square - 1.0)), smooth)
 
     def __matmul__(self, v: np.ndarray) -> np.ndarray:
         return self.square * v - self.turned @ (self.T @ v)
 
 
+@dataclass
+class Memory:
+    """What was made for one matrix and helps with the next ones, which differ little from it."""
+
+    coarse: Any = None
+
+
 Iterative = Callable[[Schur, np.ndarray, np.ndarray, float, int], Solution]
 
 
-def conjugate_gradients(matrix: Schur, rhs: np.ndarray, start: np.ndarray, rtol: float, limit: int) -> Solution:
+def conjugate_gradients(
+    matrix: Schur, rhs: np.ndarray, start: np.ndarray, rtol: float, limit: int, memory: Memory | None = None
+) -> Solution:
     """Solve with the diagonal as preconditioner (Hestenes & Stiefel 1952), to a residual of `rtol` times the rhs."""
     from scipy.sparse.linalg import LinearOperator, cg
 
@@ -150,7 +197,12 @@ _FILL = 2**22
 
 
 def solve_coupled(
-    sparse: Sparse, rhs: np.ndarray, shift: float, rtol: float, iterative: Iterative = conjugate_gradients
+    sparse: Sparse,
+    rhs: np.ndarray,
+    shift: float,
+    rtol: float,
+    iterative: Iterative = conjugate_gradients,
+    smooth: tuple[np.ndarray, np.ndarray] | tuple[None, None] = (None, None),
 ) -> Solution:
     """Solve ``[[(1 + shift)·I, T], [Tᵀ, (1 + shift)·I]]·[x; y] = [0; rhs]`` for y, by its smaller Schur complement.
 
@@ -167,6 +219,9 @@ def solve_coupled(
         Of the residual, relative to the right-hand side.
     iterative : callable
         What does conjugate gradients.
+    smooth : tuple of arrays (n,), (m,)
+        Vectors that T and its transpose nearly take to each other, where some are known: solutions come nearest to
+        their multiples, from one part of the matrix to the next.
 
     Returns
     -------
@@ -178,10 +233,10 @@ def solve_coupled(
         return Solution(np.zeros_like(rhs), 0, size == 0.0)
     rhs = rhs / size  # whose squares would underflow
     if T.shape[1] <= T.shape[0]:
-        found = _solve(Schur.of(T, turned, one * one), rhs * one, rtol, iterative)
+        found = _solve(Schur.of(T, turned, one * one, smooth[1]), rhs * one, rtol, iterative)
         return found._replace(y=found.y * size)
     # From the first block row x = −T·y/(1 + shift), so that y = (rhs − Tᵀx)/(1 + shift).
-    found = _solve(Schur.of(turned, T, one * one), -(T @ rhs), rtol, iterative)
+    found = _solve(Schur.of(turned, T, one * one, smooth[0]), -(T @ rhs), rtol, iterative)
     return found._replace(y=(rhs - turned @ found.y) * (size / one))
 
 

@@ -29,13 +29,14 @@ from otkit.geometry.base import (
     Reduced,
 )
 from otkit.kernels import mixing
-from otkit.kernels.mixing import WINDOW, Mixing, Swept
+from otkit.kernels.mixing import WINDOW, Listed, Mixing, Swept
 
 __all__ = [
     "WINDOW",
     "Arcs",
     "CostRange",
     "Geometry",
+    "Listed",
     "Mixing",
     "Moved",
     "Penalties",
@@ -55,6 +56,7 @@ __all__ = [
     "runs_on",
     "select",
     "softmin",
+    "sparsified",
     "sweep",
     "transport_cost",
 ]
@@ -140,7 +142,12 @@ def compressed(arcs: linalg.Coupling, shape: tuple[int, int]) -> linalg.Sparse:
 
 
 def conjugate_gradients(
-    matrix: linalg.Schur, rhs: np.ndarray, start: np.ndarray, rtol: float, limit: int
+    matrix: linalg.Schur,
+    rhs: np.ndarray,
+    start: np.ndarray,
+    rtol: float,
+    limit: int,
+    memory: linalg.Memory | None = None,
 ) -> linalg.Solution:
     """As `otkit.linalg.conjugate_gradients`, where the entries are."""
     chosen: Any = linalg
@@ -148,7 +155,16 @@ def conjugate_gradients(
         chosen = import_module("otkit.kernels.triton_linalg")
     elif _chosen() != "reference":
         chosen = import_module("otkit.kernels.numba_linalg")
-    return chosen.conjugate_gradients(matrix, rhs, start, rtol, limit)
+    return chosen.conjugate_gradients(matrix, rhs, start, rtol, limit, memory)
+
+
+def sparsified(rows: linalg.Sparse, by: linalg.Scaling) -> tuple[linalg.Sparse, float]:
+    """As `otkit.linalg.sparsified`, compressed, where the entries are."""
+    if isinstance(rows.T.data, np.ndarray) and _chosen() != "reference":
+        chosen: Any = import_module("otkit.kernels.numba_linalg")
+        return chosen.sparsified(rows, by)
+    arcs, mass = linalg.sparsified(rows, by)
+    return compressed(arcs, rows.T.shape), mass
 
 
 apply_cost_gradient = _operation(base.apply_cost_gradient)

@@ -85,13 +85,29 @@ class Mixing:
         return Mixing(*(put(getattr(self, k.name), items, getattr(part, k.name)) for k in fields(self)))
 
 
+@dataclass(frozen=True)
+class Listed:
+    """The entries of the plan of an item that matter near potentials ``f (n,)`` and ``g (m,)``.
+
+    Those of each row end, and those of the next begin, at the places ``ends (n + 1,)`` of ``cols`` and ``values``,
+    which are relative to the mass of the row.
+    """
+
+    f: np.ndarray
+    g: np.ndarray
+    ends: np.ndarray
+    cols: np.ndarray
+    values: np.ndarray
+
+
 class Swept(NamedTuple):
     """What `sweep` returns.
 
     ``f (B, n)`` and ``g (B, m)`` are the last pair, whose rows are exact and whose error is ``error (B,)``; ``point
     (B, m)`` is where to go on from; ``count (B,)`` says how many iterations were done. ``effort (B,)`` is how many
     entries the last of them has visited, or as many as would have taken its time: all, where few are not known to do.
-    ``halfway (B,)`` is the error after half of ``limit``. NaN stands for unknown, as None does.
+    ``halfway (B,)`` is the error after half of ``limit``. NaN stands for unknown, as None does. ``listed (B,)`` has the
+    entries that were visited, where they are not all and not too many to be kept.
     """
 
     f: Array
@@ -102,6 +118,7 @@ class Swept(NamedTuple):
     mixing: Mixing
     effort: np.ndarray | None = None
     halfway: np.ndarray | None = None
+    listed: np.ndarray | None = None
 
 
 def sweep(

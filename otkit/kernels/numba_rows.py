@@ -17,6 +17,7 @@ from otkit.kernels import numba_iterations as iterations
 from otkit.kernels import numba_ops as ops
 from otkit.kernels import numba_sparse as sparse
 from otkit.kernels import threads
+from otkit.kernels.mixing import Listed
 from otkit.kernels.sparsity import FAR
 
 # All entries may take this many bytes, or as many as the cost matrix itself; those that are listed this many.
@@ -65,8 +66,6 @@ class Item(NamedTuple):
 def begin(item: Item, b: np.ndarray, tol: float, budget: int) -> Rows:
     """How to update the rows for so many iterations, to this tolerance, by what is known before the first."""
     n, m = item.costs.n, item.costs.m
-    if budget <= 1:  # there is nothing to keep entries for
-        return Rows(item)
     base = item.costs.base
     held = base.C.nbytes // base.C.shape[0] if isinstance(base, Dense) else 0
     allowed = max(LISTED, held)
@@ -76,6 +75,8 @@ def begin(item: Item, b: np.ndarray, tol: float, budget: int) -> Rows:
         places = int(max(2 * found.mean(), found.max())) + _SPARE
         if found.mean() <= _SPARSE * m and _is_room(int(n * (found.mean() + _SPARE)) * _ENTRY, allowed):
             return SparseRows(item, low, cut, places, allowed)
+    if budget <= 1:  # there is nothing to keep entries for
+        return Rows(item)
     dtype = np.dtype(np.float32 if tol >= _SINGLE else np.float64)
     return DenseRows(item, dtype) if _is_room(n * m * dtype.itemsize, max(KEPT, held)) else Rows(item)
 
@@ -142,6 +143,10 @@ class Rows:
     def _share(self, share: range) -> None:
         raise NotImplementedError
 
+    def listed(self, g: np.ndarray) -> Listed | None:
+        """The entries that are visited since the potentials of the columns were `g`, if they are not all."""
+        return None
+
     def end(self) -> None:
         """Give back what room was taken."""
 
@@ -193,6 +198,7 @@ class SparseRows(Rows):
         starts = self.ends * self.places
         self.next = starts[:-1].copy()
         super().formed()
+        self.f0 = self.item.f.copy()
         used = self.next - starts[:-1]
         self.work = _DEARER * int(used.sum())
         self.effort = float(self.work)
@@ -220,3 +226,12 @@ class SparseRows(Rows):
             self.spans, self.where, self.value, self.ends, share.start, share.stop, at.a, at.row, at.v, at.keep, at.reg,
             self.sigma0, self.sigma, at.f, self.sums, self.mass, self.total,
         )  # fmt: skip
+
+    def listed(self, g: np.ndarray) -> Listed | None:
+        if self.far == 0.0 or self.effort / _DEARER * _ENTRY > checks.NEGLIGIBLE:
+            return None
+        ends = np.zeros(self.item.costs.n + 1, dtype=np.int32)
+        np.cumsum(self.spans[:, 1] - self.spans[:, 0], out=ends[1:])
+        runs = [slice(*run) for run in zip(self.ends[:-1] * self.places, self.next, strict=True)]
+        cols, values = (np.concatenate([v[run] for run in runs]) for v in (self.where.view(np.int32), self.value))
+        return Listed(self.f0, g.copy(), ends, cols, values)

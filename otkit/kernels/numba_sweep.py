@@ -32,7 +32,8 @@ def sweep(
         tiles.each(items, lambda C, low, high, *_: run.small(C, low, high))
     for item in np.flatnonzero((run.count < run.budget) & ~(run.error <= run.tol)):
         run.large(int(item))
-    return Swept(run.f, run.g, run.point, run.error, run.count.astype(np.float64), run.mixing, run.effort, run.halfway)
+    count = run.count.astype(np.float64)
+    return Swept(run.f, run.g, run.point, run.error, count, run.mixing, run.effort, run.halfway, run.listed)
 
 
 _calls = 0
@@ -73,6 +74,7 @@ class _Run:
         self.point = self.g.copy()
         self.error, self.count = np.full(items, np.inf), np.zeros(items, dtype=np.int64)
         self.effort, self.halfway = np.full(items, np.nan), np.full(items, np.nan)
+        self.listed = np.full(items, None)
         past = (mixing.moves, mixing.bends, mixing.point, mixing.residual, mixing.best_point)
         self.moves, self.bends, self.old, self.residual, self.best = (v.copy() for v in past)
         self.memory = np.stack([mixing.best_error, mixing.wait, mixing.age], axis=1)
@@ -128,7 +130,7 @@ class _Run:
                 break
             numba_mixing.mix(x, new, error, b, self.reach[item], moves, bends, gram, *past)
             kept = rows.far > 0 and iterations.rescale(x, g0, b, reg, v, rows.far)
-        self.effort[item] = rows.effort
+        self.effort[item], self.listed[item] = rows.effort, rows.listed(g0)
         rows.end()
 
     def _ratios(self, one: Reduced, f: np.ndarray, g: np.ndarray, item: int) -> np.ndarray:

@@ -29,4 +29,4 @@ def thresholds(
     """
     n, m = shape
     with np.errstate(divide="ignore"):
-        return np.log(rows) + math.log(fraction / m), np.log(cols) + math.log(fraction / n)
+        return np.log(rows) + np.log(fraction / m), np.log(cols) + np.log(fraction / n)

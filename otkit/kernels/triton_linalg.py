@@ -18,7 +18,7 @@ from torch.utils.dlpack import from_dlpack
 
 from otkit.arrays import from_numpy, to_numpy
 from otkit.kernels.triton_tiles import Tensor, follow, interpreted, launch
-from otkit.linalg import Coupling, Schur, Solution, Sparse
+from otkit.linalg import Coupling, Memory, Schur, Solution, Sparse
 
 # Whether to go on.
 _RUNNING, _SOLVED, _BROKEN = tl.constexpr(0), tl.constexpr(1), tl.constexpr(2)
@@ -222,7 +222,9 @@ def _step(system, direction, now, after, m, BLOCK: tl.constexpr):
         tl.store(system.state + 1, state)
 
 
-def conjugate_gradients(matrix: Schur, rhs: np.ndarray, start: np.ndarray, rtol: float, limit: int) -> Solution:
+def conjugate_gradients(
+    matrix: Schur, rhs: np.ndarray, start: np.ndarray, rtol: float, limit: int, memory: Memory | None = None
+) -> Solution:
     """As `otkit.linalg.conjugate_gradients`, of a matrix whose T is `Rows`."""
     T, turned, m = matrix.T, matrix.turned, rhs.size
     width = max(_ELEMENTS, triton.next_power_of_2(triton.cdiv(m, _PROGRAMS)))

@@ -13,17 +13,17 @@ the mass. Only these enter, beside the exact c and r: whatever is left out, the 
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import NamedTuple
 
 import numpy as np
 
 from otkit import checks
 from otkit.arrays import Array, from_numpy, namespace, put, to_numpy
-from otkit.geometry.base import Arcs
 from otkit.geometry.costs import UNIT
-from otkit.kernels import Mixing, compressed, conjugate_gradients, plan, select, sweep
+from otkit.kernels import Listed, Mixing, compressed, conjugate_gradients, plan, select, sparsified, sweep
 from otkit.kernels.sparsity import FAR, left_out, thresholds
-from otkit.linalg import Solution, Sparse, solve_coupled
+from otkit.linalg import Memory, Scaling, Solution, Sparse, solve_coupled
 from otkit.problems import LinearProblem
 from otkit.results import Outcome
 from otkit.solvers import stages
@@ -37,6 +37,7 @@ _SWEEPS = 20
 # What a Newton step is likely to divide the error by; one more makes up for the first. How much longer sweeps take than
 # it looks at first: the fast modes of the error go before the slow ones.
 _LIKELY, _SLOWER = 30.0, 5.0
+_NEAR, _DAMPED = 1e-3, 1.5
 # Newton steps in a row before the callback is asked; those of a stage that may be cut short before it counts as hard.
 _BURST, _FAILURES, _LAST_FAILURES = 8, 8, 40
 # What that many steps should bring the error down to, relative to where they began.
@@ -57,9 +58,10 @@ _RISE, _SHORTEST = 1e-4, 1e-3
 # the matrix and each that a sweep visits; what each of its steps does, itself and for these. Hundreds of products are
 # allowed for in each: the more entries matter, the more steps are cut short.
 _SWEEP, _COMPILED, _MIX, _VISIT = 2e-5, 2**16, 5e-8, 0.25e-9
-_PASSES, _LISTS, _STEP, _PRODUCTS = 4.2e-9, 2e-8, 1e-3, 2e-7
+_PASSES, _LISTS, _STEP, _PRODUCTS = 4.2e-9, 2e-8, 1e-3, 4e-8
 # The share of the entries that is taken to matter where it is not known.
 _USUAL = 1 / 8
+_LOOK = 0.3
 
 
 @dataclass(frozen=True)
@@ -161,7 +163,7 @@ class SparseNewton(Solver):
         if self.sweeps is not None:
             return np.full(problem.items, self.sweeps)
         sweep, _, step = _costs(problem, state)
-        usual = np.minimum(stages.patience(problem), np.maximum(_SWEEPS, 2 * (step / sweep / 2).astype(int)))
+        usual = np.minimum(stages.patience(problem), np.maximum(_SWEEPS, 2 * (_LOOK * step / sweep / 2).astype(int)))
         quick = (state.used > 0) & (state.tally.steps == 0)  # as it turned out: they are left alone for longer
         return np.where(state.attempt > 0, np.minimum(_SWEEPS, usual), np.where(quick, 2 * usual, usual))
 
@@ -183,7 +185,8 @@ def _costs(problem: LinearProblem, state: Annealed) -> _Costs:
     unknown = np.isnan(state.effort)
     visited, matter = (np.where(unknown, share * entries, state.effort) for share in (1.0, _USUAL))
     sweep = _SWEEP * min(1.0, entries / _COMPILED) + _MIX * problem.reduced.m + _VISIT * visited
-    return _Costs(sweep, _PASSES * entries + _LISTS * matter, _STEP + _PRODUCTS * matter)
+    passes = np.where(state.listed == None, _PASSES * entries, 0.0)  # noqa: E711 (of each)
+    return _Costs(sweep, passes + _LISTS * matter, _STEP + _PRODUCTS * matter)
 
 
 def _is_slow(before: np.ndarray, error: np.ndarray, goal: np.ndarray, sweeps: np.ndarray, costs: _Costs) -> np.ndarray:
@@ -192,7 +195,9 @@ def _is_slow(before: np.ndarray, error: np.ndarray, goal: np.ndarray, sweeps: np
     now = np.where(short, error, 1.0)
     rate = np.log(np.where(short & (before < np.inf), before, now) / now) / sweeps
     left = np.log(np.where(short, error / goal, 1.0))
-    newton = costs.beginning + (1 + left / np.log(_LIKELY)) * costs.step
+    damped = np.log(np.maximum(now, _NEAR) / np.maximum(goal, _NEAR)) / np.log(_DAMPED)
+    steps = 1 + damped + np.log(np.minimum(now, _NEAR) / np.minimum(goal, _NEAR)) / np.log(_LIKELY)
+    newton = costs.beginning + steps * costs.step
     return short & ~(_SLOWER * left * costs.sweep <= rate * newton)
 
 
@@ -208,6 +213,8 @@ class _Point(NamedTuple):
         The masses of the columns, and those that are optimal at g.
     following : array (1, m)
         g after a sweep.
+    listed : _List, optional
+        What evaluates other points near it.
     """
 
     f: Array
@@ -216,40 +223,28 @@ class _Point(NamedTuple):
     masses: np.ndarray
     target: np.ndarray
     following: Array
+    listed: _List | None
 
     @property
     def gradient(self) -> np.ndarray:
         return self.target - self.masses
 
 
-def _evaluate(part: LinearProblem, f: Array, g: Array, reg: Array, listed: _List | None = None) -> _Point:
+def _evaluate(part: LinearProblem, f: Array, g: Array, reg: Array, goal: float, listed: _List | None = None) -> _Point:
     """One iteration from g, which is not gone on from; `f` is a guess. By the entries that are listed, if they do."""
     if listed is not None and listed.reaches(g, reg):
         return listed.evaluate(part, g, reg)
     held = replace(part.penalties, shifts=False)
-    once = from_numpy(np.ones(1), g)
-    swept = sweep(part.reduced, part.at(f, g, reg), held, Mixing.begin(g, once, 0), -once, once, 1)
+    once, tol = from_numpy(np.ones(1), g), from_numpy(np.array([goal]), g)
+    swept = sweep(part.reduced, part.at(f, g, reg), held, Mixing.begin(g, once, 0), tol, once, 1)
     b, col, here, after = (to_numpy(v)[0] for v in (part.b, part.reduced.col, g, swept.point))
     keep = float(held.keep(reg)[1][0])
     # The update was keep·(g − reg·log(c/b)) − (1 − keep)·col.
     ratio = (here - (after + (1 - keep) * col) / keep) / float(reg[0]) if keep else np.zeros_like(here)
     target = to_numpy(held.target(part.b, g + part.reduced.col, held.rho_b))[0]
     masses = np.where(b > 0, b * np.exp(np.minimum(ratio, 700.0)), 0.0)
-    return _Point(swept.f, g, float(swept.error[0]), masses, target, swept.point)
-
-
-class _SparsePlan(NamedTuple):
-    """The entries of the plan that a Newton step keeps, and the fraction of the mass in the others."""
-
-    entries: Arcs
-    dropped: float
-
-    @staticmethod
-    def of(entries: Arcs, at: _Point) -> _SparsePlan:
-        """Of a plan whose columns have the masses of that point."""
-        xp = namespace(entries.log_plan)
-        mass = float(xp.sum(xp.exp(entries.log_plan)))
-        return _SparsePlan(entries, max(0.0, 1 - mass / float(at.masses.sum())))
+    found = None if swept.listed is None else swept.listed[0]
+    return _Point(swept.f, g, float(swept.error[0]), masses, target, swept.point, found and _List.handed(part, found))
 
 
 class _List(NamedTuple):
@@ -257,15 +252,15 @@ class _List(NamedTuple):
 
     Attributes
     ----------
-    at : _Point
-    entries : Arcs
+    f, g : array (1, n), (1, m)
+        The point.
     row_masses : numpy array (n,)
     rows : Sparse
         The entries relative to the masses of their rows.
     """
 
-    at: _Point
-    entries: Arcs
+    f: Array
+    g: Array
     row_masses: np.ndarray
     rows: Sparse
 
@@ -273,27 +268,55 @@ class _List(NamedTuple):
     def of(part: LinearProblem, at: _Point, reg: Array, goal: float) -> _List | None:
         """Those without which the error is the same for a `goal`; None where they are many."""
         shape = part.reduced.n, part.reduced.m
-        masses = _row_masses(part, at)
-        least = thresholds(left_out(goal), masses, at.masses, shape)
-        entries = _select(part, at, reg, least, max(_ALWAYS, _DENSE * shape[0] * shape[1]))
+        least = thresholds(left_out(goal), _row_masses(part, at.f), at.masses, shape)
+        return _List._select(part, at, reg, least, max(_ALWAYS, _DENSE * shape[0] * shape[1]))
+
+    @staticmethod
+    def largest(part: LinearProblem, at: _Point, reg: Array, keep: float) -> _List:
+        """The fraction `keep` of the entries that are largest."""
+        entries = to_numpy(plan(part.reduced, part.at(at.f, at.g, reg))).reshape(-1)
+        count = max(1, int(keep * entries.size))
+        threshold = _log(np.partition(entries, -count)[-count]) - 1e-12
+        least = np.full(part.reduced.n, threshold), np.full(part.reduced.m, threshold)
+        found = _List._select(part, at, reg, least, np.inf)
+        assert found is not None
+        return found
+
+    @staticmethod
+    def _select(
+        part: LinearProblem, at: _Point, reg: Array, least: tuple[np.ndarray, np.ndarray], limit: float
+    ) -> _List | None:
+        rows, cols = (from_numpy(v[None], at.g) for v in least)
+        entries = select(part.reduced, part.at(at.f, at.g, reg), rows, cols, limit)
         if entries is None:
             return None
+        masses = _row_masses(part, at.f)
         xp, lengths = namespace(entries.log_plan), from_numpy(_log(masses), entries.log_plan)
         values = xp.exp(entries.log_plan - xp.take(lengths, entries.row, axis=0))
-        return _List(at, entries, masses, compressed((entries.row, entries.col, values), shape))
+        shape = part.reduced.n, part.reduced.m
+        return _List(at.f, at.g, masses, compressed((entries.row, entries.col, values), shape))
+
+    @staticmethod
+    def handed(part: LinearProblem, listed: Listed) -> _List:
+        """What sweeps have visited."""
+        from scipy.sparse import csr_array
+
+        f, g = (from_numpy(v[None], part.a) for v in (listed.f, listed.g))
+        T = csr_array((listed.values, listed.cols, listed.ends), shape=(part.reduced.n, part.reduced.m))
+        return _List(f, g, _row_masses(part, f), Sparse(T, T.T))
 
     def reaches(self, g: Array, reg: Array) -> bool:
         """Whether the entries are those that matter at ``g (1, m)``, too."""
-        return float(namespace(g).max(abs(g - self.at.g))) <= FAR * float(reg[0])
+        return float(namespace(g).max(abs(g - self.g))) <= FAR * float(reg[0])
 
     def evaluate(self, part: LinearProblem, g: Array, reg: Array) -> _Point:
         """As `_evaluate`."""
         keep_a, keep_b = (float(keep[0]) for keep in part.penalties.keep(reg))
-        scale, at = float(reg[0]), self.at
-        moves = np.exp(to_numpy(g - at.g)[0] / scale)
+        scale = float(reg[0])
+        moves = np.exp(to_numpy(g - self.g)[0] / scale)
         total = self.rows.T @ moves
         total = np.where(total > 0, total, 1.0)  # rows without mass have no entries
-        f = at.f - from_numpy(keep_a * scale * np.log(total)[None], g)
+        f = self.f - from_numpy(keep_a * scale * np.log(total)[None], g)
         masses = moves * (self.rows.turned @ (self.row_masses / total**keep_a))
         b, col, here = (to_numpy(v)[0] for v in (part.b, part.reduced.col, g))
         target = to_numpy(part.penalties.target(part.b, g + part.reduced.col, part.penalties.rho_b))[0]
@@ -301,88 +324,76 @@ class _List(NamedTuple):
         ratio = _log(np.where(used, masses / np.where(used, b, 1.0), 1.0))
         following = np.where(used, keep_b * (here - scale * ratio) - (1 - keep_b) * col, here)
         error = 2 * float(abs(masses - target).sum() / (to_numpy(part.a).sum() + b.sum()))
-        return _Point(f, g, error, masses, target, from_numpy(following[None], g))
+        return _Point(f, g, error, masses, target, from_numpy(following[None], g), self)
 
-    def sparse_plan(self, part: LinearProblem, at: _Point, reg: Array) -> _SparsePlan:
-        """The entries that a Newton step needs."""
-        xp, entries = namespace(at.g), self.entries
-        f, g = ((to - of)[0, :] / reg for to, of in ((at.f, self.at.f), (at.g, self.at.g)))
-        log_plan = entries.log_plan + xp.take(f, entries.row, axis=0) + xp.take(g, entries.col, axis=0)
-        drop = min(_DROP_MOST, max(_DROP * at.error, _DROP_LEAST))
-        rows, cols = (
-            from_numpy(v, at.g) for v in thresholds(drop, _row_masses(part, at), at.masses, self.rows.T.shape)
-        )
-        least = xp.minimum(xp.take(rows, entries.row, axis=0), xp.take(cols, entries.col, axis=0))
-        kept = log_plan >= least
-        return _SparsePlan.of(Arcs(*(v[kept] for v in entries._replace(log_plan=log_plan))), at)
+    def scaled(
+        self, part: LinearProblem, at: _Point, reg: Array, half: tuple[np.ndarray, np.ndarray], drop: float
+    ) -> _SparsePlan:
+        """The plan at another point, times the halves; what is left out of each row and column is a fraction `drop`."""
+        scale = float(reg[0])
+        moves = (np.exp(to_numpy(to - of)[0] / scale) for to, of in ((at.f, self.f), (at.g, self.g)))
+        left, right = next(moves) * self.row_masses, next(moves)
+        least = (np.exp(v) for v in thresholds(drop, _row_masses(part, at.f), at.masses, self.rows.T.shape))
+        matrix, mass = sparsified(self.rows, Scaling(left, right, *least, *half))
+        return _SparsePlan(matrix, max(0.0, 1 - mass / float(at.masses.sum())))
 
 
-def _select(
-    part: LinearProblem, at: _Point, reg: Array, least: tuple[np.ndarray, np.ndarray], limit: float
-) -> Arcs | None:
-    rows, cols = (from_numpy(v[None], at.g) for v in least)
-    return select(part.reduced, part.at(at.f, at.g, reg), rows, cols, limit)
+class _SparsePlan(NamedTuple):
+    """The entries of the plan that a Newton step keeps, scaled; and the fraction of the mass in the others."""
+
+    matrix: Sparse
+    dropped: float
+
+    @property
+    def kept(self) -> int:
+        return self.matrix.T.data.shape[0]
 
 
-def _largest(part: LinearProblem, at: _Point, reg: Array, keep: float) -> _SparsePlan:
-    """The fraction `keep` of the entries that are largest."""
-    entries = to_numpy(plan(part.reduced, part.at(at.f, at.g, reg))).reshape(-1)
-    count = max(1, int(keep * entries.size))
-    threshold = _log(np.partition(entries, -count)[-count]) - 1e-12
-    least = np.full(part.reduced.n, threshold), np.full(part.reduced.m, threshold)
-    found = _select(part, at, reg, least, np.inf)
-    assert found is not None
-    return _SparsePlan.of(found, at)
+def _row_masses(part: LinearProblem, f: Array) -> np.ndarray:
+    """The masses of the rows, which are optimal at ``f (1, n)``."""
+    return to_numpy(part.penalties.target(part.a, f + part.reduced.row, part.penalties.rho_a))[0]
 
 
-def _row_masses(part: LinearProblem, at: _Point) -> np.ndarray:
-    """The masses of the rows, which are optimal at f."""
-    return to_numpy(part.penalties.target(part.a, at.f + part.reduced.row, part.penalties.rho_a))[0]
-
-
-def _direction(part: LinearProblem, at: _Point, reg: Array, kept: Arcs, shift: float) -> tuple[np.ndarray, Solution]:
-    """The Newton step of g, ``(m,)``, with the sparse plan and a multiple of the diagonal added."""
+def _direction(
+    part: LinearProblem, at: _Point, reg: Array, listed: _List, drop: float, shift: float, memory: Memory
+) -> tuple[np.ndarray, Solution, _SparsePlan]:
+    """The Newton step of g, ``(m,)``, with a sparse plan and a multiple of the diagonal added."""
     keep_a, keep_b = (float(keep[0]) for keep in part.penalties.keep(reg))
     target = np.zeros_like(at.target) if keep_b == 1 else at.target
     # The diagonal is r·(1 + reg/ρ_a) and c + t·reg/ρ_b; divided by its root from both sides it is 1.
-    rows, cols = _log(_row_masses(part, at)) - _log(keep_a), _log(at.masses + target * (1 / keep_b - 1))
-    xp = namespace(kept.log_plan)
-    half_row, half_col = (
-        xp.take(from_numpy(0.5 * total, kept.log_plan), index, axis=0)
-        for total, index in ((rows, kept.row), (cols, kept.col))
-    )
-    values = xp.exp(kept.log_plan - half_row - half_col)
-    scale = np.exp(-0.5 * np.where(cols > -np.inf, cols, 0.0))
+    diagonals = _row_masses(part, at.f) / keep_a, at.masses + target * (1 / keep_b - 1)
+    roots = diagonals[0] ** 0.5, diagonals[1] ** 0.5  # in these units, potentials that differ by one
+    half = tuple(np.divide(1.0, root, out=np.ones_like(root), where=root > 0) for root in roots)
+    sparse = listed.scaled(part, at, reg, half, drop)
     found = solve_coupled(
-        compressed((kept.row, kept.col, values), (part.reduced.n, part.reduced.m)),
-        at.gradient * scale,
+        sparse.matrix,
+        at.gradient * half[1],
         shift + 8 * UNIT * (1 + float(part.span[0] / reg[0])),  # the rounding of exponents
         min(_FORCING, at.error**0.5),
-        conjugate_gradients,
+        partial(conjugate_gradients, memory=memory),
+        roots,
     )
     with np.errstate(over="ignore", invalid="ignore"):  # a step that overflows is not taken
-        move = float(reg[0]) * found.y * scale
+        move = float(reg[0]) * found.y * half[1]
         if part.balanced[0]:  # a constant is of no effect
             b = to_numpy(part.b)[0]
             move = np.where(b > 0, move - b @ move / b.sum(), 0.0)
-    return move, found
+    return move, found, sparse
 
 
-def _search(
-    part: LinearProblem, at: _Point, reg: Array, move: np.ndarray, listed: _List | None = None
-) -> tuple[_Point, bool]:
+def _search(part: LinearProblem, at: _Point, reg: Array, move: np.ndarray, goal: float) -> tuple[_Point, bool]:
     """The point where the dual has risen enough, by a step along `move` or by a sweep; whether the step was long."""
-    slope = float(at.gradient @ move)
     furthest = float(abs(move).max())
+    slope = float(at.gradient @ move) if furthest < np.inf else 0.0
     step = longest = min(1.0, float(part.span[0]) / furthest) if furthest > 0 else 1.0
-    while np.isfinite(furthest) and slope > 0 and step > _SHORTEST * longest:
-        trial = _evaluate(part, at.f, at.g + from_numpy(step * move[None], at.g), reg, listed)
+    while slope > 0 and step > _SHORTEST * longest:
+        trial = _evaluate(part, at.f, at.g + from_numpy(step * move[None], at.g), reg, goal, at.listed)
         # The dual is concave: where it still rises at the end of a step, it has risen all along. This is seen when
         # its difference has drowned in rounding.
         if _rise(part, at, trial, reg) >= _RISE * step * slope or trial.gradient @ move >= 0:
             return trial, step >= 0.25
         step /= 2
-    return _evaluate(part, at.f, at.following, reg, listed), False
+    return _evaluate(part, at.f, at.following, reg, goal, at.listed), False
 
 
 def _rise(part: LinearProblem, at: _Point, to: _Point, reg: Array) -> float:
@@ -393,7 +404,7 @@ def _rise(part: LinearProblem, at: _Point, to: _Point, reg: Array) -> float:
     if rho_a == np.inf:  # the mass is that of the rows, and stays
         sides = a @ move_f
     else:  # of f and of the mass P1 = a·exp(−f/ρ_a), which is priced at reg
-        sides = -(rho_a + float(reg[0])) * (_row_masses(part, at) @ np.expm1(-move_f / rho_a))
+        sides = -(rho_a + float(reg[0])) * (_row_masses(part, at.f) @ np.expm1(-move_f / rho_a))
     return sides + (b @ move_g if rho_b == np.inf else -rho_b * (at.target @ np.expm1(-move_g / rho_b)))
 
 
@@ -406,24 +417,24 @@ def _descend(problem: LinearProblem, state: Annealed, item: int, goal: float, so
         namespace(state.f).take(v, index, axis=0)
         for v in (state.f, state.point, from_numpy(state.reg, state.f), state.mixing.reach)
     )
-    at = _evaluate(part, f, g, reg)
-    first = at.error
+    visited = state.listed[item]
+    at = _evaluate(part, f, g, reg, goal, visited and _List.handed(part, visited))
+    first, memory = at.error, Memory()
     steps = cg = kept = 0
     dropped, whole, dense = 0.0, True, False
-    listed: _List | None = None
     while at.error > goal and whole and steps < min(_BURST, solver.max_iter - state.n_iter[item]):
         if solver.keep is not None:
-            sparse, shift = _largest(part, at, reg, solver.keep), 0.0
+            nearby, drop, shift = _List.largest(part, at, reg, solver.keep), 0.0, 0.0
         else:
-            if listed is None or not listed.reaches(at.g, reg):
-                listed = _List.of(part, at, reg, goal)
-            if listed is None:
+            at = at._replace(listed=at.listed or _List.of(part, at, reg, goal))
+            if at.listed is None:
                 dense = True
                 break
-            sparse, shift = listed.sparse_plan(part, at, reg), min(1.0, _SHIFT * at.error)
-        move, solution = _direction(part, at, reg, sparse.entries, shift)
-        at, whole = _search(part, at, reg, move, listed)
-        steps, cg, kept, dropped = steps + 1, cg + solution.steps, sparse.entries.row.shape[0], sparse.dropped
+            nearby, drop = at.listed, min(_DROP_MOST, max(_DROP * at.error, _DROP_LEAST))
+            shift = min(1.0, _SHIFT * at.error)
+        move, solution, sparse = _direction(part, at, reg, nearby, drop, shift, memory)
+        at, whole = _search(part, at, reg, move, goal)
+        steps, cg, kept, dropped = steps + 1, cg + solution.steps, sparse.kept, sparse.dropped
     # Parts that have come apart show in steps that are accepted, and change nothing.
     lost = not whole or (steps == _BURST and at.error > _FALL * first)
     before = state.tally

@@ -25,6 +25,7 @@ from otkit.solvers.base import State
 _SLACK = 0.999
 # Down to the range of the costs over this, zero is as good a start as the answer at a larger regularisation.
 _EASY = 256.0
+_LOOSEST = 1e-2
 # In the last stage the error must fall by this factor in so many iterations, or the item has stalled.
 _PATIENCE, _FALL = 1000, 0.99
 # An item that stalls comes down again from the top: parts of a problem that are weakly coupled come apart where the
@@ -89,6 +90,8 @@ class Annealed(State):
     effort, halfway : numpy array (B,)
         Entries that an iteration visits, as of the last one; and the error after half of the last iterations in a row.
         NaN where that is not known.
+    listed : numpy array of Listed (B,)
+        The entries of the plan that the last iterations visited; None where that is not known.
     used : numpy array of int (B,)
         Iterations in the present stage.
     past : array (B, m)
@@ -108,6 +111,7 @@ class Annealed(State):
     point: Array
     effort: np.ndarray
     halfway: np.ndarray
+    listed: np.ndarray
     used: np.ndarray
     past: Array
     past_reg: np.ndarray
@@ -135,6 +139,7 @@ def begin(problem: LinearProblem, g: Array | None, reg: np.ndarray, window: int 
         point=g,
         effort=np.full(items, np.nan),
         halfway=np.full(items, np.nan),
+        listed=np.full(items, None),
         used=np.zeros(items, dtype=np.int64),
         past=g,
         past_reg=np.full(items, np.nan),
@@ -190,6 +195,8 @@ def advance(
     used[items] += done
     unknown = np.full(items.size, np.nan)
     effort, halfway = (unknown if known is None else known for known in (swept.effort, swept.halfway))
+    listed = state.listed.copy()
+    listed[items] = swept.listed
     return replace(
         state,
         f=put(state.f, items, swept.f),
@@ -199,6 +206,7 @@ def advance(
         n_iter=n_iter,
         effort=put(state.effort, items, effort),
         halfway=put(state.halfway, items, halfway),
+        listed=listed,
         used=used,
         mixing=state.mixing.put(items, swept.mixing),
     )
@@ -238,8 +246,9 @@ def tolerance(problem: LinearProblem, tol: float | None) -> np.ndarray:
 
 def goals(problem: LinearProblem, state: Annealed, tol: float | None, stage_tol: float) -> np.ndarray:
     """The error at which the present stage of each item is done, ``(B,)``."""
-    last = state.reg <= to_numpy(problem.reg)
-    return np.where(last, tolerance(problem, tol) * _SLACK, stage_tol / _CAREFUL**state.attempt)
+    target = to_numpy(problem.reg)
+    loose = np.minimum(_LOOSEST, stage_tol * (state.reg / target) ** 0.5)
+    return np.where(state.reg <= target, tolerance(problem, tol) * _SLACK, loose / _CAREFUL**state.attempt)
 
 
 def looked(problem: LinearProblem, state: Annealed, used: np.ndarray) -> tuple[Annealed, np.ndarray]:

@@ -8,7 +8,7 @@ from strategies import blocks, hard_cases, random_problem, small_reg_cases
 
 import otkit
 from otkit.kernels import numba_rows
-from otkit.linalg import Sparse, compressed, solve_coupled
+from otkit.linalg import Memory, Sparse, compressed, solve_coupled
 from otkit.problems import LinearProblem
 from otkit.solvers import SparseNewton, newton
 from otkit.solvers.stages import begin
@@ -123,13 +123,13 @@ def test_with_every_entry_it_is_newtons_method(unbalanced, shape, rng):
     state = begin(problem, 0.05 * rng.standard_normal((1, shape[1])), problem.reg)
 
     def at(g):
-        return newton._evaluate(problem, state.f, g, problem.reg)
+        return newton._evaluate(problem, state.f, g, problem.reg, 1e-12)
 
     here = at(state.g)
-    kept, dropped = newton._largest(problem, here, problem.reg, 1.0)
-    assert kept.row.size == C.size
-    assert dropped < 1e-14
-    move, _ = newton._direction(problem, here, problem.reg, kept, 0.0)
+    listed = newton._List.largest(problem, here, problem.reg, 1.0)
+    move, _, sparse = newton._direction(problem, here, problem.reg, listed, 0.0, 0.0, Memory())
+    assert sparse.kept == C.size
+    assert sparse.dropped < 1e-14
     step = 1e-6
     hessian = [
         (at(state.g + step * e).gradient - at(state.g - step * e).gradient) / (2 * step) for e in np.eye(shape[1])
@@ -158,7 +158,7 @@ def test_the_rise_of_the_dual_is_the_difference_of_its_values(unbalanced, rng):
     points = []
     for size in (0.0, 0.1):
         g = state.g + size * rng.standard_normal((1, 20))
-        points.append(newton._evaluate(problem, state.f, g, problem.reg))
+        points.append(newton._evaluate(problem, state.f, g, problem.reg, 1e-12))
     wanted = dual(points[1].f, points[1].g) - dual(points[0].f, points[0].g)
     assert newton._rise(problem, *points, problem.reg) == pytest.approx(wanted, rel=1e-9, abs=1e-14)
 
@@ -244,15 +244,15 @@ class TestGuards:
     def test_a_step_that_overflows_is_no_progress(self, rng):
         problem = LinearProblem.build(otkit.Dense(rng.random((30, 20))), None, None, 1e-3)
         state = begin(problem, np.zeros((1, 20)), problem.reg)
-        at = newton._evaluate(problem, state.f, state.g, problem.reg)
+        at = newton._evaluate(problem, state.f, state.g, problem.reg, 1e-9)
         wild = at.gradient * 1e300
         with np.errstate(over="raise", invalid="raise"):
-            to, whole = newton._search(problem, at, problem.reg, wild)
+            to, whole = newton._search(problem, at, problem.reg, wild, 1e-9)
         assert np.isfinite(to.error)
         assert newton._rise(problem, at, to, problem.reg) >= 0
         assert not whole or to.error < at.error
         for bad in (np.full(20, np.nan), -at.gradient):
-            to, whole = newton._search(problem, at, problem.reg, bad)
+            to, whole = newton._search(problem, at, problem.reg, bad, 1e-9)
             assert not whole
             assert np.array_equal(to.g, at.following)
 
