@@ -138,7 +138,7 @@ def sparsified(rows: Sparse, by: Scaling) -> tuple[Coupling, float]:
     at_row = [xp.take(from_numpy(v, data), row, axis=0) for v in (by.left, by.least_row, by.left * by.half_row)]
     at_col = [xp.take(from_numpy(v, data), cols, axis=0) for v in (by.right, by.least_col, by.right * by.half_col)]
     P = data * at_row[0] * at_col[0]
-    kept = P >= xp.minimum(at_row[1], at_col[1])
+    kept = xp.minimum(at_row[1], at_col[1]) <= P
     halves = data * at_row[2] * at_col[2]
     return (row[kept], cols[kept], halves[kept]), float(xp.sum(P[kept]))
 

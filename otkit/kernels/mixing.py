@@ -87,13 +87,13 @@ class Mixing:
 
 @dataclass(frozen=True)
 class Listed:
-    """The entries of the plan of an item that matter near potentials ``f (n,)`` and ``g (m,)``.
+    """The entries of the plan of an item that matter near the potentials ``g (m,)`` of the columns.
 
-    Those of each row end, and those of the next begin, at the places ``ends (n + 1,)`` of ``cols`` and ``values``,
-    which are relative to the mass of the row.
+    ``sigma (n,)`` are the soft minima of the rows there. The entries of each row end, and those of the next begin, at
+    the places ``ends (n + 1,)`` of ``cols`` and ``values``, which are relative to the mass of the row.
     """
 
-    f: np.ndarray
+    sigma: np.ndarray
     g: np.ndarray
     ends: np.ndarray
     cols: np.ndarray
@@ -106,8 +106,9 @@ class Swept(NamedTuple):
     ``f (B, n)`` and ``g (B, m)`` are the last pair, whose rows are exact and whose error is ``error (B,)``; ``point
     (B, m)`` is where to go on from; ``count (B,)`` says how many iterations were done. ``effort (B,)`` is how many
     entries the last of them has visited, or as many as would have taken its time: all, where few are not known to do.
-    ``halfway (B,)`` is the error after half of ``limit``. NaN stands for unknown, as None does. ``listed (B,)`` has the
-    entries that were visited, where they are not all and not too many to be kept.
+    ``halfway (B,)`` is the error after half of ``limit``. NaN stands for unknown, as None does.
+    ``restless (B,)`` says where potentials moved so far towards the end that other entries matter. ``listed (B,)`` has
+    the entries that were visited, where more iterations are needed and they are not all or too many to be kept.
     """
 
     f: Array
@@ -118,15 +119,24 @@ class Swept(NamedTuple):
     mixing: Mixing
     effort: np.ndarray | None = None
     halfway: np.ndarray | None = None
+    restless: np.ndarray | None = None
     listed: np.ndarray | None = None
 
 
 def sweep(
-    costs: Reduced, start: Potentials, penalties: Penalties, mixing: Mixing, tol: Array, limit: Array, k: int
+    costs: Reduced,
+    start: Potentials,
+    penalties: Penalties,
+    mixing: Mixing,
+    tol: Array,
+    limit: Array,
+    k: int,
+    listed: np.ndarray | None = None,
 ) -> Swept:
     """Up to `k` Sinkhorn iterations from ``start.g``, rows then columns, each item stopping by itself.
 
-    An item stops when its error is at most ``tol (B,)`` or it has done ``limit (B,)`` iterations.
+    An item stops when its error is at most ``tol (B,)`` or it has done ``limit (B,)`` iterations. ``listed (B,)`` is
+    what an earlier sweep to the same tolerance has listed, at the same regularisation.
     """
     xp = namespace(start.f)
     f, g, point = start.f, start.g, start.g

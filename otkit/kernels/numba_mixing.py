@@ -131,9 +131,25 @@ def _combine(g, share, b, reach, moves, gram):
 
 
 @jit
+def _remember(slot, g, new, b, moves, bends, gram, point, residual, share, fresh, conjugate):
+    """Take in the step from ``g`` to ``new``: as the pair of this slot with the one before it, unless it is `fresh`."""
+    if not fresh:
+        for j in range(g.size):
+            bends[slot, j] = (new[j] - g[j]) - residual[j]
+            moves[slot, j] = new[j] - (point[j] + residual[j])
+    for j in range(g.size):
+        point[j] = g[j]
+        residual[j] = new[j] - g[j]
+    if not fresh:
+        if conjugate:
+            _make_conjugate(slot, share.size, b, moves, bends, gram)
+        _multiply(slot, share.size, b, bends, gram, residual, share)
+
+
+@jit
 def mix(g, new, error, b, reach, moves, bends, gram, memory, point, residual, best):
     """As `otkit.kernels.mixing.mix`, in place: ``g`` becomes the next point."""
-    window, m = moves.shape
+    window = moves.shape[0]
     if window == 0:
         copy(new, g)
         return
@@ -148,17 +164,7 @@ def mix(g, new, error, b, reach, moves, bends, gram, memory, point, residual, be
     slot = int(age) % window
     age = 0.0 if fresh else age + 1.0
     share = np.empty(min(int(age), window))
-    if not fresh:
-        for j in range(m):
-            bends[slot, j] = (new[j] - g[j]) - residual[j]
-            moves[slot, j] = new[j] - (point[j] + residual[j])
-    for j in range(m):
-        point[j] = g[j]
-        residual[j] = new[j] - g[j]
-    if not fresh:
-        if conjugate:
-            _make_conjugate(slot, share.size, b, moves, bends, gram)
-        _multiply(slot, share.size, b, bends, gram, residual, share)
+    _remember(slot, g, new, b, moves, bends, gram, point, residual, share, fresh, conjugate)
 
     if lost:
         copy(best, g)

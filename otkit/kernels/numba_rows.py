@@ -63,7 +63,7 @@ class Item(NamedTuple):
     v: np.ndarray
 
 
-def begin(item: Item, b: np.ndarray, tol: float, budget: int) -> Rows:
+def begin(item: Item, b: np.ndarray, tol: float, budget: int, listed: Listed | None) -> Rows:
     """How to update the rows for so many iterations, to this tolerance, by what is known before the first."""
     n, m = item.costs.n, item.costs.m
     base = item.costs.base
@@ -71,10 +71,10 @@ def begin(item: Item, b: np.ndarray, tol: float, budget: int) -> Rows:
     allowed = max(LISTED, held)
     if n * m >= WORTH:
         low, cut = sparse.cuts(tol, b, n)
-        found = _sample(item, low, cut)
-        places = int(max(2 * found.mean(), found.max())) + _SPARE
-        if found.mean() <= _SPARSE * m and _is_room(int(n * (found.mean() + _SPARE)) * _ENTRY, allowed):
-            return SparseRows(item, low, cut, places, allowed)
+        found = _sample(item, low, cut) if listed is None else np.diff(listed.ends)
+        few = listed is not None or found.mean() <= _SPARSE * m
+        if few and _is_room(int(n * (found.mean() + _SPARE)) * _ENTRY, allowed):
+            return SparseRows(item, low, cut, int(max(2 * found.mean(), found.max())) + _SPARE, allowed, listed)
     if budget <= 1:  # there is nothing to keep entries for
         return Rows(item)
     dtype = np.dtype(np.float32 if tol >= _SINGLE else np.float64)
@@ -110,9 +110,12 @@ class Rows:
         Sums that are not above this may have underflowed.
     effort : float
         Entries that an update visits, or as many as would take its time; NaN where it was not seen whether all matter.
+    given : Listed or None
+        What an earlier sweep has listed, while nothing else was formed.
     """
 
     far, light = 0.0, iterations.LIGHT
+    given: Listed | None = None
 
     def __init__(self, item: Item) -> None:
         n, m = item.costs.n, item.costs.m
@@ -143,7 +146,7 @@ class Rows:
     def _share(self, share: range) -> None:
         raise NotImplementedError
 
-    def listed(self, g: np.ndarray) -> Listed | None:
+    def to_list(self, g: np.ndarray) -> Listed | None:
         """The entries that are visited since the potentials of the columns were `g`, if they are not all."""
         return None
 
@@ -182,32 +185,39 @@ class SparseRows(Rows):
     are `allowed`; then nothing is kept.
     """
 
-    def __init__(self, item: Item, low: float, cut: np.ndarray, places: int, allowed: int) -> None:
+    def __init__(
+        self, item: Item, low: float, cut: np.ndarray, places: int, allowed: int, listed: Listed | None
+    ) -> None:
         super().__init__(item)
-        self.allowed = allowed
+        self.allowed, self.places, self.given = allowed, places, listed
         self.low, self.cut, self.least = low, cut, np.exp(cut)
         self.spans, self.total = np.empty((item.costs.n, 2), dtype=np.int64), np.empty(item.costs.n)
-        self._make_room(places)
+        self.where, self.value = np.empty(0, dtype=np.uint32), np.empty(0)
+        if listed is not None:
+            self.spans[:, 0], self.spans[:, 1] = listed.ends[:-1], listed.ends[1:]
+            self.where, self.value = listed.cols.view(np.uint32), listed.values
+            self.sigma0[:] = listed.sigma
+            self._visit(listed.values.size)
 
-    def _make_room(self, places: int) -> None:
-        self.places = min(places, self.item.costs.m)
-        count = self.item.costs.n * self.places
-        self.where, self.value = np.empty(count, dtype=np.uint32), np.empty(count)
+    def _visit(self, count: int) -> None:
+        self.count, self.work, self.far = count, _DEARER * count, FAR
+        self.effort = float(self.work)
 
     def formed(self) -> None:
+        self.places = min(self.places, self.item.costs.m)
+        if self.where.size != self.item.costs.n * self.places or self.given is not None:
+            count = self.item.costs.n * self.places
+            self.where, self.value, self.given = np.empty(count, dtype=np.uint32), np.empty(count), None
         starts = self.ends * self.places
         self.next = starts[:-1].copy()
         super().formed()
-        self.f0 = self.item.f.copy()
         used = self.next - starts[:-1]
-        self.work = _DEARER * int(used.sum())
-        self.effort = float(self.work)
-        self.far = FAR
+        self._visit(int(used.sum()))
         most = float((used / np.diff(self.ends)).max())
         if most > self.places:  # the sums are those of all entries all the same
             self.far = 0.0
-            if _is_room(int(used.sum()) * _ENTRY, self.allowed):
-                self._make_room(int(1.5 * most) + 1)
+            if _is_room(self.count * _ENTRY, self.allowed):
+                self.places = int(1.5 * most) + 1
             else:
                 self.effort = float(self.item.costs.n * self.item.costs.m)
 
@@ -227,11 +237,13 @@ class SparseRows(Rows):
             self.sigma0, self.sigma, at.f, self.sums, self.mass, self.total,
         )  # fmt: skip
 
-    def listed(self, g: np.ndarray) -> Listed | None:
-        if self.far == 0.0 or self.effort / _DEARER * _ENTRY > checks.NEGLIGIBLE:
+    def to_list(self, g: np.ndarray) -> Listed | None:
+        if self.given is not None:
+            return self.given
+        if self.far == 0.0 or self.count * _ENTRY > checks.NEGLIGIBLE:
             return None
         ends = np.zeros(self.item.costs.n + 1, dtype=np.int32)
         np.cumsum(self.spans[:, 1] - self.spans[:, 0], out=ends[1:])
         runs = [slice(*run) for run in zip(self.ends[:-1] * self.places, self.next, strict=True)]
         cols, values = (np.concatenate([v[run] for run in runs]) for v in (self.where.view(np.int32), self.value))
-        return Listed(self.f0, g.copy(), ends, cols, values)
+        return Listed(self.sigma0.copy(), g.copy(), ends, cols, values)

@@ -12,6 +12,8 @@ from otkit.kernels.mixing import Mixing, Swept
 
 # Calls for single small problems before their loop is compiled: a few solves.
 _OFTEN = 50
+# After so much of the iterations, entries that are looked for anew say that potentials do not settle.
+_LATE = 0.75
 
 
 def sweep(
@@ -22,10 +24,13 @@ def sweep(
     tol: np.ndarray,
     limit: np.ndarray,
     k: int,
+    listed: np.ndarray | None = None,
 ) -> Swept:
     """As `otkit.kernels.mixing.sweep`."""
     items = start.reg.shape[0]
     run = _Run(costs, start, penalties, mixing, tol, np.minimum(limit, k).astype(np.int64))
+    if listed is not None:
+        run.listed = listed.copy()
     size = costs.n * costs.m
     if size <= ops.SMALL and (items > 1 or (k > 1 and size < numba_rows.WORTH and _is_worth_compiling())):
         tiles = ops.Tiles(costs)
@@ -33,7 +38,9 @@ def sweep(
     for item in np.flatnonzero((run.count < run.budget) & ~(run.error <= run.tol)):
         run.large(int(item))
     count = run.count.astype(np.float64)
-    return Swept(run.f, run.g, run.point, run.error, count, run.mixing, run.effort, run.halfway, run.listed)
+    return Swept(
+        run.f, run.g, run.point, run.error, count, run.mixing, run.effort, run.halfway, run.restless, run.listed
+    )
 
 
 _calls = 0
@@ -74,7 +81,7 @@ class _Run:
         self.point = self.g.copy()
         self.error, self.count = np.full(items, np.inf), np.zeros(items, dtype=np.int64)
         self.effort, self.halfway = np.full(items, np.nan), np.full(items, np.nan)
-        self.listed = np.full(items, None)
+        self.restless, self.listed = np.zeros(items, dtype=bool), np.full(items, None)
         past = (mixing.moves, mixing.bends, mixing.point, mixing.residual, mixing.best_point)
         self.moves, self.bends, self.old, self.residual, self.best = (v.copy() for v in past)
         self.memory = np.stack([mixing.best_error, mixing.wait, mixing.age], axis=1)
@@ -110,14 +117,18 @@ class _Run:
         iterations.start_log(x, log_b, col, reg, h, g0, v)
         one = self.costs.take(np.array([item]))
         known = numba_rows.Item(one, self.a[item], self.row[item], self.keep_a[item], reg, self.f[item], h, v)
-        rows = numba_rows.begin(known, b, self.tol[item], self.budget[item] - self.count[item])
+        rows = numba_rows.begin(known, b, self.tol[item], self.budget[item] - self.count[item], self.listed[item])
         kept = False
+        if rows.given is not None:
+            g0[:] = rows.given.g
+            kept = iterations.rescale(x, g0, b, reg, v, rows.far)
         for count in range(self.count[item], self.budget[item]):
             if kept:
                 rows.rescaled()
             else:
                 iterations.start_log(x, log_b, col, reg, h, g0, v)
                 rows.formed()
+                self.restless[item] = _LATE * self.budget[item] < count
             if not iterations.log_ratios(rows.sums, v, b, rows.light, ratio):
                 ratio[:] = self._ratios(one, self.f[item], x, item)
             error = iterations.update_columns(ratio, b, col, x, keep_b, rho_b, reg, coupling, rows.mass, scale, new)
@@ -130,7 +141,8 @@ class _Run:
                 break
             numba_mixing.mix(x, new, error, b, self.reach[item], moves, bends, gram, *past)
             kept = rows.far > 0 and iterations.rescale(x, g0, b, reg, v, rows.far)
-        self.effort[item], self.listed[item] = rows.effort, rows.listed(g0)
+        self.effort[item] = rows.effort
+        self.listed[item] = None if self.error[item] <= self.tol[item] else rows.to_list(g0)
         rows.end()
 
     def _ratios(self, one: Reduced, f: np.ndarray, g: np.ndarray, item: int) -> np.ndarray:

@@ -45,9 +45,16 @@ _CHUNK = 8
 
 
 def sweep(
-    costs: Reduced, start: Potentials, penalties: Penalties, mixing: Mixing, tol: Tensor, limit: Tensor, k: int
+    costs: Reduced,
+    start: Potentials,
+    penalties: Penalties,
+    mixing: Mixing,
+    tol: Tensor,
+    limit: Tensor,
+    k: int,
+    listed: None = None,
 ) -> Swept:
-    """As `otkit.kernels.mixing.sweep`."""
+    """As `otkit.kernels.mixing.sweep`; nothing is listed."""
     items, n, m = start.reg.shape[0], costs.n, costs.m
     state = _begin(costs, start, penalties, mixing, tol, limit.clamp(max=float(k)))
     precision = _precision(costs, start, mixing, tol)

@@ -32,12 +32,17 @@ from otkit.solvers.stages import Annealed, Tally
 
 # Ways down after the first, each in smaller steps.
 _ATTEMPTS = 2
+# The error that stages are left at, at most, unless a larger one is asked for.
+_LOOSEST = 1e-2
 # Sweeps before the first look at how fast they are, at least; and all of them where an item comes down carefully.
 _SWEEPS = 20
-# What a Newton step is likely to divide the error by; one more makes up for the first. How much longer sweeps take than
-# it looks at first: the fast modes of the error go before the slow ones.
-_LIKELY, _SLOWER = 30.0, 5.0
-_NEAR, _DAMPED = 1e-3, 1.5
+# What a Newton step is likely to divide the error by, from so small an error on and before; one more makes up for the
+# first.
+_NEAR, _LIKELY, _DAMPED = 1e-4, 30.0, 2.0
+# How much longer sweeps take than it looks at first: the fast modes of the error go before the slow ones.
+_SLOWER = 5.0
+# Sweeps that potentials are given to settle in a stage, so that the same entries matter from one look to the next.
+_SETTLING = 300
 # Newton steps in a row before the callback is asked; those of a stage that may be cut short before it counts as hard.
 _BURST, _FAILURES, _LAST_FAILURES = 8, 8, 40
 # What that many steps should bring the error down to, relative to where they began.
@@ -55,13 +60,14 @@ _FORCING = 0.1
 _RISE, _SHORTEST = 1e-4, 1e-3
 # What the parts of a sweep cost, in seconds: itself, where the matrix has so many entries that its iterations are not
 # compiled as a whole; each column and each entry that it visits. What Newton's method costs to begin, for each entry of
-# the matrix and each that a sweep visits; what each of its steps does, itself and for these. Hundreds of products are
-# allowed for in each: the more entries matter, the more steps are cut short.
+# the matrix and each that a sweep visits; what each of its steps does, itself and for these. That is more than it takes
+# where steps go well: the more entries matter, the more of them are cut short.
 _SWEEP, _COMPILED, _MIX, _VISIT = 2e-5, 2**16, 5e-8, 0.25e-9
 _PASSES, _LISTS, _STEP, _PRODUCTS = 4.2e-9, 2e-8, 1e-3, 4e-8
 # The share of the entries that is taken to matter where it is not known.
 _USUAL = 1 / 8
-_LOOK = 0.3
+# The sweeps of a first look, relative to a step.
+_LOOK = 0.45
 
 
 @dataclass(frozen=True)
@@ -77,10 +83,12 @@ class SparseNewton(Solver):
     factor : float
         What the regularisation is divided by between stages; ``inf`` starts at the one asked for.
     stage_tol : float
-        The error at which a stage before the last is done. What mass is missing between parts of the problem that are
-        weakly coupled has to be seen before their coupling vanishes, so it is smaller than that of `Sinkhorn`.
+        The error at which a stage before the last is done, times the root of its `reg` over that of the last, and 1e-2
+        at most. What mass is missing between parts of the problem that are weakly coupled has to be seen before their
+        coupling vanishes, so it is smaller than that of `Sinkhorn`.
     sweeps : int, optional
-        Sweeps before Newton's method is thought of, in each stage. By default they take about as long as a step of it.
+        Sweeps before Newton's method is thought of, in each stage. By default they take about half as long as a step of
+        it.
     keep : float, optional
         The method as it was published: `sweeps` plain sweeps from zero (20 by default) at the `reg` asked for, and then
         Newton steps that keep this fraction of the entries of the plan, the largest ones. It goes with ``factor=inf``.
@@ -127,13 +135,14 @@ class SparseNewton(Solver):
         assert isinstance(state, Annealed)
         if self.keep is not None:
             return self._step_as_published(problem, state)
-        goal, used = stages.goals(problem, state, self.tol, self.stage_tol), state.used
+        goal, used = stages.goals(problem, state, self.tol, self._stage_tol(problem, state)), state.used
         sweeps = self._sweeps(problem, state)
         before = np.where(used == 0, 1.0, state.error)  # an error that is not known yet is taken for 1
         state = stages.advance(problem, state, goal, sweeps, self.max_iter)
         known = np.isfinite(state.halfway)  # the first sweeps are no measure of those that follow
         before, sweeps = np.where(known, state.halfway, before), np.where(known, sweeps / 2, sweeps)
         apt = ~self._is_lost(state) & (state.n_iter < self.max_iter)
+        apt &= ~state.restless | (state.used > _SETTLING)
         apt &= _is_slow(before, state.error, goal, sweeps, _costs(problem, state))
         for item in state.running[apt[state.running]]:
             state = _descend(problem, state, int(item), float(goal[item]), self)
@@ -141,6 +150,10 @@ class SparseNewton(Solver):
         gone = self._is_lost(state)
         hard = stalled | (gone & ~state.tally.dense & (state.attempt < _ATTEMPTS))
         return stages.settled(problem, state, goal, hard, gone, self, _ATTEMPTS)
+
+    def _stage_tol(self, problem: LinearProblem, state: Annealed) -> np.ndarray:
+        far = np.maximum(1.0, state.reg / to_numpy(problem.reg))
+        return np.minimum(max(_LOOSEST, self.stage_tol), self.stage_tol * far**0.5)
 
     @staticmethod
     def _is_lost(state: Annealed) -> np.ndarray:
@@ -243,8 +256,9 @@ def _evaluate(part: LinearProblem, f: Array, g: Array, reg: Array, goal: float, 
     ratio = (here - (after + (1 - keep) * col) / keep) / float(reg[0]) if keep else np.zeros_like(here)
     target = to_numpy(held.target(part.b, g + part.reduced.col, held.rho_b))[0]
     masses = np.where(b > 0, b * np.exp(np.minimum(ratio, 700.0)), 0.0)
-    found = None if swept.listed is None else swept.listed[0]
-    return _Point(swept.f, g, float(swept.error[0]), masses, target, swept.point, found and _List.handed(part, found))
+    visited = None if swept.listed is None else swept.listed[0]
+    listed = visited and _List.handed(part, visited, reg)
+    return _Point(swept.f, g, float(swept.error[0]), masses, target, swept.point, listed)
 
 
 class _List(NamedTuple):
@@ -297,11 +311,13 @@ class _List(NamedTuple):
         return _List(at.f, at.g, masses, compressed((entries.row, entries.col, values), shape))
 
     @staticmethod
-    def handed(part: LinearProblem, listed: Listed) -> _List:
+    def handed(part: LinearProblem, listed: Listed, reg: Array) -> _List:
         """What sweeps have visited."""
         from scipy.sparse import csr_array
 
-        f, g = (from_numpy(v[None], part.a) for v in (listed.f, listed.g))
+        sigma, g = (from_numpy(v[None], part.a) for v in (listed.sigma, listed.g))
+        keep = part.penalties.keep(reg)[0]
+        f = keep * sigma - (1 - keep) * part.reduced.row
         T = csr_array((listed.values, listed.cols, listed.ends), shape=(part.reduced.n, part.reduced.m))
         return _List(f, g, _row_masses(part, f), Sparse(T, T.T))
 
@@ -326,15 +342,11 @@ class _List(NamedTuple):
         error = 2 * float(abs(masses - target).sum() / (to_numpy(part.a).sum() + b.sum()))
         return _Point(f, g, error, masses, target, from_numpy(following[None], g), self)
 
-    def scaled(
-        self, part: LinearProblem, at: _Point, reg: Array, half: tuple[np.ndarray, np.ndarray], drop: float
-    ) -> _SparsePlan:
+    def scaled(self, part: LinearProblem, at: _Point, reg: Array, halves: list[np.ndarray], drop: float) -> _SparsePlan:
         """The plan at another point, times the halves; what is left out of each row and column is a fraction `drop`."""
-        scale = float(reg[0])
-        moves = (np.exp(to_numpy(to - of)[0] / scale) for to, of in ((at.f, self.f), (at.g, self.g)))
-        left, right = next(moves) * self.row_masses, next(moves)
-        least = (np.exp(v) for v in thresholds(drop, _row_masses(part, at.f), at.masses, self.rows.T.shape))
-        matrix, mass = sparsified(self.rows, Scaling(left, right, *least, *half))
+        f, g = (np.exp(to_numpy(to - of)[0] / float(reg[0])) for to, of in ((at.f, self.f), (at.g, self.g)))
+        rows, cols = thresholds(drop, _row_masses(part, at.f), at.masses, self.rows.T.shape)
+        matrix, mass = sparsified(self.rows, Scaling(f * self.row_masses, g, np.exp(rows), np.exp(cols), *halves))
         return _SparsePlan(matrix, max(0.0, 1 - mass / float(at.masses.sum())))
 
 
@@ -363,18 +375,18 @@ def _direction(
     # The diagonal is r·(1 + reg/ρ_a) and c + t·reg/ρ_b; divided by its root from both sides it is 1.
     diagonals = _row_masses(part, at.f) / keep_a, at.masses + target * (1 / keep_b - 1)
     roots = diagonals[0] ** 0.5, diagonals[1] ** 0.5  # in these units, potentials that differ by one
-    half = tuple(np.divide(1.0, root, out=np.ones_like(root), where=root > 0) for root in roots)
-    sparse = listed.scaled(part, at, reg, half, drop)
+    halves = [np.divide(1.0, root, out=np.ones_like(root), where=root > 0) for root in roots]
+    sparse = listed.scaled(part, at, reg, halves, drop)
     found = solve_coupled(
         sparse.matrix,
-        at.gradient * half[1],
+        at.gradient * halves[1],
         shift + 8 * UNIT * (1 + float(part.span[0] / reg[0])),  # the rounding of exponents
         min(_FORCING, at.error**0.5),
         partial(conjugate_gradients, memory=memory),
         roots,
     )
     with np.errstate(over="ignore", invalid="ignore"):  # a step that overflows is not taken
-        move = float(reg[0]) * found.y * half[1]
+        move = float(reg[0]) * found.y * halves[1]
         if part.balanced[0]:  # a constant is of no effect
             b = to_numpy(part.b)[0]
             move = np.where(b > 0, move - b @ move / b.sum(), 0.0)
@@ -418,7 +430,7 @@ def _descend(problem: LinearProblem, state: Annealed, item: int, goal: float, so
         for v in (state.f, state.point, from_numpy(state.reg, state.f), state.mixing.reach)
     )
     visited = state.listed[item]
-    at = _evaluate(part, f, g, reg, goal, visited and _List.handed(part, visited))
+    at = _evaluate(part, f, g, reg, goal, visited and _List.handed(part, visited, reg))
     first, memory = at.error, Memory()
     steps = cg = kept = 0
     dropped, whole, dense = 0.0, True, False

@@ -25,7 +25,6 @@ from otkit.solvers.base import State
 _SLACK = 0.999
 # Down to the range of the costs over this, zero is as good a start as the answer at a larger regularisation.
 _EASY = 256.0
-_LOOSEST = 1e-2
 # In the last stage the error must fall by this factor in so many iterations, or the item has stalled.
 _PATIENCE, _FALL = 1000, 0.99
 # An item that stalls comes down again from the top: parts of a problem that are weakly coupled come apart where the
@@ -90,6 +89,8 @@ class Annealed(State):
     effort, halfway : numpy array (B,)
         Entries that an iteration visits, as of the last one; and the error after half of the last iterations in a row.
         NaN where that is not known.
+    restless : numpy array of bool (B,)
+        Whether the potentials still moved far towards the end of these.
     listed : numpy array of Listed (B,)
         The entries of the plan that the last iterations visited; None where that is not known.
     used : numpy array of int (B,)
@@ -111,6 +112,7 @@ class Annealed(State):
     point: Array
     effort: np.ndarray
     halfway: np.ndarray
+    restless: np.ndarray
     listed: np.ndarray
     used: np.ndarray
     past: Array
@@ -139,6 +141,7 @@ def begin(problem: LinearProblem, g: Array | None, reg: np.ndarray, window: int 
         point=g,
         effort=np.full(items, np.nan),
         halfway=np.full(items, np.nan),
+        restless=np.zeros(items, dtype=bool),
         listed=np.full(items, None),
         used=np.zeros(items, dtype=np.int64),
         past=g,
@@ -187,7 +190,8 @@ def advance(
     left = np.minimum(max_iter - state.n_iter, sweeps)[items]
     limit = from_numpy(left.astype(float), state.f)
     start, mixing = part.at(f, point, reg), state.mixing.take(index)
-    swept = sweep(part.reduced, start, part.penalties, mixing, goal, limit, int(left.max()))
+    visited = state.listed[items] if any(state.listed[items]) else None
+    swept = sweep(part.reduced, start, part.penalties, mixing, goal, limit, int(left.max()), visited)
     done = to_numpy(swept.count).astype(np.int64)
     new_error, n_iter, used = state.error.copy(), state.n_iter.copy(), state.used.copy()
     new_error[items] = to_numpy(swept.error)
@@ -195,8 +199,8 @@ def advance(
     used[items] += done
     unknown = np.full(items.size, np.nan)
     effort, halfway = (unknown if known is None else known for known in (swept.effort, swept.halfway))
-    listed = state.listed.copy()
-    listed[items] = swept.listed
+    listed, restless = state.listed.copy(), state.restless.copy()
+    listed[items], restless[items] = swept.listed, False if swept.restless is None else swept.restless
     return replace(
         state,
         f=put(state.f, items, swept.f),
@@ -206,6 +210,7 @@ def advance(
         n_iter=n_iter,
         effort=put(state.effort, items, effort),
         halfway=put(state.halfway, items, halfway),
+        restless=restless,
         listed=listed,
         used=used,
         mixing=state.mixing.put(items, swept.mixing),
@@ -228,6 +233,8 @@ def next_stage(state: Annealed, items: np.ndarray, reg: np.ndarray, reached: np.
         state,
         point=point,
         reg=np.where(moving, reg, state.reg),
+        effort=np.where(moving, state.effort * np.sqrt(reg / state.reg), state.effort),  # as it usually falls
+        listed=put(state.listed, items, np.full(items.size, None)),
         stages=state.stages + tuple(_stage(state, int(k)) for k in items),
         used=np.where(moving, 0, state.used),
         past=xp.where(here, state.point, state.past),
@@ -244,11 +251,10 @@ def tolerance(problem: LinearProblem, tol: float | None) -> np.ndarray:
     return np.maximum(tol, 8 * UNIT * problem.span / to_numpy(problem.reg))
 
 
-def goals(problem: LinearProblem, state: Annealed, tol: float | None, stage_tol: float) -> np.ndarray:
+def goals(problem: LinearProblem, state: Annealed, tol: float | None, stage_tol: float | np.ndarray) -> np.ndarray:
     """The error at which the present stage of each item is done, ``(B,)``."""
-    target = to_numpy(problem.reg)
-    loose = np.minimum(_LOOSEST, stage_tol * (state.reg / target) ** 0.5)
-    return np.where(state.reg <= target, tolerance(problem, tol) * _SLACK, loose / _CAREFUL**state.attempt)
+    last = state.reg <= to_numpy(problem.reg)
+    return np.where(last, tolerance(problem, tol) * _SLACK, stage_tol / _CAREFUL**state.attempt)
 
 
 def looked(problem: LinearProblem, state: Annealed, used: np.ndarray) -> tuple[Annealed, np.ndarray]:
