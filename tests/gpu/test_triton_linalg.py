@@ -56,6 +56,22 @@ def solved(sparse, rhs, shift, rtol):
     return solve_coupled(sparse, rhs, shift, rtol, kernels.conjugate_gradients)
 
 
+def test_sparsified(device, rng):
+    R = random_coupling(rng, (70, 40), 600)
+    left, right, half_row, half_col = (rng.random(k) + 0.1 for k in (70, 40, 70, 40))
+    P = left[:, None] * R * right
+    least_row, least_col = np.median(P[P > 0]) * rng.random(70), np.median(P[P > 0]) * rng.random(40)
+    by = linalg.Scaling(left, right, least_row, least_col, half_row, half_col)
+    found, mass = kernels.sparsified(sparse_of(R, device), by)
+    kept = (R > 0) & (P >= np.minimum.outer(least_row, least_col))
+    assert 0 < kept.sum() < (R > 0).sum()
+    assert mass == pytest.approx(P[kept].sum())
+    wanted = np.where(kept, half_row[:, None] * P * half_col, 0.0)
+    assert found.T.data.device.type == device
+    assert_allclose(found.T @ np.eye(40)[7], wanted[:, 7], rtol=1e-14)
+    assert_allclose(found.turned @ np.eye(70)[5], wanted[5], rtol=1e-14)
+
+
 def coupled(T, shift):
     n, m = T.shape
     return np.block([[(1 + shift) * np.eye(n), T], [T.T, (1 + shift) * np.eye(m)]])

@@ -144,3 +144,46 @@ def test_what_is_kept_follows_the_mass_of_rows_and_columns(rng):
     assert low == pytest.approx(tighter[0] + np.log(10))
     np.testing.assert_allclose(cut[[0, 1, 3]] - low, np.log(b[[0, 1, 3]] * 4 / 10))
     assert cut[2] == -np.inf
+
+
+@pytest.mark.usefixtures("few")
+@pytest.mark.parametrize("rho", [np.inf, 0.05])
+def test_a_list_outlives_a_call(rho, monkeypatch, rng):
+    setting = Setting(Dense(cloud(rng)), np.ones(N), np.ones(M), 1e-3, rho)
+    first = setting.sweep(1e-8, 40 if rho == np.inf else 20)
+    assert 1e-8 < first.error[0]
+
+    def goes_on(listed):
+        start = Potentials(first.f, first.point, *setting.logs, setting.reg)
+        tol, limit = np.array([1e-8]), np.array([500.0])
+        return numba_sweep.sweep(setting.costs, start, setting.penalties, first.mixing, tol, limit, 500, listed)
+
+    wanted = goes_on(None)
+    monkeypatch.setattr(numba_rows.Rows, "formed", None)  # no pass over the costs
+    found = goes_on(first.listed)
+    assert found.error[0] <= 1e-8
+    assert abs(found.count - wanted.count) <= 5
+    np.testing.assert_allclose(found.g, wanted.g, rtol=0, atol=1e-6 * setting.span)
+    rows, cols = setting.true_error(found.f, found.g)
+    assert max(rows, abs(cols - found.error[0])) <= 1e-11
+
+
+@pytest.mark.usefixtures("few")
+def test_a_list_says_which_entries_matter(rng):
+    setting = Setting(Dense(cloud(rng)), np.ones(N), np.ones(M), 1e-3)
+    swept = setting.sweep(1e-8, 5)
+    listed = swept.listed[0]
+    C = setting.costs.block(slice(None), slice(None))[0]
+    exponents = (listed.g - C) / setting.reg + setting.logs[1]
+    P = np.exp(exponents - np.logaddexp.reduce(exponents, axis=1, keepdims=True))
+    row = np.repeat(np.arange(N), np.diff(listed.ends))
+    np.testing.assert_allclose(listed.values, P[row, listed.cols], rtol=1e-10)
+    P[row, listed.cols] = 0.0
+    assert P.sum(1).max() <= 1e-11
+    assert setting.sweep(1e-8, 2000).listed[0] is None  # nothing is left to be done
+
+
+@pytest.mark.usefixtures("few")
+def test_potentials_that_do_not_settle_are_noticed(rng):
+    setting = Setting(Dense(cloud(rng)), np.ones(N), np.ones(M), 1e-3)
+    assert [bool(setting.sweep(1e-13, count).restless[0]) for count in (8, 40)] == [True, False]

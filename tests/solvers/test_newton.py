@@ -207,6 +207,35 @@ def test_points_are_never_made_a_matrix(rng, monkeypatch):
     assert float(tall.value) == pytest.approx(float(dense.value), rel=1e-10)
 
 
+def test_steps_near_the_last_sweeps_pass_over_no_costs(monkeypatch):
+    x = np.random.default_rng(0).random((2, 400, 2))
+    C = cdist(*x, "sqeuclidean")
+    wanted = otkit.solve(C, reg=5e-4, tol=1e-10, method="sinkhorn")
+    descend = newton._descend
+
+    def without(*args):
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(newton, "select", None)
+            patch.setattr(newton, "sweep", None)
+            return descend(*args)
+
+    monkeypatch.setattr(newton, "_descend", without)
+    result = otkit.solve(C, reg=5e-4, method=SparseNewton(tol=1e-9, sweeps=60))
+    assert newton_steps(result) > 0
+    assert result.error <= 1e-9  # by all entries
+    assert abs(result.plan - wanted.plan).sum() < 1e-7
+
+
+def test_stages_are_left_at_larger_errors_far_from_the_last():
+    C = np.random.default_rng(0).random((200, 200))
+    for stage_tol, most in ((1e-5, 1e-2), (0.1, 0.1)):
+        result = otkit.solve(C, reg=1e-4, method=SparseNewton(tol=1e-9, stage_tol=stage_tol))
+        regs, errors = np.array([(stage.reg, stage.error) for stage in result.stages[:-1]]).T
+        allowed = np.minimum(most, stage_tol * (regs / 1e-4) ** 0.5)
+        assert (errors <= allowed).all()
+        assert (errors > stage_tol / 3).any()
+
+
 def test_the_log_and_the_callback_tell_what_happened():
     C = np.random.default_rng(0).random((200, 200))
     seen = []
