@@ -12,10 +12,10 @@ from typing import NamedTuple
 
 import numpy as np
 
-from otkit.kernels.numba_math import jit
+from otkit.kernels.numba_math import STRIDE, jit, wide
 
-# Entries of the matrix of the aggregates, relative to those of T: few enough, and at most.
-_SMALL, _LARGE = 1, 8
+# Entries of the matrix of the aggregates, relative to those of T: few enough, and at most; and the aggregates at most.
+_SMALL, _LARGE, _MOST = 1, 8, 512
 # What is strong in a row, relative to its largest entry; and where aggregates are joined again.
 _STRONG, _TOUCHING = 0.05, 1e-3
 # Aggregates that are more than this fraction of what they are made of are none.
@@ -35,8 +35,8 @@ class Coarse(NamedTuple):
         The aggregate of each unknown.
     weight : numpy array (m,)
         The vectors of the aggregates, of norm 1.
-    inverse : numpy array (K, K)
-        That of the matrix of these K vectors.
+    inverse : numpy array (K, ≥ K)
+        That of the matrix of these K vectors, filled up with columns of zeros.
     """
 
     label: np.ndarray
@@ -53,29 +53,44 @@ def coarse_correction(smooth: np.ndarray | None, square: float, T: Rows, turned:
     if smooth is None:
         return NONE
     label, count = np.arange(m), m
-    while count * count > _SMALL * T[2].size:
+    while count * count > min(_SMALL * T[2].size, _MOST * _MOST):
         joined, fewer = _join(*T, *turned, label, count, strong)
         if fewer > _FEWER * count:
             break
         label, count, strong = joined, fewer, _TOUCHING
-    if count * count > _LARGE * T[2].size:
+    if count * count > min(_LARGE * T[2].size, _MOST * _MOST):
         return NONE
     norm = np.sqrt(np.bincount(label, smooth**2, count))[label]
     weight = np.divide(smooth, norm, out=np.zeros(m), where=norm > 0)
-    inverse = _inverse(_galerkin(*T, label, weight, count), square + _RIDGE)
-    return NONE if inverse is None else Coarse(label, weight, inverse)
+    inverse = _galerkin(*T, label, weight, count)
+    inverse[np.arange(count), np.arange(count)] += square + _RIDGE
+    return Coarse(label, weight, inverse) if _invert(inverse) else NONE
 
 
-def _inverse(A: np.ndarray, shift: float) -> np.ndarray | None:
-    """That of a symmetric matrix with a shift; None where it is not positive definite."""
-    from scipy.linalg.lapack import dpotrf, dpotri
+@jit
+def _invert(A):
+    """Invert a symmetric matrix in place, in its first columns; whether it is positive definite.
 
-    A[np.diag_indices(len(A))] += shift
-    factor, failed = dpotrf(A.T, overwrite_a=True)
-    if failed:
-        return None
-    half, failed = dpotri(factor, overwrite_c=True)
-    return None if failed else np.triu(half) + np.triu(half, 1).T
+    LAPACK's threads wait for each other where other libraries keep the cores busy: it was seen to take a hundred times
+    as long.
+    """
+    wide()
+    row = np.empty(A.shape[1])
+    for p in range(A.shape[0]):
+        if not A[p, p] > 0.0:
+            return False
+        inverse = 1.0 / A[p, p]
+        for j in range(row.size):
+            row[j] = A[p, j] * inverse
+        for i in range(A.shape[0]):
+            factor = A[i, p]
+            for j in range(row.size):
+                A[i, j] -= factor * row[j]
+            A[i, p] = -factor * inverse
+        for j in range(row.size):
+            A[p, j] = row[j]
+        A[p, p] = inverse
+    return True
 
 
 @jit
@@ -135,8 +150,9 @@ def _homes(ends, cols, data, label, joined):
 
 @jit
 def _galerkin(ends, cols, data, label, weight, count):
-    """−ZᵀTᵀTZ for the vectors Z of the aggregates."""
-    out, row, found = np.zeros((count, count)), np.zeros(count), np.empty(count + 1, np.uint64)
+    """−ZᵀTᵀTZ for the vectors Z of the aggregates, and columns of zeros."""
+    out, row = np.zeros((count, -(-count // STRIDE) * STRIDE)), np.zeros(count)
+    found = np.empty(count + 1, np.uint64)
     one, last = np.uint64(1), np.full(count, ends.size, np.uint64)
     for i in range(np.uint64(ends.size - 1)):
         many = np.uint64(0)
@@ -157,11 +173,11 @@ def _galerkin(ends, cols, data, label, weight, count):
 @jit
 def correct(label, weight, inverse, small, solved, residual, out):
     """Add what the aggregates solve for."""
-    for p in range(small.size):
-        small[p] = 0.0
+    for q in range(small.size):
+        small[q] = 0.0
     for j in range(residual.size):
         small[label[j]] += weight[j] * residual[j]
-    for p in range(small.size):
+    for p in range(solved.size):
         total = 0.0
         for q in range(small.size):
             total += inverse[p, q] * small[q]

@@ -124,7 +124,7 @@ def _conjugate_gradients(
     Where a number leaves the finite ones, y is what it was before.
     """
     middle, image = np.empty(ends.size - 1), np.empty(y.size)
-    small, solved = np.empty(inverse.shape[0]), np.empty(inverse.shape[0])
+    small, solved = np.empty(inverse.shape[1]), np.empty(inverse.shape[0])
     residual, direction, step = rhs.copy(), np.zeros(y.size), np.empty(y.size)
     _apply(square, ends, cols, data, turned_ends, turned_cols, turned_data, y, middle, image)
     _add(residual, -1.0, image)

@@ -80,6 +80,10 @@ def _extremum(name: str) -> Any:
 least, most = _extremum("llvm.minnum"), _extremum("llvm.maxnum")
 
 
+# Loops take so many numbers at a time, in several vectors, and what is left over one by one: short rows are filled up.
+STRIDE = 32
+
+
 @jit
 def copy(x, out):
     """Assigned as a slice, it would take a second to compile, for the message of its error."""

@@ -10,7 +10,7 @@ from otkit.kernels.mixing import PLAIN_STEPS as _PLAIN_STEPS
 from otkit.kernels.mixing import RIDGE as _RIDGE
 from otkit.kernels.mixing import SHORT as _SHORT
 from otkit.kernels.mixing import WORSE as _WORSE
-from otkit.kernels.numba_math import clear, copy, dot, jit, most, wide
+from otkit.kernels.numba_math import STRIDE, clear, copy, dot, jit, most, wide
 
 
 @jit
@@ -75,10 +75,6 @@ def _multiply(slot, known, b, bends, gram, residual, share):
         gram[p, slot] = gram[slot, p] = product
 
 
-# LLVM takes the numbers of a row in vectors by so many, and what is left over one by one.
-_STRIDE = 32
-
-
 @jit
 def _solve(gram, share):
     """Solve (D⁻¹GD⁻¹ + ridge)·x = D⁻¹y for the roots D of G's diagonal; y becomes D⁻¹x.
@@ -86,7 +82,7 @@ def _solve(gram, share):
     By Cholesky's factorisation, row by row, with y as one more column.
     """
     known = share.size
-    stride = -(-(known + 1) // _STRIDE) * _STRIDE
+    stride = -(-(known + 1) // STRIDE) * STRIDE
     inverse, x, U = np.ones(known), np.zeros(stride), np.zeros((known, stride))
     for p in range(known):
         if gram[p, p] > 0.0:

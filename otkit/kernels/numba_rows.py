@@ -70,7 +70,7 @@ def begin(item: Item, b: np.ndarray, tol: float, budget: int, listed: Listed | N
     held = base.C.nbytes // base.C.shape[0] if isinstance(base, Dense) else 0
     allowed = max(LISTED, held)
     if n * m >= WORTH:
-        low, cut = sparse.cuts(tol, b, n)
+        low, cut = sparse.cuts(abs(tol) if tol > -np.inf else 0.0, b, n)
         found = _sample(item, low, cut) if listed is None else np.diff(listed.ends)
         few = listed is not None or found.mean() <= _SPARSE * m
         if few and _is_room(int(n * (found.mean() + _SPARE)) * _ENTRY, allowed):

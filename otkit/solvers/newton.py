@@ -248,8 +248,8 @@ def _evaluate(part: LinearProblem, f: Array, g: Array, reg: Array, goal: float, 
     if listed is not None and listed.reaches(g, reg):
         return listed.evaluate(part, g, reg)
     held = replace(part.penalties, shifts=False)
-    once, tol = from_numpy(np.ones(1), g), from_numpy(np.array([goal]), g)
-    swept = sweep(part.reduced, part.at(f, g, reg), held, Mixing.begin(g, once, 0), tol, once, 1)
+    once = from_numpy(np.ones(1), g)
+    swept = sweep(part.reduced, part.at(f, g, reg), held, Mixing.begin(g, once, 0), -goal * once, once, 1)
     b, col, here, after = (to_numpy(v)[0] for v in (part.b, part.reduced.col, g, swept.point))
     keep = float(held.keep(reg)[1][0])
     # The update was keep·(g − reg·log(c/b)) − (1 − keep)·col.

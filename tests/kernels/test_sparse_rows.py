@@ -187,3 +187,10 @@ def test_a_list_says_which_entries_matter(rng):
 def test_potentials_that_do_not_settle_are_noticed(rng):
     setting = Setting(Dense(cloud(rng)), np.ones(N), np.ones(M), 1e-3)
     assert [bool(setting.sweep(1e-13, count).restless[0]) for count in (8, 40)] == [True, False]
+
+
+@pytest.mark.usefixtures("few")
+def test_a_tolerance_below_zero_is_listed_for_and_not_met(rng):
+    setting = Setting(Dense(cloud(rng)), np.ones(N), np.ones(M), 1e-3)
+    lists = [setting.sweep(tol, 60).listed[0].cols.size for tol in (-np.inf, -1e-12, -1e-4, 1e-12)]
+    assert lists[0] > lists[1] == lists[3] > lists[2] > 0
