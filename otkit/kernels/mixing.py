@@ -136,8 +136,8 @@ def sweep(
     """Up to `k` Sinkhorn iterations from ``start.g``, rows then columns, each item stopping by itself.
 
     An item stops when its error is at most ``tol (B,)`` or it has done ``limit (B,)`` iterations. Below zero the
-    tolerance is not met, and entries are listed for its size, those of −∞ to rounding. ``listed (B,)`` is what an earlier
-    sweep to the same tolerance has listed, at the same regularisation.
+    tolerance is not met, and entries are listed for its size, those of −∞ to rounding. ``listed (B,)`` is what an
+    earlier sweep to the same tolerance has listed, at the same regularisation.
     """
     xp = namespace(start.f)
     f, g, point = start.f, start.g, start.g
