@@ -241,7 +241,7 @@ def test_what_is_no_cost_is_found(bad, dtype, monkeypatch):
 # Sweeps
 
 
-def swept(c, kernel, monkeypatch, count, penalties=None, window=0, tol=-1.0):
+def swept(c, kernel, monkeypatch, count, penalties=None, window=0, tol=-1e-14):
     monkeypatch.setenv("OTKIT_KERNELS", kernel)
     items = c.at.reg.size
     penalties = penalties or Penalties(np.full(items, INF), np.full(items, INF))
