@@ -176,7 +176,7 @@ class SparseNewton(Solver):
         if self.sweeps is not None:
             return np.full(problem.items, self.sweeps)
         sweep, _, step = _costs(problem, state)
-        usual = np.minimum(stages.patience(problem), np.maximum(_SWEEPS, 2 * (_LOOK * step / sweep / 2).astype(int)))
+        usual = np.minimum(stages.patience(problem, state), np.maximum(_SWEEPS, 2 * (_LOOK * step / sweep / 2).astype(int)))
         quick = (state.used > 0) & (state.tally.steps == 0)  # as it turned out: they are left alone for longer
         return np.where(state.attempt > 0, np.minimum(_SWEEPS, usual), np.where(quick, 2 * usual, usual))
 

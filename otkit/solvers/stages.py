@@ -173,9 +173,10 @@ def top(problem: LinearProblem) -> np.ndarray:
 _VISITS, _LONGEST = 2**31, 100
 
 
-def patience(problem: LinearProblem) -> int:
-    """Iterations between two looks at the errors: less than a second or two of work, and the same for all batches."""
-    return max(1, min(_LONGEST, _VISITS // (problem.reduced.n * problem.reduced.m)))
+def patience(problem: LinearProblem, state: Annealed) -> np.ndarray:
+    """Iterations of each item between two looks at the errors, ``(B,)``: less than a second or two of work."""
+    visited = np.where(np.isnan(state.effort), problem.reduced.n * problem.reduced.m, state.effort)
+    return np.clip(_VISITS // np.maximum(visited, 1.0), 1, _LONGEST).astype(int)
 
 
 def advance(
