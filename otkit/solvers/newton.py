@@ -143,7 +143,7 @@ class SparseNewton(Solver):
         before, sweeps = np.where(known, state.halfway, before), np.where(known, sweeps / 2, sweeps)
         apt = ~self._is_lost(state) & (state.n_iter < self.max_iter)
         apt &= ~state.restless | (state.used > _SETTLING)
-        apt &= _is_slow(before, state.error, goal, sweeps, _costs(problem, state))
+        apt &= _is_slow(before, state.error, goal, sweeps, _costs(problem, state, _USUAL))
         for item in state.running[apt[state.running]]:
             state = _descend(problem, state, int(item), float(goal[item]), self)
         state, stalled = stages.looked(problem, state, used)
@@ -175,8 +175,11 @@ class SparseNewton(Solver):
         """How many sweeps each item takes before it is looked at how fast they are, ``(B,)``."""
         if self.sweeps is not None:
             return np.full(problem.items, self.sweeps)
-        sweep, _, step = _costs(problem, state)
-        usual = np.minimum(stages.patience(problem, state), np.maximum(_SWEEPS, 2 * (_LOOK * step / sweep / 2).astype(int)))
+        sweep, _, step = _costs(problem, state, 1.0)
+        longest, entries = stages.patience(problem, state), problem.reduced.n * problem.reduced.m
+        usual = np.minimum(longest, np.maximum(_SWEEPS, 2 * (_LOOK * step / sweep / 2).astype(int)))
+        # Where most entries matter Newton steps are dear, and so is a look: the entries have to be formed again.
+        usual = np.where((entries >= _COMPILED) & ~(state.effort < entries / 2), longest, usual)
         quick = (state.used > 0) & (state.tally.steps == 0)  # as it turned out: they are left alone for longer
         return np.where(state.attempt > 0, np.minimum(_SWEEPS, usual), np.where(quick, 2 * usual, usual))
 
@@ -193,10 +196,11 @@ class _Costs(NamedTuple):
     step: np.ndarray
 
 
-def _costs(problem: LinearProblem, state: Annealed) -> _Costs:
+def _costs(problem: LinearProblem, state: Annealed, usual: float) -> _Costs:
+    """By the entries that a sweep visits, and where that is not known by the share `usual` of all."""
     entries = problem.reduced.n * problem.reduced.m
     unknown = np.isnan(state.effort)
-    visited, matter = (np.where(unknown, share * entries, state.effort) for share in (1.0, _USUAL))
+    visited, matter = (np.where(unknown, share * entries, state.effort) for share in (1.0, usual))
     sweep = _SWEEP * min(1.0, entries / _COMPILED) + _MIX * problem.reduced.m + _VISIT * visited
     passes = np.where(state.listed == None, _PASSES * entries, 0.0)  # noqa: E711 (of each)
     return _Costs(sweep, passes + _LISTS * matter, _STEP + _PRODUCTS * matter)
