@@ -1,0 +1,40 @@
+"""What the coarse correction spares of conjugate gradients: ``python benchmarks/coarse.py`` in the repository's root.
+
+Prints the iterations of conjugate gradients in each Newton step, with it and without it, on two-dimensional clouds.
+"""
+
+import argparse
+from itertools import starmap
+
+from suite.problems import costs
+
+import otkit
+from otkit.kernels import numba_linalg
+from otkit.solvers import newton
+
+
+def iterations(n, reg, plain):
+    """Those of each Newton step, where `plain` of them come before the correction."""
+    C, a, b, *_ = costs("2-D cloud", n, None)
+    found, solve, before = [], newton.solve_coupled, numba_linalg._PLAIN
+
+    def watched(*args):
+        found.append(solve(*args))
+        return found[-1]
+
+    newton.solve_coupled, numba_linalg._PLAIN = watched, plain
+    try:
+        otkit.solve(C, a, b, reg=reg, tol=1e-8)
+    finally:
+        newton.solve_coupled, numba_linalg._PLAIN = solve, before
+    return [solution.steps for solution in found]
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--sizes", type=int, nargs="+", default=[1000, 2000])
+    parser.add_argument("--reg", type=float, default=1e-4, help="in units of the largest cost")
+    arguments = parser.parse_args()
+    for n in arguments.sizes:
+        runs = starmap(iterations, ((n, arguments.reg, plain) for plain in (10**6, 0)))
+        print(n, "without: {}, with: {}".format(*runs))
