@@ -110,7 +110,7 @@ def compressed(arcs: Coupling, shape: tuple[int, int]) -> Sparse:
 
 
 class Scaling(NamedTuple):
-    """What becomes of a sparse R: ``P = left·R·right`` without its small entries, and these as ``half·P·other``.
+    """What becomes of a sparse R: ``P = left·R·right``, and ``half_row·P·half_col`` without the small entries of P.
 
     Attributes
     ----------
@@ -179,7 +179,10 @@ Iterative = Callable[[Schur, np.ndarray, np.ndarray, float, int], Solution]
 def conjugate_gradients(
     matrix: Schur, rhs: np.ndarray, start: np.ndarray, rtol: float, limit: int, memory: Memory | None = None
 ) -> Solution:
-    """Solve with the diagonal as preconditioner (Hestenes & Stiefel 1952), to a residual of `rtol` times the rhs."""
+    """Solve with the diagonal as preconditioner (Hestenes & Stiefel 1952), to a residual of `rtol` times the rhs.
+
+    Nothing is made here that a `memory` could keep.
+    """
     from scipy.sparse.linalg import LinearOperator, cg
 
     count, shape = itertools.count(), (rhs.size, rhs.size)

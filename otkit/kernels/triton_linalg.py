@@ -225,7 +225,7 @@ def _step(system, direction, now, after, m, BLOCK: tl.constexpr):
 def conjugate_gradients(
     matrix: Schur, rhs: np.ndarray, start: np.ndarray, rtol: float, limit: int, memory: Memory | None = None
 ) -> Solution:
-    """As `otkit.linalg.conjugate_gradients`, of a matrix whose T is `Rows`."""
+    """As `otkit.linalg.conjugate_gradients`, of a matrix whose T is `Rows`; the `memory` stays empty."""
     T, turned, m = matrix.T, matrix.turned, rhs.size
     width = max(_ELEMENTS, triton.next_power_of_2(triton.cdiv(m, _PROGRAMS)))
     programs = triton.cdiv(m, width)
