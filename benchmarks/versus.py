@@ -7,8 +7,8 @@ Prints a Markdown table and, with ``--json FILE``, writes every measurement. How
 - otkit has to reach TOL. The stopping rule of every peer is tightened until its true error is at most ACCEPT, which is
   looser in float64, and the loosest setting tried that gets there is timed. (POT's own error, for one, is not in L1.)
 - otkit and the peers within a factor NEAR of the fastest then take turns, ``--repeat`` times; the table shows medians.
-- Every library runs in a process of its own, which is ended where a call takes longer than ``--limit``. The first call,
-  which may compile, is not counted but shown apart.
+- Every library runs in a process of its own, which is ended where a call takes longer than ``--limit``, and than
+  ``--within`` times what otkit takes. The first call, which may compile, is not counted but shown apart.
 """
 
 import argparse
@@ -45,6 +45,7 @@ NEAR = 2
 WAIT = 120  # seconds for a process to start, import and compile
 PACKAGES = ("otkit", "POT", "ott-jax", "geomloss", "regot", "numpy", "scipy", "numba", "torch", "jax", "jaxlib")
 TITLES = "problem, size, dtype, reg, otkit s, error, iterations, kernel, best peer, s, error, peer / otkit, exact s"
+SHOWN = "problem, size, reg, otkit, error, iterations, best peer, its time, its error, ratio, `emd`"
 
 
 @dataclass(frozen=True)
@@ -233,7 +234,11 @@ class Pool:
     """A process for every library, in one dtype."""
 
     def __init__(self, dtype, limit):
-        self.dtype, self.limit, self.late, self.workers, self.first = dtype, limit, f"> {limit:g}", {}, {}
+        self.dtype, self.limit, self.workers, self.first = dtype, limit, {}, {}
+
+    @property
+    def late(self):
+        return f"> {self.limit:.3g}"
 
     def measure(self, row, config, setting):
         key = config.library, config, row
@@ -298,15 +303,17 @@ def search(pool, row, config):
     return record | {"status": f"only {record['error']:.0e}"}
 
 
-def compare(pool, row, repeat):
+def compare(pool, row, args):
     """Everything measured for one problem: otkit, every configuration of the peers, and the best of these."""
     ours, *peers = [c for c in CONFIGS if c.kind == row.kind and row.dtype in c.dtypes and installed(c.library)]
+    pool.limit = args.limit
+    pool.limit = max(args.limit, args.within * pool.measure(row, ours, None).get("seconds", 0))
     records = {config: search(pool, row, config) for config in peers}
     able = {config: records[config]["seconds"] for config in peers if reached(records[config], row.accept)}
     ranked = sorted(able, key=able.get)
     finalists = ranked[:2] + [config for config in ranked[2:] if able[config] <= NEAR * able[ranked[0]]]
     settings = {ours: None} | {config: records[config]["setting"] for config in finalists}
-    rounds = [[pool.measure(row, config, setting) for config, setting in settings.items()] for _ in range(repeat)]
+    rounds = [[pool.measure(row, config, setting) for config, setting in settings.items()] for _ in range(args.repeat)]
     records |= {config: summary(found) for config, found in zip(settings, zip(*rounds, strict=True), strict=True)}
     mine = records.pop(ours)
     if mine["status"] == "ok" and not reached(mine, row.tol):
@@ -315,7 +322,8 @@ def compare(pool, row, repeat):
     best = min(good, key=good.get, default=None)
     ratio = good[best] / mine["seconds"] if best and mine["status"] == "ok" else None
     exact = pool.measure(row, EXACT, None) if row.kind == "plan" and installed("POT") else {}
-    found = {"otkit": mine, "best": best, "ratio": ratio, "lost": mine["status"] != "ok" or (ratio or np.inf) < 1}
+    found = {"limit": pool.limit, "otkit": mine, "best": best, "ratio": ratio}
+    found["lost"] = mine["status"] != "ok" or (ratio or np.inf) < 1
     return asdict(row) | found | {"exact": exact, "peers": {f"{c.library} {c.name}": r for c, r in records.items()}}
 
 
@@ -391,35 +399,29 @@ def print_summary(rows):
 def show(path):
     """The tables of docs/performance.md, from what was measured."""
     runs = json.loads(Path(path).read_text())["runs"]
-    for run in runs:
-        limit, rows = run["arguments"]["limit"], [row for row in run["rows"] if row["kind"] == "plan"]
-        print(f"\n{run['arguments']['dtype']}, at most {limit:g} s a call\n")
-        line(
-            "problem",
-            "size",
-            "reg",
-            "otkit",
-            "error",
-            "iterations",
-            "best peer",
-            "its time",
-            "its error",
-            "ratio",
-            "emd",
-        )
+    groups = {}
+    for row in (row for run in runs for row in run["rows"] if row["kind"] == "plan"):
+        groups.setdefault((row["dtype"], row["n"]), []).append(row)
+    for (dtype, n), rows in groups.items():
+        print(f"\n### {dtype}, about {n} points\n")
+        line(*SHOWN.split(", "))
         line(*["---"] * 11)
-        for row in rows:
+        for row in sorted(rows, key=lambda row: (PROBLEMS.index(row["problem"]), row["reg"])):
             ours, best = row["otkit"], row["peers"].get(row["best"], {})
-            beyond = f"none within {limit:g} s", "–", "–", f"> {limit / ours['seconds']:.0f}"
-            found = (
-                row["best"],
-                human(best.get("seconds")),
-                cells(best)[1],
-                f"{row['ratio']:.2f}" if row["ratio"] else "",
-            )
+            found = row["best"], human(best.get("seconds")), cells(best)[1], f"{row['ratio'] or 0:.2f}"
+            beyond = f"none within {human(row['limit'])}", "–", "–", f"> {int(row['limit'] / ours['seconds'])}"
             exact = human(row["exact"].get("seconds")) if row["exact"].get("status") == "ok" else "–"
             what = row["problem"], ours["size"], f"{row['reg']:g}", human(ours["seconds"]), cells(ours)[1]
             line(*what, ours["iterations"], *(found if row["best"] else beyond), exact)
+    print()
+    line("dtype", "size", "reg", "mean ratio", "rows", "rows won")
+    line(*["---"] * 6)
+    for (dtype, n), rows in groups.items():
+        for reg in sorted({row["reg"] for row in rows}, reverse=True):
+            here = [row for row in rows if row["reg"] == reg]
+            good, won = [row["ratio"] for row in here if row["ratio"]], sum(not row["lost"] for row in here)
+            mean = f"{geometric_mean(good):.2f}" if good else "–"
+            line(dtype, f"about {n}", f"{reg:g}", mean, f"{len(good)} of {len(here)}", won)
 
 
 def human(seconds):
@@ -434,6 +436,9 @@ def arguments():
     parser.add_argument("--only", default="", metavar="SUBSTRING", help="of the name of a problem")
     parser.add_argument("--repeat", type=int, default=3)
     parser.add_argument("--limit", type=float, default=60, help="seconds for one call")
+    parser.add_argument(
+        "--within", type=float, default=0, metavar="TIMES", help="where this is longer: as many times what otkit takes"
+    )
     parser.add_argument("--digits", metavar="FILE.npz", help="images to take instead of scikit-learn's")
     parser.add_argument("--all", action="store_true", help="show every configuration")
     parser.add_argument("--json", metavar="FILE")
@@ -463,13 +468,13 @@ def main():
             line(*TITLES.split(", "))
             line(*["---"] * len(TITLES.split(", ")))
         for row in problems(args, dtype):
-            rows.append(compare(pool, row, args.repeat))
+            rows.append(compare(pool, row, args))
             print_row(rows[-1], args.all)
+            if args.json:
+                Path(args.json).write_text(json.dumps(about | {"rows": rows}, indent=1))
         for library in list(pool.workers):
             pool.end(library)
     print_summary(rows)
-    if args.json:
-        Path(args.json).write_text(json.dumps(about | {"rows": rows}, indent=1))
     return None
 
 
