@@ -4,7 +4,6 @@ Prints the iterations of conjugate gradients in each Newton step, with it and wi
 """
 
 import argparse
-from itertools import starmap
 
 from suite.problems import costs
 
@@ -15,7 +14,7 @@ from otkit.solvers import newton
 
 def iterations(n, reg, plain):
     """Those of each Newton step, where `plain` of them come before the correction."""
-    C, a, b, *_ = costs("2-D cloud", n, None)
+    C, a, b = costs("2-D cloud", n, None)
     found, solve, before = [], newton.solve_coupled, numba_linalg._PLAIN
 
     def watched(*args):
@@ -36,5 +35,4 @@ if __name__ == "__main__":
     parser.add_argument("--reg", type=float, default=1e-4, help="in units of the largest cost")
     arguments = parser.parse_args()
     for n in arguments.sizes:
-        runs = starmap(iterations, ((n, arguments.reg, plain) for plain in (10**6, 0)))
-        print(n, "without: {}, with: {}".format(*runs))
+        print(n, f"without: {iterations(n, arguments.reg, 10**6)}, with: {iterations(n, arguments.reg, 0)}")

@@ -364,16 +364,31 @@ def cells(record):
     return seconds, f"{record['error']:.0e}" if "error" in record else "–"
 
 
+def times(row):
+    return f"{row['ratio']:.2f}" if row["ratio"] else "–"
+
+
 def line(*texts):
     print("|", " | ".join(str(text) for text in texts), "|", flush=True)
+
+
+def heading(titles):
+    titles = titles.split(", ")
+    line(*titles)
+    line(*["---"] * len(titles))
+
+
+def mean_of(ratios):
+    """The geometric mean of those that are known, and how many they are."""
+    good = [ratio for ratio in ratios if ratio]
+    return f"{geometric_mean(good):.2f}" if good else "–", f"{len(good)} of {len(ratios)}"
 
 
 def print_row(row, everything):
     ours, best = row["otkit"], row["peers"].get(row["best"], {})
     what = row["problem"], ours.get("size", row["n"]), row["dtype"], f"{row['reg']:g}"
     how = ours.get("iterations", "–"), ours.get("kernel", "–")
-    ratio = f"{row['ratio']:.2f}" if row["ratio"] else "–"
-    line(*what, *cells(ours), *how, row["best"] or "none", *cells(best), ratio, cells(row["exact"])[0])
+    line(*what, *cells(ours), *how, row["best"] or "none", *cells(best), times(row), cells(row["exact"])[0])
     for name, record in row["peers"].items() if everything else ():
         line(*[""] * 8, name, *cells(record), f"setting {record.get('setting') or 0:.2g}", "")
 
@@ -385,9 +400,8 @@ def print_summary(rows):
         key = f"reg {row['reg']:g}, {row['dtype']}" if row["kind"] == "plan" else row["problem"]
         groups.setdefault(key, []).append(row["ratio"])
     for key, ratios in groups.items():
-        good = [ratio for ratio in ratios if ratio]
-        mean = f"{geometric_mean(good):.2f}" if good else "–"
-        print(f"- {key}: {mean} ({len(good)} of {len(ratios)} rows)")
+        mean, count = mean_of(ratios)
+        print(f"- {key}: {mean} ({count} rows)")
     print(f"\nRows lost: {sum(row['lost'] for row in rows)} of {len(rows)}\n")
     for row in (row for row in rows if row["lost"]):
         print(f"- {row['problem']}, {row['n']}, {row['dtype']}, reg {row['reg']:g}, to {row['best'] or 'none'}")
@@ -404,24 +418,23 @@ def show(path):
         groups.setdefault((row["dtype"], row["n"]), []).append(row)
     for (dtype, n), rows in groups.items():
         print(f"\n### {dtype}, about {n} points\n")
-        line(*SHOWN.split(", "))
-        line(*["---"] * 11)
+        heading(SHOWN)
         for row in sorted(rows, key=lambda row: (PROBLEMS.index(row["problem"]), row["reg"])):
             ours, best = row["otkit"], row["peers"].get(row["best"], {})
-            found = row["best"], human(best.get("seconds")), cells(best)[1], f"{row['ratio'] or 0:.2f}"
-            beyond = f"none within {human(row['limit'])}", "–", "–", f"> {int(row['limit'] / ours['seconds'])}"
+            if row["best"]:
+                peer = row["best"], human(best.get("seconds")), cells(best)[1], times(row)
+            else:
+                peer = f"none within {human(row['limit'])}", "–", "–", f"> {int(row['limit'] / ours['seconds'])}"
             exact = human(row["exact"].get("seconds")) if row["exact"].get("status") == "ok" else "–"
             what = row["problem"], ours["size"], f"{row['reg']:g}", human(ours["seconds"]), cells(ours)[1]
-            line(*what, ours["iterations"], *(found if row["best"] else beyond), exact)
+            line(*what, ours["iterations"], *peer, exact)
     print()
-    line("dtype", "size", "reg", "mean ratio", "rows", "rows won")
-    line(*["---"] * 6)
+    heading("dtype, size, reg, mean ratio, rows, rows won")
     for (dtype, n), rows in groups.items():
         for reg in sorted({row["reg"] for row in rows}, reverse=True):
             here = [row for row in rows if row["reg"] == reg]
-            good, won = [row["ratio"] for row in here if row["ratio"]], sum(not row["lost"] for row in here)
-            mean = f"{geometric_mean(good):.2f}" if good else "–"
-            line(dtype, f"about {n}", f"{reg:g}", mean, f"{len(good)} of {len(here)}", won)
+            won = sum(not row["lost"] for row in here)
+            line(dtype, f"about {n}", f"{reg:g}", *mean_of([row["ratio"] for row in here]), won)
 
 
 def human(seconds):
@@ -465,8 +478,7 @@ def main():
         if not about:
             about = header(pool, args)
             print(f"{about['machine']}\n\n{about['versions']}\n\nThreads: {about['threads']}\n")
-            line(*TITLES.split(", "))
-            line(*["---"] * len(TITLES.split(", ")))
+            heading(TITLES)
         for row in problems(args, dtype):
             rows.append(compare(pool, row, args))
             print_row(rows[-1], args.all)

@@ -199,8 +199,7 @@ class _Costs(NamedTuple):
 def _costs(problem: LinearProblem, state: Annealed, usual: float) -> _Costs:
     """By the entries that a sweep visits, and where that is not known by the share `usual` of all."""
     entries = problem.reduced.n * problem.reduced.m
-    unknown = np.isnan(state.effort)
-    visited, matter = (np.where(unknown, share * entries, state.effort) for share in (1.0, usual))
+    visited, matter = stages.visited(problem, state), stages.visited(problem, state, usual)
     sweep = _SWEEP * min(1.0, entries / _COMPILED) + _MIX * problem.reduced.m + _VISIT * visited
     passes = np.where(state.listed == None, _PASSES * entries, 0.0)  # noqa: E711 (of each)
     return _Costs(sweep, passes + _LISTS * matter, _STEP + _PRODUCTS * matter)

@@ -88,7 +88,7 @@ class Sinkhorn(Solver):
 
     def step(self, problem: LinearProblem, state: State) -> State:
         assert isinstance(state, Annealed)
-        sweeps = np.full(problem.items, self.sweeps) if self.sweeps else stages.patience(problem, state)
+        sweeps = self.sweeps or stages.patience(problem, state)
         if self.n_iters is not None:
             return self._step_of_count(problem, state, sweeps)
         goal, used = stages.goals(problem, state, self.tol, self.stage_tol), state.used
@@ -96,7 +96,7 @@ class Sinkhorn(Solver):
         state, stalled = stages.looked(problem, state, used)
         return stages.settled(problem, state, goal, stalled, np.full(problem.items, True), self, _ATTEMPTS)
 
-    def _step_of_count(self, problem: LinearProblem, state: Annealed, sweeps: np.ndarray) -> Annealed:
+    def _step_of_count(self, problem: LinearProblem, state: Annealed, sweeps: np.ndarray | int) -> Annealed:
         assert self.n_iters is not None
         textbook = replace(problem, penalties=replace(problem.penalties, shifts=False))
         state = stages.advance(textbook, state, np.full(problem.items, -np.inf), sweeps, self.n_iters)

@@ -175,8 +175,12 @@ _VISITS, _LONGEST = 2**31, 100
 
 def patience(problem: LinearProblem, state: Annealed) -> np.ndarray:
     """Iterations of each item between two looks at the errors, ``(B,)``: less than a second or two of work."""
-    visited = np.where(np.isnan(state.effort), problem.reduced.n * problem.reduced.m, state.effort)
-    return np.clip(_VISITS // np.maximum(visited, 1.0), 1, _LONGEST).astype(int)
+    return np.clip(_VISITS // np.maximum(visited(problem, state), 1.0), 1, _LONGEST).astype(int)
+
+
+def visited(problem: LinearProblem, state: Annealed, share: float = 1.0) -> np.ndarray:
+    """Entries that an iteration of each item visits, ``(B,)``; where that is not known, a `share` of all."""
+    return np.where(np.isnan(state.effort), share * problem.reduced.n * problem.reduced.m, state.effort)
 
 
 def advance(
