@@ -9,7 +9,8 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from otkit.api import WassersteinResult, solve, solve_sample, wasserstein
+    from otkit.api import solve, solve_sample
+    from otkit.distance import WassersteinResult, wasserstein
     from otkit.divergence import DivergenceResult, sinkhorn_divergence
     from otkit.errors import ConvergenceWarning, NotConverged
     from otkit.geometry import Dense, PointCloud
@@ -20,9 +21,10 @@ __version__ = "0.1.0.dev0"
 
 # Public names and where they live; each is loaded on first use, so that `import otkit` is quick.
 _HOMES = {
-    "otkit.api": ("WassersteinResult", "solve", "solve_sample", "wasserstein"),
+    "otkit.api": ("solve", "solve_sample"),
     "otkit.autograd.inputs": ("Gradients",),
     "otkit.autograd.rules": ("vjp",),
+    "otkit.distance": ("WassersteinResult", "wasserstein"),
     "otkit.divergence": ("DivergenceResult", "sinkhorn_divergence"),
     "otkit.errors": ("ConvergenceWarning", "NotConverged"),
     "otkit.geometry": ("Dense", "PointCloud"),

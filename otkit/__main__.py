@@ -2,6 +2,6 @@
 
 import sys
 
-from otkit.cli import main
+from otkit.cli.main import main
 
 sys.exit(main())

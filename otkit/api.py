@@ -2,25 +2,21 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields, replace
-from functools import cached_property
-from typing import Any, TypeVar
+from dataclasses import fields, replace
+from typing import Any
 
 import numpy as np
 
 from otkit import arrays, checks
 from otkit.arrays import Array
 from otkit.autograd import attached, check_differentiable
-from otkit.errors import NotConverged, warn
-from otkit.geometry import Dense, PointCloud
-from otkit.geometry.costs import UNIT, Cost, parse_cost
-from otkit.kernels import runs_on
-from otkit.problems import LinearProblem
-from otkit.results import Result, Status
-from otkit.solvers import Annealing, Solver, Univariate, choose_solver, run
-from otkit.solvers.base import Callback
-
-_Answer = TypeVar("_Answer", "Result", "WassersteinResult")
+from otkit.geometry.dense import Dense
+from otkit.geometry.points import PointCloud
+from otkit.problems.linear import LinearProblem
+from otkit.report import reported, shortfall
+from otkit.results.result import Result
+from otkit.solvers import choose_solver
+from otkit.solvers.base import Callback, Solver, run
 
 
 @arrays.eager
@@ -103,7 +99,8 @@ def solve(
     """
     geometry = C if isinstance(C, (Dense, PointCloud)) else Dense(C)
     options = dict(tol=tol, rtol=rtol, max_iter=max_iter)
-    return reported(solved(geometry, (a, b, reg, unbalanced), method, options, init, callback), strict)
+    result = solved(geometry, (a, b, reg, unbalanced), method, options, init, callback)
+    return reported(result, shortfall(result), strict)
 
 
 @arrays.eager
@@ -159,173 +156,8 @@ def solve_sample(
     """
     options = dict(tol=tol, rtol=rtol, max_iter=max_iter)
     asked = PointCloud(x, y, metric), (a, b, reg, unbalanced)
-    return reported(solved(*asked, method, options, init, callback), strict)
-
-
-@dataclass(frozen=True, repr=False)
-class WassersteinResult:
-    """A Wasserstein distance and the interval that contains it.
-
-    Attributes
-    ----------
-    result : Result
-        The solution for the cost d(x, y)^p: plan, potentials, status.
-    p : float
-        The order of the distance.
-    """
-
-    result: Result
-    p: float
-
-    @property
-    @arrays.eager
-    def distance(self) -> Any:
-        """The cost of the plan that was found, to the power 1/p: float, or an array ``(...)`` of the input's dtype.
-
-        Where a tensor requires gradients it is a tensor, also of one problem. Its gradient at 0 is taken for 0.
-        """
-        result = self.result
-        if result.link is None or not arrays.records():
-            return self._distance
-        given, xp = result.problem.given, arrays.namespace(result.like)
-        mean = xp.astype(result.value_linear / sum(m / 2 for m in given.masses), result.problem.dtype, copy=False)
-        positive = mean > 0
-        return xp.where(positive, xp.where(positive, mean, 1.0) ** (1 / self.p), 0.0 * mean)
-
-    @cached_property
-    def _distance(self) -> Any:
-        result = self.result
-        mean = arrays.to_numpy(result.inner_values.linear).reshape(result.problem.batch) / self._mass
-        root = np.clip(np.maximum(mean, 0.0) ** (1 / self.p), self.lower, self.upper)
-        if not result.problem.batch:
-            return float(root)
-        return result.as_given(root.reshape(-1))
-
-    @property
-    def lower(self) -> Any:
-        """A certified lower bound on the distance: float, or a NumPy array ``(...)``."""
-        return self._root(self.result.lower, -1)
-
-    @property
-    def upper(self) -> Any:
-        """A certified upper bound on the distance: float, or a NumPy array ``(...)``."""
-        return self._root(self.result.upper, 1)
-
-    @property
-    def status(self) -> Any:
-        """How it ended: `Status`, or an object array ``(...)``."""
-        return self.result.status
-
-    @property
-    def converged(self) -> Any:
-        """Whether the interval is as narrow as `rtol` asks for: bool, or an array ``(...)``."""
-        return self.result.converged
-
-    def __float__(self) -> float:
-        return float(self._distance)
-
-    def __repr__(self) -> str:
-        if self.result.problem.batch:
-            return f"WassersteinResult(p = {self.p:g}, {self.result!r})"
-        return (
-            f"WassersteinResult(W{self.p:g} = {self._distance:.8g} in [{self.lower:.8g}, {self.upper:.8g}], "
-            f"{self.result.method}; {self.status.value})"
-        )
-
-    @property
-    def _mass(self) -> np.ndarray:
-        return self.result.problem.mass.reshape(self.result.problem.batch)
-
-    def _root(self, bound: Any, direction: int) -> Any:
-        mean = np.maximum(bound / self._mass, 0.0)
-        steep = abs(np.log(np.where((mean > 0) & (mean < np.inf), mean, 1.0))) / self.p  # how 1/p rounds
-        root = mean ** (1 / self.p) * (1 + direction * (16 + steep) * UNIT)
-        return root if self.result.problem.batch else float(root)
-
-
-@arrays.eager
-def wasserstein(
-    x: Any,
-    y: Any,
-    a: Any = None,
-    b: Any = None,
-    *,
-    p: float = 2,
-    metric: Any = "euclidean",
-    rtol: float | None = None,
-    max_iter: int | None = None,
-    callback: Callback | None = None,
-    strict: bool = False,
-) -> WassersteinResult:
-    """The p-Wasserstein distance between two weighted clouds of points, with a certified interval.
-
-    W_p = (min Σ P_ij d(x_i, y_j)^p)^(1/p). It is exact up to rounding, or with an `rtol` computed to that.
-
-    Parameters
-    ----------
-    x : array (..., n, d)
-    y : array (..., m, d)
-        The points.
-    a, b : array (..., n), (..., m), optional
-        Their weights, of the same total, by which they are divided; uniform by default.
-    p : float
-        The order, at least 1.
-    metric : str or callable
-        The distance d: "euclidean", "cityblock", "cosine" or a callable on tiles of points.
-    rtol : float, optional
-        Stop when the interval of the distance is narrower than this fraction of it; by default it is exact.
-    max_iter, callback, strict
-        As in `solve`.
-
-    Returns
-    -------
-    WassersteinResult
-        ``float()`` of it is the distance.
-
-    Raises
-    ------
-    ValueError, TypeError, NotConverged
-        As `solve` does.
-
-    Examples
-    --------
-    >>> import otkit
-    >>> otkit.wasserstein([[0.0], [2.0]], [[1.0], [3.0]], p=1).distance
-    1.0
-    """
-    cost = distance_cost(p, metric, rtol)
-    return reported(measured((x, y), (a, b), cost, rtol, max_iter, callback), strict)
-
-
-def distance_cost(p: float, metric: Any, rtol: float | None = None) -> Cost:
-    """The cost d(x, y)^p of a distance, once it and the `rtol` on it are known to make sense."""
-    if not (isinstance(p, (int, float, np.number)) and 1 <= p < np.inf):
-        raise ValueError(f"p must be a finite number of at least 1, got {p!r}")
-    checks.positive(rtol, "rtol", below=1.0)
-    if metric == "sqeuclidean" or isinstance(metric, tuple):
-        raise ValueError(
-            f"metric must be a distance, which p then raises, got {metric!r}; use metric='euclidean' and p="
-        )
-    return parse_cost(metric, float(p))
-
-
-def measured(
-    points: tuple[Any, Any],
-    weights: tuple[Any, Any],
-    cost: Cost,
-    rtol: float | None = None,
-    max_iter: int | None = None,
-    callback: Callback | None = None,
-) -> WassersteinResult:
-    """A Wasserstein distance, before a word about convergence."""
-    problem = LinearProblem.build(PointCloud(*points, cost), *weights)
-    solver = choose_solver(problem, "auto", bounded=rtol is not None)
-    if isinstance(solver, Annealing) and rtol is not None:
-        # On the printed number: upper^(1/p) − lower^(1/p) ≤ rtol·upper^(1/p), or at the rounding of the costs.
-        solver = replace(solver, rtol=1 - (1 - rtol) ** cost.power, atol=max(1e-9**cost.power, 1e-14))
-    if not isinstance(solver, Univariate):
-        solver = with_options(solver, max_iter=max_iter)
-    return WassersteinResult(_run(problem, solver, None, callback), cost.power)
+    result = solved(*asked, method, options, init, callback)
+    return reported(result, shortfall(result), strict)
 
 
 def solved(
@@ -339,7 +171,7 @@ def solved(
     """The solution of a problem, before a word about convergence; `asked` is a, b, reg and unbalanced."""
     problem = LinearProblem.build(geometry, *asked)
     chosen = choose_solver(problem, method, bounded=options["rtol"] is not None)
-    return _run(problem, with_options(chosen, **options), _start(problem, init), callback)
+    return result_of(problem, with_options(chosen, **options), _start(problem, init), callback)
 
 
 def with_options(solver: Solver, **options: Any) -> Solver:
@@ -379,33 +211,11 @@ def _start(problem: LinearProblem, init: Any) -> tuple[Array, Array] | None:
     return start[0], start[1]
 
 
-def _run(
+def result_of(
     problem: LinearProblem, solver: Solver, start: tuple[Array, Array] | None, callback: Callback | None
 ) -> Result:
+    """The result of a run, in the graph of autograd where the input requires gradients."""
     check_differentiable(problem)
     library = arrays.library_name(next(iter(problem.asked.arrays.values())))
-    kernel = f"{runs_on(problem.geometry)} ({library})"
+    kernel = f"{problem.kernels.name} ({library})"
     return attached(Result(problem, run(problem, solver, start, callback), solver.name, kernel))
-
-
-def reported(answer: _Answer, strict: bool) -> _Answer:
-    """The answer, with a warning or an exception in the name of the caller's caller if it did not converge."""
-    result = answer if isinstance(answer, Result) else answer.result
-    outcome, batch = result.outcome, result.problem.batch
-    bad = outcome.short
-    if not bad.any():
-        return answer
-    k = int(bad.argmax())
-    message = str(outcome.status[k].value)
-    if batch:
-        message = f"{int(bad.sum())} of {bad.size} problems did not converge; item {k}: {message}"
-    if outcome.reg is not None:
-        message += f" Error {outcome.error[k]:.2g}, tolerance {outcome.tol[k]:.2g}."
-    elif outcome.status[k] is not Status.INFEASIBLE:
-        quantity = "optimum" if answer is result else "distance"
-        low, high = (np.reshape(bound, -1)[k] for bound in (answer.lower, answer.upper))
-        message += f" The {quantity} lies in [{low:.6g}, {high:.6g}]."
-    if strict:
-        raise NotConverged(message, answer)
-    warn(message)
-    return answer

@@ -12,7 +12,6 @@ from collections.abc import Callable
 from functools import wraps
 from typing import Any, TypeVar
 
-import array_api_compat
 import array_api_compat.numpy
 import numpy as np
 

@@ -9,11 +9,10 @@ import numpy as np
 
 from otkit import api, arrays, checks
 from otkit.arrays import Array, convert, namespace, to_numpy
-from otkit.errors import NotConverged, warn
-from otkit.geometry import PointCloud
-from otkit.kernels import softmin
-from otkit.results import Result
-from otkit.solvers import Solver
+from otkit.geometry.points import PointCloud
+from otkit.report import reported
+from otkit.results.result import Result
+from otkit.solvers.base import Solver
 
 # A divergence is a difference of numbers that may be nearly equal.
 _TOL = 1e-8
@@ -106,7 +105,7 @@ def _row_sums(result: Result, side: str) -> np.ndarray:
     costs, log_w = problem.geometry, problem.log_b
     if side == "columns":
         costs, log_w = costs.T, problem.log_a
-    below = softmin(costs, namespace(log_w).zeros_like(log_w), log_w, problem.reg)
+    below = problem.kernels.softmin(costs, namespace(log_w).zeros_like(log_w), log_w, problem.reg)
     return np.exp(-to_numpy(below) / to_numpy(problem.reg)[:, None])
 
 
@@ -183,9 +182,5 @@ def sinkhorn_divergence(
     ]
     answer = DivergenceResult(*three)
     short = [r.outcome.status[r.outcome.short] for r in three if r.outcome.short.any()]
-    if short:
-        message = f"{len(short)} of the 3 problems of the divergence did not converge: {short[0][0].value}"
-        if strict:
-            raise NotConverged(message, answer)
-        warn(message)
-    return answer
+    message = f"{len(short)} of the 3 problems of the divergence did not converge: {short[0][0].value}" if short else ""
+    return reported(answer, message, strict)

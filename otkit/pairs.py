@@ -19,14 +19,15 @@ import numpy as np
 from tqdm import tqdm
 
 from otkit import arrays, checks
-from otkit.api import WassersteinResult, distance_cost, measured, solved
-from otkit.errors import NotConverged, warn
-from otkit.geometry import PointCloud
+from otkit.api import solved
+from otkit.distance import WassersteinResult, distance_cost, measured
 from otkit.geometry.costs import Cost
+from otkit.geometry.points import PointCloud
 from otkit.kernels import threads
-from otkit.problems import LinearProblem
-from otkit.results import Status
-from otkit.solvers import Progress
+from otkit.problems.linear import LinearProblem
+from otkit.report import reported
+from otkit.results.outcome import Status
+from otkit.solvers.base import Progress
 
 _Pair = tuple[int, int]
 
@@ -171,7 +172,8 @@ def pairwise(
             if file is not None:
                 kept.append(pair, answer)
             bar.update()
-    return _reported(_matrices(found, len(clouds), float(p)), names, strict)
+    result = _matrices(found, len(clouds), float(p))
+    return reported(result, _shortfall(result, names), strict)
 
 
 def _checked(measures: Sequence[Any], cost: Cost) -> list[tuple[Any, Any]]:
@@ -297,17 +299,14 @@ def _matrices(found: dict[_Pair, _Answer], size: int, p: float) -> PairwiseResul
     return PairwiseResult(distance, lower, upper, status, p)
 
 
-def _reported(result: PairwiseResult, names: Sequence[str], strict: bool) -> PairwiseResult:
-    """The result, with a warning or an exception in the name of the caller's caller if some pair did not converge."""
+def _shortfall(result: PairwiseResult, names: Sequence[str]) -> str:
+    """Which pairs did not converge; empty where all did."""
     short = np.argwhere(np.triu(~result.converged))
-    if short.size:
-        i, j = short[0]
-        low, high = result.lower[i, j], result.upper[i, j]
-        message = (
-            f"{len(short)} of {len(names) * (len(names) - 1) // 2} pairs did not converge; {names[i]} and {names[j]}: "
-            f"{result.status[i, j].value} The distance lies in [{low:.6g}, {high:.6g}]."
-        )
-        if strict:
-            raise NotConverged(message, result)
-        warn(message)
-    return result
+    if not short.size:
+        return ""
+    i, j = short[0]
+    low, high = result.lower[i, j], result.upper[i, j]
+    return (
+        f"{len(short)} of {len(names) * (len(names) - 1) // 2} pairs did not converge; {names[i]} and {names[j]}: "
+        f"{result.status[i, j].value} The distance lies in [{low:.6g}, {high:.6g}]."
+    )

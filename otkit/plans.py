@@ -10,9 +10,11 @@ from functools import cached_property, reduce
 
 import numpy as np
 
-from otkit import kernels
 from otkit.arrays import Array, exp, from_numpy, log, namespace, to_numpy
-from otkit.kernels import Geometry, Moved, Potentials
+from otkit.entropic.dual import Potentials
+from otkit.entropic.operations import Moved
+from otkit.geometry.base import Geometry
+from otkit.kernels import Kernels
 
 
 class Plan(ABC):
@@ -56,21 +58,22 @@ class EntropicPlan(Plan):
 
     geometry: Geometry
     at: Potentials
+    kernels: Kernels
 
     @property
     def T(self) -> EntropicPlan:
-        return EntropicPlan(self.geometry.T, self.at.T)
+        return EntropicPlan(self.geometry.T, self.at.T, self.kernels)
 
     @cached_property
     def moved(self) -> Moved:
         """⟨C, P⟩ and the marginals: one pass, which both the error and the value need."""
-        return kernels.transport_cost(self.geometry, self.at)
+        return self.kernels.transport_cost(self.geometry, self.at)
 
     def dense(self, *, single: bool = False) -> Array:
-        return kernels.plan(self.geometry, self.at, single=single)
+        return self.kernels.plan(self.geometry, self.at, single=single)
 
     def apply(self, v: Array) -> Array:
-        return kernels.apply_plan(self.geometry, self.at, v)
+        return self.kernels.apply_plan(self.geometry, self.at, v)
 
     def marginals(self) -> tuple[Array, Array]:
         return self.moved.row, self.moved.col
@@ -79,7 +82,7 @@ class EntropicPlan(Plan):
         # In a row of weight a, the m entries below drop·a/m sum to at most drop·a.
         threshold = self.at.log_a + log(namespace(self.at.f).full_like(self.at.f, drop / self.geometry.m))
         every = namespace(self.at.g).full_like(self.at.g, np.inf)
-        found = kernels.select(self.geometry, self.at, threshold, every, np.inf)
+        found = self.kernels.select(self.geometry, self.at, threshold, every, np.inf)
         assert found is not None
         return Arcs(to_numpy(found.item), to_numpy(found.row), to_numpy(found.col), to_numpy(exp(found.log_plan)))
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import replace
 
 from otkit.arrays import requires_grad
-from otkit.geometry import PointCloud
-from otkit.problems import LinearProblem
-from otkit.results import Result
+from otkit.geometry.points import PointCloud
+from otkit.problems.linear import LinearProblem
+from otkit.results.result import Result
 
 
 def check_differentiable(problem: LinearProblem) -> None:

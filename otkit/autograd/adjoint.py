@@ -18,9 +18,9 @@ from typing import NamedTuple
 import numpy as np
 
 from otkit.arrays import Array, from_numpy, namespace, to_numpy
-from otkit.kernels import Potentials, apply_plan, marginals, plan, select, softmin
-from otkit.linalg import Preconditioner, batched_conjugate_gradients, coupled_preconditioner
-from otkit.problems import LinearProblem
+from otkit.entropic.dual import Potentials
+from otkit.linalg.cg import Preconditioner, batched_conjugate_gradients, coupled_preconditioner
+from otkit.problems.linear import LinearProblem
 
 # Entries of the scaled plans that are held between iterations, of all items; beyond, they are formed anew each time.
 _HELD = 2**25
@@ -128,11 +128,11 @@ class Side:
         log_w, w = (problem.log_a, problem.a) if turned else (problem.log_b, problem.b)
         offset, rho = (costs.row, problem.penalties.rho_b if turned else problem.penalties.rho_a)
         keep = problem.penalties.keep(reg)[1 if turned else 0]
-        below = softmin(costs, other, log_w, reg)
+        below = problem.kernels.softmin(costs, other, log_w, reg)
         # Entries of the conditional plan over the weights of the other side, which may be zero.
         at = Potentials(below, other, xp.zeros_like(below), xp.zeros_like(other), reg)
         sent = keep[:, None] * cotangent
-        reached = apply_plan(costs.T, at.T, sent[:, :, None])[:, :, 0]
+        reached = problem.kernels.apply_plan(costs.T, at.T, sent[:, :, None])[:, :, 0]
         conditional = replace(at, log_b=log_w)
         term = Term(conditional, sent[:, :, None], xp.ones_like(other)[:, :, None])
         pull.terms.append(term.T if turned else term)
@@ -140,8 +140,8 @@ class Side:
         if pull.wants("reg"):
             # f = keep·softmin in the costs as given; in reduced ones the offset is taken off.
             here = keep[:, None] * (below + offset) - offset
-            gained = apply_plan(costs, conditional, other[:, :, None])[:, :, 0]
-            paid = apply_plan(costs, conditional, xp.ones_like(other)[:, :, None], 1)[:, :, 0]
+            gained = problem.kernels.apply_plan(costs, conditional, other[:, :, None])[:, :, 0]
+            paid = problem.kernels.apply_plan(costs, conditional, xp.ones_like(other)[:, :, None], 1)[:, :, 0]
             by_reg = xp.sum(sent * (here + gained - paid), axis=-1) / reg
         finite = xp.where(rho == xp.inf, xp.ones_like(rho), rho)
         steep = xp.where(rho == xp.inf, xp.zeros_like(rho), reg / (finite + reg) ** 2)
@@ -220,7 +220,7 @@ def _solve(problem: LinearProblem, at: Potentials, bars: tuple[Array, Array], rt
     f_bar, g_bar = bars
     xp, costs = namespace(f_bar), problem.reduced
     keep_a, keep_b = (keep[:, None] for keep in problem.penalties.keep(at.reg))
-    p, q = marginals(costs, at)
+    p, q = problem.kernels.marginals(costs, at)
     has_p, has_q = (w > _NOTHING * xp.max(w, axis=-1, keepdims=True) for w in (p, q))
     root_p, root_q = (xp.sqrt(xp.where(has, w, 1.0)) for has, w in ((has_p, p), (has_q, q)))
     log_p, log_q = (xp.where(has, log_w - xp.log(root), -xp.inf) for has, log_w, root in (
@@ -268,12 +268,12 @@ def _products(problem: LinearProblem, scaled: Potentials) -> tuple[Callable[[Arr
     """Products of A and its transpose with vectors ``(B, m)`` and ``(B, n)``; A is held if it is not too large."""
     costs, xp = problem.reduced, namespace(scaled.f)
     if problem.items * costs.n * costs.m <= _HELD:
-        A = plan(costs, scaled)
+        A = problem.kernels.plan(costs, scaled)
         turned = xp.matrix_transpose(A)
         return (lambda v: (A @ v[:, :, None])[:, :, 0]), (lambda u: (turned @ u[:, :, None])[:, :, 0])
     return (
-        lambda v: apply_plan(costs, scaled, v[:, :, None])[:, :, 0],
-        lambda u: apply_plan(costs.T, scaled.T, u[:, :, None])[:, :, 0],
+        lambda v: problem.kernels.apply_plan(costs, scaled, v[:, :, None])[:, :, 0],
+        lambda u: problem.kernels.apply_plan(costs.T, scaled.T, u[:, :, None])[:, :, 0],
     )
 
 
@@ -292,7 +292,7 @@ def _preconditioner(
             log_p, log_q = (np.log(to_numpy(w)[k]) for w in masses)
         # The entries of a row that are below drop/m of its mass sum to at most drop.
         least = [from_numpy(v[None] + np.log(_DROP / size), at.f) for v, size in ((log_p, m), (log_q, n))]
-        found = select(part.reduced, here, least[0], least[1], _SPARSE * n * m)
+        found = part.kernels.select(part.reduced, here, least[0], least[1], _SPARSE * n * m)
         if found is None:
             made.append(None)
             continue

@@ -10,10 +10,11 @@ import numpy as np
 from otkit import arrays, plans
 from otkit.arrays import Array, device, float64, from_numpy, namespace, to_numpy
 from otkit.autograd.adjoint import Pullback, Term
-from otkit.geometry import PointCloud
-from otkit.geometry.dense import flatten_batch
-from otkit.kernels import Reduced, apply_cost_gradient, plan
-from otkit.results import Result
+from otkit.geometry.base import flatten_batch
+from otkit.geometry.points import PointCloud
+from otkit.geometry.reduced import Reduced
+from otkit.kernels import Kernels
+from otkit.results.result import Result
 
 
 @dataclass(frozen=True)
@@ -92,7 +93,7 @@ def _by_matrix(result: Result, pull: Pullback) -> Array:
         index = from_numpy(np.arange(problem.items)[items], pull.a)
         part, here = costs.take(index), 0.0
         for term in pull.terms:
-            here = here + _weighted(part, term.take(items))
+            here = here + _weighted(problem.kernels, part, term.take(items))
         total = total + here if shared else here
     if result.outcome.reg is None:
         parts = plans.add([part.dense() for part in result.outcome.plan])
@@ -101,10 +102,10 @@ def _by_matrix(result: Result, pull: Pullback) -> Array:
     return total
 
 
-def _weighted(costs: Reduced, term: Term) -> Array:
+def _weighted(kernels: Kernels, costs: Reduced, term: Term) -> Array:
     """The plan of a term times its weights, ``(B, n, m)``; in place, since fresh memory of this size is slow."""
     xp = namespace(term.U)
-    P = plan(costs, term.at)
+    P = kernels.plan(costs, term.at)
     if term.slope is None and term.E is None and term.U.shape[-1] == 1:
         P *= term.U
         P *= xp.matrix_transpose(term.V)
@@ -138,9 +139,9 @@ def _by_points(result: Result, pull: Pullback) -> dict[str, Array]:
         xp = namespace(cloud.x)
         by = xp.zeros((problem.items, *cloud.x.shape[1:]), dtype=cloud.x.dtype, device=device(cloud.x))
         for term in terms:
-            by = by + apply_cost_gradient(costs, term.at, term.U, term.V, term.slope)
+            by = by + problem.kernels.apply_cost_gradient(costs, term.at, term.U, term.V, term.slope)
             if term.E is not None:
-                W = plan(costs, term.at) * term.E
+                W = problem.kernels.plan(costs, term.at) * term.E
                 by = by + cloud.pulled(W, slice(0, problem.items), slice(None))
         if result.outcome.reg is None:
             by = by + _by_arcs(result, pull, name)

@@ -12,15 +12,18 @@ from typing import Any
 
 import numpy as np
 
-from otkit import arrays, linalg
+from otkit import arrays
 from otkit.arrays import Array, float64, from_numpy, log, namespace, to_numpy
 from otkit.autograd.adjoint import Pullback, Term, implicit, unrolled, without_massless
 from otkit.autograd.inputs import Gradients, by_input
+from otkit.entropic.dual import Potentials
 from otkit.errors import warn
-from otkit.kernels import Potentials, Reduced, apply_plan, plan
-from otkit.problems import LinearProblem
+from otkit.geometry.reduced import Reduced
+from otkit.kernels import Kernels
+from otkit.linalg.trees import components
+from otkit.problems.linear import LinearProblem
 from otkit.problems.penalties import divergence
-from otkit.results import Result
+from otkit.results.result import Result
 
 # The linear systems are solved to this fraction of the error of the solve.
 _FRACTION, _FLOOR = 1e-3, 1e-12
@@ -163,10 +166,10 @@ def _regularised(result: Result, given: dict[str, Array], products: list[Product
             given[name] = given[name] * mass
     by_plan = _ByPlan([], [], xp.zeros_like(at.reg))
     if "plan" in given:
-        pull.mass = pull.mass + xp.sum(given["plan"] * plan(problem.reduced, at), axis=(-2, -1))
+        pull.mass = pull.mass + xp.sum(given["plan"] * problem.kernels.plan(problem.reduced, at), axis=(-2, -1))
         by_plan.E = given.pop("plan") * mass[:, None, None]
     for U, V in products:
-        pull.mass = pull.mass + xp.sum(U * apply_plan(problem.reduced, at, V), axis=(-2, -1))
+        pull.mass = pull.mass + xp.sum(U * problem.kernels.apply_plan(problem.reduced, at, V), axis=(-2, -1))
         for k in range(U.shape[-1]):
             by_plan.add(mass[:, None] * U[:, :, k], V[:, :, k])
     if "value" in given and out.counted is None:
@@ -215,8 +218,8 @@ def _envelope(result: Result, pull: Pullback, cotangent: Array, at: Potentials) 
     unit_a, unit_b = ones[0][:, :, 0], ones[1][:, :, 0]
     if not problem.balanced.all() and pull.wants("a", "b"):
         # The masses per weight, Σ_j P_ij/a_i, which points without weight have too.
-        unit_a = apply_plan(problem.reduced, replace(at, log_a=f * 0.0), ones[1])[:, :, 0]
-        unit_b = apply_plan(problem.reduced.T, replace(at, log_b=g * 0.0).T, ones[0])[:, :, 0]
+        unit_a = problem.kernels.apply_plan(problem.reduced, replace(at, log_a=f * 0.0), ones[1])[:, :, 0]
+        unit_b = problem.kernels.apply_plan(problem.reduced.T, replace(at, log_b=g * 0.0).T, ones[0])[:, :, 0]
     for name, v, unit, rho, other in (
         ("a", f, unit_a, held.rho_a, total_b),
         ("b", g, unit_b, held.rho_b, total_a),
@@ -326,12 +329,12 @@ def _through_plan(problem: LinearProblem, pull: Pullback, by: _ByPlan, at: Poten
     U, V = (xp.stack(v, axis=-1) if v else zero for v, zero in ((by.U, nothing_U), (by.V, nothing_V)))
     term = Term(at, U, V, by.slope, by.E)
     # Sums over the plan per weight, which points without weight have too.
-    unit_a = _row_sums(problem.reduced, replace(term, at=replace(at, log_a=at.f * 0.0)), 0)
-    unit_b = _row_sums(problem.reduced.T, replace(term, at=replace(at, log_b=at.g * 0.0)).T, 0)
+    unit_a = _row_sums(problem.kernels, problem.reduced, replace(term, at=replace(at, log_a=at.f * 0.0)), 0)
+    unit_b = _row_sums(problem.kernels, problem.reduced.T, replace(term, at=replace(at, log_b=at.g * 0.0)).T, 0)
     rows, cols = problem.a * unit_a, problem.b * unit_b
     pull.a, pull.b = pull.a + unit_a, pull.b + unit_b
     if pull.wants("reg"):
-        paid = xp.sum(_row_sums(problem.reduced, term, 1), axis=-1)
+        paid = xp.sum(_row_sums(problem.kernels, problem.reduced, term, 1), axis=-1)
         gained = xp.sum(at.f * rows, axis=-1) + xp.sum(at.g * cols, axis=-1) - paid
         pull.reg = pull.reg - gained / at.reg**2
     E = None if by.E is None else -by.E / reg[:, :, None]
@@ -339,16 +342,16 @@ def _through_plan(problem: LinearProblem, pull: Pullback, by: _ByPlan, at: Poten
     return rows / reg, cols / reg
 
 
-def _row_sums(costs: Reduced, term: Term, power: int) -> Array:
+def _row_sums(kernels: Kernels, costs: Reduced, term: Term, power: int) -> Array:
     """Σ_j P_ij·C_ij^power·(Σ_r U_ir·V_jr + slope·C_ij + E_ij), in reduced costs: ``(B, n)``."""
     xp, at = namespace(term.U), term.at
-    total = xp.sum(term.U * apply_plan(costs, at, term.V, power), axis=-1)
+    total = xp.sum(term.U * kernels.apply_plan(costs, at, term.V, power), axis=-1)
     if term.slope is not None and xp.any(term.slope != 0):
         ones = xp.ones_like(at.g)[:, :, None]
-        total = total + term.slope[:, None] * apply_plan(costs, at, ones, power + 1)[:, :, 0]
+        total = total + term.slope[:, None] * kernels.apply_plan(costs, at, ones, power + 1)[:, :, 0]
     if term.E is not None:
         C = costs.block(slice(None), slice(None))
-        P = plan(costs, at)
+        P = kernels.plan(costs, at)
         total = total + xp.sum(P * term.E * xp.where(P > 0, C, 0.0) ** power, axis=-1)
     return total
 
@@ -384,7 +387,7 @@ def _parts(problem: LinearProblem) -> list[tuple[Array, Array]]:
     a, b = to_numpy(problem.a), to_numpy(problem.b)
     for k in np.flatnonzero(balanced):
         finite = np.isfinite(geometry.block(slice(k, k + 1), slice(None))[0])
-        labels = linalg.components(finite & (a[k] > 0)[:, None] & (b[k] > 0))
+        labels = components(finite & (a[k] > 0)[:, None] & (b[k] > 0))
         for label in np.unique(labels[0][a[k] > 0]):
             masks = [np.zeros(shape) for shape in shapes]
             for mask, own in zip(masks, labels, strict=True):

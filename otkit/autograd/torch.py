@@ -7,7 +7,7 @@ from typing import Any
 import torch
 
 from otkit.autograd import rules
-from otkit.results import Result
+from otkit.results.result import Result
 
 
 def link(result: Result, name: str, array: torch.Tensor, parts: tuple[Any, ...]) -> torch.Tensor:

@@ -1,4 +1,4 @@
-"""What it costs: the geometries, and the reference version of every operation on them."""
+"""What it costs: cost matrices, points, and costs less an offset of each row and column."""
 
 from otkit.geometry.costs import Cost
 from otkit.geometry.dense import Dense

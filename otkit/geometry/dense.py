@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from otkit import checks
 from otkit.arrays import Array, detached, float64, hosted, namespace, to_numpy
-from otkit.geometry.base import Geometry, shared
+from otkit.geometry.base import Geometry, flatten_batch, shared
 
 
 @dataclass(frozen=True)
@@ -62,6 +62,10 @@ class Dense(Geometry):
         return 0.0, 0.0
 
     @property
+    def called(self) -> bool:
+        return False
+
+    @property
     def non_negative(self) -> bool:
         """Whether the kind of cost rules out negative ones."""
         return False
@@ -86,12 +90,3 @@ class Dense(Geometry):
 
     def to_numpy(self) -> Dense:
         return Dense(to_numpy(float64(self.C)))
-
-
-def flatten_batch(x: Array, batch: tuple[int, ...], trailing: int) -> Array:
-    """`x` with the axes before its last `trailing` ones broadcast to `batch` and joined; length 1 if it has none."""
-    xp = namespace(x)
-    tail = tuple(x.shape[x.ndim - trailing :])
-    if all(size == 1 for size in x.shape[: x.ndim - trailing]):
-        return xp.reshape(x, (1, *tail))
-    return xp.reshape(xp.broadcast_to(x, (*batch, *tail)), (-1, *tail))

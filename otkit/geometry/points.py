@@ -9,9 +9,8 @@ import numpy as np
 
 from otkit import checks
 from otkit.arrays import Array, detached, float64, hosted, namespace, to_numpy
-from otkit.geometry.base import Geometry, shared
+from otkit.geometry.base import Geometry, flatten_batch, shared
 from otkit.geometry.costs import Cost, parse_cost
-from otkit.geometry.dense import flatten_batch
 
 
 @dataclass(frozen=True)
@@ -87,6 +86,10 @@ class PointCloud(Geometry):
         return self.metric.rounding(self.d, radius, smallest)
 
     @property
+    def called(self) -> bool:
+        return callable(self.metric.ground)
+
+    @property
     def non_negative(self) -> bool:
         """Whether the kind of cost rules out negative ones."""
         return self.metric.non_negative
@@ -100,7 +103,7 @@ class PointCloud(Geometry):
 
         A callable metric is called with the arrays of the caller's library, which then run everything.
         """
-        return self if callable(self.metric.ground) else replace(self, x=hosted(self.x), y=hosted(self.y))
+        return self if self.called else replace(self, x=hosted(self.x), y=hosted(self.y))
 
     def flat(self, batch: tuple[int, ...]) -> PointCloud:
         """The points of the items of `batch` along one leading axis, in float64 and ready for the cost function."""

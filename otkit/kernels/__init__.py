@@ -1,99 +1,63 @@
-"""How fast: the operations that solvers call, and who runs them.
+"""How fast: the tables of kernels, and which of them runs a problem.
 
-Every operation has its reference in `otkit.geometry.base`, and `sweep` in `otkit.kernels.mixing`. Arrays of NumPy go to
-the version of the same name that Numba compiles, in `otkit.kernels.numba_ops` and `numba_sweep`; tensors on a GPU to
-that of Triton, in `triton_ops` and `triton_sweep`; anything else to the reference. A faster version replaces an
-operation, never an algorithm. `runs_on` names what ran, for ``Result.kernel``.
+`choose` is asked once, when a problem is built, and the table is kept in it: ``problem.kernels``. Arrays of NumPy get
+`otkit.kernels.numba.NUMBA`, arrays on a GPU `otkit.kernels.triton.TRITON`, and anything else
+`otkit.kernels.table.REFERENCE`. A faster version replaces an operation, never an algorithm.
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
-from functools import cache, wraps
-from importlib import import_module
+from functools import cache
 from importlib.util import find_spec
-from typing import Any, Concatenate, ParamSpec, TypeVar
+from typing import Any
 
 import numpy as np
 
-from otkit import arrays, linalg
-from otkit.geometry import PointCloud, base
-from otkit.geometry.base import (
-    Arcs,
-    CostRange,
-    Geometry,
-    Moved,
-    Penalties,
-    Potentials,
-    Reduced,
-)
-from otkit.kernels import mixing
-from otkit.kernels.mixing import WINDOW, Listed, Mixing, Swept
+from otkit import arrays
+from otkit.geometry.base import Geometry
+from otkit.kernels.table import REFERENCE, Kernels
 
-__all__ = [
-    "WINDOW",
-    "Arcs",
-    "CostRange",
-    "Geometry",
-    "Listed",
-    "Mixing",
-    "Moved",
-    "Penalties",
-    "Potentials",
-    "Reduced",
-    "Swept",
-    "apply_cost_gradient",
-    "apply_plan",
-    "are_costs",
-    "c_transform",
-    "compressed",
-    "conjugate_gradients",
-    "cost_range",
-    "lacking",
-    "marginals",
-    "plan",
-    "runs_on",
-    "select",
-    "softmin",
-    "sparsified",
-    "sweep",
-    "transport_cost",
-]
-
-_Arguments = ParamSpec("_Arguments")
-_Result = TypeVar("_Result")
-_Costs = TypeVar("_Costs", bound=Geometry)
-_Operation = Callable[Concatenate[_Costs, _Arguments], _Result]
+__all__ = ["REFERENCE", "Kernels", "choose", "lacking"]
 
 
-def runs_on(geometry: Geometry) -> str:
-    """What runs the operations on this geometry: "numba", "triton" or "reference"."""
-    chosen = _chosen()
-    if chosen == "reference":
-        return chosen
-    given = list(geometry.arrays.values())
+def choose(geometry: Geometry) -> Kernels:
+    """The kernels for this geometry, by where its arrays are and by the environment variable ``OTKIT_KERNELS``.
+
+    Raises
+    ------
+    ValueError
+        If the variable is none of its values, or asks for Triton on the host without its interpreter.
+    """
+    # Compiled code is loaded when it is first needed.
+    asked, given = _asked(), list(geometry.arrays.values())
+    if asked == "reference":
+        return REFERENCE
     if all(isinstance(x, np.ndarray) for x in given):
-        return "numba"
-    return "triton" if all(map(_is_for_triton, given)) and not _is_called(geometry) else "reference"
+        from otkit.kernels.numba import NUMBA
+
+        return NUMBA
+    if not all(_is_for_triton(x, asked) for x in given):
+        from otkit.kernels.numba import HOSTED
+
+        return HOSTED
+    from otkit.kernels.triton import CALLED, CUPY, TRITON
+
+    if geometry.called:
+        return CALLED
+    return CUPY if any(map(arrays.is_cupy, given)) else TRITON
 
 
-def _is_for_triton(x: Any) -> bool:
+def _is_for_triton(x: Any, asked: str) -> bool:
     """Whether Triton works on an array: one on a GPU, or a tensor of the host where its interpreter is asked for."""
-    chosen, on_gpu = _chosen(), arrays.on_gpu(x)
-    interpreted = chosen == "triton" and arrays.is_tensor(x) and not on_gpu
+    on_gpu = arrays.on_gpu(x)
+    interpreted = asked == "triton" and arrays.is_tensor(x) and not on_gpu
     if interpreted and os.environ.get("TRITON_INTERPRET") != "1":
         raise ValueError(
             "OTKIT_KERNELS=triton runs tensors of the host in Triton's interpreter, "
             "which TRITON_INTERPRET=1 must ask for; unset OTKIT_KERNELS for Numba's kernels"
         )
-    return (interpreted or (on_gpu and chosen != "numba")) and not lacking("torch", "triton")
-
-
-def _is_called(geometry: Geometry) -> bool:
-    """Whether the costs are those of a function of the caller's."""
-    base = geometry.base if isinstance(geometry, Reduced) else geometry
-    return isinstance(base, PointCloud) and callable(base.metric.ground)
+    return (interpreted or (on_gpu and asked != "numba")) and not lacking("torch", "triton")
 
 
 @cache
@@ -105,76 +69,10 @@ def lacking(*packages: str) -> str:
 _CHOICES = ("auto", "numba", "triton", "reference")
 
 
-def _chosen() -> str:
-    chosen = os.environ.get("OTKIT_KERNELS", "auto")
-    if chosen not in _CHOICES:
+def _asked() -> str:
+    asked = os.environ.get("OTKIT_KERNELS", "auto")
+    if asked not in _CHOICES:
         raise ValueError(
-            f"the environment variable OTKIT_KERNELS must be 'auto', 'numba', 'triton' or 'reference', got {chosen!r}"
+            f"the environment variable OTKIT_KERNELS must be 'auto', 'numba', 'triton' or 'reference', got {asked!r}"
         )
-    return chosen
-
-
-def _operation(reference: _Operation[_Costs, _Arguments, _Result]) -> _Operation[_Costs, _Arguments, _Result]:
-    """The operation, done by its compiled version where the geometry allows it."""
-    name: str = reference.__name__
-    module = "sweep" if name == "sweep" else "ops"
-
-    @wraps(reference)
-    def operation(geometry: _Costs, /, *args: _Arguments.args, **kwargs: _Arguments.kwargs) -> _Result:
-        chosen: Any = reference
-        found = runs_on(geometry)
-        if found != "reference":
-            # Compiled code is loaded when it is first needed.
-            chosen = getattr(import_module(f"otkit.kernels.{found}_{module}"), name)
-        if found == "triton" and any(arrays.is_cupy(x) for x in geometry.arrays.values()):
-            chosen = import_module("otkit.kernels.triton_bridge").bridged(chosen)
-        return chosen(geometry, *args, **kwargs)
-
-    return operation
-
-
-def compressed(arcs: linalg.Coupling, shape: tuple[int, int]) -> linalg.Sparse:
-    """As `otkit.linalg.compressed`; entries in row order that are on a GPU stay there."""
-    chosen: Any = linalg
-    if _is_for_triton(arcs[2]):
-        chosen = import_module("otkit.kernels.triton_linalg")
-    return chosen.compressed(arcs, shape)
-
-
-def conjugate_gradients(
-    matrix: linalg.Schur,
-    rhs: np.ndarray,
-    start: np.ndarray,
-    rtol: float,
-    limit: int,
-    memory: linalg.Memory | None = None,
-) -> linalg.Solution:
-    """As `otkit.linalg.conjugate_gradients`, where the entries are."""
-    chosen: Any = linalg
-    if not isinstance(matrix.T.data, np.ndarray):
-        chosen = import_module("otkit.kernels.triton_linalg")
-    elif _chosen() != "reference":
-        chosen = import_module("otkit.kernels.numba_linalg")
-    return chosen.conjugate_gradients(matrix, rhs, start, rtol, limit, memory)
-
-
-def sparsified(rows: linalg.Sparse, by: linalg.Scaling) -> tuple[linalg.Sparse, float]:
-    """As `otkit.linalg.sparsified`, compressed, where the entries are."""
-    if isinstance(rows.T.data, np.ndarray) and _chosen() != "reference":
-        chosen: Any = import_module("otkit.kernels.numba_linalg")
-        return chosen.sparsified(rows, by)
-    arcs, mass = linalg.sparsified(rows, by)
-    return compressed(arcs, rows.T.shape), mass
-
-
-apply_cost_gradient = _operation(base.apply_cost_gradient)
-apply_plan = _operation(base.apply_plan)
-are_costs = _operation(base.are_costs)
-c_transform = _operation(base.c_transform)
-cost_range = _operation(base.cost_range)
-marginals = _operation(base.marginals)
-plan = _operation(base.plan)
-select = _operation(base.select)
-softmin = _operation(base.softmin)
-sweep = _operation(mixing.sweep)
-transport_cost = _operation(base.transport_cost)
+    return asked

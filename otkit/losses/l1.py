@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from otkit.kernels import threads
-from otkit.kernels.numba_l1 import add_distances, distance_gradient
+from otkit.kernels.numba.l1 import add_distances, distance_gradient
 
 # Columns of a chunk and rows of a part on the CPU: what a pass reads stays in the cache of the second level.
 _COLUMNS, _ROWS = 512, 32

@@ -8,7 +8,8 @@ import torch
 from torch import Tensor
 
 from otkit.api import solve
-from otkit.kernels import numba_scalings, threads
+from otkit.kernels import threads
+from otkit.kernels.numba import scalings as kernels
 from otkit.solvers import Sinkhorn
 
 # The largest range(C)/reg for which the scalings of any number of rounds, and their products, are normal numbers.
@@ -108,11 +109,11 @@ def unscale(
 
 
 def _scale(*tensors: Tensor) -> None:
-    _each(numba_scalings.scale, tensors)
+    _each(kernels.scale, tensors)
 
 
 def _unscale(*tensors: Tensor) -> None:
-    _each(numba_scalings.unscale, tensors)
+    _each(kernels.unscale, tensors)
 
 
 def _each(kernel: Any, tensors: tuple[Tensor, ...]) -> None:

@@ -8,7 +8,8 @@ import torch
 from torch import Tensor, nn
 
 from otkit import checks
-from otkit.api import distance_cost, solve_sample
+from otkit.api import solve_sample
+from otkit.distance import distance_cost
 from otkit.divergence import sinkhorn_divergence
 from otkit.losses.chunks import wide
 from otkit.losses.targets import REDUCTIONS, one_of

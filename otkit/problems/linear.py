@@ -9,47 +9,15 @@ import numpy as np
 
 from otkit import arrays, checks
 from otkit.arrays import Array, from_numpy, namespace, to_numpy
-from otkit.geometry import Dense, PointCloud
+from otkit.entropic.dual import Penalties, Potentials
+from otkit.entropic.operations import CostRange
 from otkit.geometry.costs import UNIT
-from otkit.kernels import CostRange, Penalties, Potentials, Reduced, are_costs, cost_range, softmin
-
-
-@dataclass(frozen=True)
-class Given:
-    """What the caller passed, untouched: gradients go back to it.
-
-    Attributes
-    ----------
-    geometry : Dense or PointCloud
-    a, b, reg, unbalanced
-        Arrays, numbers or None.
-    """
-
-    geometry: Dense | PointCloud
-    a: Any
-    b: Any
-    reg: Any
-    unbalanced: Any
-
-    def __getstate__(self) -> dict[str, Any]:
-        """Copies and pickles are not part of a graph."""
-        rho = self.unbalanced
-        rho = tuple(map(arrays.detached, rho)) if isinstance(rho, tuple) else arrays.detached(rho)
-        rest = {name: arrays.detached(getattr(self, name)) for name in ("a", "b", "reg")}
-        return {"geometry": self.geometry.detached(), "unbalanced": rho, **rest}
-
-    @property
-    def masses(self) -> tuple[Any, Any]:
-        """The total weights of both sides, ``(...)`` in float64, in the caller's graph; 1 for uniform ones."""
-        a, b = (1.0 if w is None else namespace(w).sum(arrays.float64(w), axis=-1) for w in (self.a, self.b))
-        return a, b
-
-    @property
-    def by_name(self) -> dict[str, Any]:
-        """All of it by the names of `otkit.autograd.rules.Gradients`; one price of both sides is `rho`."""
-        rho = self.unbalanced
-        prices = {"rho_a": rho[0], "rho_b": rho[1]} if isinstance(rho, tuple) else {"rho": rho}
-        return {**self.geometry.arrays, "a": self.a, "b": self.b, "reg": self.reg, **prices}
+from otkit.geometry.dense import Dense
+from otkit.geometry.points import PointCloud
+from otkit.geometry.reduced import Reduced
+from otkit.kernels import Kernels, choose
+from otkit.problems.given import Given
+from otkit.problems.line import line_range, on_line
 
 
 @dataclass(frozen=True)
@@ -71,6 +39,8 @@ class LinearProblem:
         The same, flat.
     reduced : Reduced
         The flat geometry that solvers work on.
+    kernels : Kernels
+        What runs the operations on it.
     a, b : array (B, n), (B, m)
         Weights; those of balanced items sum to 1.
     log_a, log_b : array (B, n), (B, m)
@@ -101,6 +71,7 @@ class LinearProblem:
     asked: Dense | PointCloud
     geometry: Dense | PointCloud
     reduced: Reduced
+    kernels: Kernels
     a: Array
     b: Array
     log_a: Array
@@ -149,6 +120,7 @@ class LinearProblem:
         )
         dtype, unit = _result_dtype([*asked.arrays.values(), a, b])
         geometry = asked.hosted().flat(batch)
+        kernels = choose(geometry)
         like = next(iter(geometry.arrays.values()))
         rho_a, rho_b = (np.broadcast_to(r, batch).reshape(-1) for r in rho)
         balanced = (rho_a == np.inf) & (rho_b == np.inf)
@@ -160,9 +132,9 @@ class LinearProblem:
             assert isinstance(geometry, PointCloud)
             costs = line_range(geometry, a > 0, b > 0)
         else:
-            costs = cost_range(geometry, a > 0, b > 0)
+            costs = kernels.cost_range(geometry, a > 0, b > 0)
             # Where every point has mass that pass has seen all costs, and tells whether all of them are finite.
-            if not (_all(a > 0, b > 0, ~costs.forbidden, costs.low > -np.inf) or are_costs(geometry)):
+            if not (_all(a > 0, b > 0, ~costs.forbidden, costs.low > -np.inf) or kernels.are_costs(geometry)):
                 raise ValueError(
                     "costs must be numbers or +inf (a forbidden arc), got NaN or -inf; mend them, or pass inf to forbid"
                 )
@@ -172,6 +144,7 @@ class LinearProblem:
             asked=asked,
             geometry=geometry,
             reduced=Reduced(geometry, costs.row, costs.col),
+            kernels=kernels,
             a=a,
             b=b,
             log_a=arrays.log(a),
@@ -236,12 +209,12 @@ class LinearProblem:
     def update_rows(self, g: Array, reg: Array) -> Array:
         """The potential of the rows after half an iteration from that of the columns."""
         keep = self.penalties.keep(reg)[0][:, None]
-        return keep * softmin(self.reduced, g, self.log_b, reg) - (1 - keep) * self.reduced.row
+        return keep * self.kernels.softmin(self.reduced, g, self.log_b, reg) - (1 - keep) * self.reduced.row
 
     def update_columns(self, f: Array, reg: Array) -> Array:
         """The potential of the columns after half an iteration from that of the rows."""
         keep = self.penalties.keep(reg)[1][:, None]
-        return keep * softmin(self.reduced.T, f, self.log_a, reg) - (1 - keep) * self.reduced.col
+        return keep * self.kernels.softmin(self.reduced.T, f, self.log_a, reg) - (1 - keep) * self.reduced.col
 
     def at(self, f: Array, g: Array, reg: Array) -> Potentials:
         """A point of the dual of the reduced problem."""
@@ -249,24 +222,6 @@ class LinearProblem:
 
 
 _BOOKKEEPING = ("balanced", "mass", "rescaled", "span", "low", "high", "forbidden")
-
-
-def on_line(asked: Dense | PointCloud) -> bool:
-    """Whether the points lie on a line and the cost is convex along it, so that sorting solves the problem."""
-    return isinstance(asked, PointCloud) and asked.d == 1 and asked.metric.convex_on_line
-
-
-def line_range(geometry: PointCloud, has_a: Array, has_b: Array) -> CostRange:
-    """What is known of the costs on a line without looking at all of them: they are taken as they are."""
-    xp = namespace(has_a)
-    (low_x, high_x), (low_y, high_y) = (
-        (xp.min(v, axis=-2, keepdims=True), xp.max(v, axis=-2, keepdims=True)) for v in (geometry.x, geometry.y)
-    )
-    reach = xp.maximum(geometry.metric(low_x, high_y), geometry.metric(high_x, low_y))[:, 0, 0]
-    span = xp.broadcast_to(reach, (has_a.shape[0],))
-    nothing = xp.zeros_like(span)
-    row, col = (xp.astype(v, xp.float64) * 0 for v in (has_a, has_b))
-    return CostRange(row, col, span, nothing, span, nothing > 0, has_a, has_b)
 
 
 def _all(*conditions: Array) -> bool:

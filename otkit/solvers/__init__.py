@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from otkit.problems import LinearProblem
-from otkit.problems.linear import on_line
+from otkit.problems.line import on_line
 from otkit.solvers.annealing import Annealing
 from otkit.solvers.base import Progress, Solver, run
-from otkit.solvers.exact import Exact
-from otkit.solvers.newton import SparseNewton
+from otkit.solvers.exact.solver import Exact
 from otkit.solvers.sinkhorn import Sinkhorn
+from otkit.solvers.sns.solver import SparseNewton
 from otkit.solvers.univariate import Univariate
 
 __all__ = [

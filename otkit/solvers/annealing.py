@@ -8,13 +8,14 @@ import numpy as np
 
 from otkit import checks
 from otkit.arrays import Array, from_numpy, namespace
-from otkit.certify import Certificate, certify
+from otkit.certificates import certify
+from otkit.certificates.base import Certificate
 from otkit.geometry.costs import UNIT
-from otkit.problems import LinearProblem
-from otkit.results import Outcome, Status, marginal_error
-from otkit.solvers import stages
+from otkit.problems.linear import LinearProblem
+from otkit.results.outcome import Outcome, Status, marginal_error
+from otkit.solvers import descent
 from otkit.solvers.base import Solver, State
-from otkit.solvers.stages import Annealed
+from otkit.solvers.descent import Annealed
 
 
 @dataclass(frozen=True)
@@ -62,15 +63,15 @@ class Annealing(Solver):
         checks.solver_options(self)
 
     def init(self, problem: LinearProblem, start: tuple[Array, Array] | None) -> State:
-        reg = stages.top(problem)
+        reg = descent.top(problem)
         if start is None:
-            return stages.begin(problem, None, reg)
-        return stages.begin(problem, start[1], reg / 1024)
+            return descent.begin(problem, None, reg)
+        return descent.begin(problem, start[1], reg / 1024)
 
     def step(self, problem: LinearProblem, state: State) -> State:
         assert isinstance(state, Annealed)
         stage_tol = self._stage_tol(problem, state.reg)
-        state = stages.advance(problem, state, stage_tol, self.sweeps, self.max_iter)
+        state = descent.advance(problem, state, stage_tol, self.sweeps, self.max_iter)
         items = state.running
         found = self._certificate(problem.take(items), state, items)
         finite = found.upper < np.inf
@@ -85,21 +86,31 @@ class Annealing(Solver):
         moving = left[reached[left] | (state.used[left] >= self.max_iter // 5)]
         reg = state.reg / self.factor
         # Below this a stage cannot come to its tolerance for rounding.
-        floor = 8 * UNIT * stages.top(problem) / self._stage_tol(problem, reg)
+        floor = 8 * UNIT * descent.top(problem) / self._stage_tol(problem, reg)
         spent = moving[(reg < floor)[moving]]
         state = state.ended(spent, Status.STALLED)
         moving = np.setdiff1d(moving, spent)
-        return stages.next_stage(state, moving, reg, reached) if moving.size else state
+        return descent.next_stage(state, moving, reg, reached) if moving.size else state
 
     def _stage_tol(self, problem: LinearProblem, reg: np.ndarray) -> np.ndarray:
-        return self.stage_tol * np.minimum(1.0, 10 * np.sqrt(reg / stages.top(problem)))
+        return self.stage_tol * np.minimum(1.0, 10 * np.sqrt(reg / descent.top(problem)))
 
     def finish(self, problem: LinearProblem, state: State, errors: np.ndarray) -> Outcome:
         assert isinstance(state, Annealed)
         found = self._certificate(problem, state, np.arange(problem.items))
         error, tol = marginal_error(problem, found.plan, found.f, found.g), np.full(problem.items, self.rtol)
         return Outcome(
-            found.f, found.g, None, found.plan, found, state.status, error, tol, state.n_iter, errors, stages.log(state)
+            found.f,
+            found.g,
+            None,
+            found.plan,
+            found,
+            state.status,
+            error,
+            tol,
+            state.n_iter,
+            errors,
+            descent.log(state),
         )
 
     @staticmethod

@@ -10,8 +10,8 @@ from typing import Any, Self
 import numpy as np
 
 from otkit.arrays import Array
-from otkit.problems import LinearProblem
-from otkit.results import Outcome, Stage, Status
+from otkit.problems.linear import LinearProblem
+from otkit.results.outcome import Outcome, Stage, Status
 
 
 @dataclass(frozen=True)

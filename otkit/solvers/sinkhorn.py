@@ -8,11 +8,11 @@ import numpy as np
 
 from otkit import checks
 from otkit.arrays import Array, to_numpy
-from otkit.problems import LinearProblem
-from otkit.results import Outcome, Status
-from otkit.solvers import stages
+from otkit.problems.linear import LinearProblem
+from otkit.results.outcome import Outcome, Status
+from otkit.solvers import descent
 from otkit.solvers.base import Solver, State
-from otkit.solvers.stages import Annealed
+from otkit.solvers.descent import Annealed
 
 # Ways down after the first, each in smaller steps.
 _ATTEMPTS = 1
@@ -77,35 +77,35 @@ class Sinkhorn(Solver):
             checks.no_start(start)
             return self._from_zero(problem)
         if start is not None:
-            return stages.begin(problem, start[1], to_numpy(problem.reg))
-        return stages.begin_cold(problem, self.factor)
+            return descent.begin(problem, start[1], to_numpy(problem.reg))
+        return descent.begin_cold(problem, self.factor)
 
     def _from_zero(self, problem: LinearProblem) -> Annealed:
         """Zero potentials of the costs as given; where the rows come last, what the columns make of theirs."""
         costs = problem.reduced
         g = -costs.col if self.last == "cols" else problem.update_columns(-costs.row, problem.reg)
-        return stages.begin(problem, g, to_numpy(problem.reg), window=0)
+        return descent.begin(problem, g, to_numpy(problem.reg), window=0)
 
     def step(self, problem: LinearProblem, state: State) -> State:
         assert isinstance(state, Annealed)
-        sweeps = self.sweeps or stages.patience(problem, state)
+        sweeps = self.sweeps or descent.patience(problem, state)
         if self.n_iters is not None:
             return self._step_of_count(problem, state, sweeps)
-        goal, used = stages.goals(problem, state, self.tol, self.stage_tol), state.used
-        state = stages.advance(problem, state, goal, sweeps, self.max_iter)
-        state, stalled = stages.looked(problem, state, used)
-        return stages.settled(problem, state, goal, stalled, np.full(problem.items, True), self, _ATTEMPTS)
+        goal, used = descent.goals(problem, state, self.tol, self.stage_tol), state.used
+        state = descent.advance(problem, state, goal, sweeps, self.max_iter)
+        state, stalled = descent.looked(problem, state, used)
+        return descent.settled(problem, state, goal, stalled, np.full(problem.items, True), self, _ATTEMPTS)
 
     def _step_of_count(self, problem: LinearProblem, state: Annealed, sweeps: np.ndarray | int) -> Annealed:
         assert self.n_iters is not None
         textbook = replace(problem, penalties=replace(problem.penalties, shifts=False))
-        state = stages.advance(textbook, state, np.full(problem.items, -np.inf), sweeps, self.n_iters)
+        state = descent.advance(textbook, state, np.full(problem.items, -np.inf), sweeps, self.n_iters)
         state = state.ended(np.flatnonzero(state.n_iter >= self.n_iters), Status.COMPLETED)
         return replace(state, g=state.point) if self.last == "cols" else state
 
     def finish(self, problem: LinearProblem, state: State, errors: np.ndarray) -> Outcome:
         assert isinstance(state, Annealed)
         counted = np.full(problem.items, np.nan)
-        tol = counted if self.n_iters is not None else stages.tolerance(problem, self.tol)
-        found = stages.finish(problem, state, tol, errors)
+        tol = counted if self.n_iters is not None else descent.tolerance(problem, self.tol)
+        found = descent.finish(problem, state, tol, errors)
         return found if self.n_iters is None else replace(found, counted=(int(state.n_iter.max()), self.last))

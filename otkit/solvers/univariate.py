@@ -7,13 +7,13 @@ from dataclasses import dataclass
 import numpy as np
 
 from otkit.arrays import Array, from_numpy, to_numpy
-from otkit.certify import widened
-from otkit.geometry import PointCloud
+from otkit.certificates.base import widened
 from otkit.geometry.costs import Cost
-from otkit.linalg import difference
+from otkit.geometry.points import PointCloud
+from otkit.linalg.trees import difference
 from otkit.plans import Arcs, SparsePlan
-from otkit.problems import LinearProblem
-from otkit.results import Outcome, Status, marginal_error
+from otkit.problems.linear import LinearProblem
+from otkit.results.outcome import Outcome, Status, marginal_error
 from otkit.solvers.base import Solver, State
 
 

@@ -1,0 +1,123 @@
+"""A certificate: two bounds, what proves them, and what rounding can do to them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from otkit.arrays import Array, finite_or_zero, from_numpy, namespace, only, to_numpy
+from otkit.geometry.costs import UNIT
+from otkit.plans import Plan
+from otkit.problems.linear import LinearProblem
+
+
+def sum_rounding(size: int) -> float:
+    """Rounding in sums over `size` points and of their weights, in units of the terms' absolute sum."""
+    return float(64 + 3 * np.log2(size)) * UNIT
+
+
+@dataclass(frozen=True)
+class Certificate:
+    """Bounds on the optimum of each item at mass 1, and what proves them.
+
+    Attributes
+    ----------
+    lower, upper : numpy array (B,)
+        They contain the optimum. ``upper`` is inf where no plan that avoids forbidden arcs was found.
+    f, g : array (B, n), (B, m)
+        Feasible potentials of the reduced problem that give `lower`.
+    plan : tuple of Plan
+        Parts that add up to the feasible plan that gives `upper`.
+    linear : numpy array (B,)
+        The cost of that plan as computed, before `upper` was widened.
+    rounding : numpy array (B,)
+        How much of ``upper − lower`` is there to cover rounding.
+    """
+
+    lower: np.ndarray
+    upper: np.ndarray
+    f: Array
+    g: Array
+    plan: tuple[Plan, ...]
+    linear: np.ndarray
+    rounding: np.ndarray
+
+
+def sides(problem: LinearProblem) -> tuple[np.ndarray, ...]:
+    """Weights and offsets on the host, the offsets 0 where there is no mass."""
+    a, b, row, col = (to_numpy(v) for v in (problem.a, problem.b, problem.reduced.row, problem.reduced.col))
+    return a, b, np.where(a > 0, row, 0.0), np.where(b > 0, col, 0.0)
+
+
+def dual_bound(problem: LinearProblem, f: Array, g: Array) -> np.ndarray:
+    """⟨a, f⟩ + ⟨b, g⟩, the lower bound that feasible potentials give: ``(B,)``."""
+    a, b = to_numpy(problem.a), to_numpy(problem.b)
+    return (a * to_numpy(f)).sum(-1) + (b * to_numpy(g)).sum(-1)
+
+
+def feasible(problem: LinearProblem, *, f: Array | None = None, g: Array | None = None) -> tuple[Array, Array]:
+    """Potentials with f_i + g_j ≤ C_ij on all arcs between mass, by two c-transforms from one side's."""
+    costs, has_a, has_b = problem.reduced, problem.a > 0, problem.b > 0
+    transform = problem.kernels.c_transform
+    if g is None:
+        g = transform(costs.T, only(f, has_a))
+        f = transform(costs, only(g, has_b))
+    else:
+        f = transform(costs, only(g, has_b))
+        g = transform(costs.T, only(f, has_a))
+    return finite_or_zero(f), finite_or_zero(g)
+
+
+def dual_value(problem: LinearProblem, f: Array) -> np.ndarray:
+    """A lower bound on the optimum in the caller's costs at mass 1, up to rounding: ``(B,)``."""
+    costs = problem.reduced
+    return dual_bound(problem, *feasible(problem, f=f)) + dual_bound(problem, costs.row, costs.col)
+
+
+def better(problem: LinearProblem, one: tuple[Array, Array], other: tuple[Array, Array]) -> tuple[Array, Array]:
+    """Item by item the pair of potentials with the larger dual value."""
+    xp = namespace(problem.a)
+    first = from_numpy(dual_bound(problem, *one) >= dual_bound(problem, *other), problem.a)[:, None]
+    return xp.where(first, one[0], other[0]), xp.where(first, one[1], other[1])
+
+
+def widened(
+    problem: LinearProblem,
+    lower: np.ndarray,
+    linear: np.ndarray,
+    defect: np.ndarray,
+    f: Array,
+    g: Array,
+    plan: tuple[Plan, ...],
+    drawn: np.ndarray | float = 0.0,
+) -> Certificate:
+    """The certificate of a lower bound and of a plan of cost `linear`, both in reduced costs as computed.
+
+    ``defect (B,)`` bounds the L1 distance of the plan's marginals from the weights in exact arithmetic.
+    """
+    costs = problem.reduced
+    a, b, row, col = sides(problem)
+    sums = sum_rounding(costs.n + costs.m)
+    offset = (a * row).sum(-1) + (b * col).sum(-1)
+    offset_error = sums * ((a * abs(row)).sum(-1) + (b * abs(col)).sum(-1))
+    # Two subtractions reduce a cost, each with an error of a unit of its result; none where the offsets are 0.
+    plain = (row == 0).all(-1) & (col == 0).all(-1)
+    evaluation = np.where(plain, 0.0, 2 * UNIT * (2 * problem.span + abs(col).max(-1)))
+    # A defect is repaired along arcs of at most the span each; among forbidden ones perhaps along many of them.
+    steps = np.where(problem.forbidden, costs.n + costs.m, 1)
+    size = (a * abs(to_numpy(f))).sum(-1) + (b * abs(to_numpy(g))).sum(-1)
+    paid = np.where(linear < np.inf, linear, 0.0)
+    below = sums * size + evaluation + offset_error
+    above = ((costs.n + costs.m) * UNIT + sums) * paid + evaluation + offset_error
+    above = above + 1.01 * defect * steps * problem.span  # a hundredth for its own rounding, and for Σa
+    lower, upper = lower + offset, linear + offset
+
+    relative, absolute = problem.geometry.rounding
+    below = below + relative * abs(lower) + absolute
+    top = np.maximum(abs(problem.low), abs(problem.high))
+    above = above + relative * (abs(paid + offset) + 2 * drawn * top) + (1 + 2 * drawn) * absolute
+    lower, upper = lower - below, upper + above
+    non_negative = problem.asked.non_negative | (problem.low >= 0)
+    lower = np.where(non_negative, np.maximum(lower, 0.0), lower)
+    return Certificate(lower, upper, f, g, plan, linear + offset, below + above)

@@ -1,0 +1,115 @@
+"""Bounds where marginals are penalised."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from otkit.arrays import Array, finite_or_zero, from_numpy, log, namespace, only, to_numpy
+from otkit.certificates.base import Certificate, sides, sum_rounding
+from otkit.entropic.dual import Potentials
+from otkit.geometry.costs import UNIT
+from otkit.plans import EntropicPlan
+from otkit.problems.linear import LinearProblem
+from otkit.problems.penalties import conjugate, penalty
+
+
+def certify_relaxed(problem: LinearProblem, f: Array, g: Array, reg: Array) -> Certificate:
+    """Bounds where marginals are penalised: the entropic plan itself, and the penalised dual at feasible potentials.
+
+    A side that is exact is scaled to its weights first. Bounds of balanced items are of no meaning.
+    """
+    costs, held = problem.reduced, problem.penalties
+    a, b, row, col = sides(problem)
+    rho_a, rho_b = to_numpy(held.rho_a), to_numpy(held.rho_b)
+    relative, absolute = problem.geometry.rounding
+    top = np.maximum(abs(problem.low), abs(problem.high))
+    evaluation = 3 * UNIT * (2 * problem.span + abs(col).max(-1) + abs(row).max(-1)) + relative * top + absolute
+
+    best_f, best_g = f, g
+    lower = np.full(problem.items, -np.inf)
+    for start in (g, g + reg[:, None] * finite_or_zero(problem.log_b)):
+        f_new, g_new, shift = _feasible_relaxed(problem, start)
+        off = evaluation + 3 * UNIT * shift
+        # What evaluation may have got wrong is taken off one potential, and with it off every constraint.
+        off_a = np.where(rho_b == 0, off, 0.0)[:, None]
+        both = (
+            (to_numpy(f_new) + row - off_a, a, rho_a),
+            (to_numpy(g_new) + col - off[:, None] + off_a, b, rho_b),
+        )
+        value = sum(conjugate(*side) - _conjugate_rounding(*side) for side in both)
+        value = np.where((rho_a == 0) & (rho_b == 0) & (problem.low < 0), -np.inf, value)
+        better = from_numpy(value > lower, f)[:, None]
+        best_f, best_g = namespace(f).where(better, f_new, best_f), namespace(f).where(better, g_new, best_g)
+        lower = np.maximum(lower, value)
+
+    at, missing = _exact_sides(problem, f, g, reg)
+    moved = problem.kernels.transport_cost(costs, at)
+    cost, rows, cols = (to_numpy(v) for v in moved)
+    linear = cost + (row * rows).sum(-1) + (col * cols).sum(-1)
+    paid = linear + penalty(rows, a, rho_a) + penalty(cols, b, rho_b)
+    # Sums of n or m terms, and the exact side, which is scaled to its weights up to `miss`.
+    size = cost + (abs(row) * rows).sum(-1) + (abs(col) * cols).sum(-1)
+    size = size + _penalty_size(rows, a, rho_a) + _penalty_size(cols, b, rho_b)
+    miss = _miss(rows, a, rho_a) + _miss(cols, b, rho_b)
+    widen = (4 * (costs.n + costs.m + 64) * UNIT + 4 * miss) * size + evaluation * rows.sum(-1)
+    upper = np.where(missing | (miss > 1e-3), np.inf, paid + widen)
+    return Certificate(
+        lower, upper, best_f, best_g, (EntropicPlan(costs, at, problem.kernels),), linear, evaluation + widen
+    )
+
+
+def _feasible_relaxed(problem: LinearProblem, g: Array) -> tuple[Array, Array, np.ndarray]:
+    """Potentials with f_i + g_j ≤ C_ij, 0 on a free side, moved along f + t, g − t to where the dual is largest."""
+    xp, costs, held = namespace(g), problem.reduced, problem.penalties
+    has_a, has_b = problem.a > 0, problem.b > 0
+    free_a, free_b = (held.rho_a == 0)[:, None], (held.rho_b == 0)[:, None]
+    g = xp.where(free_b, -costs.col, g)
+    f = xp.where(free_a, -costs.row, finite_or_zero(problem.kernels.c_transform(costs, only(g, has_b))))
+    g = xp.where(free_b, -costs.col, finite_or_zero(problem.kernels.c_transform(costs.T, only(f, has_a))))
+    # With both sides free every plan is the worse for its mass: where costs are not negative, 0 is feasible.
+    sent = xp.sum(held.target(problem.a, f + costs.row, held.rho_a), axis=-1)
+    received = xp.sum(held.target(problem.b, g + costs.col, held.rho_b), axis=-1)
+    shift = (held.coupling() * finite_or_zero(log(sent) - log(received)))[:, None]
+    return f + shift, g - shift, abs(to_numpy(shift)[:, 0])
+
+
+def _exact_sides(problem: LinearProblem, f: Array, g: Array, reg: Array) -> tuple[Potentials, np.ndarray]:
+    """The plan with its exact side scaled to the weights, and which items have a point there that it does not reach."""
+    at = problem.at(f, g, reg)
+    rows, cols = problem.kernels.marginals(problem.reduced, at)
+    xp, held = namespace(f), problem.penalties
+    short_a = xp.any((problem.a > 0) & (rows <= 0), axis=-1) & (held.rho_a == xp.inf)
+    short_b = xp.any((problem.b > 0) & (cols <= 0), axis=-1) & (held.rho_b == xp.inf)
+    gain_a, gain_b = (
+        reg[:, None] * xp.where(sums > 0, finite_or_zero(log_w) - finite_or_zero(log(sums)), xp.zeros_like(sums))
+        for log_w, sums in ((problem.log_a, rows), (problem.log_b, cols))
+    )
+    exact_a, exact_b = ((rho == xp.inf)[:, None] for rho in (held.rho_a, held.rho_b))
+    f, g = xp.where(exact_a, f + gain_a, f), xp.where(exact_b & ~exact_a, g + gain_b, g)
+    return problem.at(f, g, reg), to_numpy(short_a | short_b)
+
+
+def _conjugate_rounding(potential: np.ndarray, w: np.ndarray, rho: np.ndarray) -> np.ndarray:
+    """A bound on what rounding does to `conjugate`."""
+    priced = (rho > 0) & (rho < np.inf)
+    scale = np.where(priced, rho, 1.0)[:, None]
+    potential = np.where(w > 0, potential, 0.0)
+    with np.errstate(over="ignore"):
+        steep = w * np.exp(np.where(priced[:, None], -potential / scale, 0.0))
+    size = (steep * abs(potential)).sum(-1) + np.where(priced, scale[:, 0] * abs(w - steep).sum(-1), 0.0)
+    return np.where(rho > 0, sum_rounding(w.shape[-1]) * size, 0.0)
+
+
+def _penalty_size(p: np.ndarray, w: np.ndarray, rho: np.ndarray) -> np.ndarray:
+    """The absolute sum of the terms of a penalty, and of their sensitivity to p."""
+    priced = (rho > 0) & (rho < np.inf)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        terms = np.where(p > 0, p * (1 + abs(np.log(p / w))), 0.0) + p + w
+    return np.where(priced, np.where(priced, rho, 0.0) * terms.sum(-1), 0.0)
+
+
+def _miss(p: np.ndarray, w: np.ndarray, rho: np.ndarray) -> np.ndarray:
+    """The largest relative distance of an exact side from its weights."""
+    with np.errstate(divide="ignore", invalid="ignore"):
+        relative = np.where(w > 0, abs(p / w - 1), 0.0)
+    return np.where(rho == np.inf, relative.max(-1), 0.0)

@@ -1,0 +1,210 @@
+"""From any potentials to a plan with the right marginals.
+
+Rows and columns are scaled down to their weights (Altschuler, Weed & Rigollet 2017), and the defect is carried along
+the arcs of the plan's maximum spanning tree. There the reduced cost is small, whereas a product measure pays an
+average cost for it. What the tree cannot carry goes to the product. Where the flow on the tree alone is a plan, a
+vertex, and costs no more, it is taken instead.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from otkit import arrays
+from otkit.arrays import Array, from_numpy, namespace, to_numpy
+from otkit.entropic.dual import Potentials
+from otkit.geometry.base import Geometry
+from otkit.geometry.costs import UNIT
+from otkit.linalg.trees import SpanningTree, maximum_spanning_tree
+from otkit.plans import Arcs, EntropicPlan, Plan, SparsePlan
+from otkit.problems.linear import LinearProblem
+
+# At this regularisation, in units of the costs, every allowed entry of the plan is the product of its weights.
+_PRODUCT = 2.0**300
+
+
+@dataclass(frozen=True)
+class Rounded:
+    """A feasible plan of the reduced problem at mass 1.
+
+    Attributes
+    ----------
+    plan : tuple of Plan
+        Parts that add up to it.
+    linear : numpy array (B,)
+        Its cost, inf where forbidden arcs kept it from being completed.
+    defect : numpy array (B,)
+        A bound on what rounding leaves of the L1 distance of its marginals from the weights.
+    tree_f : array (B, n)
+        Potentials that, with those of the columns, meet the costs on the whole spanning tree.
+    """
+
+    plan: tuple[Plan, ...]
+    linear: np.ndarray
+    defect: np.ndarray
+    tree_f: Array
+    drawn: np.ndarray
+
+
+def round_plan(problem: LinearProblem, at: Potentials) -> Rounded:
+    """A feasible plan close to the entropic one of these potentials."""
+    costs, shape = problem.reduced, (problem.items, problem.reduced.n, problem.reduced.m)
+    at = _scaled_down(problem, at)
+    linear, rows, cols = (to_numpy(v) for v in problem.kernels.transport_cost(costs, at))
+    a, b = to_numpy(problem.a), to_numpy(problem.b)
+    short_a, short_b = np.maximum(a - rows, 0.0), np.maximum(b - cols, 0.0)
+    host = _Host.of(problem, at)
+    # The host may see other last digits of a plan than the kernel, and of costs that are a product of matrices.
+    relative, absolute = problem.geometry.rounding
+    top = np.maximum(abs(problem.low), abs(problem.high))
+    guard = np.exp(-1e-9 - np.minimum(2 * (relative * top + absolute) / to_numpy(at.reg), 700.0))
+    trees = [_carry(host.tree(k), a[k], b[k], short_a[k], short_b[k], guard[k]) for k in range(problem.items)]
+
+    rest = np.array([1 - tree.carried for tree in trees])
+    spread = _product(at, short_a, short_b, rest, problem.span)
+    linear = linear + [tree.cost for tree in trees]
+    if rest.any():
+        product = to_numpy(problem.kernels.transport_cost(costs, spread).cost)
+        linear = linear + np.where(problem.forbidden & (rest > 0), np.inf, product)
+    # Sums of the marginals round by a few units of every weight, and the defects with them. What scaling did not bring
+    # below the weights, since the exponents round, is a defect too.
+    over = np.maximum(rows - a, 0.0).sum(-1) + np.maximum(cols - b, 0.0).sum(-1)
+    uneven = abs(short_a.sum(-1) - short_b.sum(-1))
+    lost = np.array([tree.lost for tree in trees])
+    defect = 4 * (sum(shape[1:]) + 128) * UNIT + 2 * (over + uneven) + lost
+
+    vertex_cost = np.array([tree.vertex_cost for tree in trees])
+    is_vertex = (vertex_cost <= linear) & np.isfinite(vertex_cost)
+    linear = np.where(is_vertex, vertex_cost, linear)
+    defect = np.where(is_vertex, [tree.vertex_defect for tree in trees], defect)
+    masses = [tree.vertex if vertex else tree.moved for tree, vertex in zip(trees, is_vertex, strict=True)]
+    plan: tuple[Plan, ...] = (SparsePlan(shape, _arcs(trees, masses), problem.a),)
+    hidden = from_numpy(np.where(is_vertex, -np.inf, 0.0)[:, None], at.f)
+    for part, some in ((at, ~is_vertex), (spread, ~is_vertex & (rest > 0))):
+        if some.any():
+            plan += (EntropicPlan(costs, replace(part, log_a=part.log_a + hidden), problem.kernels),)
+    tree_f = from_numpy(np.stack([tree.f for tree in trees]), at.f)
+    drawn = np.where(is_vertex, 0.0, [-tree.moved[tree.moved < 0].sum() for tree in trees])
+    return Rounded(plan, linear, defect, tree_f, drawn)
+
+
+def _scaled_down(problem: LinearProblem, at: Potentials) -> Potentials:
+    """The plan with rows, then columns, scaled down to their weights where they exceed them."""
+    xp, marginals = namespace(at.f), problem.kernels.marginals
+    rows, _ = marginals(problem.reduced, at)
+    at = replace(at, f=at.f + at.reg[:, None] * xp.minimum(_log_ratio(at.log_a, rows), xp.zeros_like(rows)))
+    _, cols = marginals(problem.reduced, at)
+    return replace(at, g=at.g + at.reg[:, None] * xp.minimum(_log_ratio(at.log_b, cols), xp.zeros_like(cols)))
+
+
+def _log_ratio(log_w: Array, total: Array) -> Array:
+    xp = namespace(log_w)
+    some = (total > 0) & (log_w > -xp.inf)
+    return xp.where(some, xp.where(some, log_w, xp.zeros_like(log_w)) - arrays.log(total), xp.zeros_like(log_w))
+
+
+def _product(like: Potentials, a: np.ndarray, b: np.ndarray, share: np.ndarray, span: np.ndarray) -> Potentials:
+    """The plan share·(a⊗b)/max(Σa, Σb), which exceeds neither marginal, as an entropic one."""
+    xp = namespace(like.f)
+    total = np.maximum(np.maximum(a.sum(-1), b.sum(-1)), np.finfo(float).tiny)
+    log_a, log_b = (arrays.log(from_numpy(w, like.f)) for w in (a * share[:, None], b / total[:, None]))
+    reg = from_numpy(_PRODUCT * (1 + span), like.f)
+    return Potentials(xp.zeros_like(like.f), xp.zeros_like(like.g), log_a, log_b, reg)
+
+
+@dataclass(frozen=True)
+class _Host:
+    """The plan and its costs on the host, one row or column of one item at a time."""
+
+    costs: Geometry
+    at: Potentials
+
+    @staticmethod
+    def of(problem: LinearProblem, at: Potentials) -> _Host:
+        vectors = (to_numpy(v) for v in (at.f, at.g, at.log_a, at.log_b, at.reg))
+        return _Host(problem.reduced.to_numpy(), Potentials(*vectors))
+
+    def tree(self, item: int) -> SpanningTree:
+        """The spanning tree of the largest entries of the plan."""
+
+        def scan(costs: Geometry, at: Potentials, k: int) -> tuple[np.ndarray, np.ndarray]:
+            one, line = slice(item, item + 1), slice(k, k + 1)
+            C = costs.block(one, line)
+            return at.log_plan(C, one, line)[0, 0], C[0, 0]
+
+        across, turned = self.costs.T, self.at.T
+        return maximum_spanning_tree(
+            self.costs.n,
+            self.costs.m,
+            lambda i: scan(self.costs, self.at, i),
+            lambda j: scan(across, turned, j),
+        )
+
+
+@dataclass(frozen=True)
+class _Tree:
+    """What the spanning tree of an item can do.
+
+    It has arcs ``row, col``, moves ``moved`` on them, which is a share ``carried`` of the defect, for ``cost``; and
+    spans a vertex of masses ``vertex`` and cost ``vertex_cost``, inf where some would be negative.
+    """
+
+    row: np.ndarray
+    col: np.ndarray
+    carried: float
+    moved: np.ndarray
+    lost: float
+    cost: float
+    vertex: np.ndarray
+    vertex_cost: float
+    vertex_defect: float
+    f: np.ndarray
+
+
+def _carry(
+    tree: SpanningTree, a: np.ndarray, b: np.ndarray, short_a: np.ndarray, short_b: np.ndarray, guard: float
+) -> _Tree:
+    nodes = tree.nodes
+    row, col = tree.arcs(nodes)
+    cost = tree.cost[nodes]
+
+    # More than rounding left over at a root means a component whose two sides differ in mass: no plan at all.
+    rounding = 16 * (a.size + b.size) * UNIT
+    flow, excess, lost = tree.flows(np.concatenate([short_a, short_b]))
+    flow = flow[nodes]
+    # An arc may be emptied, not overdrawn: the share carried is what the tightest arc allows.
+    taken = flow < 0
+    with np.errstate(over="ignore"):
+        room = (arrays.exp(tree.weight[nodes][taken]) / -flow[taken]).min(initial=np.inf) * guard
+    carried = min(1.0, float(room)) if excess <= rounding else 0.0
+    moved = flow * carried
+
+    vertex, excess, defect = tree.flows(np.concatenate([a, b]))
+    vertex = vertex[nodes]
+    feasible = excess <= rounding and bool((vertex >= -rounding).all())
+    # Arcs of a degenerate vertex carry nothing, up to the sign that rounding gives them.
+    defect -= 2 * float(vertex[vertex < 0].sum())
+    vertex = np.maximum(vertex, 0.0)
+    return _Tree(
+        row=row,
+        col=col,
+        carried=carried,
+        moved=moved,
+        lost=lost if carried > 0 else 0.0,
+        cost=float((moved * cost).sum()),
+        vertex=vertex,
+        vertex_cost=float((vertex * cost).sum()) if feasible else np.inf,
+        vertex_defect=defect,
+        f=tree.potentials()[: a.size],
+    )
+
+
+def _arcs(trees: list[_Tree], masses: list[np.ndarray]) -> Arcs:
+    """These masses on the arcs of the trees of all items, without those that are 0."""
+    item = np.repeat(np.arange(len(trees)), [mass.size for mass in masses])
+    row, col = (np.concatenate([getattr(tree, side) for tree in trees]) for side in ("row", "col"))
+    mass = np.concatenate(masses)
+    some = mass != 0
+    return Arcs(item[some], row[some], col[some], mass[some])

@@ -1,0 +1,84 @@
+"""A point of the dual, and the penalties on the marginals."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from otkit.arrays import Array, exp, namespace
+
+
+@dataclass(frozen=True)
+class Potentials:
+    """A point of the dual and the problem's constants: all that an entry of the plan depends on but its cost.
+
+    Attributes
+    ----------
+    f, log_a : array (B, n)
+    g, log_b : array (B, m)
+    reg : array (B,)
+    """
+
+    f: Array
+    g: Array
+    log_a: Array
+    log_b: Array
+    reg: Array
+
+    @property
+    def T(self) -> Potentials:
+        """The transposed plan."""
+        return Potentials(self.g, self.f, self.log_b, self.log_a, self.reg)
+
+    def log_plan(self, C: Array, items: slice, rows: slice) -> Array:
+        """log P of a tile of costs."""
+        exponent = (self.f[items, rows, None] + self.g[items, None, :] - C) / self.reg[items, None, None]
+        return exponent + (self.log_a[items, rows, None] + self.log_b[items, None, :])
+
+    def plan(self, C: Array, items: slice, rows: slice) -> Array:
+        """P of a tile of costs."""
+        return exp(self.log_plan(C, items, rows))
+
+
+@dataclass(frozen=True)
+class Penalties:
+    """What holds the marginals: ``rho_a``, ``rho_b (B,)``, the price of a unit of KL divergence from the weights.
+
+    ``inf`` makes a marginal exact, 0 leaves it free. ``shifts`` tells whether iterations also move the best constant
+    from one side's potentials to the other's.
+    """
+
+    rho_a: Array
+    rho_b: Array
+    shifts: bool = True
+
+    def take(self, items: Array) -> Penalties:
+        """Those of some of the items."""
+        xp = namespace(self.rho_a)
+        rho_a, rho_b = (xp.take(rho, items, axis=0) for rho in (self.rho_a, self.rho_b))
+        return Penalties(rho_a, rho_b, self.shifts)
+
+    def keep(self, reg: Array) -> tuple[Array, Array]:
+        """The factors ρ/(ρ + reg) of the updates of either side, 1 where it is exact."""
+        xp = namespace(reg)
+        one = xp.ones_like(reg)
+        exact = [rho == xp.inf for rho in (self.rho_a, self.rho_b)]
+        finite = [xp.where(e, one, rho) for e, rho in zip(exact, (self.rho_a, self.rho_b), strict=True)]
+        a, b = (xp.where(e, one, rho / (rho + reg)) for e, rho in zip(exact, finite, strict=True))
+        return a, b
+
+    def coupling(self) -> Array:
+        """ρ_a·ρ_b/(ρ_a + ρ_b), the curvature of the dual along f + t, g − t; 0 where that constant is of no effect."""
+        xp = namespace(self.rho_a)
+        low, high = xp.minimum(self.rho_a, self.rho_b), xp.maximum(self.rho_a, self.rho_b)
+        none = (low == 0) | (low == xp.inf) if self.shifts else low >= 0
+        ratio = xp.where(none | (high == xp.inf), xp.zeros_like(low), low) / xp.where(
+            high > 0, high, xp.ones_like(high)
+        )
+        return xp.where(none, xp.zeros_like(low), low / (1 + ratio))
+
+    def target(self, w: Array, potential: Array, side: Array) -> Array:
+        """The mass w·e^(−f/ρ) that is optimal at a potential in the costs as given; `side` is one of the two ρ."""
+        xp = namespace(w)
+        priced = ((side > 0) & (side < xp.inf))[:, None]
+        rho = xp.where(priced, side[:, None], xp.ones_like(side[:, None]))
+        return w * exp(xp.where(priced, -potential / rho, xp.zeros_like(potential)))

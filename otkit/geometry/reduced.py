@@ -1,0 +1,59 @@
+"""Costs less an offset of each row and column."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from otkit.arrays import Array, namespace, to_numpy
+from otkit.geometry.base import Geometry
+
+
+@dataclass(frozen=True)
+class Reduced(Geometry):
+    """The flat geometry ``C_ij − row_i − col_j``, with offsets ``row (B, n)`` and ``col (B, m)``.
+
+    ``turned`` tells that the sides were swapped: the offsets are taken off in one order all the same, so that a cost
+    is the same number from both sides.
+    """
+
+    base: Geometry
+    row: Array
+    col: Array
+    turned: bool = False
+
+    @property
+    def batch(self) -> tuple[int, ...]:
+        return (self.row.shape[0],)
+
+    @property
+    def n(self) -> int:
+        return self.base.n
+
+    @property
+    def m(self) -> int:
+        return self.base.m
+
+    @property
+    def arrays(self) -> dict[str, Array]:
+        return self.base.arrays
+
+    @property
+    def called(self) -> bool:
+        return self.base.called
+
+    @property
+    def T(self) -> Reduced:
+        return Reduced(self.base.T, self.col, self.row, not self.turned)
+
+    def block(self, items: slice, rows: slice) -> Array:
+        row, col = self.row[items, rows, None], self.col[items, None, :]
+        first, second = (col, row) if self.turned else (row, col)
+        return self.base.block(items, rows) - first - second
+
+    def take(self, items: Array) -> Reduced:
+        xp = namespace(self.row)
+        row, col = (xp.take(v, items, axis=0) for v in (self.row, self.col))
+        return Reduced(self.base.take(items), row, col, self.turned)
+
+    def to_numpy(self) -> Reduced:
+        return Reduced(self.base.to_numpy(), to_numpy(self.row), to_numpy(self.col), self.turned)

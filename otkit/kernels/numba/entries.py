@@ -1,0 +1,280 @@
+"""The operations on one tile of costs, compiled: a loop over rows, and over their entries without temporaries.
+
+A tile ``C (k or 1, r, m)`` holds rows ``first…`` of items ``low…high``, of length 1 in front where they share their
+costs. Costs are reduced on the way by ``row (B, n)`` and ``col (B, m)``, in the order of `Reduced`: the columns first
+where ``turned``.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from otkit.kernels.numba.jit import exact, exp, jit, least, log, most, wide
+
+
+@exact
+def _reduced(C, row, col, turned):
+    return (C - col) - row if turned else (C - row) - col
+
+
+@jit
+def are_costs(C):
+    """Whether every entry is a number or +inf."""
+    bad = 0
+    for k in range(C.shape[0]):
+        for r in range(C.shape[1]):
+            for j in range(C.shape[2]):
+                bad += not C[k, r, j] > -np.inf
+    return bad == 0
+
+
+@exact
+def _slack(C, row, col, turned, g):
+    return _reduced(C, row, col, turned) - g
+
+
+@exact
+def _exponent(C, row, col, turned, h, inverse):
+    return (h - _reduced(C, row, col, turned)) * inverse
+
+
+EUCLIDEAN, CITYBLOCK = 0, 1
+
+
+@exact
+def _distances(x, y, ground, out):
+    for j in range(out.size):
+        out[j] = 0.0
+    for d in range(x.size):
+        for j in range(out.size):
+            difference = x[d] - y[d, j]
+            out[j] += difference * difference if ground == EUCLIDEAN else abs(difference)
+
+
+@exact
+def _powers(out, power):
+    for j in range(out.size):
+        out[j] = np.sqrt(out[j]) if power == 0.5 else out[j] * out[j]
+
+
+@jit
+def distances(x, y, ground, power, out):
+    """Costs between points ``x (k or 1, r, d)`` and ``y (k or 1, d, m)``, the same numbers as those of `Cost`."""
+    for k in range(out.shape[0]):
+        for r in range(out.shape[1]):
+            _distances(x[k % x.shape[0], r], y[k % y.shape[0]], ground, out[k, r])
+            if power != 1.0:
+                _powers(out[k, r], power)
+
+
+@exact
+def _from_products(out, x, y, cancelled):
+    """‖x‖² + ‖y‖² − 2·out in place; how many of them have cancelled."""
+    found = 0
+    for j in range(out.size):
+        size = x + y[j]
+        out[j] = size - 2.0 * out[j]
+        found += out[j] < cancelled * size
+    return found
+
+
+@exact
+def _mend(out, x, y, length, lengths, cancelled):
+    """Square distances in the place of those that have cancelled."""
+    for j in range(out.size):
+        if out[j] < cancelled * (length + lengths[j]):
+            out[j] = 0.0
+            for d in range(x.size):
+                difference = x[d] - y[d, j]
+                out[j] += difference * difference
+
+
+@jit
+def from_products(out, x, y, lengths_x, lengths_y, power, cancelled):
+    """Costs in place of the products ``out (k, r, m)`` of points ``x (k or 1, r, d)`` and ``y (k or 1, d, m)``.
+
+    The square lengths of the points are ``lengths_x (k or 1, r)`` and ``lengths_y (k or 1, m)``.
+    """
+    for k in range(out.shape[0]):
+        kx, ky = k % x.shape[0], k % y.shape[0]
+        for r in range(out.shape[1]):
+            length, lengths = lengths_x[kx, r], lengths_y[ky]
+            if _from_products(out[k, r], length, lengths, cancelled):
+                _mend(out[k, r], x[kx, r], y[ky], length, lengths, cancelled)
+            if power != 1.0:
+                _powers(out[k, r], power)
+
+
+@jit
+def _least(C, row, col, turned, g):
+    lowest = np.inf
+    for j in range(g.size):
+        lowest = least(lowest, _slack(C[j], row, col[j], turned, g[j]))
+    return lowest
+
+
+@jit
+def c_transform(C, low, high, first, row, col, turned, g, out):
+    """min_j C_ij − g_j of every row."""
+    for k in range(low, high):
+        tile = C[(k - low) % C.shape[0]]
+        for r in range(tile.shape[0]):
+            out[k, first + r] = _least(tile[r], row[k, first + r], col[k], turned, g[k])
+
+
+@jit
+def _lower(C, row, col, turned, f, out):
+    for j in range(out.size):
+        out[j] = least(out[j], _slack(C[j], row, col[j], turned, f))
+
+
+@jit
+def c_transform_columns(C, low, high, first, row, col, turned, f, out):
+    """min_i C_ij − f_i over the rows of the tile and what ``out (B, m)`` holds."""
+    for k in range(low, high):
+        tile = C[(k - low) % C.shape[0]]
+        for r in range(tile.shape[0]):
+            i = first + r
+            if f[k, i] > -np.inf:
+                _lower(tile[r], row[k, i], col[k], turned, f[k, i], out[k])
+
+
+@jit
+def _largest(h, C, row, col, turned, inverse, out):
+    top = -np.inf
+    for j in range(h.size):
+        out[j] = _exponent(C[j], row, col[j], turned, h[j], inverse)
+    for j in range(h.size):
+        top = most(top, out[j])
+    return top
+
+
+@jit
+def softmin(C, low, high, first, row, col, turned, h, reg, out):
+    """−reg·log Σ_j exp((h_j − C_ij)/reg), 0 for a row without terms."""
+    wide()
+    e = np.empty(h.shape[1])
+    for k in range(low, high):
+        tile = C[(k - low) % C.shape[0]]
+        for r in range(tile.shape[0]):
+            i = first + r
+            top = _largest(h[k], tile[r], row[k, i], col[k], turned, 1.0 / reg[k], e)
+            if top == -np.inf:
+                out[k, i] = 0.0
+                continue
+            total = 0.0
+            for j in range(e.size):
+                total += exp(e[j] - top)
+            out[k, i] = -reg[k] * (top + log(total))
+
+
+@jit
+def _entries(C, i, row, col, turned, f, g, log_a, log_b, inverse, out):
+    """P of one row."""
+    wide()
+    for j in range(out.size):
+        exponent = _exponent(C[j], row[i], col[j], turned, f[i] + g[j], inverse)
+        out[j] = exp(exponent + (log_a[i] + log_b[j]))
+
+
+@jit
+def moved(C, low, high, first, row, col, turned, f, g, log_a, log_b, reg, rows, cols, cost):
+    """Sums of the rows, and what the tile adds to those of the columns ``cols (B, m)`` and to the cost ``(B,)``."""
+    wide()
+    P = np.empty(g.shape[1])
+    for k in range(low, high):
+        tile = C[(k - low) % C.shape[0]]
+        for r in range(tile.shape[0]):
+            i = first + r
+            if log_a[k, i] == -np.inf:
+                rows[k, i] = 0.0
+                continue
+            _entries(tile[r], i, row[k], col[k], turned, f[k], g[k], log_a[k], log_b[k], 1.0 / reg[k], P)
+            total = paid = 0.0
+            for j in range(P.size):
+                c = _reduced(tile[r, j], row[k, i], col[k, j], turned)
+                total += P[j]
+                paid += P[j] * c if P[j] > 0.0 else 0.0
+            for j in range(P.size):
+                cols[k, j] += P[j]
+            rows[k, i] = total
+            cost[k] += paid
+
+
+@jit
+def plan(C, low, high, first, row, col, turned, f, g, log_a, log_b, reg, out):
+    """The entries of the plan, in ``out (high − low, r, m)``."""
+    for k in range(low, high):
+        tile, P = C[(k - low) % C.shape[0]], out[k - low]
+        for r in range(tile.shape[0]):
+            i = first + r
+            _entries(tile[r], i, row[k], col[k], turned, f[k], g[k], log_a[k], log_b[k], 1.0 / reg[k], P[r])
+
+
+@jit
+def _log_plan(C, i, row, col, turned, f, g, log_a, log_b, inverse, rows, cols, out):
+    """log P of one row, and how many of its entries reach the threshold."""
+    for j in range(out.size):
+        exponent = _exponent(C[j], row[i], col[j], turned, f[i] + g[j], inverse)
+        out[j] = exponent + (log_a[i] + log_b[j])
+    count = 0
+    for j in range(out.size):
+        count += out[j] >= least(rows[i], cols[j]) and out[j] > -np.inf
+    return count
+
+
+@jit
+def select(C, low, high, first, row, col, turned, f, g, log_a, log_b, reg, rows, cols, out):
+    """How many entries have log P_ij ≥ min(rows_i, cols_j); they are listed in ``out`` where it has room for all.
+
+    ``out`` holds the item, the row, the column and log P of each.
+    """
+    item, lines, columns, values = out
+    e = np.empty(g.shape[1])
+    found = 0
+    for k in range(low, high):
+        tile = C[(k - low) % C.shape[0]]
+        for r in range(tile.shape[0]):
+            i = first + r
+            if log_a[k, i] == -np.inf:
+                continue
+            inverse = 1.0 / reg[k]
+            count = _log_plan(
+                tile[r], i, row[k], col[k], turned, f[k], g[k], log_a[k], log_b[k], inverse, rows[k], cols[k], e
+            )
+            if item.size and count:
+                at = found
+                for j in range(e.size):
+                    if e[j] >= least(rows[k, i], cols[k, j]) and e[j] > -np.inf:
+                        item[at], lines[at], columns[at], values[at] = k, i, j, e[j]
+                        at += 1
+            found += count
+    return found
+
+
+@jit
+def _range(C, row, col, has_b):
+    lo, hi, top = np.inf, -np.inf, -np.inf
+    infinite = 0
+    for j in range(C.size):
+        allowed = has_b[j] and C[j] < np.inf
+        reduced = _reduced(C[j], row, col[j], False)
+        lo = least(lo, C[j] if allowed else np.inf)
+        hi = most(hi, C[j] if allowed else -np.inf)
+        top = most(top, reduced if allowed else -np.inf)
+        infinite += has_b[j] and not C[j] < np.inf
+    return lo, hi, top, infinite
+
+
+@jit
+def cost_range(C, start, stop, first, row, col, has_a, has_b, low, high, span, forbidden):
+    """The range of the costs, the largest reduced cost and whether some are infinite, over arcs between mass."""
+    for k in range(start, stop):
+        tile = C[(k - start) % C.shape[0]]
+        for r in range(tile.shape[0]):
+            i = first + r
+            if not has_a[k, i]:
+                continue
+            lo, hi, top, infinite = _range(tile[r], row[k, i], col[k], has_b[k])
+            low[k], high[k], span[k] = min(low[k], lo), max(high[k], hi), max(span[k], top)
+            forbidden[k] += infinite

@@ -1,0 +1,295 @@
+"""Sinkhorn iterations, compiled: one read of the costs and at most one exponential per entry.
+
+The row update makes Q_ij = P_ij/P_i• of every row, whose entries are at most 1, and adds the row's share of the column
+sums at once. Two forms of this pass give the same numbers, and `numba_sparse` has them for the entries that matter:
+
+- in the log domain, with one exponential per entry. The last potential of the row stands in for the largest exponent;
+  where it turns out not to, that row is done again with its maximum.
+- *absorbed*: Q is kept, and the passes that follow only rescale its columns by ``v = exp((g − g₀)/reg)``, with no
+  exponential at all. Where a scaling leaves 2^±60, Q is formed anew.
+
+Column sums that underflow are formed again from the largest exponent of each column.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from otkit.kernels.numba.anderson import mix, start_window
+from otkit.kernels.numba.jit import clear, copy, exact, exp, exp_single, jit, least, log, most, wide
+
+_FEW, _MANY = 1e-15, 1e15  # row sums beside a guessed largest term that are trusted
+LIGHT, LIGHT_SINGLE, _HEAVY = 1e-250, 1e-30, 1e250  # column sums that have not underflowed on the way
+SCALED = 41.0  # log 2^60
+
+
+@jit
+def _sum(x):
+    total = 0.0
+    for j in range(x.size):
+        total += x[j]
+    return total
+
+
+@exact
+def exponent(h, C, offset, inverse):
+    """Of an entry: a common offset of the costs is large, and cancels first of all."""
+    return (h - (C - offset)) * inverse
+
+
+@jit
+def largest(C, offset, h, inverse):
+    """The largest exponent of a row."""
+    top = -np.inf
+    for j in range(h.size):
+        top = most(top, exponent(h[j], C[j], offset, inverse))
+    return top
+
+
+@jit
+def _exponentials(C, offset, h, inverse, top, out):
+    wide()
+    if out.itemsize == 4:
+        for j in range(h.size):
+            out[j] = exponent(h[j], C[j], offset, inverse) - top
+        for j in range(h.size):  # twice as many at a time
+            out[j] = exp_single(np.float32(out[j]))
+    else:
+        for j in range(h.size):
+            out[j] = exp(exponent(h[j], C[j], offset, inverse) - top)
+    return _sum(out)
+
+
+@jit
+def row_mass(a, sigma, offset, keep, reg):
+    """The potential of a row whose softmin is `sigma`, and the mass that the row then has."""
+    if keep == 1.0:
+        return sigma, a
+    f = keep * sigma - (1.0 - keep) * offset
+    return f, a * exp((f - sigma) / reg)
+
+
+@jit
+def _log_row(C, i, a, offset, h, keep, reg, sigma, f, e):
+    """Update a row in the log domain; returns its mass, the sum of its terms, 0 where there are none, and the terms."""
+    inverse = 1.0 / reg
+    total = 0.0
+    top = -sigma[i] * inverse
+    if abs(top) < np.inf:  # there is a guess
+        total = _exponentials(C, offset, h, inverse, top, e)
+    if not _FEW < total < _MANY:
+        top = largest(C, offset, h, inverse)
+        if top == -np.inf:  # reaches no mass: such a row has none itself
+            sigma[i] = 0.0
+            f[i] = row_mass(a[i], 0.0, offset, keep, reg)[0]
+            clear(e)
+            return 0.0, 0.0
+        total = _exponentials(C, offset, h, inverse, top, e)
+    sigma[i] = -reg * (top + log(total))
+    f[i], mass = row_mass(a[i], sigma[i], offset, keep, reg)
+    return mass, total
+
+
+@jit
+def log_rows(C, first, a, row, h, keep, reg, sigma, f, sums, Q):
+    """Update the rows of a tile in the log domain; returns their mass.
+
+    ``C (r, m)`` holds rows ``first…``; ``h (m,)`` is g + reg·log b + the offset of the columns; ``sigma (n,)`` guesses
+    the new softmins, and becomes them. Adds to the column sums ``sums (m,)``, and fills the same rows of Q where it is
+    not empty. Exponentials are taken in the precision of Q.
+    """
+    wide()
+    m = h.size
+    e = np.empty(m, Q.dtype)
+    mass = 0.0
+    for r in range(C.shape[0]):
+        i = first + r
+        w, total = _log_row(C[r], i, a, row[i], h, keep, reg, sigma, f, e)
+        mass += w
+        inverse_total = 1.0 / total if total > 0.0 else 0.0
+        scale = w * inverse_total
+        if Q.size:
+            for j in range(m):
+                Q[i, j] = e[j] * inverse_total
+                sums[j] += scale * e[j]
+        else:
+            for j in range(m):
+                sums[j] += scale * e[j]
+    return mass
+
+
+@jit
+def _absorbed_row(total, i, a, row, keep, reg, sigma0, sigma, f):
+    """Update a row from the sum of its rescaled entries; returns its mass and what its entries are multiplied by."""
+    if not total > 0.0:  # reaches no mass: such a row has none itself
+        return 0.0, 0.0
+    sigma[i] = sigma0[i] - reg * log(total)
+    f[i], mass = row_mass(a[i], sigma[i], row[i], keep, reg)
+    return mass, mass / total
+
+
+@jit
+def absorbed_rows(Q, low, high, a, row, v, keep, reg, sigma0, sigma, f, sums):
+    """Update rows ``low…high`` by their absorbed entries; returns their mass. Adds to the column sums ``sums (m,)``.
+
+    Four rows at a time, so that the scalings and the sums are read and written once for all of them.
+    """
+    m = v.size
+    mass = 0.0
+    i = low
+    while i + 4 <= high:
+        t0 = t1 = t2 = t3 = 0.0
+        for j in range(m):
+            t0 += Q[i, j] * v[j]
+            t1 += Q[i + 1, j] * v[j]
+            t2 += Q[i + 2, j] * v[j]
+            t3 += Q[i + 3, j] * v[j]
+        w0, s0 = _absorbed_row(t0, i, a, row, keep, reg, sigma0, sigma, f)
+        w1, s1 = _absorbed_row(t1, i + 1, a, row, keep, reg, sigma0, sigma, f)
+        w2, s2 = _absorbed_row(t2, i + 2, a, row, keep, reg, sigma0, sigma, f)
+        w3, s3 = _absorbed_row(t3, i + 3, a, row, keep, reg, sigma0, sigma, f)
+        mass += (w0 + w1) + (w2 + w3)
+        for j in range(m):
+            sums[j] += (s0 * Q[i, j] + s1 * Q[i + 1, j]) + (s2 * Q[i + 2, j] + s3 * Q[i + 3, j])
+        i += 4
+    while i < high:
+        t0 = 0.0
+        for j in range(m):
+            t0 += Q[i, j] * v[j]
+        w0, s0 = _absorbed_row(t0, i, a, row, keep, reg, sigma0, sigma, f)
+        mass += w0
+        for j in range(m):
+            sums[j] += s0 * Q[i, j]
+        i += 1
+    return mass
+
+
+@jit
+def absorbed_groups(Q, ends, low, high, a, row, v, keep, reg, sigma0, sigma, f, sums, mass):
+    """Update the rows of groups ``low…high`` by their absorbed entries, each into its own row of the sums."""
+    for k in range(low, high):
+        clear(sums[k])
+        mass[k] = absorbed_rows(Q, ends[k], ends[k + 1], a, row, v, keep, reg, sigma0, sigma, f, sums[k])
+
+
+@jit
+def log_ratios(sums, v, b, light, out):
+    """log of the column masses over their weights, from the parts ``sums (G, m)``; False where one is not safe.
+
+    Column j of the sums still has to be multiplied by ``v_j``. Those that are not above ``light`` are not safe. The
+    first part becomes the sum of all.
+    """
+    wide()
+    for part in range(1, sums.shape[0]):
+        for j in range(b.size):
+            sums[0, j] += sums[part, j]
+    unsafe = 0
+    for j in range(b.size):
+        total = sums[0, j] * v[j]
+        unsafe += b[j] > 0.0 and not light < total < _HEAVY
+    for j in range(b.size):
+        out[j] = log(sums[0, j] * v[j] / b[j] if b[j] > 0.0 else 1.0)
+    return unsafe == 0
+
+
+@jit
+def _column_error(ratio, b, col, g, keep, rho, new):
+    """The distance of the column masses from what is optimal at ``g``, and the mass that is optimal at ``new``."""
+    error = total = 0.0
+    for j in range(b.size):
+        if b[j] > 0.0:
+            mass = b[j] * exp(ratio[j])
+            if keep == 1.0:
+                error += abs(mass - b[j])
+            elif rho > 0.0:
+                error += abs(mass - b[j] * exp(-(g[j] + col[j]) / rho))
+                total += b[j] * exp(-(new[j] + col[j]) / rho)
+    return error, total
+
+
+@jit
+def update_columns(ratio, b, col, g, keep, rho, reg, coupling, row_mass, scale, new):
+    """The error of the columns, and their updated potentials in ``new (m,)``; ``row_mass (G,)`` is that of the rows."""
+    for j in range(b.size):
+        new[j] = g[j]
+        if b[j] > 0.0:
+            new[j] = keep * (g[j] - reg * ratio[j]) - (1.0 - keep) * col[j]
+    error, total = _column_error(ratio, b, col, g, keep, rho, new)
+    if coupling > 0.0:  # the constant that can move from one side's potentials to the other's: its best value
+        if keep == 1.0:
+            total = _sum(b)
+        shift = coupling * np.log(_sum(row_mass) / total)
+        if abs(shift) < np.inf:
+            for j in range(b.size):
+                new[j] -= shift
+    return error / scale
+
+
+@jit
+def rescale(g, g0, b, reg, v, far):
+    """The scalings of the columns since Q was formed; False if one of them leaves e^±far."""
+    wide()
+    inverse = 1.0 / reg
+    for j in range(b.size):
+        v[j] = (g[j] - g0[j]) * inverse if b[j] > 0.0 else 0.0
+    low, high = 0.0, 0.0
+    for j in range(b.size):
+        low, high = least(low, v[j]), most(high, v[j])
+    for j in range(b.size):
+        v[j] = exp(v[j])
+    return -far < low and high < far
+
+
+@jit
+def start_log(g, log_b, col, reg, h, g0, v):
+    """What a pass in the log domain needs, and what the absorbed ones after it refer to."""
+    for j in range(g.size):
+        h[j] = g[j] + reg * log_b[j] + col[j]
+        g0[j] = g[j]
+        v[j] = 1.0
+
+
+@jit
+def sweep_items(
+    C, low, high, a, b, log_b, row, col, reg, keep_a, keep_b, rho_b, coupling, tol, budget, reach, scale,
+    f, g, point, moves, bends, memory, old, residual, best, error, count,
+):  # fmt: skip
+    """All iterations of items ``low…high``, whose costs are ``C (high − low or 1, n, m)``.
+
+    An item whose column sums are not safe is left as it is before that iteration.
+    """
+    n, m = C.shape[1:]
+    window = moves.shape[1]
+    Q, gram = np.empty((n, m)), np.empty((window, window))
+    sigma, sigma0, sums, mass = np.empty(n), np.empty(n), np.empty((1, m)), np.empty(1)
+    h, g0, v, ratio, new = np.empty(m), np.empty(m), np.empty(m), np.empty(m), np.empty(m)
+    first = np.int64(0)
+    for k in range(low, high):
+        costs, item_a, item_b, item_row, item_col = C[(k - low) % C.shape[0]], a[k], b[k], row[k], col[k]
+        item_f, x = f[k], point[k]
+        start_window(item_b, bends[k], gram)
+        copy(item_f, sigma)
+        absorbed = False
+        for _ in range(budget[k]):
+            clear(sums[0])
+            if absorbed:
+                mass[0] = absorbed_rows(
+                    Q, first, n, item_a, item_row, v, keep_a[k], reg[k], sigma0, sigma, item_f, sums[0]
+                )
+            else:
+                start_log(x, log_b[k], item_col, reg[k], h, g0, v)
+                mass[0] = log_rows(costs, first, item_a, item_row, h, keep_a[k], reg[k], sigma, item_f, sums[0], Q)
+                copy(sigma, sigma0)
+            if not log_ratios(sums, v, item_b, LIGHT, ratio):
+                break
+            error[k] = update_columns(
+                ratio, item_b, item_col, x, keep_b[k], rho_b[k], reg[k], coupling[k], mass, scale[k], new
+            )
+            count[k] += 1
+            copy(x, g[k])
+            if error[k] <= tol[k]:
+                copy(new, x)
+                break
+            past = memory[k], old[k], residual[k], best[k]
+            mix(x, new, error[k], item_b, reach[k], moves[k], bends[k], gram, *past)
+            absorbed = rescale(x, g0, item_b, reg[k], v, SCALED)

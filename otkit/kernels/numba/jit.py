@@ -1,0 +1,197 @@
+"""How every kernel is compiled, and the elementary functions that they share.
+
+The wheels of Numba call libm for exp and log, one number at a time. The polynomials here are inlined and vectorised,
+which makes them 6 to 9 times faster, and their time does not depend on the argument.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numba
+import numpy as np
+from llvmlite import ir
+from numba import types
+from numba.extending import intrinsic
+
+# Sums may be reordered, so that they vectorise. NaN and infinities keep their meaning: forbidden costs are infinite.
+# A loop that sums writes to no array: else LLVM checks at run time whether the arrays overlap, some of these checks
+# fail by where the arrays happen to lie, and the order of the sum is then another one.
+_FAST = {"reassoc", "contract", "arcp", "nsz"}
+
+# No signatures: a kernel is compiled on first use, and kept on disk. Never ``parallel``: threads are ours.
+jit = numba.njit(cache=True, nogil=True, error_model="numpy", fastmath=_FAST)
+# Rounds as it is written: what must be the same number as NumPy's, or would lose digits when reordered. A difference
+# has to be here as a whole, since LLVM reorders it where only its last operation may be.
+exact = numba.njit(cache=True, nogil=True, error_model="numpy", fastmath={"nsz"}, forceinline=True)
+_careful = numba.njit(
+    cache=True, nogil=True, error_model="numpy", fastmath={"contract", "nsz"}, forceinline=True
+)  # keeps x − k·ln 2 in two steps
+
+
+def _bitcast(given: Any, wanted: Any) -> Any:
+    """A function of a number of one type that gives the number of another one with the same bits."""
+
+    @intrinsic
+    def cast(typing_context: Any, x: Any) -> Any:
+        def build(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+            return builder.bitcast(args[0], context.get_value_type(wanted))
+
+        return wanted(given), build
+
+    return cast
+
+
+_float_of, _bits_of = _bitcast(types.int64, types.float64), _bitcast(types.float64, types.int64)
+_single_of = _bitcast(types.int32, types.float32)
+
+
+@intrinsic
+def wide(typing_context: Any) -> Any:
+    """Called by a kernel, has its loops use the widest vectors that there are.
+
+    LLVM takes half of them on Intel's processors, which once clocked down for long ones: exponentials then take half
+    as long again. The attribute says so of one function, where the target's features would of all that Numba compiles.
+    """
+
+    def build(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        set.add(builder.function.attributes, '"prefer-vector-width"="512"')  # which llvmlite has no name for
+        return context.get_dummy_value()
+
+    return types.none(), build
+
+
+def _extremum(name: str) -> Any:
+    """A function of two numbers that are not NaN, whose reductions vectorise, as those of Python's do not."""
+
+    @intrinsic
+    def extremum(typing_context: Any, x: Any, y: Any) -> Any:
+        def build(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+            double = ir.DoubleType()
+            function = builder.module.declare_intrinsic(name, [double], ir.FunctionType(double, [double, double]))
+            return builder.call(function, args, fastmath=("nnan", "nsz"))
+
+        return types.float64(types.float64, types.float64), build
+
+    return extremum
+
+
+least, most = _extremum("llvm.minnum"), _extremum("llvm.maxnum")
+
+# Loops take so many numbers at a time, in several vectors, and what is left over one by one: short rows are filled up.
+STRIDE = 32
+
+
+@jit
+def copy(x, out):
+    """Assigned as a slice, it would take a second to compile, for the message of its error."""
+    for j in range(x.size):
+        out[j] = x[j]
+
+
+@jit
+def dot(x, y):
+    """The inner product of two vectors."""
+    wide()
+    total = 0.0
+    for j in range(x.size):
+        total += x[j] * y[j]
+    return total
+
+
+@jit
+def gather(where, value, first, stop, v):
+    """The product of a sparse row with a vector, where the row's places are unsigned."""
+    total = 0.0
+    for k in range(np.uint64(first), np.uint64(stop)):  # a signed index might be negative, and is looked at each time
+        total += value[k] * v[where[k]]
+    return total
+
+
+@jit
+def clear(x):
+    """Zeros in place."""
+    for j in range(x.size):
+        x[j] = 0.0
+
+
+_LOG2_E = 1.4426950408889634
+# ln 2 in two parts, the first with so few digits that its multiples are exact.
+_LN2_HIGH, _LN2_LOW = 6.93147180369123816490e-01, 1.90821492927058770002e-10
+_LOW, _HIGH = -708.0, 700.0  # below, e^x is not a normal number; sums of terms beyond e^700 overflow
+_C = tuple(1 / math.factorial(k) for k in range(12))
+
+
+@_careful
+def exp(x: float) -> float:
+    """e^x to 1e-14, an exact 0 below −708 and e^700 above 700."""
+    clipped = min(max(x, _LOW), _HIGH)
+    k = math.floor(clipped * _LOG2_E + 0.5)
+    r = clipped - k * _LN2_HIGH
+    r = r - k * _LN2_LOW
+    p = _C[11]
+    p = p * r + _C[10]
+    p = p * r + _C[9]
+    p = p * r + _C[8]
+    p = p * r + _C[7]
+    p = p * r + _C[6]
+    p = p * r + _C[5]
+    p = p * r + _C[4]
+    p = p * r + _C[3]
+    p = p * r + _C[2]
+    p = p * r + 1.0
+    p = p * r + 1.0
+    power = _float_of((np.int64(k) + np.int64(1023)) << np.int64(52))
+    return p * power if x >= _LOW else 0.0
+
+
+# The same for single precision: a constant of double would make doubles of them.
+_S: Any = tuple(np.float32(v) for v in _C[:7])
+_ZERO_S, _HALF_S, _LOG2_E_S, _LN2_HIGH_S, _LN2_LOW_S, _LOW_S, _HIGH_S = (
+    np.float32(v) for v in (0.0, 0.5, _LOG2_E, 0.693359375, -2.12194440e-4, -87.0, 87.0)
+)
+
+
+@_careful
+def exp_single(x: Any) -> Any:
+    """e^x of a float32, to a few units in its last place: 0 below −87, and e^87 above 87."""
+    clipped: Any = min(max(x, _LOW_S), _HIGH_S)
+    k = np.floor(clipped * _LOG2_E_S + _HALF_S)
+    r = clipped - k * _LN2_HIGH_S
+    r = r - k * _LN2_LOW_S
+    p = _S[6]
+    p = p * r + _S[5]
+    p = p * r + _S[4]
+    p = p * r + _S[3]
+    p = p * r + _S[2]
+    p = p * r + _S[1]
+    p = p * r + _S[0]
+    power = _single_of((np.int32(k) + np.int32(127)) << np.int32(23))
+    return p * power if x >= _LOW_S else _ZERO_S
+
+
+_SQRT_HALF_BITS = np.int64(np.float64(0.5**0.5).view(np.int64))
+
+
+@_careful
+def log(x: float) -> float:
+    """log x of a positive normal number, to a few units in the last place."""
+    bits = _bits_of(x)
+    # The exponent for which the mantissa lies between √½ and √2.
+    k = (bits - _SQRT_HALF_BITS) >> np.int64(52)
+    m = _float_of(bits - (k << np.int64(52)))
+    s = (m - 1.0) / (m + 1.0)
+    z = s * s
+    p = 1.0 / 21.0
+    p = p * z + 1.0 / 19.0
+    p = p * z + 1.0 / 17.0
+    p = p * z + 1.0 / 15.0
+    p = p * z + 1.0 / 13.0
+    p = p * z + 1.0 / 11.0
+    p = p * z + 1.0 / 9.0
+    p = p * z + 1.0 / 7.0
+    p = p * z + 1.0 / 5.0
+    p = p * z + 1.0 / 3.0
+    tail = 2.0 * s * z * p + k * _LN2_LOW
+    return k * _LN2_HIGH + (2.0 * s + tail)

@@ -1,0 +1,248 @@
+"""The row updates of one large problem: which entries of the plan are kept for those that follow, in how much memory.
+
+The first update is made in the log domain. Those that follow only rescale the columns of the entries that it formed:
+all of them, or the few that matter where the plan is sparse.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+
+from otkit.entropic.sparsity import FAR, Listed
+from otkit.geometry.dense import Dense
+from otkit.geometry.reduced import Reduced
+from otkit.kernels import threads
+from otkit.kernels.memory import NEGLIGIBLE, free_memory
+from otkit.kernels.numba import iterations
+from otkit.kernels.numba import listed as listed_entries
+from otkit.kernels.numba.tiles import Tiles, parts
+
+# All entries may take this many bytes, or as many as the cost matrix itself; those that are listed this many.
+KEPT, LISTED = 2**28, 2**29
+# Single precision loses 1e-8 to 1e-7 of every row sum: it is enough for tolerances from here on.
+_SINGLE = 1e-5
+# A plan is sparse where less than this fraction of its entries matters, and worth a look at so many of its rows where
+# it has so many entries.
+_SPARSE, _SAMPLE, WORTH = 1 / 6, 16, 2**16
+# Places for entries beside twice the mean of the sample or its most, in each row, and the bytes of an entry.
+_SPARE, _ENTRY = 32, 12
+# What an entry that is listed costs, relative to one of all that are kept.
+_DEARER = 3
+
+# Fresh memory costs more than several updates: the system clears it page by page. This much is held on to.
+_HELD = NEGLIGIBLE
+_held: list[np.ndarray] = []
+
+
+def _room(size: int) -> np.ndarray:
+    """Bytes to use for a while, those of an earlier use where they are enough; nobody else has them."""
+    try:
+        room = _held.pop()
+    except IndexError:
+        return np.empty(size, dtype=np.uint8)
+    return room if room.size >= size else np.empty(size, dtype=np.uint8)
+
+
+class Item(NamedTuple):
+    """One problem, as its rows see it.
+
+    ``f (n,)`` guesses the potentials of the rows, and becomes them. ``h (m,)`` holds the potentials of the columns with
+    all that belongs to them, for the log domain, and ``v (m,)`` their scalings since; both change with each iteration.
+    """
+
+    costs: Reduced
+    a: np.ndarray
+    row: np.ndarray
+    keep: float
+    reg: float
+    f: np.ndarray
+    h: np.ndarray
+    v: np.ndarray
+
+
+def begin(item: Item, b: np.ndarray, tol: float, budget: int, listed: Listed | None) -> Rows:
+    """How to update the rows for so many iterations, to this tolerance, by what is known before the first."""
+    n, m = item.costs.n, item.costs.m
+    base = item.costs.base
+    held = base.C.nbytes // base.C.shape[0] if isinstance(base, Dense) else 0
+    allowed = max(LISTED, held)
+    if n * m >= WORTH:
+        low, cut = listed_entries.cuts(abs(tol) if tol > -np.inf else 0.0, b, n)
+        found = _sample(item, low, cut) if listed is None else np.diff(listed.ends)
+        few = listed is not None or found.mean() <= _SPARSE * m
+        if few and _is_room(int(n * (found.mean() + _SPARE)) * _ENTRY, allowed):
+            return SparseRows(item, low, cut, int(max(2 * found.mean(), found.max())) + _SPARE, allowed, listed)
+    if budget <= 1:  # there is nothing to keep entries for
+        return Rows(item)
+    dtype = np.dtype(np.float32 if tol >= _SINGLE else np.float64)
+    return DenseRows(item, dtype) if _is_room(n * m * dtype.itemsize, max(KEPT, held)) else Rows(item)
+
+
+def _is_room(need: int, allowed: int) -> bool:
+    free = free_memory() if need > NEGLIGIBLE else None
+    return need <= allowed and (free is None or need <= free)
+
+
+def _sample(item: Item, low: float, cut: np.ndarray) -> np.ndarray:
+    """How many entries are to be kept of some of the rows."""
+    some = slice(0, item.costs.n, max(1, item.costs.n // _SAMPLE))
+    C = Tiles(item.costs).tile(slice(0, 1), some)[0]
+    a, row, sigma = (np.ascontiguousarray(v[some]) for v in (item.a, item.row, item.f))
+    Q, sums, f = np.empty(C.shape), np.zeros(item.costs.m), np.empty(a.size)
+    iterations.log_rows(C, 0, a, row, item.h, item.keep, item.reg, sigma, f, sums, Q)
+    least = np.minimum(np.exp(low) * a[:, None], np.exp(cut))
+    return (Q * a[:, None] > least).sum(axis=1)
+
+
+class Rows:
+    """Row updates in the log domain throughout: nothing is kept.
+
+    Attributes
+    ----------
+    sums, mass : numpy array (G, m), (G,)
+        The sums of the columns before they are scaled, and the mass of the rows, by groups of rows.
+    far : float
+        How far scalings may move, in the exponent, for `rescaled`; 0 where nothing is kept.
+    light : float
+        Sums that are not above this may have underflowed.
+    effort : float
+        Entries that an update visits, or as many as would take its time; NaN where it was not seen whether all matter.
+    given : Listed or None
+        What an earlier sweep has listed, while nothing else was formed.
+    """
+
+    far, light = 0.0, iterations.LIGHT
+    given: Listed | None = None
+
+    def __init__(self, item: Item) -> None:
+        n, m = item.costs.n, item.costs.m
+        self.item, self.effort = item, float(n * m if n * m >= WORTH else np.nan)
+        self.work = n * m
+        self.tiles, self.parts = Tiles(item.costs), parts(n, m, 1)
+        self.ends = np.array([0, *(part.rows.stop for part in self.parts)])
+        self.sums, self.mass = np.zeros((len(self.parts), m)), np.zeros(len(self.parts))
+        self.sigma, self.sigma0 = item.f.copy(), np.empty(n)
+        self.Q = np.empty((0, 0))
+
+    def formed(self) -> None:
+        """Update the rows in the log domain, by ``h``, and keep what the next updates need."""
+        self.sums[:] = self.mass[:] = 0.0
+        threads.each(lambda part: self.tiles.walk(part, self._tile), self.parts, self.item.costs.n * self.item.costs.m)
+        self.sigma0[:] = self.sigma
+
+    def rescaled(self) -> None:
+        """Update the rows by the entries that were kept, with the columns scaled by ``v``."""
+        threads.each(self._share, threads.shares(len(self.parts), self.work), self.work)
+
+    def _tile(self, C: np.ndarray, low: int, high: int, first: int, group: int) -> None:
+        at = self.item
+        self.mass[group] += iterations.log_rows(
+            C[0], first, at.a, at.row, at.h, at.keep, at.reg, self.sigma, at.f, self.sums[group], self.Q
+        )
+
+    def _share(self, share: range) -> None:
+        raise NotImplementedError
+
+    def to_list(self, g: np.ndarray) -> Listed | None:
+        """The entries that are visited since the potentials of the columns were `g`, if they are not all."""
+        return None
+
+    def end(self) -> None:
+        """Give back what room was taken."""
+
+
+class DenseRows(Rows):
+    """Row updates that keep all entries."""
+
+    far = iterations.SCALED
+
+    def __init__(self, item: Item, dtype: np.dtype) -> None:
+        super().__init__(item)
+        need = item.costs.n * item.costs.m * dtype.itemsize
+        self._bytes = _room(need)
+        self.Q = self._bytes[:need].view(dtype).reshape(item.costs.n, item.costs.m)
+        self.light = iterations.LIGHT if dtype == np.float64 else iterations.LIGHT_SINGLE
+
+    def _share(self, share: range) -> None:
+        at = self.item
+        iterations.absorbed_groups(
+            self.Q, self.ends, share.start, share.stop, at.a, at.row, at.v, at.keep, at.reg,
+            self.sigma0, self.sigma, at.f, self.sums, self.mass,
+        )  # fmt: skip
+
+    def end(self) -> None:
+        if self._bytes.size <= _HELD and not _held:
+            _held.append(self._bytes)
+
+
+class SparseRows(Rows):
+    """Row updates by the entries that matter, which are listed.
+
+    A list that grows beyond its `places` in each row is made anew with more of them, while it takes no more bytes than
+    are `allowed`; then nothing is kept.
+    """
+
+    def __init__(
+        self, item: Item, low: float, cut: np.ndarray, places: int, allowed: int, listed: Listed | None
+    ) -> None:
+        super().__init__(item)
+        self.allowed, self.places, self.given = allowed, places, listed
+        self.low, self.cut, self.least = low, cut, np.exp(cut)
+        self.spans, self.total = np.empty((item.costs.n, 2), dtype=np.int64), np.empty(item.costs.n)
+        self.where, self.value = np.empty(0, dtype=np.uint32), np.empty(0)
+        if listed is not None:
+            self.spans[:, 0], self.spans[:, 1] = listed.ends[:-1], listed.ends[1:]
+            self.where, self.value = listed.cols.view(np.uint32), listed.values
+            self.sigma0[:] = listed.sigma
+            self._visit(listed.values.size)
+
+    def _visit(self, count: int) -> None:
+        self.count, self.work, self.far = count, _DEARER * count, FAR
+        self.effort = float(self.work)
+
+    def formed(self) -> None:
+        self.places = min(self.places, self.item.costs.m)
+        if self.where.size != self.item.costs.n * self.places or self.given is not None:
+            count = self.item.costs.n * self.places
+            self.where, self.value, self.given = np.empty(count, dtype=np.uint32), np.empty(count), None
+        starts = self.ends * self.places
+        self.next = starts[:-1].copy()
+        super().formed()
+        used = self.next - starts[:-1]
+        self._visit(int(used.sum()))
+        most = float((used / np.diff(self.ends)).max())
+        if most > self.places:  # the sums are those of all entries all the same
+            self.far = 0.0
+            if _is_room(self.count * _ENTRY, self.allowed):
+                self.places = int(1.5 * most) + 1
+            else:
+                self.effort = float(self.item.costs.n * self.item.costs.m)
+
+    def _tile(self, C: np.ndarray, low: int, high: int, first: int, group: int) -> None:
+        at = self.item
+        mass, self.next[group] = listed_entries.list_rows(
+            C[0], first, at.a, at.row, at.h, at.keep, at.reg, self.sigma, at.f, self.sums[group],
+            self.low, self.cut, self.least, self.spans, self.where, self.value,
+            self.next[group], self.ends[group + 1] * self.places,
+        )  # fmt: skip
+        self.mass[group] += mass
+
+    def _share(self, share: range) -> None:
+        at = self.item
+        listed_entries.listed_groups(
+            self.spans, self.where, self.value, self.ends, share.start, share.stop, at.a, at.row, at.v, at.keep, at.reg,
+            self.sigma0, self.sigma, at.f, self.sums, self.mass, self.total,
+        )  # fmt: skip
+
+    def to_list(self, g: np.ndarray) -> Listed | None:
+        if self.given is not None:
+            return self.given
+        if self.far == 0.0 or self.count * _ENTRY > NEGLIGIBLE:
+            return None
+        ends = np.zeros(self.item.costs.n + 1, dtype=np.int32)
+        np.cumsum(self.spans[:, 1] - self.spans[:, 0], out=ends[1:])
+        runs = [slice(*run) for run in zip(self.ends[:-1] * self.places, self.next, strict=True)]
+        cols, values = (np.concatenate([v[run] for run in runs]) for v in (self.where.view(np.int32), self.value))
+        return Listed(self.sigma0.copy(), g.copy(), ends, cols, values)

@@ -1,0 +1,155 @@
+"""Sinkhorn iterations on compiled kernels: which form of them runs, on how many threads, with how much memory."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from otkit.entropic.anderson import Mixing
+from otkit.entropic.dual import Penalties, Potentials
+from otkit.entropic.sinkhorn import Swept
+from otkit.geometry.reduced import Reduced
+from otkit.kernels.numba import anderson, iterations
+from otkit.kernels.numba import rows as row_updates
+from otkit.kernels.numba.operations import softmin
+from otkit.kernels.numba.tiles import SMALL, Tiles, solid
+
+# Calls for single small problems before their loop is compiled: a few solves.
+_OFTEN = 50
+# After so much of the iterations, entries that are looked for anew say that potentials do not settle.
+_LATE = 0.75
+
+
+def sweep(
+    costs: Reduced,
+    start: Potentials,
+    penalties: Penalties,
+    mixing: Mixing,
+    tol: np.ndarray,
+    limit: np.ndarray,
+    k: int,
+    listed: np.ndarray | None = None,
+) -> Swept:
+    """As `otkit.kernels.mixing.sweep`."""
+    items = start.reg.shape[0]
+    run = _Run(costs, start, penalties, mixing, tol, np.minimum(limit, k).astype(np.int64))
+    if listed is not None:
+        run.listed = listed.copy()
+    size = costs.n * costs.m
+    if size <= SMALL and (items > 1 or (k > 1 and size < row_updates.WORTH and _is_worth_compiling())):
+        tiles = Tiles(costs)
+        tiles.each(items, lambda C, low, high, *_: run.small(C, low, high))
+    for item in np.flatnonzero((run.count < run.budget) & ~(run.error <= run.tol)):
+        run.large(int(item))
+    count = run.count.astype(np.float64)
+    return Swept(
+        run.f, run.g, run.point, run.error, count, run.mixing, run.effort, run.halfway, run.restless, run.listed
+    )
+
+
+_calls = 0
+
+
+def _is_worth_compiling() -> bool:
+    """Whether single small problems come often enough to compile their loop as a whole, not only what it consists of.
+
+    The numbers are the same, but for rounding. It spares the interpreter's time between iterations, and costs a few
+    seconds once.
+    """
+    global _calls
+    _calls += 1
+    return _calls > _OFTEN
+
+
+class _Run:
+    """The arrays of one call: those that it reads, and those that it writes."""
+
+    def __init__(
+        self,
+        costs: Reduced,
+        start: Potentials,
+        penalties: Penalties,
+        mixing: Mixing,
+        tol: np.ndarray,
+        budget: np.ndarray,
+    ) -> None:
+        items = start.reg.shape[0]
+        self.costs, self.budget = costs, budget
+        self.log_a, self.log_b, self.reg = (solid(v, items) for v in (start.log_a, start.log_b, start.reg))
+        self.a, self.b = np.exp(self.log_a), np.exp(self.log_b)
+        self.row, self.col = (solid(v, items) for v in (costs.row, costs.col))
+        self.keep_a, self.keep_b = (solid(v, items) for v in penalties.keep(self.reg))
+        self.rho_b, self.coupling = solid(penalties.rho_b, items), solid(penalties.coupling(), items)
+        self.tol = solid(tol, items)
+        self.f, self.g = solid(start.f, items).copy(), solid(start.g, items).copy()
+        self.point = self.g.copy()
+        self.error, self.count = np.full(items, np.inf), np.zeros(items, dtype=np.int64)
+        self.effort, self.halfway = np.full(items, np.nan), np.full(items, np.nan)
+        self.restless, self.listed = np.zeros(items, dtype=bool), np.full(items, None)
+        past = (mixing.moves, mixing.bends, mixing.point, mixing.residual, mixing.best_point)
+        self.moves, self.bends, self.old, self.residual, self.best = (v.copy() for v in past)
+        self.memory = np.stack([mixing.best_error, mixing.wait, mixing.age], axis=1)
+        self.reach = solid(mixing.reach, items)
+        self.scale = (self.a.sum(-1) + self.b.sum(-1)) / 2
+
+    @property
+    def mixing(self) -> Mixing:
+        """What the acceleration remembers."""
+        best_error, wait, age = self.memory.T
+        return Mixing(self.moves, self.bends, self.old, self.residual, self.best, best_error, wait, age, self.reach)
+
+    def small(self, C: np.ndarray, low: int, high: int) -> None:
+        """All iterations of some items, on one thread; those whose sums underflow are left to `large`."""
+        iterations.sweep_items(
+            C, low, high, self.a, self.b, self.log_b, self.row, self.col, self.reg, self.keep_a, self.keep_b,
+            self.rho_b, self.coupling, self.tol, self.budget, self.reach, self.scale,
+            self.f, self.g, self.point, self.moves, self.bends, self.memory, self.old, self.residual, self.best,
+            self.error, self.count,
+        )  # fmt: skip
+
+    def large(self, item: int) -> None:
+        """The iterations that are left of one item, its rows shared among the threads."""
+        b, log_b, col, reg = self.b[item], self.log_b[item], self.col[item], self.reg[item]
+        keep_b, rho_b, coupling = self.keep_b[item], self.rho_b[item], self.coupling[item]
+        g, x, scale = self.g[item], self.point[item], self.scale[item]
+        moves, bends = self.moves[item], self.bends[item]
+        past = self.memory[item], self.old[item], self.residual[item], self.best[item]
+        gram = np.zeros((len(moves), len(moves)))
+        if self.memory[item, 2] > 0:  # its age
+            anderson.start_window(b, bends, gram)
+        h, v, g0, ratio, new = (np.empty(b.size) for _ in range(5))
+        iterations.start_log(x, log_b, col, reg, h, g0, v)
+        one = self.costs.take(np.array([item]))
+        known = row_updates.Item(one, self.a[item], self.row[item], self.keep_a[item], reg, self.f[item], h, v)
+        rows = row_updates.begin(known, b, self.tol[item], self.budget[item] - self.count[item], self.listed[item])
+        kept = False
+        if rows.given is not None:
+            g0[:] = rows.given.g
+            kept = iterations.rescale(x, g0, b, reg, v, rows.far)
+        for count in range(self.count[item], self.budget[item]):
+            if kept:
+                rows.rescaled()
+            else:
+                iterations.start_log(x, log_b, col, reg, h, g0, v)
+                rows.formed()
+                self.restless[item] = _LATE * self.budget[item] < count
+            if not iterations.log_ratios(rows.sums, v, b, rows.light, ratio):
+                ratio[:] = self._ratios(one, self.f[item], x, item)
+            error = iterations.update_columns(ratio, b, col, x, keep_b, rho_b, reg, coupling, rows.mass, scale, new)
+            g[:] = x
+            self.error[item], self.count[item] = error, count + 1
+            if 2 * (count + 1) == self.budget[item]:
+                self.halfway[item] = error
+            if error <= self.tol[item]:
+                x[:] = new
+                break
+            anderson.mix(x, new, error, b, self.reach[item], moves, bends, gram, *past)
+            kept = rows.far > 0 and iterations.rescale(x, g0, b, reg, v, rows.far)
+        self.effort[item] = rows.effort
+        self.listed[item] = None if self.error[item] <= self.tol[item] else rows.to_list(g0)
+        rows.end()
+
+    def _ratios(self, one: Reduced, f: np.ndarray, g: np.ndarray, item: int) -> np.ndarray:
+        """log of the column masses over their weights, formed without underflow."""
+        reg = self.reg[item]
+        below = softmin(one.T, f[None], self.log_a[item : item + 1], reg[None])[0]
+        return np.where(self.b[item] > 0, (g - below) / reg, 0.0)

@@ -1,0 +1,126 @@
+"""How compiled operations walk over a problem: parts for threads, and tiles of costs."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from functools import lru_cache
+from itertools import pairwise
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from otkit.geometry.base import Geometry, shared
+from otkit.geometry.costs import CANCELLED
+from otkit.geometry.dense import Dense
+from otkit.geometry.points import PointCloud
+from otkit.geometry.reduced import Reduced
+from otkit.kernels import threads
+from otkit.kernels.numba import entries
+
+SMALL = 2**19  # entries of a problem that one thread does alone
+_CHUNK = 2**17  # entries of the small problems that are done in one go
+_TILE = 2**16  # entries of a tile of distances: half of a cache of the second level
+_GROUP, _GROUPS = 2**18, 16  # entries of a part of a large problem, and its parts at most
+
+Work = Callable[[np.ndarray, int, int, int, int], None]  # tile, low, high, first row, group
+
+
+class Part(NamedTuple):
+    """Rows of some items that one thread does in turn; sums over rows are formed for each `group` first."""
+
+    items: slice
+    rows: slice
+    group: int
+
+
+def parts(n: int, m: int, items: int) -> list[Part]:
+    """How the work is cut: by the size of a problem alone, so that neither threads nor neighbours change a sum."""
+    if n * m <= SMALL:
+        width = max(1, _CHUNK // (n * m))
+        return [Part(slice(k, min(k + width, items)), slice(0, n), 0) for k in range(0, items, width)]
+    rows = _cut(n, groups(n, m))
+    return [Part(slice(k, k + 1), r, group) for k in range(items) for group, r in enumerate(rows)]
+
+
+@lru_cache
+def _cut(n: int, count: int) -> list[slice]:
+    """Rows in so many groups of nearly the same size."""
+    return [slice(*ends) for ends in pairwise(np.linspace(0, n, count + 1).astype(int).tolist())]
+
+
+def groups(n: int, m: int) -> int:
+    """Into how many groups of rows a problem is cut."""
+    if n * m <= SMALL:
+        return 1
+    return min(_GROUPS, n, 2 ** max(0, math.ceil(math.log2(n * m / _GROUP))))
+
+
+class Tiles:
+    """Tiles of a flat geometry for kernels: C-contiguous, in float64 or float32."""
+
+    def __init__(self, geometry: Geometry) -> None:
+        self.base, self.turned, self.offsets = geometry, False, None
+        if isinstance(geometry, Reduced):
+            self.base, self.turned, self.offsets = geometry.base, geometry.turned, (geometry.row, geometry.col)
+        self.n, self.m = geometry.n, geometry.m
+        self.form: tuple[int, float] | None = None
+        if isinstance(self.base, PointCloud):
+            self.form = _FORMS.get((self.base.metric.ground, self.base.metric.power))
+            if self.form is not None:
+                self.y = np.ascontiguousarray(self.base.y.transpose(0, 2, 1))
+            if self.form is not None and not self.base.metric.direct(self.base.d):
+                self.squares = [(v * v).sum(-1) for v in (self.base.x, self.base.y)]
+
+    def reduction(self, items: int) -> tuple[np.ndarray, np.ndarray, bool]:
+        """The offsets ``row (B, n)`` and ``col (B, m)``, and whether the columns come first."""
+        if self.offsets is None:
+            return np.zeros((items, self.n)), np.zeros((items, self.m)), False
+        return solid(self.offsets[0], items), solid(self.offsets[1], items), self.turned
+
+    def tile(self, items: slice, rows: slice) -> np.ndarray:
+        """The costs ``(items or 1, rows, m)``."""
+        base = self.base
+        if isinstance(base, Dense):
+            C = base.C[shared(items, base.C.shape[0]), rows]
+            return np.ascontiguousarray(C, dtype=C.dtype if C.dtype in (np.float32, np.float64) else np.float64)
+        if self.form is None or not isinstance(base, PointCloud):
+            return np.ascontiguousarray(base.block(items, rows))
+        x = base.x[shared(items, base.x.shape[0]), rows]
+        y = self.y[shared(items, self.y.shape[0])]
+        if not base.metric.direct(base.d):
+            out = x @ y
+            lengths = [v[shared(items, v.shape[0])] for v in self.squares]
+            entries.from_products(out, x, y, lengths[0][:, rows], lengths[1], self.form[1], CANCELLED)
+            return out
+        out = np.empty((max(x.shape[0], y.shape[0]), x.shape[1], self.m))
+        entries.distances(np.ascontiguousarray(x), y, *self.form, out)
+        return out
+
+    def walk(self, part: Part, work: Work) -> None:
+        """Call the work for every tile of a part."""
+        rows, height = part.rows, part.rows.stop - part.rows.start
+        if not isinstance(self.base, Dense) and self.n * self.m > SMALL:
+            height = max(1, _TILE // self.m)
+        for first in range(rows.start, rows.stop, height):
+            tile = self.tile(part.items, slice(first, min(first + height, rows.stop)))
+            work(tile, part.items.start, part.items.stop, first, part.group)
+
+    def each(self, items: int, work: Work) -> None:
+        """Call the work for every tile, on all threads."""
+        cut = parts(self.n, self.m, items)
+        threads.each(lambda part: self.walk(part, work), cut, items * self.n * self.m)
+
+
+_FORMS: dict[Any, tuple[int, float]] = {
+    ("euclidean", 2.0): (entries.EUCLIDEAN, 1.0),
+    ("euclidean", 1.0): (entries.EUCLIDEAN, 0.5),
+    ("cityblock", 1.0): (entries.CITYBLOCK, 1.0),
+    ("cityblock", 2.0): (entries.CITYBLOCK, 2.0),
+}
+
+
+def solid(x: Any, items: int) -> np.ndarray:
+    """A vector of each item, contiguous and in float64."""
+    x = np.ascontiguousarray(x, dtype=np.float64)
+    return x if x.shape[0] == items else np.repeat(x, items, axis=0)

@@ -1,0 +1,55 @@
+"""Kernels for tensors and arrays of CuPy on a GPU, in Triton; its interpreter runs them on tensors of the host."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from otkit.kernels.table import REFERENCE, Kernels
+from otkit.kernels.triton import cg, operations, sweep
+from otkit.kernels.triton.cupy import bridged
+
+TRITON = replace(
+    REFERENCE,
+    name="triton",
+    home="otkit.kernels.triton:TRITON",
+    softmin=operations.softmin,
+    sweep=sweep.sweep,
+    marginals=operations.marginals,
+    transport_cost=operations.transport_cost,
+    plan=operations.plan,
+    apply_plan=operations.apply_plan,
+    apply_cost_gradient=operations.apply_cost_gradient,
+    c_transform=operations.c_transform,
+    select=operations.select,
+    are_costs=operations.are_costs,
+    cost_range=operations.cost_range,
+    compressed=cg.compressed,
+    sparsified=cg.sparsified,
+    conjugate_gradients=cg.conjugate_gradients,
+)
+
+# For arrays of CuPy: the same, on views of them.
+CUPY: Kernels = replace(
+    TRITON,
+    home="otkit.kernels.triton:CUPY",
+    softmin=bridged(TRITON.softmin),
+    sweep=bridged(TRITON.sweep),
+    marginals=bridged(TRITON.marginals),
+    transport_cost=bridged(TRITON.transport_cost),
+    plan=bridged(TRITON.plan),
+    apply_plan=bridged(TRITON.apply_plan),
+    apply_cost_gradient=bridged(TRITON.apply_cost_gradient),
+    c_transform=bridged(TRITON.c_transform),
+    select=bridged(TRITON.select),
+    are_costs=bridged(TRITON.are_costs),
+    cost_range=bridged(TRITON.cost_range),
+)
+
+# For costs that a function of the caller's returns: the reference, but sparse matrices stay on the device.
+CALLED: Kernels = replace(
+    REFERENCE,
+    home="otkit.kernels.triton:CALLED",
+    compressed=TRITON.compressed,
+    sparsified=TRITON.sparsified,
+    conjugate_gradients=TRITON.conjugate_gradients,
+)

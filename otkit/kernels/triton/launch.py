@@ -1,0 +1,179 @@
+"""How Triton kernels are launched: the costs as they take them, the precision, and the shape of a program."""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import torch
+import triton
+import triton.language as tl
+
+from otkit.geometry.base import Geometry
+from otkit.geometry.costs import DIRECT_DIMENSIONS
+from otkit.geometry.dense import Dense
+from otkit.geometry.points import PointCloud
+from otkit.geometry.reduced import Reduced
+from otkit.kernels.triton import math as kernels
+from otkit.kernels.triton.math import Costs
+
+Tensor = torch.Tensor
+
+_GROUNDS = {"euclidean": kernels.EUCLIDEAN, "cityblock": kernels.CITYBLOCK, "cosine": kernels.COSINE}
+
+
+def multiplies(geometry: Geometry) -> bool:
+    """Whether costs in single precision are formed from products of points, by tensor cores."""
+    base = geometry.base if isinstance(geometry, Reduced) else geometry
+    return isinstance(base, PointCloud) and not base.metric.direct(base.d) and base.d > DIRECT_DIMENSIONS
+
+
+def interpreted() -> bool:
+    """Whether kernels run in Triton's interpreter, on tensors of the host."""
+    return os.environ.get("TRITON_INTERPRET", "0") == "1"
+
+
+class Precision(NamedTuple):
+    """The types of the differences in an exponent and of the exponentials."""
+
+    difference: Any
+    exponential: Any
+
+
+SINGLE = Precision(tl.float32, tl.float32)
+MIXED = Precision(tl.float64, tl.float32)
+DOUBLE = Precision(tl.float64, tl.float64)
+
+
+def kernel_costs(geometry: Geometry, precision: Precision = DOUBLE) -> Costs:
+    """A flat geometry of tensors, as kernels of some precision take it."""
+    base: Any = geometry
+    offsets: tuple[Tensor | None, Tensor | None, bool] = (None, None, False)
+    if isinstance(geometry, Reduced):
+        base = geometry.base
+        offsets = geometry.row.contiguous(), geometry.col.contiguous(), geometry.turned
+    rest = (offsets[0], offsets[1], tl.constexpr(offsets[2]), geometry.n, geometry.m)
+    if isinstance(base, Dense):
+        C = base.C if base.C.dtype in (torch.float32, torch.float64) else base.C.double()
+        shared, down, across = C.stride()
+        item = shared if C.shape[0] > 1 else 0
+        unit = math.gcd(item, down, geometry.m, 16 // C.itemsize) if across == 1 and C.data_ptr() % 16 == 0 else 1
+        strides = item, down, across, tl.constexpr(unit)
+        return Costs(kernels.DENSE, C, *strides, None, None, 0, 0, 0, tl.constexpr(1.0), *rest)
+    assert isinstance(base, PointCloud)
+    kind, points = _GROUNDS[base.metric.ground], base
+    if precision is SINGLE:  # after centring, or the digits of a common offset are all that is left
+        points = base.centred()
+        if multiplies(base):
+            kind = kernels.COSINE_PRODUCT if base.metric.ground == "cosine" else kernels.PRODUCT
+    x, y = (v.transpose(1, 2).contiguous() for v in (points.x, points.y))
+    if precision is SINGLE:
+        x, y = x.float(), y.float()
+    x_item, y_item = (v.shape[1] * v.shape[2] if v.shape[0] > 1 else 0 for v in (x, y))
+    # The sum over coordinates is of squares but for "cityblock"; that of a "cosine" is twice its distance.
+    power = base.metric.power / 2 if base.metric.ground == "euclidean" else base.metric.power
+    return Costs(kind, None, 0, 0, 0, tl.constexpr(1), x, y, x_item, y_item, base.d, tl.constexpr(float(power)), *rest)
+
+
+class Shape(NamedTuple):
+    """Rows and columns of the tiles of a program, and its warps."""
+
+    rows: int
+    cols: int
+    warps: int
+
+
+# Programs that keep a GPU busy: two for each of its multiprocessors, of which the largest have about 130.
+BUSY = 264
+# In the interpreter a tile takes as long as a few thousand entries.
+_INTERPRETED = Shape(32, 64, 4)
+
+
+def shape(n: int, items: int, precision: Precision) -> Shape:
+    """The shape of programs that go through the rows of `items` problems tile by tile."""
+    if interpreted():
+        return _INTERPRETED
+    many = n * items >= 32 * BUSY
+    if precision is SINGLE:
+        return Shape(32, 128, 8) if many else Shape(16, 128, 8)  # products want 16 rows
+    return Shape(16, 64, 4) if many else Shape(8, 64, 4)
+
+
+def programs(n: int, items: int, form: Shape) -> tuple[int, int]:
+    """The grid: items, of which there may be any number along the first axis, and blocks of rows."""
+    return items, triton.cdiv(n, form.rows)
+
+
+def launch(
+    kernel: Any,
+    grid: tuple[int, ...],
+    *args: Any,
+    like: Tensor,
+    warps: int,
+    registers: int | None = None,
+    fused: bool = True,
+) -> None:
+    """Run a kernel on the device of a tensor.
+
+    `registers` bounds those of a thread; `fused` allows a product and a sum to be rounded once.
+    """
+    cuda: Any = torch.cuda
+    with cuda.device_of(like):
+        kernel[grid](*args, num_warps=warps, maxnreg=registers, enable_fp_fusion=fused)
+
+
+class Look:
+    """What a number on the device was when it was last asked for, so that the host need not wait for it.
+
+    Parameters
+    ----------
+    number : callable
+        Gives a tensor of one number.
+    """
+
+    def __init__(self, number: Callable[[], Tensor]) -> None:
+        self.number = number
+        self.before: tuple[Tensor, Any] | None = None
+
+    def __call__(self) -> int | None:
+        """The number of the call before this one, None at the first; that of now is copied meanwhile."""
+        before, self.before = self.before, self._ask()
+        if before is None:
+            return None
+        copy, event = before
+        if event is not None:
+            event.synchronize()
+        return int(copy)
+
+    def _ask(self) -> tuple[Tensor, Any]:
+        now = self.number()
+        if not now.is_cuda:
+            return now.clone(), None
+        copy = torch.empty(now.shape, dtype=now.dtype, pin_memory=True)
+        cuda: Any = torch.cuda
+        with cuda.device_of(now):
+            copy.copy_(now, non_blocking=True)
+            event = cuda.Event()
+            event.record()
+        return copy, event
+
+
+def follow(step: Callable[[int], None], ended: Callable[[], Tensor], limit: int, chunk: int) -> bool:
+    """Enqueue steps until they are seen to have ended, a chunk after that; whether they were seen to.
+
+    `ended` gives a number on the device, 0 while they go on.
+    """
+    look = Look(ended)
+    for first in range(0, limit, chunk):
+        for number in range(first, min(first + chunk, limit)):
+            step(number)
+        if look():
+            return True
+    return False
+
+
+def solid(x: Any, items: int) -> Tensor:
+    """A vector of each item, contiguous and in float64."""
+    return x.double().expand(items, *x.shape[1:]).contiguous()

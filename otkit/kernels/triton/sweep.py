@@ -1,0 +1,210 @@
+"""Sinkhorn iterations on a GPU: which form of them runs, and how the host follows without waiting."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+import triton
+import triton.language as tl
+
+from otkit.entropic.anderson import Mixing
+from otkit.entropic.dual import Penalties, Potentials
+from otkit.entropic.sinkhorn import Swept
+from otkit.geometry.dense import Dense
+from otkit.geometry.reduced import Reduced
+from otkit.kernels.triton.iterations import columns, mend_columns, rows, small, update_columns, update_rows
+from otkit.kernels.triton.launch import (
+    BUSY,
+    DOUBLE,
+    MIXED,
+    SINGLE,
+    Precision,
+    Tensor,
+    follow,
+    kernel_costs,
+    launch,
+    multiplies,
+    programs,
+    shape,
+    solid,
+)
+from otkit.kernels.triton.settle import State, settle
+
+_TYPES = {tl.float32: torch.float32, tl.float64: torch.float64}
+# Sides of a problem that one program does alone.
+_SMALL = 64
+# Columns of rows that are held on chip, half of that where costs are formed; with twice as many registers run out.
+_WHOLE = {SINGLE: 16384, MIXED: 8192, DOUBLE: 4096}
+# Entries of the rows that a program holds at a time.
+_HELD = 4096
+# Columns that are settled at a time: at least one for each thread, so that none is two threads' business.
+_WARPS = 8
+_BLOCK = 32 * _WARPS
+# Iterations between two looks at who still runs; the host looks at how it was one look ago.
+_CHUNK = 8
+
+
+def sweep(
+    costs: Reduced,
+    start: Potentials,
+    penalties: Penalties,
+    mixing: Mixing,
+    tol: Tensor,
+    limit: Tensor,
+    k: int,
+    listed: None = None,
+) -> Swept:
+    """As `otkit.kernels.mixing.sweep`; nothing is listed."""
+    items, n, m = start.reg.shape[0], costs.n, costs.m
+    state = _begin(costs, start, penalties, mixing, tol, limit.clamp(max=float(k)))
+    precision = _precision(costs, start, mixing, tol)
+    in_products = precision is SINGLE and multiplies(costs)  # which are formed in tiles
+    if max(n, m) <= _SMALL and not in_products:
+        _small(state, costs, items, precision, mixed=mixing.window > 0)
+    else:
+        once = (_whole if not in_products and _is_held(costs, precision) else _tiled)(state, costs, items, precision)
+        running = state.running
+        if not follow(lambda _: once(), lambda: running.max() == 0, k, _CHUNK):
+            _again(once, running, k)
+    past = (state.moves, state.bends, state.old, state.residual, state.best, state.best_error, state.wait, state.age)
+    return Swept(state.f, state.g, state.x, state.error, state.count, Mixing(*past, state.reach))
+
+
+def _is_held(costs: Reduced, precision: Precision) -> bool:
+    """Whether rows are short enough to be held on chip, and can be read one by one."""
+    if costs.turned:
+        return False
+    if not isinstance(costs.base, Dense):
+        return costs.m <= _WHOLE[precision] // 2
+    return costs.m <= _WHOLE[precision] and costs.base.C.stride(-1) == 1
+
+
+def _begin(
+    costs: Reduced, start: Potentials, penalties: Penalties, mixing: Mixing, tol: Tensor, limit: Tensor
+) -> State:
+    """Fresh copies of all that kernels write to."""
+    items, window = start.reg.shape[0], mixing.window
+    read = dict(log_a=start.log_a, log_b=start.log_b, reg=start.reg, tol=tol, limit=limit, reach=mixing.reach)
+    read |= dict(zip(("keep_a", "keep_b"), penalties.keep(start.reg), strict=True))
+    read |= dict(rho_a=penalties.rho_a, rho_b=penalties.rho_b, coupling=penalties.coupling())
+    written = dict(f=start.f, g=start.g, x=start.g, sigma=start.f, tau=start.g)
+    written |= dict(moves=mixing.moves, bends=mixing.bends, old=mixing.point, residual=mixing.residual)
+    written |= dict(best=mixing.best_point, best_error=mixing.best_error, wait=mixing.wait, age=mixing.age)
+    vectors = {name: solid(v, items) for name, v in read.items()}
+    vectors |= {name: solid(v, items).clone() for name, v in written.items()}
+    a, b, reg, bends = vectors["log_a"].exp(), vectors["log_b"].exp(), vectors["reg"], vectors["bends"]
+    wide = max(16, triton.next_power_of_2(window))
+    gram = torch.zeros((items, wide, wide), dtype=torch.float64, device=a.device)
+    if window:
+        gram[:, :window, :window] = (bends * b[:, None, :]) @ bends.mT
+    running = (vectors["limit"] > 0).int()
+    return State(
+        running=running,
+        robust=torch.ones_like(running),
+        missed=torch.zeros_like(running),
+        unsafe=torch.zeros_like(running),
+        count=torch.zeros_like(reg),
+        error=torch.full_like(reg, float("inf")),
+        a=a,
+        b=b,
+        scale=(a.sum(-1) + b.sum(-1)) / 2,
+        gram=gram,
+        change=torch.empty_like(b),
+        window=tl.constexpr(window),
+        W=tl.constexpr(wide),
+        **vectors,
+    )
+
+
+# What rounding may take from the tolerance, and what single precision can do at best.
+_SHARE, _SINGLE_TOL = 1 / 8, 1e-5
+_SINGLE_DEFAULT = 1e-4  # the tolerance of problems in single precision
+
+
+def _precision(costs: Reduced, start: Potentials, mixing: Mixing, tol: Tensor) -> Precision:
+    """The least precision that reaches the tolerance: a look at a few numbers that are on the device.
+
+    Single exponentials leave 1e-7 in every sum; differences in single precision what the costs lose in it, over reg. A
+    given number of iterations, which has no tolerance, is done as is usual for the type of the costs.
+    """
+    smallest = float(tol.min())
+    if smallest == -torch.inf and next(iter(costs.arrays.values())).dtype == torch.float32:
+        smallest = _SINGLE_DEFAULT
+    if not smallest >= _SINGLE_TOL:
+        return DOUBLE
+    rounding = float((_lost(costs, mixing.reach) / start.reg).max())
+    return SINGLE if rounding <= _SHARE * smallest else MIXED
+
+
+def _lost(costs: Reduced, span: Tensor) -> Tensor:
+    """A bound on the rounding of costs in single precision, whose range once they are reduced is `span`."""
+    base: Any = costs.base
+    if isinstance(base, Dense):
+        return span * (2.0**-24 if base.C.dtype == torch.float32 else torch.inf)
+    cloud, metric = base.centred(), base.metric
+    # What power of a distance they are; that of "cosine" is half a square.
+    power, scale = (2 * metric.power, 0.5**metric.power) if metric.ground == "cosine" else (metric.power, 1.0)
+    order = 1 if metric.ground == "cityblock" else 2
+    widest = 2 * max(torch.linalg.vector_norm(v, order, -1).max() for v in (cloud.x, cloud.y))
+    # A distance is off by a unit of the widest one, or where it comes from products its square is.
+    steps, unit = (power / 2, 2.0**-21) if multiplies(costs) else (power, 2.0**-23)
+    return 2.0**-24 * span + scale * widest**power * max(steps, 1.0) * unit ** min(steps, 1.0)
+
+
+def _small(state: State, costs: Reduced, items: int, precision: Precision, *, mixed: bool) -> None:
+    rows, cols = (max(16, triton.next_power_of_2(v)) for v in (costs.n, costs.m))
+    # Mixing is what takes registers. Left alone, the compiler allows a thread fewer than there are, and spills.
+    held = 256 if precision is DOUBLE else 512
+    warps = _WARPS if mixed else min(_WARPS, max(1, rows * cols // held))
+    args = state, kernel_costs(costs, precision), *precision, rows, cols, 32 * warps
+    launch(small, (items,), *args, like=state.f, warps=warps, registers=255)
+
+
+def _whole(state: State, costs: Reduced, items: int, precision: Precision) -> Callable[[], None]:
+    """An iteration with one read of the costs."""
+    n, m, like = costs.n, costs.m, state.f
+    upright, turned = kernel_costs(costs, precision), kernel_costs(costs.T, precision)
+    wide = triton.next_power_of_2(m)
+    high = max(1, _HELD // wide)
+    parts = min(triton.cdiv(n, high), max(1, BUSY // items))
+    pulled, sums = (torch.empty((items, parts, m), dtype=_TYPES[kind], device=like.device) for kind in precision)
+    form = shape(m, items, precision)
+    held, blocks = (*precision, high, wide, _BLOCK), (items, triton.cdiv(m, _BLOCK))
+
+    def once() -> None:
+        launch(rows, (items, parts), state, upright, pulled, sums, *held, like=like, warps=_WARPS)
+        added = state, upright, sums, parts, precision.exponential, _BLOCK
+        launch(columns, blocks, *added, like=like, warps=_WARPS)
+        mended = state, turned, *precision, form.rows, form.cols
+        launch(mend_columns, programs(m, items, form), *mended, like=like, warps=form.warps)
+        launch(settle, (items,), state, upright, _BLOCK, like=like, warps=_WARPS)
+
+    return once
+
+
+def _tiled(state: State, costs: Reduced, items: int, precision: Precision) -> Callable[[], None]:
+    """An iteration in two passes over tiles."""
+    like = state.f
+    passes = [
+        (kernel, kernel_costs(side, precision), shape(side.n, items, precision), side.n)
+        for kernel, side in ((update_rows, costs), (update_columns, costs.T))
+    ]
+    upright = passes[0][1]
+
+    def once() -> None:
+        for kernel, side, form, size in passes:
+            args = state, side, *precision, form.rows, form.cols
+            launch(kernel, programs(size, items, form), *args, like=like, warps=form.warps)
+        launch(settle, (items,), state, upright, _BLOCK, like=like, warps=_WARPS)
+
+    return once
+
+
+def _again(once: Callable[[], None], running: Tensor, k: int) -> None:
+    """The iterations that are still to do since some were done again, each once at most."""
+    for _ in range(k):
+        if not bool(running.any()):
+            break
+        once()

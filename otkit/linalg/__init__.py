@@ -1,0 +1,1 @@
+"""Linear algebra behind plain arrays: trees on bipartite graphs, sparse matrices, conjugate gradients."""

@@ -1,0 +1,49 @@
+"""What the caller passed, to which gradients go back."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from otkit import arrays
+from otkit.arrays import namespace
+from otkit.geometry.dense import Dense
+from otkit.geometry.points import PointCloud
+
+
+@dataclass(frozen=True)
+class Given:
+    """What the caller passed, untouched: gradients go back to it.
+
+    Attributes
+    ----------
+    geometry : Dense or PointCloud
+    a, b, reg, unbalanced
+        Arrays, numbers or None.
+    """
+
+    geometry: Dense | PointCloud
+    a: Any
+    b: Any
+    reg: Any
+    unbalanced: Any
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Copies and pickles are not part of a graph."""
+        rho = self.unbalanced
+        rho = tuple(map(arrays.detached, rho)) if isinstance(rho, tuple) else arrays.detached(rho)
+        rest = {name: arrays.detached(getattr(self, name)) for name in ("a", "b", "reg")}
+        return {"geometry": self.geometry.detached(), "unbalanced": rho, **rest}
+
+    @property
+    def masses(self) -> tuple[Any, Any]:
+        """The total weights of both sides, ``(...)`` in float64, in the caller's graph; 1 for uniform ones."""
+        a, b = (1.0 if w is None else namespace(w).sum(arrays.float64(w), axis=-1) for w in (self.a, self.b))
+        return a, b
+
+    @property
+    def by_name(self) -> dict[str, Any]:
+        """All of it by the names of `otkit.autograd.rules.Gradients`; one price of both sides is `rho`."""
+        rho = self.unbalanced
+        prices = {"rho_a": rho[0], "rho_b": rho[1]} if isinstance(rho, tuple) else {"rho": rho}
+        return {**self.geometry.arrays, "a": self.a, "b": self.b, "reg": self.reg, **prices}

@@ -1,0 +1,26 @@
+"""Points on a line, where sorting solves the problem."""
+
+from __future__ import annotations
+
+from otkit.arrays import Array, namespace
+from otkit.entropic.operations import CostRange
+from otkit.geometry.dense import Dense
+from otkit.geometry.points import PointCloud
+
+
+def on_line(asked: Dense | PointCloud) -> bool:
+    """Whether the points lie on a line and the cost is convex along it, so that sorting solves the problem."""
+    return isinstance(asked, PointCloud) and asked.d == 1 and asked.metric.convex_on_line
+
+
+def line_range(geometry: PointCloud, has_a: Array, has_b: Array) -> CostRange:
+    """What is known of the costs on a line without looking at all of them: they are taken as they are."""
+    xp = namespace(has_a)
+    (low_x, high_x), (low_y, high_y) = (
+        (xp.min(v, axis=-2, keepdims=True), xp.max(v, axis=-2, keepdims=True)) for v in (geometry.x, geometry.y)
+    )
+    reach = xp.maximum(geometry.metric(low_x, high_y), geometry.metric(high_x, low_y))[:, 0, 0]
+    span = xp.broadcast_to(reach, (has_a.shape[0],))
+    nothing = xp.zeros_like(span)
+    row, col = (xp.astype(v, xp.float64) * 0 for v in (has_a, has_b))
+    return CostRange(row, col, span, nothing, span, nothing > 0, has_a, has_b)

@@ -1,0 +1,41 @@
+"""The one word about convergence: a warning, or an exception under ``strict=True``."""
+
+from __future__ import annotations
+
+from typing import Any, TypeVar
+
+import numpy as np
+
+from otkit.errors import NotConverged, warn
+from otkit.results.outcome import Status
+from otkit.results.result import Result
+
+_Answer = TypeVar("_Answer")
+
+
+def reported(answer: _Answer, shortfall: str, strict: bool) -> _Answer:
+    """The answer, with a warning or an exception in the name of the caller; no shortfall says that it converged."""
+    if shortfall and strict:
+        raise NotConverged(shortfall, answer)
+    if shortfall:
+        warn(shortfall)
+    return answer
+
+
+def shortfall(result: Result, of: Any = None) -> str:
+    """What a solve fell short of, empty where it converged; the interval is that of the distance `of` a result."""
+    outcome = result.outcome
+    bad = outcome.short
+    if not bad.any():
+        return ""
+    k = int(bad.argmax())
+    message = str(outcome.status[k].value)
+    if result.problem.batch:
+        message = f"{int(bad.sum())} of {bad.size} problems did not converge; item {k}: {message}"
+    if outcome.reg is not None:
+        message += f" Error {outcome.error[k]:.2g}, tolerance {outcome.tol[k]:.2g}."
+    elif outcome.status[k] is not Status.INFEASIBLE:
+        quantity, interval = ("optimum", result) if of is None else ("distance", of)
+        low, high = (np.reshape(bound, -1)[k] for bound in (interval.lower, interval.upper))
+        message += f" The {quantity} lies in [{low:.6g}, {high:.6g}]."
+    return message

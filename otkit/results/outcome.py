@@ -1,0 +1,137 @@
+"""How a solve ended, and what a solver hands over."""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from otkit import plans
+from otkit.arrays import Array, namespace, to_numpy
+from otkit.certificates.base import Certificate
+from otkit.plans import Plan
+from otkit.problems.linear import LinearProblem
+
+
+class Status(enum.Enum):
+    """How a solve ended; the value is the sentence for the user."""
+
+    CONVERGED = "Converged to the tolerance."
+    MAX_ITER = "Stopped at max_iter before the tolerance was reached; raise max_iter, the tolerance or reg."
+    STALLED = "Stopped because the error no longer falls; raise the tolerance or reg."
+    INFEASIBLE = "Infeasible: no plan avoids the forbidden (infinite) costs; allow more arcs, or pass unbalanced=."
+    STOPPED = "Stopped by the callback."
+    COMPLETED = "Ran the number of iterations that was asked for; the error says how far it came."
+
+    def __repr__(self) -> str:
+        return f"<Status.{self.name}>"
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One stage of an annealed solve, for one item.
+
+    Attributes
+    ----------
+    item : int
+        Which problem of the batch, in row-major order.
+    reg : float
+        The regularisation of the stage, in units of the cost.
+    n_iter : int
+        Sweeps and Newton steps spent in it.
+    error : float
+        The marginal error that it ended with.
+    newton_steps, cg_steps : int
+        How many of the iterations were Newton steps, and the iterations of conjugate gradients in these.
+    kept : int
+        Entries of the plan that the last Newton step kept; 0 without Newton steps, here and below.
+    dropped : float
+        The fraction of the mass that it left out.
+    """
+
+    item: int
+    reg: float
+    n_iter: int
+    error: float
+    newton_steps: int = 0
+    cg_steps: int = 0
+    kept: int = 0
+    dropped: float = 0.0
+
+
+@dataclass(frozen=True)
+class SparseArcs:
+    """A sparse plan in coordinate form, in NumPy.
+
+    Attributes
+    ----------
+    row, col : array of int (K,)
+        The two ends of each arc.
+    mass : array (K,)
+        What it carries, positive.
+    item : array of int (K,)
+        Which problem of the batch, in row-major order; zeros for one problem.
+    """
+
+    row: np.ndarray
+    col: np.ndarray
+    mass: np.ndarray
+    item: np.ndarray
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a solver hands over: the end of its run, at mass 1 and in reduced costs.
+
+    Attributes
+    ----------
+    f, g : array (B, n), (B, m)
+        Potentials of the reduced problem.
+    reg : array (B,) or None
+        The regularisation that they belong to; None for feasible potentials of the unregularised problem.
+    plan : tuple of Plan
+        Parts that add up to the plan.
+    certificate : Certificate or None
+        The bounds, where the solver has computed them.
+    status : numpy array of Status (B,)
+    error, tol : numpy array (B,)
+        The error recomputed from `f` and `g`, and the tolerance in force.
+    n_iter : numpy array of int (B,)
+    errors : numpy array (steps, B)
+        The error after each step of the run.
+    stages : tuple of Stage
+    counted : tuple (n_iters, last) or None
+        Of a run of so many textbook iterations from zero, the side that they end with.
+    """
+
+    f: Array
+    g: Array
+    reg: Array | None
+    plan: tuple[Plan, ...]
+    certificate: Certificate | None
+    status: np.ndarray
+    error: np.ndarray
+    tol: np.ndarray
+    n_iter: np.ndarray
+    errors: np.ndarray
+    stages: tuple[Stage, ...]
+    counted: tuple[int, str] | None = None
+
+    @property
+    def short(self) -> np.ndarray:
+        """Which items ended short of what was asked: ``(B,)``."""
+        done = (Status.CONVERGED, Status.COMPLETED)
+        return np.array([status not in done for status in self.status])
+
+
+def marginal_error(problem: LinearProblem, plan: Sequence[Plan], f: Array, g: Array) -> np.ndarray:
+    """‖P1 − a·e^(−f/ρ_a)‖₁ + ‖Pᵀ1 − b·e^(−g/ρ_b)‖₁ over ½(Σa + Σb), for potentials of reduced costs: ``(B,)``."""
+    rows, cols = plans.marginals(plan)
+    xp, costs, held = namespace(rows), problem.reduced, problem.penalties
+    target_a = held.target(problem.a, f + costs.row, held.rho_a)
+    target_b = held.target(problem.b, g + costs.col, held.rho_b)
+    miss_a = xp.where(held.rho_a > 0, xp.sum(xp.abs(rows - target_a), axis=-1), xp.zeros_like(held.rho_a))
+    miss_b = xp.where(held.rho_b > 0, xp.sum(xp.abs(cols - target_b), axis=-1), xp.zeros_like(held.rho_b))
+    return to_numpy(miss_a + miss_b) / problem.size

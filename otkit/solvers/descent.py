@@ -1,0 +1,367 @@
+"""Annealing in stages: solve at a large regularisation first and lower it, down to a target or to a proof.
+
+The potentials of an entropic problem are nearly affine in the regularisation, so a stage starts on the line through
+the ends of the last two. This also carries the potential differences between weakly coupled parts, which sweeps
+hardly move.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields, replace
+from typing import Protocol
+
+import numpy as np
+
+from otkit.arrays import Array, from_numpy, namespace, put, to_numpy
+from otkit.certificates.base import dual_value
+from otkit.entropic.anderson import WINDOW, Mixing
+from otkit.geometry.costs import UNIT
+from otkit.plans import EntropicPlan
+from otkit.problems.linear import LinearProblem
+from otkit.results.outcome import Outcome, Stage, Status, marginal_error
+from otkit.solvers.base import State
+
+# Rounding may make the error that is recomputed at the end another one than that of the last iteration.
+_SLACK = 0.999
+# Down to the range of the costs over this, zero is as good a start as the answer at a larger regularisation.
+_EASY = 256.0
+# In the last stage the error must fall by this factor in so many iterations, or the item has stalled.
+_PATIENCE, _FALL = 1000, 0.99
+# An item that stalls comes down again from the top: parts of a problem that are weakly coupled come apart where the
+# regularisation falls fast, and neither sweeps nor Newton steps then see what mass is missing between them. Each time
+# the factor is the root of what it was, and the tolerance of the stages is divided by this.
+_CAREFUL = 1000.0
+
+
+class Descending(Protocol):
+    """A solver that comes down to a regularisation by a factor at a time."""
+
+    @property
+    def factor(self) -> float: ...
+    @property
+    def max_iter(self) -> int: ...
+
+
+@dataclass(frozen=True)
+class Tally:
+    """The Newton steps of each item in its present stage, ``(B,)`` each.
+
+    Attributes
+    ----------
+    steps, cg : numpy array of int
+        Newton steps, and iterations of conjugate gradients in them.
+    kept : numpy array of int
+        Entries of the last sparsified plan.
+    dropped : numpy array
+        The mass that was left out of it.
+    failed : numpy array of int
+        Steps that had to be cut short.
+    dense : numpy array of bool
+        Whether the plan turned out to be dense.
+    """
+
+    steps: np.ndarray
+    cg: np.ndarray
+    kept: np.ndarray
+    dropped: np.ndarray
+    failed: np.ndarray
+    dense: np.ndarray
+
+    @staticmethod
+    def begin(items: int) -> Tally:
+        """No steps."""
+        steps, cg, kept, failed = (np.zeros(items, dtype=np.int64) for _ in range(4))
+        return Tally(steps, cg, kept, np.zeros(items), failed, np.zeros(items, dtype=bool))
+
+    def put(self, items: np.ndarray, part: Tally) -> Tally:
+        """With that of some of the items replaced."""
+        return Tally(*(put(getattr(self, k.name), items, getattr(part, k.name)) for k in fields(self)))
+
+
+@dataclass(frozen=True)
+class Annealed(State):
+    """A state with what annealing has to remember.
+
+    Attributes
+    ----------
+    point : array (B, m)
+        The potential of the columns to go on from.
+    effort, halfway : numpy array (B,)
+        Entries that an iteration visits, as of the last one; and the error after half of the last iterations in a row.
+        NaN where that is not known.
+    restless : numpy array of bool (B,)
+        Whether the potentials still moved far towards the end of these.
+    listed : numpy array of Listed (B,)
+        The entries of the plan that the last iterations visited; None where that is not known.
+    used : numpy array of int (B,)
+        Iterations in the present stage.
+    past : array (B, m)
+        The point at the end of the stage before.
+    past_reg : numpy array (B,)
+        Its regularisation; NaN where it did not reach its tolerance, and is no point to extrapolate from.
+    mark : numpy array (B,)
+        The error when stalling was last looked for.
+    mixing : Mixing
+        What the acceleration remembers of the present stage.
+    attempt : numpy array of int (B,)
+        How often the item was sent back to the top, to come down in smaller steps.
+    tally : Tally
+        What Newton's method did in the present stage.
+    """
+
+    point: Array
+    effort: np.ndarray
+    halfway: np.ndarray
+    restless: np.ndarray
+    listed: np.ndarray
+    used: np.ndarray
+    past: Array
+    past_reg: np.ndarray
+    mark: np.ndarray
+    mixing: Mixing
+    attempt: np.ndarray
+    tally: Tally
+
+
+def begin(problem: LinearProblem, g: Array | None, reg: np.ndarray, window: int = WINDOW) -> Annealed:
+    """The state before the first iteration, at regularisation ``reg (B,)``."""
+    items = problem.items
+    if g is None:
+        g = from_numpy(np.zeros((items, problem.reduced.m)), problem.a)
+    free = problem.penalties.rho_b == 0  # nothing pulls at these potentials: they are 0 in the costs as given
+    g = namespace(g).where(free[:, None], -problem.reduced.col, g)
+    return Annealed(
+        f=from_numpy(np.zeros((items, problem.reduced.n)), g),  # the first iteration begins with the rows
+        g=g,
+        reg=reg,
+        status=np.full(items, None, dtype=object),
+        error=np.full(items, np.inf),
+        n_iter=np.zeros(items, dtype=np.int64),
+        stages=(),
+        point=g,
+        effort=np.full(items, np.nan),
+        halfway=np.full(items, np.nan),
+        restless=np.zeros(items, dtype=bool),
+        listed=np.full(items, None),
+        used=np.zeros(items, dtype=np.int64),
+        past=g,
+        past_reg=np.full(items, np.nan),
+        mark=np.full(items, np.inf),
+        mixing=Mixing.begin(g, from_numpy(problem.span, g), window),
+        attempt=np.zeros(items, dtype=np.int64),
+        tally=Tally.begin(items),
+    )
+
+
+def begin_cold(problem: LinearProblem, factor: float) -> Annealed:
+    """The state before the first iteration of a way down from zero potentials to the ``problem.reg``.
+
+    It starts whole factors above that, where iterations from zero still converge fast.
+    """
+    target = to_numpy(problem.reg)
+    easy = top(problem) / _EASY
+    factors = np.ceil(np.log(np.maximum(target, easy) / target) / np.log(factor))
+    return begin(problem, None, target if factor == np.inf else target * factor**factors)
+
+
+def top(problem: LinearProblem) -> np.ndarray:
+    """Where annealing starts: at the range of the reduced costs a few sweeps suffice."""
+    return np.where(problem.span > 0, problem.span, 1.0)
+
+
+# Entries that are visited between two looks at the errors, and the iterations that this is at most.
+_VISITS, _LONGEST = 2**31, 100
+
+
+def patience(problem: LinearProblem, state: Annealed) -> np.ndarray:
+    """Iterations of each item between two looks at the errors, ``(B,)``: less than a second or two of work."""
+    return np.clip(_VISITS // np.maximum(visited(problem, state), 1.0), 1, _LONGEST).astype(int)
+
+
+def visited(problem: LinearProblem, state: Annealed, share: float = 1.0) -> np.ndarray:
+    """Entries that an iteration of each item visits, ``(B,)``; where that is not known, a `share` of all."""
+    return np.where(np.isnan(state.effort), share * problem.reduced.n * problem.reduced.m, state.effort)
+
+
+def advance(
+    problem: LinearProblem, state: Annealed, tol: np.ndarray, sweeps: np.ndarray | int, max_iter: int
+) -> Annealed:
+    """Up to `sweeps` iterations of every running item, fewer where its error comes to ``tol (B,)``."""
+    items = state.running
+    part, index = problem.take(items), from_numpy(items, state.point)
+    xp = namespace(state.point)
+    f, point = (xp.take(v, index, axis=0) for v in (state.f, state.point))
+    reg, goal = (from_numpy(v[items], state.f) for v in (state.reg, tol))
+    left = np.minimum(max_iter - state.n_iter, sweeps)[items]
+    limit = from_numpy(left.astype(float), state.f)
+    start, mixing = part.at(f, point, reg), state.mixing.take(index)
+    visited = state.listed[items] if any(state.listed[items]) else None
+    swept = part.kernels.sweep(part.reduced, start, part.penalties, mixing, goal, limit, int(left.max()), visited)
+    done = to_numpy(swept.count).astype(np.int64)
+    new_error, n_iter, used = state.error.copy(), state.n_iter.copy(), state.used.copy()
+    new_error[items] = to_numpy(swept.error)
+    n_iter[items] += done
+    used[items] += done
+    unknown = np.full(items.size, np.nan)
+    effort, halfway = (unknown if known is None else known for known in (swept.effort, swept.halfway))
+    listed, restless = state.listed.copy(), state.restless.copy()
+    listed[items], restless[items] = swept.listed, False if swept.restless is None else swept.restless
+    return replace(
+        state,
+        f=put(state.f, items, swept.f),
+        g=put(state.g, items, swept.g),
+        point=put(state.point, items, swept.point),
+        error=new_error,
+        n_iter=n_iter,
+        effort=put(state.effort, items, effort),
+        halfway=put(state.halfway, items, halfway),
+        restless=restless,
+        listed=listed,
+        used=used,
+        mixing=state.mixing.put(items, swept.mixing),
+    )
+
+
+def next_stage(state: Annealed, items: np.ndarray, reg: np.ndarray, reached: np.ndarray) -> Annealed:
+    """Lower the regularisation of some items to ``reg (B,)``; ``reached (B,)`` tells whose stage met its tolerance."""
+    moving = np.zeros(reg.size, dtype=bool)
+    moving[items] = True
+    known = moving & reached & np.isfinite(state.past_reg)
+    step = np.where(known, state.reg - state.past_reg, 1.0)
+    ratio = np.where(known, (reg - state.reg) / step, 0.0)
+    xp, here = namespace(state.point), from_numpy(moving[:, None], state.point)
+    point = state.point + from_numpy(ratio[:, None], state.point) * (state.point - state.past)
+    index = from_numpy(items, point)
+    reach = xp.take(state.mixing.reach, index, axis=0)
+    fresh = Mixing.begin(xp.take(point, index, axis=0), reach, state.mixing.window)
+    return replace(
+        state,
+        point=point,
+        reg=np.where(moving, reg, state.reg),
+        effort=np.where(moving, state.effort * np.sqrt(reg / state.reg), state.effort),  # as it usually falls
+        listed=put(state.listed, items, np.full(items.size, None)),
+        stages=state.stages + tuple(_stage(state, int(k)) for k in items),
+        used=np.where(moving, 0, state.used),
+        past=xp.where(here, state.point, state.past),
+        past_reg=np.where(moving, np.where(reached, state.reg, np.nan), state.past_reg),
+        mark=np.where(moving, np.inf, state.mark),
+        mixing=state.mixing.put(items, fresh),
+        tally=state.tally.put(items, Tally.begin(items.size)),
+    )
+
+
+def tolerance(problem: LinearProblem, tol: float | None) -> np.ndarray:
+    """The tolerance in force, ``(B,)``: at least what rounding allows."""
+    tol = tol if tol is not None else (1e-6 if problem.unit == UNIT else 1e-4)
+    return np.maximum(tol, 8 * UNIT * problem.span / to_numpy(problem.reg))
+
+
+def goals(problem: LinearProblem, state: Annealed, tol: float | None, stage_tol: float | np.ndarray) -> np.ndarray:
+    """The error at which the present stage of each item is done, ``(B,)``."""
+    last = state.reg <= to_numpy(problem.reg)
+    return np.where(last, tolerance(problem, tol) * _SLACK, stage_tol / _CAREFUL**state.attempt)
+
+
+def looked(problem: LinearProblem, state: Annealed, used: np.ndarray) -> tuple[Annealed, np.ndarray]:
+    """Which items have come to nothing since the last look, in their last stage; `used` is before the present step."""
+    look = (state.reg <= to_numpy(problem.reg)) & (state.used // _PATIENCE > used // _PATIENCE)
+    stalled = look & (state.error > _FALL * state.mark)
+    return replace(state, mark=np.where(look, state.error, state.mark)), stalled
+
+
+def settled(
+    problem: LinearProblem,
+    state: Annealed,
+    goal: np.ndarray,
+    hard: np.ndarray,
+    hasten: np.ndarray,
+    solver: Descending,
+    attempts: int,
+) -> Annealed:
+    """What follows from the errors: an end, the next stage, or for items that are `hard` another way down."""
+    target = to_numpy(problem.reg)
+    last, reached = state.reg <= target, state.error <= goal
+    state = _end(state, last & reached, Status.CONVERGED)
+    if problem.forbidden.any():
+        # A feasible value above every cost of an allowed arc proves that there is no plan.
+        hopeless = problem.forbidden & problem.balanced & (dual_value(problem, state.f) > problem.high)
+        state = _end(state, hopeless, Status.INFEASIBLE)
+    hard = hard & ~reached
+    hasty = hard & (state.attempt < attempts) & (target < top(problem)) & (solver.factor < np.inf)
+    state = _end(state, hard & last & ~hasty, Status.STALLED)
+    running = state.running
+    limit = max(100, solver.max_iter // 20)
+    moving = running[(~last & ~hasty & (reached | hard | (hasten & (state.used >= limit))))[running]]
+    if moving.size:
+        reg = np.maximum(state.reg / solver.factor ** (0.5**state.attempt), target)
+        state = next_stage(state, moving, reg, reached)
+    retried = running[hasty[running]]
+    return _again(problem, state, retried) if retried.size else state
+
+
+def _end(state: Annealed, where: np.ndarray, status: Status) -> Annealed:
+    running = state.running
+    return state.ended(running[where[running]], status)
+
+
+def _again(problem: LinearProblem, state: Annealed, items: np.ndarray) -> Annealed:
+    """Send some items back to the top, to come down carefully."""
+    state = next_stage(state, items, top(problem), np.zeros(problem.items, dtype=bool))
+    going = np.zeros(problem.items, dtype=bool)
+    going[items] = True
+    xp = namespace(state.point)
+    point = xp.where(from_numpy(going[:, None], state.point), xp.zeros_like(state.point), state.point)
+    return replace(state, point=point, attempt=state.attempt + going)
+
+
+def _stage(state: Annealed, item: int) -> Stage:
+    """The log entry of the present stage of an item."""
+    done = state.tally
+    return Stage(
+        item=item,
+        reg=float(state.reg[item]),
+        n_iter=int(state.used[item]),
+        error=float(state.error[item]),
+        newton_steps=int(done.steps[item]),
+        cg_steps=int(done.cg[item]),
+        kept=int(done.kept[item]),
+        dropped=float(done.dropped[item]),
+    )
+
+
+def log(state: Annealed) -> tuple[Stage, ...]:
+    """The log of all stages, the present ones included."""
+    return state.stages + tuple(_stage(state, k) for k in range(state.reg.size))
+
+
+def finish(problem: LinearProblem, state: Annealed, tol: np.ndarray, errors: np.ndarray) -> Outcome:
+    """What to hand over at the end of a way down, with the error recomputed; `tol (B,)` is NaN for none."""
+    f, g, reg = state.f, state.g, problem.reg
+    early = (state.reg > to_numpy(reg)) | (state.used == 0)
+    if early.any():  # stopped before the first iteration at the regularisation that was asked for: here it is
+        f, g = _updated(problem, f, g, early, problem.update_columns(f, reg))
+    # Mixing may have been away from its best point when the iterations ended.
+    best = to_numpy(state.mixing.best_error)
+    left = ~early & (state.status != Status.CONVERGED) & (best < state.error)
+    if left.any():
+        f, g = _updated(problem, f, g, left, state.mixing.best_point)
+    # Points without mass took part in nothing, and get their potential now.
+    xp = namespace(f)
+    if xp.any(problem.a == 0):
+        f = xp.where(problem.a > 0, f, problem.update_rows(g, reg))
+    if xp.any(problem.b == 0):
+        g = xp.where(problem.b > 0, g, problem.update_columns(f, reg))
+    plan = (EntropicPlan(problem.reduced, problem.at(f, g, reg), problem.kernels),)
+    error = marginal_error(problem, plan, f, g)
+    # The status is that of the answer: rounding beyond what the tolerance allows for is said, not hidden.
+    worse = (state.status == Status.CONVERGED) & (error > tol)
+    state = state.ended(np.flatnonzero(worse), Status.STALLED)
+    state = state.ended(np.flatnonzero(error <= tol), Status.CONVERGED)
+    return Outcome(f, g, reg, plan, None, state.status, error, tol, state.n_iter, errors, log(state))
+
+
+def _updated(problem: LinearProblem, f: Array, g: Array, items: np.ndarray, g_new: Array) -> tuple[Array, Array]:
+    """The potentials, with other ones of the columns for the items of the mask, and those of the rows that follow."""
+    here = from_numpy(items[:, None], f)
+    g = namespace(f).where(here, g_new, g)
+    return namespace(f).where(here, problem.update_rows(g, problem.reg), f), g

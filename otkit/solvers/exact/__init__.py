@@ -1,0 +1,1 @@
+"""The network simplex from a warm start: the solver, and its basis."""
