@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import fields, replace
-from typing import Any
+from typing import Any, NoReturn
 
 import numpy as np
 
@@ -27,7 +27,7 @@ def solve(
     *,
     reg: Any = None,
     unbalanced: Any = None,
-    method: str | Solver = "auto",
+    method: str | Solver[Any] = "auto",
     tol: float | None = None,
     rtol: float | None = None,
     max_iter: int | None = None,
@@ -113,7 +113,7 @@ def solve_sample(
     metric: Any = "sqeuclidean",
     reg: Any = None,
     unbalanced: Any = None,
-    method: str | Solver = "auto",
+    method: str | Solver[Any] = "auto",
     tol: float | None = None,
     rtol: float | None = None,
     max_iter: int | None = None,
@@ -163,7 +163,7 @@ def solve_sample(
 def solved(
     geometry: Dense | PointCloud,
     asked: tuple[Any, Any, Any, Any],
-    method: str | Solver,
+    method: str | Solver[Any],
     options: dict[str, Any],
     init: Any,
     callback: Callback | None,
@@ -171,23 +171,25 @@ def solved(
     """The solution of a problem, before a word about convergence; `asked` is a, b, reg and unbalanced."""
     problem = LinearProblem.build(geometry, *asked)
     chosen = choose_solver(problem, method, bounded=options["rtol"] is not None)
-    return result_of(problem, with_options(chosen, **options), _start(problem, init), callback)
+    solver = with_options(chosen, **options)
+    if init is not None and "init" in solver.refuses:
+        _refuse(solver, "init")
+    return result_of(problem, solver, _start(problem, init), callback)
 
 
-def with_options(solver: Solver, **options: Any) -> Solver:
+def with_options(solver: Solver[Any], **options: Any) -> Solver[Any]:
     """The solver with the options that are not None, each of which it must have."""
     given = {name: value for name, value in options.items() if value is not None}
     known = {field.name for field in fields(solver)}  # type: ignore[arg-type]
     for name, value in given.items():
         checks.positive(value, name, below=1.0 if name == "rtol" else np.inf)
         if name not in known:
-            advice = {"tol": "rtol= bounds the unregularised answer", "rtol": "tol= bounds the error with a reg"}
-            if solver.name == "exact":
-                advice["rtol"] = "it is exact; method='annealing' or 'auto' stops at an interval"
-            raise ValueError(
-                f"{name} does not apply to method {solver.name!r}; {advice.get(name, 'it takes no iterations')}"
-            )
+            _refuse(solver, name)
     return replace(solver, **given)  # type: ignore[type-var]
+
+
+def _refuse(solver: Solver[Any], name: str) -> NoReturn:
+    raise ValueError(f"{name} does not apply to method {solver.name!r}; {solver.refuses[name]}")
 
 
 def _start(problem: LinearProblem, init: Any) -> tuple[Array, Array] | None:
@@ -212,7 +214,7 @@ def _start(problem: LinearProblem, init: Any) -> tuple[Array, Array] | None:
 
 
 def result_of(
-    problem: LinearProblem, solver: Solver, start: tuple[Array, Array] | None, callback: Callback | None
+    problem: LinearProblem, solver: Solver[Any], start: tuple[Array, Array] | None, callback: Callback | None
 ) -> Result:
     """The result of a run, in the graph of autograd where the input requires gradients."""
     check_differentiable(problem)

@@ -180,45 +180,7 @@ def positive(value: float | None, name: str, *, below: float = math.inf) -> None
         raise ValueError(f"{name} must be a positive number{limit}, got {value!r}")
 
 
-def solver_options(solver: Any) -> None:
-    """The options of an iterative solver, those that it has."""
-    for name in ("tol", "atol", "max_iter", "sweeps", "n_iters"):
-        positive(getattr(solver, name, None), name)
-    for name in ("rtol", "stage_tol"):
-        positive(getattr(solver, name, None), name, below=1.0)
-    for name in ("max_iter", "sweeps", "n_iters"):
-        value = getattr(solver, name, None)
-        if value is not None and int(value) != value:
-            raise ValueError(f"{name} must be a whole number, got {value!r}")
-    if not getattr(solver, "factor", 2.0) > 1:
-        raise ValueError(f"factor must be above 1, got {solver.factor!r}; the regularisation is divided by it")
-
-
-def fixed_count(solver: Any) -> None:
-    """The options of a run of so many iterations."""
-    if solver.last not in ("rows", "cols"):
-        raise ValueError(f"last must be 'rows' or 'cols', the side that is updated last, got {solver.last!r}")
-    if solver.n_iters is None and solver.last != "cols":
-        raise ValueError("last= applies to a run of n_iters= iterations; pass n_iters= too, or drop last=")
-    if solver.n_iters is not None and solver.tol is not None:
-        raise ValueError("n_iters= asks for so many iterations and tol= for an error; pass one of them")
-    if solver.n_iters is not None and solver.max_iter not in (type(solver).max_iter, solver.n_iters):
-        raise ValueError("n_iters= asks for exactly so many iterations, and max_iter= does not apply; drop one of them")
-
-
-def kept_fraction(solver: Any) -> None:
-    """The fraction of a plan that a method keeps which is not annealed."""
-    if solver.keep is None:
-        return
-    if not 0 < solver.keep <= 1:
-        raise ValueError(
-            f"keep must be above 0 and at most 1, a fraction of the entries of the plan, got {solver.keep!r}"
-        )
-    if solver.factor < math.inf:
-        raise ValueError(f"keep= is the method without annealing, got factor={solver.factor!r}; pass factor=inf too")
-
-
-def no_start(start: Any) -> None:
-    """A run of so many iterations begins with zero potentials."""
-    if start is not None:
-        raise ValueError("n_iters= starts from zero potentials; drop init=, or pass tol= instead of n_iters=")
+def fraction(value: float, name: str, of: str) -> None:
+    """An option above 0 and at most 1."""
+    if not 0 < value <= 1:
+        raise ValueError(f"{name} must be above 0 and at most 1, a fraction {of}, got {value!r}")

@@ -119,7 +119,7 @@ def sinkhorn_divergence(
     reg: Any,
     metric: Any = "sqeuclidean",
     unbalanced: Any = None,
-    method: str | Solver = "auto",
+    method: str | Solver[Any] = "auto",
     tol: float | None = None,
     max_iter: int | None = None,
     strict: bool = False,

@@ -72,7 +72,7 @@ class SinkhornLoss(nn.Module):
         unbalanced: float | None = None,
         reach: float | None = None,
         reduction: str = "mean",
-        method: str | Solver = "auto",
+        method: str | Solver[Any] = "auto",
         tol: float | None = None,
         max_iter: int | None = None,
     ) -> None:

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from otkit.problems import LinearProblem
 from otkit.problems.line import on_line
 from otkit.solvers.annealing import Annealing
 from otkit.solvers.base import Progress, Solver, run
+from otkit.solvers.counted import Counted
 from otkit.solvers.exact.solver import Exact
 from otkit.solvers.sinkhorn import Sinkhorn
+from otkit.solvers.sns.published import Published
 from otkit.solvers.sns.solver import SparseNewton
 from otkit.solvers.univariate import Univariate
 
@@ -24,14 +28,14 @@ __all__ = [
     "run",
 ]
 
-SOLVERS: dict[str, type[Solver]] = {
+SOLVERS: dict[str, type[Solver[Any]]] = {
     solver.name: solver for solver in (SparseNewton, Sinkhorn, Annealing, Exact, Univariate)
 }
 # Those that solve problems with a `reg`.
-_ENTROPIC = (SparseNewton, Sinkhorn)
+_ENTROPIC = (SparseNewton, Published, Sinkhorn, Counted)
 
 
-def choose_solver(problem: LinearProblem, method: str | Solver, bounded: bool = False) -> Solver:
+def choose_solver(problem: LinearProblem, method: str | Solver[Any], bounded: bool = False) -> Solver[Any]:
     """The solver of a problem: the one named, or by this table.
 
     ====================================  ==============

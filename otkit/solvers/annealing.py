@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import ClassVar
 
 import numpy as np
 
-from otkit import checks
 from otkit.arrays import Array, from_numpy, namespace
 from otkit.certificates import certify
 from otkit.certificates.base import Certificate
@@ -14,12 +15,12 @@ from otkit.geometry.costs import UNIT
 from otkit.problems.linear import LinearProblem
 from otkit.results.outcome import Outcome, Status, marginal_error
 from otkit.solvers import descent
-from otkit.solvers.base import Solver, State
+from otkit.solvers.base import Solver, check_options
 from otkit.solvers.descent import Annealed
 
 
 @dataclass(frozen=True)
-class Annealing(Solver):
+class Annealing(Solver[Annealed]):
     """The unregularised problem: sweeps at ever smaller regularisation, until certified bounds are close enough.
 
     Attributes
@@ -58,18 +59,18 @@ class Annealing(Solver):
     stage_tol: float = 1e-3
     sweeps: int = 50
     name = "annealing"
+    refuses: ClassVar[Mapping[str, str]] = {"tol": "rtol= bounds the unregularised answer"}
 
     def __post_init__(self) -> None:
-        checks.solver_options(self)
+        check_options(self)
 
-    def init(self, problem: LinearProblem, start: tuple[Array, Array] | None) -> State:
+    def init(self, problem: LinearProblem, start: tuple[Array, Array] | None) -> Annealed:
         reg = descent.top(problem)
         if start is None:
             return descent.begin(problem, None, reg)
         return descent.begin(problem, start[1], reg / 1024)
 
-    def step(self, problem: LinearProblem, state: State) -> State:
-        assert isinstance(state, Annealed)
+    def step(self, problem: LinearProblem, state: Annealed) -> Annealed:
         stage_tol = self._stage_tol(problem, state.reg)
         state = descent.advance(problem, state, stage_tol, self.sweeps, self.max_iter)
         items = state.running
@@ -95,22 +96,21 @@ class Annealing(Solver):
     def _stage_tol(self, problem: LinearProblem, reg: np.ndarray) -> np.ndarray:
         return self.stage_tol * np.minimum(1.0, 10 * np.sqrt(reg / descent.top(problem)))
 
-    def finish(self, problem: LinearProblem, state: State, errors: np.ndarray) -> Outcome:
-        assert isinstance(state, Annealed)
+    def finish(self, problem: LinearProblem, state: Annealed, errors: np.ndarray) -> Outcome:
         found = self._certificate(problem, state, np.arange(problem.items))
         error, tol = marginal_error(problem, found.plan, found.f, found.g), np.full(problem.items, self.rtol)
         return Outcome(
-            found.f,
-            found.g,
-            None,
-            found.plan,
-            found,
-            state.status,
-            error,
-            tol,
-            state.n_iter,
-            errors,
-            descent.log(state),
+            f=found.f,
+            g=found.g,
+            reg=None,
+            plan=found.plan,
+            certificate=found,
+            status=state.status,
+            error=error,
+            tol=tol,
+            n_iter=state.n_iter,
+            errors=errors,
+            stages=descent.log(state),
         )
 
     @staticmethod

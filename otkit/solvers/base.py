@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable
-from dataclasses import dataclass, replace
-from typing import Any, Self
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, fields, replace
+from typing import Any, ClassVar, Generic, Self, TypeVar
 
 import numpy as np
 
+from otkit import checks
 from otkit.arrays import Array
 from otkit.problems.linear import LinearProblem
 from otkit.results.outcome import Outcome, Stage, Status
@@ -77,28 +78,67 @@ class Progress:
 Callback = Callable[[Progress], Any]
 
 
-class Solver(ABC):
-    """The options of a method, and its steps; a final subclass is a frozen dataclass with `name` and `max_iter`."""
+S = TypeVar("S", bound=State)
 
-    name: str
+
+class Solver(ABC, Generic[S]):
+    """The options of a method, and its steps; a final subclass is a frozen dataclass.
+
+    Attributes
+    ----------
+    name : str
+        What `Result.method` says.
+    max_iter : int
+        Iterations over all stages, at most.
+    refuses : mapping
+        Arguments of a call that the method has no use for, each with the reason.
+    """
+
+    name: ClassVar[str]
     max_iter: int
+    refuses: ClassVar[Mapping[str, str]] = {}
 
     @abstractmethod
-    def init(self, problem: LinearProblem, start: tuple[Array, Array] | None) -> State:
+    def init(self, problem: LinearProblem, start: tuple[Array, Array] | None) -> S:
         """The state to begin with, from potentials of the reduced problem where there are some."""
 
     @abstractmethod
-    def step(self, problem: LinearProblem, state: State) -> State:
+    def step(self, problem: LinearProblem, state: S) -> S:
         """The state after a bounded number of iterations of every running item."""
 
     @abstractmethod
-    def finish(self, problem: LinearProblem, state: State, errors: np.ndarray) -> Outcome:
+    def finish(self, problem: LinearProblem, state: S, errors: np.ndarray) -> Outcome:
         """What to hand over, with the error recomputed."""
+
+
+def check_options(solver: Solver[Any]) -> None:
+    """Check the options of an iterative solver, those that it has."""
+    for name in ("tol", "atol", "max_iter", "sweeps", "n_iters"):
+        checks.positive(getattr(solver, name, None), name)
+    for name in ("rtol", "stage_tol"):
+        checks.positive(getattr(solver, name, None), name, below=1.0)
+    for name in ("max_iter", "sweeps", "n_iters"):
+        value = getattr(solver, name, None)
+        if value is not None and int(value) != value:
+            raise ValueError(f"{name} must be a whole number, got {value!r}")
+    factor = getattr(solver, "factor", 2.0)
+    if not factor > 1:
+        raise ValueError(f"factor must be above 1, got {factor!r}; the regularisation is divided by it")
+
+
+def given_options(solver: type[Solver[Any]], args: tuple[Any, ...], options: dict[str, Any]) -> dict[str, Any]:
+    """The options that a call of a class of solvers gives, by name and without those that are None."""
+    names = [field.name for field in fields(solver)]  # type: ignore[arg-type]
+    unknown = set(options) - set(names)
+    if unknown or len(args) > len(names):
+        raise TypeError(f"{solver.__name__} takes {', '.join(names)}, got {', '.join(unknown) or len(args)}")
+    given = {**dict(zip(names, args, strict=False)), **options}
+    return {name: value for name, value in given.items() if value is not None}
 
 
 def run(
     problem: LinearProblem,
-    solver: Solver,
+    solver: Solver[Any],
     start: tuple[Array, Array] | None = None,
     callback: Callback | None = None,
 ) -> Outcome:

@@ -262,7 +262,7 @@ def goals(problem: LinearProblem, state: Annealed, tol: float | None, stage_tol:
     return np.where(last, tolerance(problem, tol) * _SLACK, stage_tol / _CAREFUL**state.attempt)
 
 
-def looked(problem: LinearProblem, state: Annealed, used: np.ndarray) -> tuple[Annealed, np.ndarray]:
+def checked(problem: LinearProblem, state: Annealed, used: np.ndarray) -> tuple[Annealed, np.ndarray]:
     """Which items have come to nothing since the last look, in their last stage; `used` is before the present step."""
     look = (state.reg <= to_numpy(problem.reg)) & (state.used // _PATIENCE > used // _PATIENCE)
     stalled = look & (state.error > _FALL * state.mark)
@@ -357,7 +357,19 @@ def finish(problem: LinearProblem, state: Annealed, tol: np.ndarray, errors: np.
     worse = (state.status == Status.CONVERGED) & (error > tol)
     state = state.ended(np.flatnonzero(worse), Status.STALLED)
     state = state.ended(np.flatnonzero(error <= tol), Status.CONVERGED)
-    return Outcome(f, g, reg, plan, None, state.status, error, tol, state.n_iter, errors, log(state))
+    return Outcome(
+        f=f,
+        g=g,
+        reg=reg,
+        plan=plan,
+        certificate=None,
+        status=state.status,
+        error=error,
+        tol=tol,
+        n_iter=state.n_iter,
+        errors=errors,
+        stages=log(state),
+    )
 
 
 def _updated(problem: LinearProblem, f: Array, g: Array, items: np.ndarray, g_new: Array) -> tuple[Array, Array]:

@@ -2,24 +2,26 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import KW_ONLY, InitVar, dataclass
+from typing import Any, ClassVar, Self
 
 import numpy as np
 
-from otkit import checks
 from otkit.arrays import Array, to_numpy
 from otkit.problems.linear import LinearProblem
-from otkit.results.outcome import Outcome, Status
+from otkit.results.outcome import Outcome
 from otkit.solvers import descent
-from otkit.solvers.base import Solver, State
+from otkit.solvers.base import Solver, check_options, given_options
+from otkit.solvers.counted import Counted
 from otkit.solvers.descent import Annealed
 
-# Ways down after the first, each in smaller steps.
+# Descents after the first, each in smaller steps.
 _ATTEMPTS = 1
 
 
 @dataclass(frozen=True)
-class Sinkhorn(Solver):
+class Sinkhorn(Solver[Annealed]):
     """Alternating updates of rows and columns, from a large regularisation down to the one asked for.
 
     Attributes
@@ -34,18 +36,20 @@ class Sinkhorn(Solver):
     stage_tol : float
         The error at which a stage before the last is done.
     sweeps : int, optional
-        Iterations between two looks at the errors; by the size of the problem by default, and at most 100.
+        Iterations between two checks of the errors; by the size of the problem by default, and at most 100.
     n_iters : int, optional
         Do exactly this many textbook iterations from zero potentials, at the `reg` asked for and without acceleration.
-        There is no tolerance then, and nothing else above applies.
-    last : {"cols", "rows"}
-        With `n_iters`, the side that is updated last, whose marginal is exact; an iteration begins with the other one.
+        There is no tolerance then, and of the above only `sweeps` applies.
+    last : {"cols", "rows"}, optional
+        With `n_iters`, the side that is updated last, whose marginal is exact: the columns by default. An iteration
+        begins with the other one.
 
     Notes
     -----
-    Sinkhorn & Knopp (1967), Cuturi (2013); annealing after Schmitzer (2019). The iterations are accelerated by Anderson
-    mixing (Anderson 1965), which is undone where the error rises. Where a marginal is penalised, each iteration ends
-    with the best constant to move between the two potentials (Séjourné, Vialard & Peyré 2022).
+    Sinkhorn & Knopp (1967), Cuturi (2013); annealing after Schmitzer (2019). The iteration itself is
+    `otkit.entropic.sinkhorn.iterate`. Anderson mixing (Anderson 1965) accelerates it, and is undone where the error
+    rises. Where a marginal is penalised, each iteration ends with the best constant to move between the two potentials
+    (Séjourné, Vialard & Peyré 2022).
 
     Examples
     --------
@@ -62,50 +66,34 @@ class Sinkhorn(Solver):
     factor: float = 4.0
     stage_tol: float = 1e-2
     sweeps: int | None = None
-    n_iters: int | None = None
-    last: str = "cols"
+    _: KW_ONLY
+    n_iters: InitVar[int | None] = None
+    last: InitVar[str | None] = None
     name = "sinkhorn"
+    refuses: ClassVar[Mapping[str, str]] = {"rtol": "tol= bounds the error with a reg"}
 
-    def __post_init__(self) -> None:
-        checks.solver_options(self)
-        checks.fixed_count(self)
-        if self.n_iters is not None:
-            object.__setattr__(self, "max_iter", self.n_iters)
+    def __new__(cls, *args: Any, n_iters: int | None = None, last: str | None = None, **options: Any) -> Self:
+        """The solver; with `n_iters`, that of a fixed count."""
+        if n_iters is None:
+            return super().__new__(cls)
+        return Counted.spelled(n_iters, last, given_options(cls, args, options))  # type: ignore[return-value]
 
-    def init(self, problem: LinearProblem, start: tuple[Array, Array] | None) -> State:
-        if self.n_iters is not None:
-            checks.no_start(start)
-            return self._from_zero(problem)
+    def __post_init__(self, n_iters: int | None, last: str | None) -> None:
+        if last not in (None, "cols"):
+            raise ValueError("last= applies to a run of n_iters= iterations; pass n_iters= too, or drop last=")
+        check_options(self)
+
+    def init(self, problem: LinearProblem, start: tuple[Array, Array] | None) -> Annealed:
         if start is not None:
             return descent.begin(problem, start[1], to_numpy(problem.reg))
         return descent.begin_cold(problem, self.factor)
 
-    def _from_zero(self, problem: LinearProblem) -> Annealed:
-        """Zero potentials of the costs as given; where the rows come last, what the columns make of theirs."""
-        costs = problem.reduced
-        g = -costs.col if self.last == "cols" else problem.update_columns(-costs.row, problem.reg)
-        return descent.begin(problem, g, to_numpy(problem.reg), window=0)
-
-    def step(self, problem: LinearProblem, state: State) -> State:
-        assert isinstance(state, Annealed)
+    def step(self, problem: LinearProblem, state: Annealed) -> Annealed:
         sweeps = self.sweeps or descent.patience(problem, state)
-        if self.n_iters is not None:
-            return self._step_of_count(problem, state, sweeps)
         goal, used = descent.goals(problem, state, self.tol, self.stage_tol), state.used
         state = descent.advance(problem, state, goal, sweeps, self.max_iter)
-        state, stalled = descent.looked(problem, state, used)
+        state, stalled = descent.checked(problem, state, used)
         return descent.settled(problem, state, goal, stalled, np.full(problem.items, True), self, _ATTEMPTS)
 
-    def _step_of_count(self, problem: LinearProblem, state: Annealed, sweeps: np.ndarray | int) -> Annealed:
-        assert self.n_iters is not None
-        textbook = replace(problem, penalties=replace(problem.penalties, shifts=False))
-        state = descent.advance(textbook, state, np.full(problem.items, -np.inf), sweeps, self.n_iters)
-        state = state.ended(np.flatnonzero(state.n_iter >= self.n_iters), Status.COMPLETED)
-        return replace(state, g=state.point) if self.last == "cols" else state
-
-    def finish(self, problem: LinearProblem, state: State, errors: np.ndarray) -> Outcome:
-        assert isinstance(state, Annealed)
-        counted = np.full(problem.items, np.nan)
-        tol = counted if self.n_iters is not None else descent.tolerance(problem, self.tol)
-        found = descent.finish(problem, state, tol, errors)
-        return found if self.n_iters is None else replace(found, counted=(int(state.n_iter.max()), self.last))
+    def finish(self, problem: LinearProblem, state: Annealed, errors: np.ndarray) -> Outcome:
+        return descent.finish(problem, state, descent.tolerance(problem, self.tol), errors)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import ClassVar
 
 import numpy as np
 
@@ -18,7 +20,7 @@ from otkit.solvers.base import Solver, State
 
 
 @dataclass(frozen=True)
-class Univariate(Solver):
+class Univariate(Solver[State]):
     """Points on a line and a convex cost of their distance: the plan that keeps the order is optimal.
 
     Its arcs form a staircase, whose tree gives optimal potentials too, so the bounds meet up to rounding.
@@ -37,6 +39,12 @@ class Univariate(Solver):
 
     name = "univariate"
     max_iter = 1
+    refuses: ClassVar[Mapping[str, str]] = {
+        "init": "the answer takes one sort, which no potentials shorten; drop init=",
+        "tol": "rtol= bounds the unregularised answer; this one is exact, drop tol=",
+        "rtol": "it is exact; drop rtol=",
+        "max_iter": "it takes no iterations; drop max_iter=",
+    }
 
     def init(self, problem: LinearProblem, start: tuple[Array, Array] | None) -> State:
         f, g = (from_numpy(np.zeros(w.shape), w) for w in (problem.a, problem.b))
@@ -63,7 +71,19 @@ class Univariate(Solver):
         # The order-keeping plan is optimal by theorem, so its own cost is the lower bound too, less its defect.
         found = widened(problem, linear - 1.01 * defect * problem.span, linear, defect, f, g, plan)
         error, tol = marginal_error(problem, plan, f, g), np.zeros(problem.items)
-        return Outcome(f, g, None, plan, found, state.status, error, tol, state.n_iter, errors, ())
+        return Outcome(
+            f=f,
+            g=g,
+            reg=None,
+            plan=plan,
+            certificate=found,
+            status=state.status,
+            error=error,
+            tol=tol,
+            n_iter=state.n_iter,
+            errors=errors,
+            stages=(),
+        )
 
 
 @dataclass(frozen=True)

@@ -86,6 +86,8 @@ def begin(problem: LinearProblem, costs: Reduced, at: Potentials, item: int) -> 
         cost = to_numpy(costs.block(one, slice(0, n)))[0]
         rows, cols = np.nonzero((supply[:n, None] > 0) & (supply[None, n:] < 0) & np.isfinite(cost))
         cost, members = cost[rows, cols], np.empty(0, dtype=np.int64)
+        if prices.any():  # given by the caller: the arcs that they make cheapest are nearly a basis
+            members = heaviest_forest(n, m, rows, cols, at.f[item][rows] + at.g[item][cols] - cost)
     else:
         here = Potentials(at.f[one], at.g[one], at.log_a[one], at.log_b[one], at.reg[one])
         rows, cols, log_plan = _entries(costs.take(np.array([item])), here)

@@ -7,7 +7,9 @@ then held against all arcs; those that are too cheap come in, and so on until th
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from typing import ClassVar
 
 import numpy as np
 
@@ -22,7 +24,7 @@ from otkit.problems.linear import LinearProblem
 from otkit.results.outcome import Outcome, Stage, Status, marginal_error
 from otkit.solvers import descent
 from otkit.solvers.annealing import Annealing
-from otkit.solvers.base import Solver, State
+from otkit.solvers.base import Solver, State, check_options
 from otkit.solvers.descent import Annealed
 from otkit.solvers.exact.basis import DEARER, GRAIN, PENALTY, Basis, begin, cheaper, dearer
 from otkit.solvers.sns.solver import SparseNewton
@@ -44,7 +46,7 @@ class Pivoted(State):
 
 
 @dataclass(frozen=True)
-class Exact(Solver):
+class Exact(Solver[Annealed | Pivoted]):
     """The unregularised problem, to an optimal vertex: Sinkhorn-Newton-Sparse, then the network simplex.
 
     Attributes
@@ -74,18 +76,22 @@ class Exact(Solver):
     reg: float | None = None
     max_iter: int = 10_000_000
     name = "exact"
+    refuses: ClassVar[Mapping[str, str]] = {
+        "tol": "rtol= bounds the unregularised answer",
+        "rtol": "it is exact; method='annealing' or 'auto' stops at an interval",
+    }
 
     def __post_init__(self) -> None:
-        checks.solver_options(self)
+        check_options(self)
         checks.positive(self.reg, "reg")
 
-    def init(self, problem: LinearProblem, start: tuple[Array, Array] | None) -> State:
+    def init(self, problem: LinearProblem, start: tuple[Array, Array] | None) -> Annealed | Pivoted:
         if problem.reduced.n * problem.reduced.m <= _ALL:
-            prices, reg = (problem.a * 0.0, problem.b * 0.0), np.full(problem.items, np.nan)
+            prices, reg = start or (problem.a * 0.0, problem.b * 0.0), np.full(problem.items, np.nan)
             return _pivoted(problem, prices, reg, np.zeros(problem.items, dtype=np.int64), ())
         return self._rough.init(self._entropic(problem), start)
 
-    def step(self, problem: LinearProblem, state: State) -> State:
+    def step(self, problem: LinearProblem, state: Annealed | Pivoted) -> Annealed | Pivoted:
         return self._pivot(problem, state) if isinstance(state, Pivoted) else self._anneal(problem, state)
 
     @property
@@ -98,9 +104,8 @@ class Exact(Solver):
         reg = self.reg or min(_REG_MOST, _REG / max(problem.reduced.n, problem.reduced.m))
         return replace(problem, reg=from_numpy(descent.top(problem) * reg, problem.a))
 
-    def _anneal(self, problem: LinearProblem, state: State) -> State:
+    def _anneal(self, problem: LinearProblem, state: Annealed) -> Annealed | Pivoted:
         """A step of the way down, and from its end to the bases."""
-        assert isinstance(state, Annealed)
         entropic, rough = self._entropic(problem), self._rough
         state = rough.step(entropic, state)
         if (state.n_iter[state.running] < rough.max_iter).any() or (state.n_iter >= self.max_iter).any():
@@ -130,7 +135,7 @@ class Exact(Solver):
         error = np.array([basis.missing * 2 * GRAIN for basis in bases])
         return replace(state, bases=tuple(bases), n_iter=n_iter, error=error)
 
-    def finish(self, problem: LinearProblem, state: State, errors: np.ndarray) -> Outcome:
+    def finish(self, problem: LinearProblem, state: Annealed | Pivoted, errors: np.ndarray) -> Outcome:
         if not isinstance(state, Pivoted):  # stopped on the way down, where items that had come to its end waited
             cause = Status.MAX_ITER if (state.status == Status.MAX_ITER).any() else Status.STOPPED
             state = state.ended(np.flatnonzero(state.status == Status.CONVERGED), cause)
@@ -150,9 +155,18 @@ class Exact(Solver):
         found = certify_plan(problem, g, plan, np.where(whole, linear, np.inf), np.array(defect))
         error = marginal_error(problem, plan, found.f, found.g)
         return Outcome(
-            found.f, found.g, None, plan, found, state.status, error, np.zeros(problem.items), state.n_iter, errors,
-            state.stages,
-        )  # fmt: skip
+            f=found.f,
+            g=found.g,
+            reg=None,
+            plan=plan,
+            certificate=found,
+            status=state.status,
+            error=error,
+            tol=np.zeros(problem.items),
+            n_iter=state.n_iter,
+            errors=errors,
+            stages=state.stages,
+        )
 
 
 def _pivoted(

@@ -1,4 +1,4 @@
-"""Sinkhorn-Newton-Sparse: sweeps first, then Newton steps with a sparse plan in the place of the plan.
+"""The Newton step of Sinkhorn-Newton-Sparse, with a sparse plan in the place of the plan (Tang et al., ICLR 2024).
 
 The rows are always exact: f is the best potential of the rows for g, and the dual is maximised over g alone. With the
 row masses r, the column masses c and the plan P, its gradient is ``t − c``, where t is the mass that is optimal at g,
@@ -22,11 +22,6 @@ from otkit.linalg.cg import Memory, Solution, solve_coupled
 from otkit.problems.linear import LinearProblem
 from otkit.solvers.sns.dual import Entries, Point, SparseHessian, evaluate, row_masses
 
-# The mass that is left out of a row or column, and the shift of the matrix, relative to the error. Both vanish with it,
-# and leave the convergence quadratic. The shift keeps a step from moving parts of the problem by much more than reg
-# that hardly exchange mass.
-_DROP, _SHIFT = 0.1, 0.05
-_DROP_MOST, _DROP_LEAST = 0.1, 1e-14
 # Conjugate gradients stop at the root of the error, and at this at most, relative to the gradient.
 _FORCING = 0.1
 # Armijo's condition, and the shortest step.

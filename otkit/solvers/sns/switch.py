@@ -10,25 +10,24 @@ from otkit.problems.linear import LinearProblem
 from otkit.solvers import descent
 from otkit.solvers.descent import Annealed
 
-# What a Newton step is likely to divide the error by, from so small an error on and before; one more makes up for the
-# first.
+# Expected error reduction of one Newton step, below this error and above it; one more step makes up for the first.
 _NEAR, _LIKELY, _DAMPED = 1e-4, 30.0, 2.0
-# How much longer sweeps take than it looks at first: the fast modes of the error go before the slow ones.
+# How much longer sweeps take than their first rate predicts: the fast modes of the error vanish before the slow ones.
 _SLOWER = 5.0
-# What the parts of a sweep cost, in seconds: itself, where the matrix has so many entries that its iterations are not
-# compiled as a whole; each column and each entry that it visits. What Newton's method costs to begin, for each entry of
-# the matrix and each that a sweep visits; what each of its steps does, itself and for these. That is more than it takes
-# where steps go well: the more entries matter, the more of them are cut short.
+# Cost model in seconds, fitted by `benchmarks/compare/switch.py`. A sweep: itself, where the matrix has so many entries
+# that its iterations are not compiled as a whole; each column; each entry that it visits.
 _SWEEP, COMPILED, _MIX, _VISIT = 2e-5, 2**16, 5e-8, 0.25e-9
+# Newton's method: to begin, each entry of the matrix and each that a sweep visits; each step, itself and each of these.
+# That is more than steps take where they go well: the more entries matter, the more of them are cut short.
 _PASSES, _LISTS, _STEP, _PRODUCTS = 4.2e-9, 2e-8, 1e-3, 4e-8
-# The share of the entries that is taken to matter where it is not known.
+# Share of the entries that is taken to matter where it is not known.
 USUAL = 1 / 8
-# The sweeps of a first look, relative to a step.
-CHECK = 0.45
+# Time of the sweeps before the first check, relative to a Newton step.
+FIRST_CHECK = 0.45
 
 
 class Costs(NamedTuple):
-    """What a sweep takes, the beginning of Newton's method, and each of its steps: ``(B,)`` each, in seconds."""
+    """Seconds of a sweep, of the beginning of Newton's method, and of each of its steps: ``(B,)`` each."""
 
     sweep: np.ndarray
     beginning: np.ndarray
@@ -36,7 +35,7 @@ class Costs(NamedTuple):
 
 
 def predicted(problem: LinearProblem, state: Annealed, usual: float) -> Costs:
-    """By the entries that a sweep visits, and where that is not known by the share `usual` of all."""
+    """Costs by the entries that a sweep visits, and where that is not known by the share `usual` of all."""
     entries = problem.reduced.n * problem.reduced.m
     visited, matter = descent.visited(problem, state), descent.visited(problem, state, usual)
     sweep = _SWEEP * min(1.0, entries / COMPILED) + _MIX * problem.reduced.m + _VISIT * visited

@@ -1,0 +1,94 @@
+"""Newton steps of one item of a descent, and what they leave in its state."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import NamedTuple
+
+import numpy as np
+
+from otkit.arrays import Array, from_numpy, namespace, put
+from otkit.entropic.anderson import Mixing
+from otkit.linalg.cg import Memory
+from otkit.problems.linear import LinearProblem
+from otkit.solvers.descent import Annealed, Tally
+from otkit.solvers.sns.dual import Entries, Point, evaluate
+from otkit.solvers.sns.newton import direction, search
+
+# Newton steps in a row before the callback is asked.
+_BURST = 8
+# Required error after that many steps, relative to where they began.
+_FALL = 0.5
+
+
+class Sparsification(NamedTuple):
+    """What a Newton step keeps of the plan.
+
+    Attributes
+    ----------
+    listed : Entries
+        The entries of the plan near the point.
+    drop : float
+        The fraction of the mass of each row and column that may be left out of them.
+    shift : float
+        The multiple of the diagonal that is added to the matrix.
+    """
+
+    listed: Entries
+    drop: float
+    shift: float
+
+
+# What to keep at a point of the dual, given the problem of one item, its regularisation and the goal; the point with
+# what was found on the way. None where the plan is dense.
+Sparsify = Callable[[LinearProblem, Point, Array, float], tuple[Point, Sparsification] | None]
+
+
+def descend(
+    problem: LinearProblem, state: Annealed, item: int, goal: float, max_iter: int, sparsify: Sparsify
+) -> Annealed:
+    """Take Newton steps of one item, until its error is at the goal, one is cut short or they are many."""
+    items = np.array([item])
+    index = from_numpy(items, state.f)
+    part = problem.take(items)
+    f, g, reg, reach = (
+        namespace(state.f).take(v, index, axis=0)
+        for v in (state.f, state.point, from_numpy(state.reg, state.f), state.mixing.reach)
+    )
+    visited = state.listed[item]
+    at = evaluate(part, f, g, reg, goal, visited and Entries.handed(part, visited, reg))
+    first, memory = at.error, Memory()
+    steps = cg = kept = 0
+    dropped, whole, dense = 0.0, True, False
+    while at.error > goal and whole and steps < min(_BURST, max_iter - state.n_iter[item]):
+        found = sparsify(part, at, reg, goal)
+        if found is None:
+            dense = True
+            break
+        at, nearby = found
+        move, solution, sparse = direction(part, at, reg, *nearby, memory)
+        at, whole = search(part, at, reg, move, goal)
+        steps, cg, kept, dropped = steps + 1, cg + solution.steps, sparse.kept, sparse.dropped
+    # Parts that have come apart show in steps that are accepted, and change nothing.
+    lost = not whole or (steps == _BURST and at.error > _FALL * first)
+    before = state.tally
+    tally = Tally(
+        steps=before.steps[items] + steps,
+        cg=before.cg[items] + cg,
+        kept=np.array([kept]),
+        dropped=np.array([dropped]),
+        failed=before.failed[items] + lost,
+        dense=np.array([dense]),
+    )
+    return replace(
+        state,
+        f=put(state.f, items, at.f),
+        g=put(state.g, items, at.g),
+        point=put(state.point, items, at.following),
+        error=put(state.error, items, np.array([at.error])),
+        n_iter=put(state.n_iter, items, state.n_iter[items] + steps),
+        used=put(state.used, items, state.used[items] + steps),
+        mixing=state.mixing.put(items, Mixing.begin(at.following, reach, state.mixing.window)),
+        tally=before.put(items, tally),
+    )
