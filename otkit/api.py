@@ -10,6 +10,7 @@ import numpy as np
 from otkit import arrays, checks
 from otkit.arrays import Array
 from otkit.autograd import attached, check_differentiable
+from otkit.geometry.base import GivenGeometry
 from otkit.geometry.dense import Dense
 from otkit.geometry.points import PointCloud
 from otkit.problems.linear import LinearProblem
@@ -97,7 +98,7 @@ def solve(
     >>> otkit.solve(C, [1.0, 1.0], [1.0, 3.0], reg=0.5, unbalanced=1.0).plan.sum(0).round(4)
     array([0.8688, 2.1999])
     """
-    geometry = C if isinstance(C, (Dense, PointCloud)) else Dense(C)
+    geometry = C if isinstance(C, GivenGeometry) else Dense(C)
     options = dict(tol=tol, rtol=rtol, max_iter=max_iter)
     result = solved(geometry, (a, b, reg, unbalanced), method, options, init, callback)
     return reported(result, shortfall(result), strict)
@@ -161,7 +162,7 @@ def solve_sample(
 
 
 def solved(
-    geometry: Dense | PointCloud,
+    geometry: GivenGeometry,
     asked: tuple[Any, Any, Any, Any],
     method: str | Solver[Any],
     options: dict[str, Any],

@@ -15,6 +15,7 @@ from otkit.geometry.points import PointCloud
 from otkit.problems.linear import LinearProblem
 from otkit.report import reported, shortfall
 from otkit.results.result import Result
+from otkit.results.values import objective
 from otkit.solvers import choose_solver
 from otkit.solvers.annealing import Annealing
 from otkit.solvers.base import Callback
@@ -46,7 +47,7 @@ class WassersteinResult:
         result = self.result
         if result.link is None or not arrays.records():
             return self._distance
-        given, xp = result.problem.given, arrays.namespace(result.like)
+        given, xp = result.problem.given, arrays.namespace(result.problem.like)
         mean = xp.astype(result.value_linear / sum(m / 2 for m in given.masses), result.problem.dtype, copy=False)
         positive = mean > 0
         return xp.where(positive, xp.where(positive, mean, 1.0) ** (1 / self.p), 0.0 * mean)
@@ -54,11 +55,11 @@ class WassersteinResult:
     @cached_property
     def _distance(self) -> Any:
         result = self.result
-        mean = arrays.to_numpy(result.inner_values.linear).reshape(result.problem.batch) / self._mass
+        mean = arrays.to_numpy(objective(result).linear).reshape(result.problem.batch) / self._mass
         root = np.clip(np.maximum(mean, 0.0) ** (1 / self.p), self.lower, self.upper)
         if not result.problem.batch:
             return float(root)
-        return result.as_given(root.reshape(-1))
+        return result.problem.as_given(root.reshape(-1))
 
     @property
     def lower(self) -> Any:

@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import replace
 
 from otkit.arrays import requires_grad
-from otkit.geometry.points import PointCloud
 from otkit.problems.linear import LinearProblem
 from otkit.results.result import Result
 
@@ -13,11 +12,7 @@ from otkit.results.result import Result
 def check_differentiable(problem: LinearProblem) -> None:
     """Complain about gradients that could not be given, before the solve."""
     asked = problem.given.geometry
-    if (
-        isinstance(asked, PointCloud)
-        and callable(asked.metric.ground)
-        and any(map(requires_grad, asked.arrays.values()))
-    ):
+    if asked.called and any(map(requires_grad, asked.arrays.values())):
         raise ValueError(
             "points require gradients, and there are none by the points of a metric that is a callable; form the costs "
             "with it and pass them to otkit.solve, or pass x.detach()"

@@ -11,7 +11,6 @@ from otkit import arrays, plans
 from otkit.arrays import Array, device, float64, from_numpy, namespace, to_numpy
 from otkit.autograd.adjoint import Pullback, Term
 from otkit.geometry.base import flatten_batch
-from otkit.geometry.points import PointCloud
 from otkit.geometry.reduced import Reduced
 from otkit.kernels import Kernels
 from otkit.results.result import Result
@@ -77,7 +76,7 @@ def _as_given(result: Result, by: Array, like: Any) -> Array:
         axes = tuple(k for k, (have, want) in enumerate(zip(by.shape, full, strict=True)) if want == 1 and have != 1)
         by = xp.reshape(xp.sum(by, axis=axes, keepdims=True) if axes else by, shape)
     if not arrays.is_array(like):
-        return arrays.convert(by, result.like)
+        return arrays.convert(by, result.problem.like)
     by = arrays.convert(by, like)
     xp = namespace(by)
     return xp.astype(by, like.dtype, copy=False) if xp.isdtype(like.dtype, "real floating") else by
@@ -123,9 +122,9 @@ def _weighted(kernels: Kernels, costs: Reduced, term: Term) -> Array:
 def _by_points(result: Result, pull: Pullback) -> dict[str, Array]:
     """By the points of either side, ``(B, n, d)`` and ``(B, m, d)``, as far as they are wanted."""
     problem = pull.problem
-    geometry = problem.geometry
-    assert isinstance(geometry, PointCloud)
-    if callable(geometry.metric.ground):
+    geometry = problem.geometry.cloud
+    assert geometry is not None
+    if geometry.called:
         raise TypeError(
             "there is no gradient by the points of a metric that is a callable; form the costs with it, and pass them "
             "to otkit.solve"
@@ -155,8 +154,8 @@ def _by_points(result: Result, pull: Pullback) -> dict[str, Array]:
 def _by_arcs(result: Result, pull: Pullback, name: str) -> Array:
     """By the points of a side, of the cost of a sparse plan."""
     problem = pull.problem
-    geometry = problem.geometry.to_numpy()
-    assert isinstance(geometry, PointCloud)
+    geometry = problem.geometry.to_numpy().cloud
+    assert geometry is not None
     arcs = result.plan_sparse()
     mass = arcs.mass / problem.mass[arcs.item] * to_numpy(pull.by_plan)[arcs.item]
     at_x, at_y = (0 if v.shape[0] == 1 else arcs.item for v in (geometry.x, geometry.y))

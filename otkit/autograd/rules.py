@@ -23,7 +23,9 @@ from otkit.kernels import Kernels
 from otkit.linalg.trees import components
 from otkit.problems.linear import LinearProblem
 from otkit.problems.penalties import divergence
+from otkit.results.gauge import gauged
 from otkit.results.result import Result
+from otkit.results.values import moved, objective
 
 # The linear systems are solved to this fraction of the error of the solve.
 _FRACTION, _FLOOR = 1e-3, 1e-12
@@ -91,9 +93,9 @@ def field_gradients(
         return gradients(result, {name: _inside(result, name, cotangent)}, [], wanted)
     n, m = result.problem.reduced.n, result.problem.reduced.m
     on_rows = name in ("rows", "apply")
-    given = result.columns(cotangent, n if on_rows else m, name)[0]
+    given = result.problem.columns(cotangent, n if on_rows else m, name)[0]
     if parts:
-        other = result.columns(parts[0], m if on_rows else n, name)[0]
+        other = result.problem.columns(parts[0], m if on_rows else n, name)[0]
     else:
         other = from_numpy(np.ones((given.shape[0], m if on_rows else n, 1)), given)
     return gradients(result, {}, [(given, other) if on_rows else (other, given)], wanted)
@@ -115,7 +117,7 @@ def _inside(result: Result, name: str, value: Any) -> Array:
     n, m = problem.reduced.n, problem.reduced.m
     shape = (*problem.batch, *{"plan": (n, m), "f": (n,), "g": (m,)}.get(name, ()))
     if not arrays.is_array(value):
-        value = from_numpy(np.asarray(value, dtype=float), result.like)
+        value = from_numpy(np.asarray(value, dtype=float), result.problem.like)
     value = float64(problem.inside(arrays.detached(value)))
     if value.ndim and tuple(value.shape) != shape:
         raise ValueError(f"the cotangent of {name} must have its shape {shape}, got {tuple(value.shape)}")
@@ -129,7 +131,7 @@ def _combine(result: Result, given: dict[str, Array]) -> None:
     if by_dual is not None and result.outcome.counted is not None:
         raise ValueError("value_dual of a fixed number of iterations has no gradient here; use value, or a tolerance")
     more = [("value", by_dual), ("value", by_reg), ("value_linear", None if by_reg is None else -by_reg)]
-    if result.inner_values.marginal is None:
+    if objective(result).marginal is None:
         given.pop("value_marginal", None)
     elif by_reg is not None:
         more.append(("value_marginal", -by_reg))
@@ -146,11 +148,11 @@ def _unregularised(result: Result, given: dict[str, Array], products: list[Produ
             f"there is no useful gradient of {' and '.join(wrong)} without a reg: it jumps where it changes at all; "
             "pass a reg"
         )
-    f, g = result.gauged
+    f, g = gauged(result)
     mass = from_numpy(result.problem.mass, pull.a)
     for cotangent in given.values():
         pull.a, pull.b = (w + (cotangent * mass)[:, None] * v for w, v in ((pull.a, f), (pull.b, g)))
-        pull.mass = pull.mass + cotangent * result.inner_values.linear / mass
+        pull.mass = pull.mass + cotangent * objective(result).linear / mass
         pull.by_plan = pull.by_plan + cotangent * mass
     return by_input(result, pull)
 
@@ -159,7 +161,7 @@ def _regularised(result: Result, given: dict[str, Array], products: list[Product
     problem, out, xp = result.problem, result.outcome, namespace(pull.a)
     at = problem.at(out.f, out.g, out.reg)
     mass = from_numpy(problem.mass, pull.a)
-    values = result.inner_values
+    values = objective(result)
     for name, inner in (("value", values.total), ("value_linear", values.linear)):
         if name in given:
             pull.mass = pull.mass + given[name] * inner / mass
@@ -206,12 +208,12 @@ def _where_priced(rho: Array, value: Array) -> Array:
 
 def _envelope(result: Result, pull: Pullback, cotangent: Array, at: Potentials) -> None:
     """Back from the optimal value: the derivatives of the objective, with the plan held where it is."""
-    problem, xp, moved = pull.problem, namespace(pull.a), result.moved
+    problem, xp, sums = pull.problem, namespace(pull.a), moved(result)
     held, (f, g) = problem.penalties, _given_costs(problem, at)
     ones = [xp.ones_like(v)[:, :, None] for v in (f, g)]
     pull.terms.append(Term(at, cotangent[:, None, None] * ones[0], ones[1]))
-    pull.reg = pull.reg + cotangent * result.inner_values.reg / from_numpy(problem.mass, f) / at.reg
-    divergences = _divergences(problem, moved.row, moved.col)
+    pull.reg = pull.reg + cotangent * objective(result).reg / from_numpy(problem.mass, f) / at.reg
+    divergences = _divergences(problem, sums.row, sums.col)
     pull.rho_a = pull.rho_a + cotangent * _where_priced(held.rho_a, divergences[0])
     pull.rho_b = pull.rho_b + cotangent * _where_priced(held.rho_b, divergences[1])
     total_a, total_b = xp.sum(problem.a, axis=-1), xp.sum(problem.b, axis=-1)
@@ -284,13 +286,13 @@ def _linear(problem: LinearProblem, pull: Pullback, by_plan: _ByPlan, cotangent:
 
 def _marginal(result: Result, pull: Pullback, by_plan: _ByPlan, cotangent: Array) -> None:
     """Back from ρ_a·KL(P1 | a) + ρ_b·KL(Pᵀ1 | b), where an exact side adds nothing."""
-    problem, moved = pull.problem, result.moved
+    problem, sums = pull.problem, moved(result)
     held, xp = problem.penalties, namespace(pull.a)
-    divergences = _divergences(problem, moved.row, moved.col)
+    divergences = _divergences(problem, sums.row, sums.col)
     one, other = xp.ones_like(pull.a), xp.ones_like(pull.b)
     for name, w, mass, rho, total in (
-        ("a", problem.a, moved.row, held.rho_a, divergences[0]),
-        ("b", problem.b, moved.col, held.rho_b, divergences[1]),
+        ("a", problem.a, sums.row, held.rho_a, divergences[0]),
+        ("b", problem.b, sums.col, held.rho_b, divergences[1]),
     ):
         price = (cotangent * _where_priced(rho, rho))[:, None]
         ratio = xp.where(w > 0, mass / xp.where(w > 0, w, 1.0), 1.0)
@@ -308,18 +310,18 @@ def _objective(
 
     ⟨C, P⟩ + reg·KL(P | a⊗b) is ⟨f ⊕ g, P⟩ − reg·ΣP + reg·Σa·Σb.
     """
-    problem, moved, xp = pull.problem, result.moved, namespace(pull.a)
+    problem, sums, xp = pull.problem, moved(result), namespace(pull.a)
     (f, g), scaled = _given_costs(problem, at), cotangent[:, None]
     one, other = xp.ones_like(f), xp.ones_like(g)
     by_plan.add(scaled * (f - at.reg[:, None]), other)
     by_plan.add(scaled * one, g)
     total_a, total_b = xp.sum(problem.a, axis=-1), xp.sum(problem.b, axis=-1)
-    pull.reg = pull.reg + cotangent * (total_a * total_b - xp.sum(moved.row, axis=-1))
+    pull.reg = pull.reg + cotangent * (total_a * total_b - xp.sum(sums.row, axis=-1))
     pull.a = pull.a + scaled * (at.reg * total_b)[:, None]
     pull.b = pull.b + scaled * (at.reg * total_a)[:, None]
     if not problem.balanced.all():
         _marginal(result, pull, by_plan, cotangent)
-    return scaled * moved.row, scaled * moved.col
+    return scaled * sums.row, scaled * sums.col
 
 
 def _through_plan(problem: LinearProblem, pull: Pullback, by: _ByPlan, at: Potentials) -> tuple[Array, Array]:
@@ -359,7 +361,7 @@ def _row_sums(kernels: Kernels, costs: Reduced, term: Term, power: int) -> Array
 def _without_gauge(result: Result, pull: Pullback, f_bar: Array, g_bar: Array) -> tuple[Array, Array]:
     """Back from potentials whose means over their weights are equal, on every part, to those of any gauge."""
     problem, xp = pull.problem, namespace(pull.a)
-    f, g = result.gauged
+    f, g = gauged(result)
     for rows, cols in _parts(problem):
         sums = [xp.sum(part * w, axis=-1, keepdims=True) for part, w in ((rows, problem.a), (cols, problem.b))]
         total_a, total_b = (xp.where(v > 0, v, 1.0) for v in sums)

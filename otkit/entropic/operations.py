@@ -8,7 +8,7 @@ the columns are the rows of ``geometry.T``. The plan is ``P_ij = exp((f_i + g_j 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from otkit.arrays import Array, device, finite_or_zero, logsumexp, namespace, only
 from otkit.entropic.dual import Potentials
@@ -107,8 +107,8 @@ def apply_cost_gradient(geometry: Reduced, at: Potentials, U: Array, V: Array, s
 
     ``U (B, n, R)``, ``V (B, m, R)`` and ``slope (B,)`` are weights of the pairs of a `PointCloud`.
     """
-    base: Any = geometry.base
-    cloud = base.centred()
+    assert geometry.cloud is not None
+    cloud = geometry.cloud.centred()
     xp = namespace(U)
 
     def rows_of(s: slice, r: slice) -> Array:

@@ -45,6 +45,19 @@ class Cost:
         return isinstance(self.ground, str)
 
     @property
+    def factor(self) -> float:
+        """The cost is ``(factor·S)^exponent`` of the sum S over coordinates: of squares, or of absolute differences.
+
+        A "cosine" is half the squared distance of points of length 1.
+        """
+        return 0.5 if self.ground == "cosine" else 1.0
+
+    @property
+    def exponent(self) -> float:
+        """The power of that sum."""
+        return self.power / 2 if self.ground == "euclidean" else self.power
+
+    @property
     def smallest(self) -> float:
         """A distance whose powers are safe from underflow; below it they lose digits, or all of them."""
         return float(2.0 ** (-960 / max(self.power, 2.0)))
@@ -72,8 +85,8 @@ class Cost:
         # Centring and normalising move a point by a few units of its length, and so a distance by `shift`.
         shift = 4 * UNIT * radius if self.centres(d) else 0.0
         power, scale = self.power, 1.0
-        if self.ground == "cosine":  # ½‖x − y‖² for points of length 1
-            shift, power, scale = 2 * (d + 4) * UNIT, 2 * self.power, 2.0**-self.power
+        if self.ground == "cosine":
+            shift, power, scale = 2 * (d + 4) * UNIT, 2 * self.exponent, self.factor**self.exponent
         # A difference of floats is 0 or at least 2⁻⁵³ of the smaller one. Where it may be too small, its power may
         # underflow, and with it so much of a distance.
         if (self.ground, power) != ("cityblock", 1.0) and smallest < 2.0**54 * self.smallest:
@@ -93,9 +106,7 @@ class Cost:
         if self.ground == "cityblock":
             return _to_power(_sum_over_coordinates(x, y, abs), self.power)
         square = _square_distances(x, y)
-        if self.ground == "cosine":  # the points are of length 1
-            return _to_power(square / 2, self.power)
-        return _to_power(square, self.power / 2)
+        return _to_power(square if self.factor == 1 else self.factor * square, self.exponent)
 
     def weighted_gradient(self, W: Array, x: Array, y: Array) -> Array:
         """Σ_j W_ij·∇c(x_i, y_j) by the first point, for weights ``(..., r, m)`` on a tile: ``(..., r, d)``.
@@ -110,10 +121,8 @@ class Cost:
                 W = W * _slope(_sum_over_coordinates(x, y, abs), self.power)
             parts = [xp.sum(W * xp.sign(x[..., :, None, k] - y[..., None, :, k]), axis=-1) for k in range(x.shape[-1])]
             return xp.stack(parts, axis=-1)
-        power = self.power
-        if self.ground == "cosine":
-            power, W = 2 * power, W / 2**power
-        W = 2 * W if power == 2 else W * _slope(_square_distances(x, y), power / 2) * 2
+        W = W if self.factor == 1 else W * self.factor**self.exponent
+        W = 2 * W if self.exponent == 1 else W * _slope(_square_distances(x, y), self.exponent) * 2
         return x * xp.sum(W, axis=-1)[..., None] - W @ y
 
 

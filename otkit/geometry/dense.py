@@ -6,11 +6,11 @@ from dataclasses import dataclass
 
 from otkit import checks
 from otkit.arrays import Array, detached, float64, hosted, namespace, to_numpy
-from otkit.geometry.base import Geometry, flatten_batch, shared
+from otkit.geometry.base import GivenGeometry, flatten_batch, shared
 
 
 @dataclass(frozen=True)
-class Dense(Geometry):
+class Dense(GivenGeometry):
     """A cost matrix, referred to and never copied.
 
     Attributes
@@ -58,8 +58,19 @@ class Dense(Geometry):
 
     @property
     def rounding(self) -> tuple[float, float]:
-        """Bounds (relative, absolute) on the distance of a float64 cost from the real one: the matrix is the cost."""
-        return 0.0, 0.0
+        return 0.0, 0.0  # the matrix is the cost
+
+    @property
+    def matrix(self) -> Array:
+        return self.C
+
+    @property
+    def cloud(self) -> None:
+        return None
+
+    @property
+    def offsets(self) -> None:
+        return None
 
     @property
     def called(self) -> bool:
@@ -67,19 +78,22 @@ class Dense(Geometry):
 
     @property
     def non_negative(self) -> bool:
-        """Whether the kind of cost rules out negative ones."""
         return False
 
+    @property
+    def convex_on_line(self) -> bool:
+        return False
+
+    def check(self) -> None:
+        checks.has_axes(self.C, 2, "C", "(..., n, m)")
+
     def detached(self) -> Dense:
-        """The same matrix, not recorded by autograd."""
         return Dense(detached(self.C))
 
     def hosted(self) -> Dense:
-        """The same matrix as a view in NumPy, where it lies in the memory of the host."""
         return Dense(hosted(self.C))
 
     def flat(self, batch: tuple[int, ...]) -> Dense:
-        """The costs of the items of `batch` along one leading axis, of length 1 where they share them."""
         return Dense(flatten_batch(self.C, batch, 2))
 
     def block(self, items: slice, rows: slice) -> Array:

@@ -9,12 +9,12 @@ import numpy as np
 
 from otkit import checks
 from otkit.arrays import Array, detached, float64, hosted, namespace, to_numpy
-from otkit.geometry.base import Geometry, flatten_batch, shared
+from otkit.geometry.base import GivenGeometry, flatten_batch, shared
 from otkit.geometry.costs import Cost, parse_cost
 
 
 @dataclass(frozen=True)
-class PointCloud(Geometry):
+class PointCloud(GivenGeometry):
     """Costs between two clouds of points, referred to and never copied.
 
     Attributes
@@ -79,11 +79,22 @@ class PointCloud(Geometry):
 
     @property
     def rounding(self) -> tuple[float, float]:
-        """Bounds (relative, absolute) on the distance of a float64 cost from the real one; of a flat geometry."""
         xp = namespace(self.x)
         radius = max(float(xp.max(xp.linalg.vector_norm(v, axis=-1))) for v in (self.x, self.y))
         smallest = min(float(xp.min(xp.where(v == 0, xp.full_like(v, xp.inf), xp.abs(v)))) for v in (self.x, self.y))
         return self.metric.rounding(self.d, radius, smallest)
+
+    @property
+    def matrix(self) -> None:
+        return None
+
+    @property
+    def cloud(self) -> PointCloud:
+        return self
+
+    @property
+    def offsets(self) -> None:
+        return None
 
     @property
     def called(self) -> bool:
@@ -91,18 +102,26 @@ class PointCloud(Geometry):
 
     @property
     def non_negative(self) -> bool:
-        """Whether the kind of cost rules out negative ones."""
         return self.metric.non_negative
 
+    @property
+    def convex_on_line(self) -> bool:
+        return self.d == 1 and self.metric.convex_on_line
+
+    def check(self) -> None:
+        checks.same_library(**self.arrays)
+        checks.points(self.x, self.y)
+        checks.batch_shape(x=tuple(self.x.shape[:-2]), y=tuple(self.y.shape[:-2]))
+        if self.metric.ground == "cosine":
+            checks.cosine_points(self.x, self.y)
+        elif self.non_negative:
+            checks.spread(self.x, self.y, self.metric.smallest)
+
     def detached(self) -> PointCloud:
-        """The same points, not recorded by autograd."""
         return replace(self, x=detached(self.x), y=detached(self.y))
 
     def hosted(self) -> PointCloud:
-        """The same points as views in NumPy, where they lie in the memory of the host.
-
-        A callable metric is called with the arrays of the caller's library, which then run everything.
-        """
+        # A callable metric is called with the arrays of the caller's library, which then run everything.
         return self if self.called else replace(self, x=hosted(self.x), y=hosted(self.y))
 
     def flat(self, batch: tuple[int, ...]) -> PointCloud:

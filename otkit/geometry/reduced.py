@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from otkit.arrays import Array, namespace, to_numpy
 from otkit.geometry.base import Geometry
+from otkit.geometry.points import PointCloud
 
 
 @dataclass(frozen=True)
@@ -36,6 +37,18 @@ class Reduced(Geometry):
     @property
     def arrays(self) -> dict[str, Array]:
         return self.base.arrays
+
+    @property
+    def matrix(self) -> Array | None:
+        return self.base.matrix
+
+    @property
+    def cloud(self) -> PointCloud | None:
+        return self.base.cloud
+
+    @property
+    def offsets(self) -> tuple[Array, Array, bool]:
+        return self.row, self.col, self.turned
 
     @property
     def called(self) -> bool:

@@ -7,8 +7,7 @@ from typing import Any
 
 from otkit import arrays
 from otkit.arrays import namespace
-from otkit.geometry.dense import Dense
-from otkit.geometry.points import PointCloud
+from otkit.geometry.base import GivenGeometry
 
 
 @dataclass(frozen=True)
@@ -17,12 +16,12 @@ class Given:
 
     Attributes
     ----------
-    geometry : Dense or PointCloud
+    geometry : GivenGeometry
     a, b, reg, unbalanced
         Arrays, numbers or None.
     """
 
-    geometry: Dense | PointCloud
+    geometry: GivenGeometry
     a: Any
     b: Any
     reg: Any

@@ -4,17 +4,11 @@ from __future__ import annotations
 
 from otkit.arrays import Array, namespace
 from otkit.entropic.operations import CostRange
-from otkit.geometry.dense import Dense
 from otkit.geometry.points import PointCloud
 
 
-def on_line(asked: Dense | PointCloud) -> bool:
-    """Whether the points lie on a line and the cost is convex along it, so that sorting solves the problem."""
-    return isinstance(asked, PointCloud) and asked.d == 1 and asked.metric.convex_on_line
-
-
 def line_range(geometry: PointCloud, has_a: Array, has_b: Array) -> CostRange:
-    """What is known of the costs on a line without looking at all of them: they are taken as they are."""
+    """What is known of the costs on a line without evaluating all of them: they are taken as they are."""
     xp = namespace(has_a)
     (low_x, high_x), (low_y, high_y) = (
         (xp.min(v, axis=-2, keepdims=True), xp.max(v, axis=-2, keepdims=True)) for v in (geometry.x, geometry.y)

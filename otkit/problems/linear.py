@@ -11,13 +11,12 @@ from otkit import arrays, checks
 from otkit.arrays import Array, from_numpy, namespace, to_numpy
 from otkit.entropic.dual import Penalties, Potentials
 from otkit.entropic.operations import CostRange
+from otkit.geometry.base import GivenGeometry
 from otkit.geometry.costs import UNIT
-from otkit.geometry.dense import Dense
-from otkit.geometry.points import PointCloud
 from otkit.geometry.reduced import Reduced
 from otkit.kernels import Kernels, choose
 from otkit.problems.given import Given
-from otkit.problems.line import line_range, on_line
+from otkit.problems.line import line_range
 
 
 @dataclass(frozen=True)
@@ -33,9 +32,9 @@ class LinearProblem:
     ----------
     given : Given
         What the caller passed.
-    asked : Dense or PointCloud
+    asked : GivenGeometry
         The geometry of it, not recorded by autograd.
-    geometry : Dense or PointCloud
+    geometry : GivenGeometry
         The same, flat.
     reduced : Reduced
         The flat geometry that solvers work on.
@@ -68,8 +67,8 @@ class LinearProblem:
     """
 
     given: Given
-    asked: Dense | PointCloud
-    geometry: Dense | PointCloud
+    asked: GivenGeometry
+    geometry: GivenGeometry
     reduced: Reduced
     kernels: Kernels
     a: Array
@@ -92,7 +91,7 @@ class LinearProblem:
     @staticmethod
     @np.errstate(over="ignore", invalid="ignore")  # what overflows is refused in words
     def build(
-        asked: Dense | PointCloud, a: Any = None, b: Any = None, reg: Any = None, unbalanced: Any = None
+        asked: GivenGeometry, a: Any = None, b: Any = None, reg: Any = None, unbalanced: Any = None
     ) -> LinearProblem:
         """Check everything about the data, and bring it to the inner form.
 
@@ -104,7 +103,7 @@ class LinearProblem:
         a, b = (None if w is None else checks.as_array(w, name) for w, name in ((a, "a"), (b, "b")))
         given = Given(asked, a, b, reg, unbalanced)
         asked, a, b = asked.detached(), arrays.detached(a), arrays.detached(b)
-        _check_geometry(asked)
+        asked.check()
         checks.same_library(**asked.arrays, a=a, b=b)
         for w, size, name in ((a, asked.n, "a"), (b, asked.m, "b")):
             if w is not None:
@@ -128,9 +127,9 @@ class LinearProblem:
         a, mass_a = _normalised(a, asked.n, batch, balanced, like)
         b, mass_b = _normalised(b, asked.m, batch, balanced, like)
         rescaled = checks.equal_mass(mass_a, mass_b, unit)
-        if reg is None and on_line(asked):
-            assert isinstance(geometry, PointCloud)
-            costs = line_range(geometry, a > 0, b > 0)
+        if reg is None and geometry.convex_on_line:
+            assert geometry.cloud is not None
+            costs = line_range(geometry.cloud, a > 0, b > 0)
         else:
             costs = kernels.cost_range(geometry, a > 0, b > 0)
             # Where every point has mass that pass has seen all costs, and tells whether all of them are finite.
@@ -194,6 +193,30 @@ class LinearProblem:
         return arrays.hosted(x) if isinstance(self.a, np.ndarray) else x
 
     @property
+    def like(self) -> Array:
+        """An array of the caller's."""
+        return next(iter(self.asked.arrays.values()))
+
+    def as_given(self, x: Array) -> Array:
+        """An array ``(B, …)`` of the inner form in the library and the dtype of the input, with its batch axes."""
+        x = arrays.convert(namespace(x).reshape(x, (*self.batch, *x.shape[1:])), self.like)
+        return namespace(x).astype(x, self.dtype, copy=False)
+
+    def columns(self, v: Any, size: int, name: str) -> tuple[Array, tuple[int, ...]]:
+        """Vectors of the caller's as ``(B, size, k)`` in float64, and the trailing axes (none or k) for the answer."""
+        v = arrays.detached(checks.as_array(v, name))
+        checks.same_library(**{name: v, "the problem": self.like})
+        v = self.inside(v)
+        xp = namespace(v)
+        is_vector = v.ndim == 1 or tuple(v.shape) == (*self.batch, size)
+        columns = v[..., None] if is_vector else v
+        if columns.ndim < 2 or columns.shape[-2] != size:
+            raise ValueError(f"{name} must have shape (..., {size}) or (..., {size}, k), got shape {tuple(v.shape)}")
+        k = columns.shape[-1]
+        columns = arrays.float64(xp.broadcast_to(columns, (*self.batch, size, k)))
+        return xp.reshape(columns, (self.items, size, k)), () if is_vector else (k,)
+
+    @property
     def size(self) -> np.ndarray:
         """½(Σa + Σb), by which errors are divided: ``(B,)``."""
         xp = namespace(self.a)
@@ -228,20 +251,7 @@ def _all(*conditions: Array) -> bool:
     return all(bool(namespace(condition).all(condition)) for condition in conditions)
 
 
-def _check_geometry(asked: Dense | PointCloud) -> None:
-    if isinstance(asked, Dense):
-        checks.has_axes(asked.C, 2, "C", "(..., n, m)")
-        return
-    checks.same_library(**asked.arrays)
-    checks.points(asked.x, asked.y)
-    checks.batch_shape(x=tuple(asked.x.shape[:-2]), y=tuple(asked.y.shape[:-2]))
-    if asked.metric.ground == "cosine":
-        checks.cosine_points(asked.x, asked.y)
-    elif asked.non_negative:
-        checks.spread(asked.x, asked.y, asked.metric.smallest)
-
-
-def _check_costs(asked: Dense | PointCloud, costs: CostRange, a: Array, b: Array) -> None:
+def _check_costs(asked: GivenGeometry, costs: CostRange, a: Array, b: Array) -> None:
     xp = namespace(a)
     overflow = asked.non_negative and xp.any(costs.forbidden)  # a metric forbids nothing
     if overflow or not xp.all(xp.isfinite(costs.high - costs.low)):

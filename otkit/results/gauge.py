@@ -2,15 +2,45 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import numpy as np
 
-from otkit.arrays import to_numpy
+from otkit.arrays import Array, from_numpy, namespace, to_numpy
 from otkit.linalg.trees import components
 from otkit.problems.linear import LinearProblem
+from otkit.results.kept import kept
+
+if TYPE_CHECKING:
+    from otkit.results.result import Result
 
 
-def gauge_components(problem: LinearProblem, f: np.ndarray, g: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Potentials of equal mean on both sides of every connected component of balanced items."""
+@kept
+def gauged(result: Result) -> tuple[Array, Array]:
+    """Potentials in units of the cost, ``(B, n)`` and ``(B, m)``, both of equal mean on every connected component."""
+    problem, out = result.problem, result.outcome
+    f, g = out.f + problem.reduced.row, out.g + problem.reduced.col
+    if not (problem.forbidden & problem.balanced).any():
+        return problem.centred(f, g)
+    f, g = (from_numpy(v, problem.a) for v in _by_component(problem, to_numpy(f), to_numpy(g)))
+    # A point without mass may hang on several components: its potential is set anew.
+    reg, xp = conditional_reg(result), namespace(f)
+    new_f = problem.kernels.softmin(problem.geometry, g, problem.log_b, reg)
+    new_g = problem.kernels.softmin(problem.geometry.T, f, problem.log_a, reg)
+    penalised = from_numpy(~problem.balanced[:, None], f)
+    return xp.where((problem.a > 0) | penalised, f, new_f), xp.where((problem.b > 0) | penalised, g, new_g)
+
+
+def conditional_reg(result: Result) -> Array:
+    """The reg that spreads a single row, ``(B,)``: without one, so small that the best columns take all."""
+    if result.outcome.reg is not None:
+        return result.outcome.reg
+    problem = result.problem
+    span = np.where(problem.span > 0, problem.span, 1.0)
+    return from_numpy(1e-12 * span, problem.a)
+
+
+def _by_component(problem: LinearProblem, f: np.ndarray, g: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     a, b = to_numpy(problem.a), to_numpy(problem.b)
     f, g = f.copy(), g.copy()
     geometry = problem.reduced.to_numpy()

@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import Any
 
 from otkit.problems import LinearProblem
-from otkit.problems.line import on_line
 from otkit.solvers.annealing import Annealing
 from otkit.solvers.base import Progress, Solver, run
 from otkit.solvers.counted import Counted
@@ -54,7 +53,7 @@ def choose_solver(problem: LinearProblem, method: str | Solver[Any], bounded: bo
     ValueError
         If the name is unknown, or the solver does not solve this problem.
     """
-    line = on_line(problem.asked)
+    line = problem.asked.convex_on_line
     if method == "auto":
         method = "sns" if problem.reg is not None else "univariate" if line else "annealing" if bounded else "exact"
     if isinstance(method, str):

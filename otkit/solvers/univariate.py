@@ -11,7 +11,6 @@ import numpy as np
 from otkit.arrays import Array, from_numpy, to_numpy
 from otkit.certificates.base import widened
 from otkit.geometry.costs import Cost
-from otkit.geometry.points import PointCloud
 from otkit.linalg.trees import difference
 from otkit.plans import Arcs, SparsePlan
 from otkit.problems.linear import LinearProblem
@@ -55,8 +54,8 @@ class Univariate(Solver[State]):
         return state.ended(state.running, Status.CONVERGED)
 
     def finish(self, problem: LinearProblem, state: State, errors: np.ndarray) -> Outcome:
-        host = problem.geometry.to_numpy()
-        assert isinstance(host, PointCloud)
+        host = problem.geometry.to_numpy().cloud
+        assert host is not None
         x, y = (np.broadcast_to(v[..., 0], (problem.items, v.shape[1])) for v in (host.x, host.y))
         sides = zip(x, y, to_numpy(problem.a), to_numpy(problem.b), strict=True)
         stairs = [_staircase(host.metric, *side) for side in sides]

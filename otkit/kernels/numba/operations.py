@@ -5,15 +5,12 @@ Each has the name, the arguments and the meaning of its reference in `otkit.geom
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 
 from otkit.arrays import finite_or_zero
 from otkit.entropic.dual import Potentials
 from otkit.entropic.operations import Arcs, CostRange, Moved
 from otkit.geometry.base import Geometry
-from otkit.geometry.dense import Dense
 from otkit.geometry.reduced import Reduced
 from otkit.kernels.numba import entries
 from otkit.kernels.numba.tiles import Tiles, groups, solid
@@ -97,8 +94,8 @@ def apply_cost_gradient(
     geometry: Reduced, at: Potentials, U: np.ndarray, V: np.ndarray, slope: np.ndarray | None
 ) -> np.ndarray:
     items, tiles = at.reg.shape[0], Tiles(geometry)
-    base: Any = geometry.base
-    cloud = base.centred()
+    assert geometry.cloud is not None
+    cloud = geometry.cloud.centred()
     vectors, offsets = _at(at), tiles.reduction(items)
     turned = V.transpose(0, 2, 1)
     out = np.empty((items, tiles.n, cloud.d))
@@ -130,10 +127,10 @@ def c_transform(geometry: Geometry, g: np.ndarray) -> np.ndarray:
 
 def _upright(geometry: Geometry) -> Geometry | None:
     """The transposed geometry, where this one is a matrix lying across memory."""
-    base = geometry.base if isinstance(geometry, Reduced) else geometry
-    if isinstance(base, Dense) and not base.C.flags.c_contiguous and base.T.C.flags.c_contiguous:
-        return geometry.T
-    return None
+    C = geometry.matrix
+    if C is None or C.flags.c_contiguous or not C.transpose(0, 2, 1).flags.c_contiguous:
+        return None
+    return geometry.T
 
 
 def _c_transform_columns(geometry: Geometry, f: np.ndarray) -> np.ndarray:

@@ -11,7 +11,6 @@ from typing import NamedTuple
 import numpy as np
 
 from otkit.entropic.sparsity import FAR, Listed
-from otkit.geometry.dense import Dense
 from otkit.geometry.reduced import Reduced
 from otkit.kernels import threads
 from otkit.kernels.memory import NEGLIGIBLE, free_memory
@@ -65,8 +64,8 @@ class Item(NamedTuple):
 def begin(item: Item, b: np.ndarray, tol: float, budget: int, listed: Listed | None) -> Rows:
     """How to update the rows for so many iterations, to this tolerance, by what is known before the first."""
     n, m = item.costs.n, item.costs.m
-    base = item.costs.base
-    held = base.C.nbytes // base.C.shape[0] if isinstance(base, Dense) else 0
+    C = item.costs.matrix
+    held = 0 if C is None else C.nbytes // C.shape[0]
     allowed = max(LISTED, held)
     if n * m >= WORTH:
         low, cut = listed_entries.cuts(abs(tol) if tol > -np.inf else 0.0, b, n)

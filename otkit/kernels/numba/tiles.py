@@ -12,9 +12,6 @@ import numpy as np
 
 from otkit.geometry.base import Geometry, shared
 from otkit.geometry.costs import CANCELLED
-from otkit.geometry.dense import Dense
-from otkit.geometry.points import PointCloud
-from otkit.geometry.reduced import Reduced
 from otkit.kernels import threads
 from otkit.kernels.numba import entries
 
@@ -60,35 +57,34 @@ class Tiles:
     """Tiles of a flat geometry for kernels: C-contiguous, in float64 or float32."""
 
     def __init__(self, geometry: Geometry) -> None:
-        self.base, self.turned, self.offsets = geometry, False, None
-        if isinstance(geometry, Reduced):
-            self.base, self.turned, self.offsets = geometry.base, geometry.turned, (geometry.row, geometry.col)
         self.n, self.m = geometry.n, geometry.m
+        self.C, self.cloud, self.offsets = geometry.matrix, geometry.cloud, geometry.offsets
         self.form: tuple[int, float] | None = None
-        if isinstance(self.base, PointCloud):
-            self.form = _FORMS.get((self.base.metric.ground, self.base.metric.power))
+        if self.cloud is not None:
+            self.form = _FORMS.get((self.cloud.metric.ground, self.cloud.metric.power))
             if self.form is not None:
-                self.y = np.ascontiguousarray(self.base.y.transpose(0, 2, 1))
-            if self.form is not None and not self.base.metric.direct(self.base.d):
-                self.squares = [(v * v).sum(-1) for v in (self.base.x, self.base.y)]
+                self.y = np.ascontiguousarray(self.cloud.y.transpose(0, 2, 1))
+            if self.form is not None and not self.cloud.metric.direct(self.cloud.d):
+                self.squares = [(v * v).sum(-1) for v in (self.cloud.x, self.cloud.y)]
 
     def reduction(self, items: int) -> tuple[np.ndarray, np.ndarray, bool]:
         """The offsets ``row (B, n)`` and ``col (B, m)``, and whether the columns come first."""
         if self.offsets is None:
             return np.zeros((items, self.n)), np.zeros((items, self.m)), False
-        return solid(self.offsets[0], items), solid(self.offsets[1], items), self.turned
+        row, col, columns_first = self.offsets
+        return solid(row, items), solid(col, items), columns_first
 
     def tile(self, items: slice, rows: slice) -> np.ndarray:
         """The costs ``(items or 1, rows, m)``."""
-        base = self.base
-        if isinstance(base, Dense):
-            C = base.C[shared(items, base.C.shape[0]), rows]
+        if self.C is not None:
+            C = self.C[shared(items, self.C.shape[0]), rows]
             return np.ascontiguousarray(C, dtype=C.dtype if C.dtype in (np.float32, np.float64) else np.float64)
-        if self.form is None or not isinstance(base, PointCloud):
-            return np.ascontiguousarray(base.block(items, rows))
-        x = base.x[shared(items, base.x.shape[0]), rows]
+        assert self.cloud is not None
+        if self.form is None:
+            return np.ascontiguousarray(self.cloud.block(items, rows))
+        x = self.cloud.x[shared(items, self.cloud.x.shape[0]), rows]
         y = self.y[shared(items, self.y.shape[0])]
-        if not base.metric.direct(base.d):
+        if not self.cloud.metric.direct(self.cloud.d):
             out = x @ y
             lengths = [v[shared(items, v.shape[0])] for v in self.squares]
             entries.from_products(out, x, y, lengths[0][:, rows], lengths[1], self.form[1], CANCELLED)
@@ -100,7 +96,7 @@ class Tiles:
     def walk(self, part: Part, work: Work) -> None:
         """Call the work for every tile of a part."""
         rows, height = part.rows, part.rows.stop - part.rows.start
-        if not isinstance(self.base, Dense) and self.n * self.m > SMALL:
+        if self.C is None and self.n * self.m > SMALL:
             height = max(1, _TILE // self.m)
         for first in range(rows.start, rows.stop, height):
             tile = self.tile(part.items, slice(first, min(first + height, rows.stop)))

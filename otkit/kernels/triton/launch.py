@@ -13,9 +13,6 @@ import triton.language as tl
 
 from otkit.geometry.base import Geometry
 from otkit.geometry.costs import DIRECT_DIMENSIONS
-from otkit.geometry.dense import Dense
-from otkit.geometry.points import PointCloud
-from otkit.geometry.reduced import Reduced
 from otkit.kernels.triton import math as kernels
 from otkit.kernels.triton.math import Costs
 
@@ -26,8 +23,8 @@ _GROUNDS = {"euclidean": kernels.EUCLIDEAN, "cityblock": kernels.CITYBLOCK, "cos
 
 def multiplies(geometry: Geometry) -> bool:
     """Whether costs in single precision are formed from products of points, by tensor cores."""
-    base = geometry.base if isinstance(geometry, Reduced) else geometry
-    return isinstance(base, PointCloud) and not base.metric.direct(base.d) and base.d > DIRECT_DIMENSIONS
+    cloud = geometry.cloud
+    return cloud is not None and not cloud.metric.direct(cloud.d) and cloud.d > DIRECT_DIMENSIONS
 
 
 def interpreted() -> bool:
@@ -49,32 +46,29 @@ DOUBLE = Precision(tl.float64, tl.float64)
 
 def kernel_costs(geometry: Geometry, precision: Precision = DOUBLE) -> Costs:
     """A flat geometry of tensors, as kernels of some precision take it."""
-    base: Any = geometry
-    offsets: tuple[Tensor | None, Tensor | None, bool] = (None, None, False)
-    if isinstance(geometry, Reduced):
-        base = geometry.base
-        offsets = geometry.row.contiguous(), geometry.col.contiguous(), geometry.turned
-    rest = (offsets[0], offsets[1], tl.constexpr(offsets[2]), geometry.n, geometry.m)
-    if isinstance(base, Dense):
-        C = base.C if base.C.dtype in (torch.float32, torch.float64) else base.C.double()
+    row, col, columns_first = geometry.offsets or (None, None, False)
+    row, col = (v if v is None else v.contiguous() for v in (row, col))
+    rest = (row, col, tl.constexpr(columns_first), geometry.n, geometry.m)
+    C, cloud = geometry.matrix, geometry.cloud
+    if C is not None:
+        C = C if C.dtype in (torch.float32, torch.float64) else C.double()
         shared, down, across = C.stride()
         item = shared if C.shape[0] > 1 else 0
         unit = math.gcd(item, down, geometry.m, 16 // C.itemsize) if across == 1 and C.data_ptr() % 16 == 0 else 1
         strides = item, down, across, tl.constexpr(unit)
         return Costs(kernels.DENSE, C, *strides, None, None, 0, 0, 0, tl.constexpr(1.0), *rest)
-    assert isinstance(base, PointCloud)
-    kind, points = _GROUNDS[base.metric.ground], base
+    assert cloud is not None
+    kind, points = _GROUNDS[cloud.metric.ground], cloud
     if precision is SINGLE:  # after centring, or the digits of a common offset are all that is left
-        points = base.centred()
-        if multiplies(base):
-            kind = kernels.COSINE_PRODUCT if base.metric.ground == "cosine" else kernels.PRODUCT
+        points = cloud.centred()
+        if multiplies(cloud):
+            kind = kernels.COSINE_PRODUCT if cloud.metric.ground == "cosine" else kernels.PRODUCT
     x, y = (v.transpose(1, 2).contiguous() for v in (points.x, points.y))
     if precision is SINGLE:
         x, y = x.float(), y.float()
     x_item, y_item = (v.shape[1] * v.shape[2] if v.shape[0] > 1 else 0 for v in (x, y))
-    # The sum over coordinates is of squares but for "cityblock"; that of a "cosine" is twice its distance.
-    power = base.metric.power / 2 if base.metric.ground == "euclidean" else base.metric.power
-    return Costs(kind, None, 0, 0, 0, tl.constexpr(1), x, y, x_item, y_item, base.d, tl.constexpr(float(power)), *rest)
+    power = tl.constexpr(float(cloud.metric.exponent))
+    return Costs(kind, None, 0, 0, 0, tl.constexpr(1), x, y, x_item, y_item, cloud.d, power, *rest)
 
 
 class Shape(NamedTuple):

@@ -133,8 +133,8 @@ def apply_plan(geometry: Geometry, at: Potentials, v: Tensor, power: int = 0) ->
 
 
 def apply_cost_gradient(geometry: Reduced, at: Potentials, U: Tensor, V: Tensor, slope: Tensor | None) -> Tensor:
-    base: Any = geometry.base
-    items, cloud, point = U.shape[0], base.centred(), _point(at)
+    assert geometry.cloud is not None
+    items, cloud, point = U.shape[0], geometry.cloud.centred(), _point(at)
     out = _empty(U, items, geometry.n, cloud.d)
     for s, r in tiles(geometry, items, _SLAB):
         weights = U[s, r] @ V[s].mT
@@ -147,9 +147,7 @@ def apply_cost_gradient(geometry: Reduced, at: Potentials, U: Tensor, V: Tensor,
 
 def _pulled(cloud: PointCloud, W: Tensor, s: slice, r: slice) -> Tensor:
     """Σ_j W_ij·∇₁c(x_i, y_j) of some rows of some items, as `PointCloud.pulled`."""
-    ground, power = cloud.metric.ground, cloud.metric.power
-    # Costs are powers of sums over coordinates: of absolute values or of squares, half of them where it is "cosine".
-    exponent = power / 2 if ground == "euclidean" else power
+    ground, exponent = cloud.metric.ground, cloud.metric.exponent
     if exponent != 1:
         sums = Cost("cityblock", 1.0) if ground == "cityblock" else Cost("euclidean", 2.0)
         total = _cost_slab(replace(cloud, metric=sums), W, s, r)
@@ -159,7 +157,7 @@ def _pulled(cloud: PointCloud, W: Tensor, s: slice, r: slice) -> Tensor:
         out = _empty(W, items, rows, cloud.d)
         _launch(entries.signed_sums, cloud, items, W, s.start, r.start, rows, out, rows=rows, more=(cloud.d,))
         return out
-    scale = 2.0 if ground == "euclidean" else 2.0 ** (1 - power)
+    scale = 2 * cloud.metric.factor**exponent
     x, y = cloud.x[shared(s, cloud.x.shape[0]), r], cloud.y[shared(s, cloud.y.shape[0])]
     return scale * (x * W.sum(-1, keepdim=True) - W @ y)
 

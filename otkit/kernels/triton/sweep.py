@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
 
 import torch
 import triton
@@ -12,7 +11,6 @@ import triton.language as tl
 from otkit.entropic.anderson import Mixing
 from otkit.entropic.dual import Penalties, Potentials
 from otkit.entropic.sinkhorn import Swept
-from otkit.geometry.dense import Dense
 from otkit.geometry.reduced import Reduced
 from otkit.kernels.triton.iterations import columns, mend_columns, rows, small, update_columns, update_rows
 from otkit.kernels.triton.launch import (
@@ -76,9 +74,9 @@ def _is_held(costs: Reduced, precision: Precision) -> bool:
     """Whether rows are short enough to be held on chip, and can be read one by one."""
     if costs.turned:
         return False
-    if not isinstance(costs.base, Dense):
+    if costs.matrix is None:
         return costs.m <= _WHOLE[precision] // 2
-    return costs.m <= _WHOLE[precision] and costs.base.C.stride(-1) == 1
+    return costs.m <= _WHOLE[precision] and costs.matrix.stride(-1) == 1
 
 
 def _begin(
@@ -140,13 +138,13 @@ def _precision(costs: Reduced, start: Potentials, mixing: Mixing, tol: Tensor) -
 
 def _lost(costs: Reduced, span: Tensor) -> Tensor:
     """A bound on the rounding of costs in single precision, whose range once they are reduced is `span`."""
-    base: Any = costs.base
-    if isinstance(base, Dense):
-        return span * (2.0**-24 if base.C.dtype == torch.float32 else torch.inf)
-    cloud, metric = base.centred(), base.metric
-    # What power of a distance they are; that of "cosine" is half a square.
-    power, scale = (2 * metric.power, 0.5**metric.power) if metric.ground == "cosine" else (metric.power, 1.0)
+    if costs.matrix is not None:
+        return span * (2.0**-24 if costs.matrix.dtype == torch.float32 else torch.inf)
+    assert costs.cloud is not None
+    cloud, metric = costs.cloud.centred(), costs.cloud.metric
+    # What power of a distance they are, times what.
     order = 1 if metric.ground == "cityblock" else 2
+    power, scale = order * metric.exponent, metric.factor**metric.exponent
     widest = 2 * max(torch.linalg.vector_norm(v, order, -1).max() for v in (cloud.x, cloud.y))
     # A distance is off by a unit of the widest one, or where it comes from products its square is.
     steps, unit = (power / 2, 2.0**-21) if multiplies(costs) else (power, 2.0**-23)

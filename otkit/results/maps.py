@@ -1,0 +1,118 @@
+"""The plan of a result: as a matrix, as a map of vectors, and as a map of points."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from otkit import arrays, checks, plans
+from otkit.arrays import Array, from_numpy, namespace
+from otkit.entropic.dual import Potentials
+from otkit.geometry.costs import UNIT
+from otkit.geometry.points import PointCloud
+from otkit.geometry.reduced import Reduced
+from otkit.kernels.memory import fits_in_memory
+from otkit.plans import EntropicPlan, add_arcs
+from otkit.results.gauge import conditional_reg
+from otkit.results.kept import kept
+from otkit.results.outcome import SparseArcs
+
+if TYPE_CHECKING:
+    from otkit.results.result import Result
+
+
+@kept
+def dense(result: Result) -> Array:
+    """The plan ``(..., n, m)``, as it is given."""
+    problem, parts = result.problem, result.outcome.plan
+    fits_in_memory(problem.reduced.n, problem.reduced.m, problem.items, "a dense plan")
+    single = problem.unit > UNIT
+    P = parts[0].dense(single=single) if len(parts) == 1 else plans.add([part.dense() for part in parts])
+    if (problem.mass != 1).any():
+        P *= _mass(result)[:, None, None]  # in place: a second array of this size takes longer than the plan
+    return problem.as_given(P)
+
+
+def sparse(result: Result, drop: float) -> SparseArcs:
+    """The entries of the plan, less at most a fraction `drop` of the mass of every row."""
+    problem = result.problem
+    checks.positive(drop, "drop", below=1.0)
+    parts = [part.arcs(drop) for part in result.outcome.plan]
+    arcs = add_arcs(parts, (problem.items, problem.reduced.n, problem.reduced.m))
+    return SparseArcs(arcs.row, arcs.col, arcs.mass * problem.mass[arcs.item], arcs.item)
+
+
+@kept
+def marginals(result: Result) -> tuple[Array, Array]:
+    """Row and column sums of the plan, ``(B, n)`` and ``(B, m)``."""
+    rows, cols = (v * _mass(result)[:, None] for v in plans.marginals(result.outcome.plan))
+    return rows, cols
+
+
+def apply(result: Result, v: Any) -> Array:
+    """Σ_j P_ij v_j, ``(B, n)`` or ``(B, n, k)``."""
+    return _moved(result, result.outcome.plan, v, result.problem.reduced.m, "v")
+
+
+def apply_t(result: Result, u: Any) -> Array:
+    """Σ_i P_ij u_i, ``(B, m)`` or ``(B, m, k)``."""
+    return _moved(result, tuple(part.T for part in result.outcome.plan), u, result.problem.reduced.n, "u")
+
+
+def _moved(result: Result, parts: tuple[plans.Plan, ...], v: Any, size: int, name: str) -> Array:
+    columns, tail = result.problem.columns(v, size, name)
+    moved = plans.apply(parts, columns) * _mass(result)[:, None, None]
+    return moved if tail else moved[:, :, 0]
+
+
+def barycentric(result: Result, y: Any) -> Array:
+    """Where each row is sent on average, ``(..., n, k)``."""
+    _no_graph(result, "barycentric(y) does not go back to the solve; result.apply(y) does")
+    problem = result.problem
+    y = _points(result).y if y is None else y
+    y, tail = problem.columns(y, problem.reduced.m, "y")
+    sent = _conditional(result, problem.reduced).apply(y)
+    if result.outcome.reg is None:
+        xp, mass = namespace(y), problem.a[:, :, None]
+        moved = plans.apply(result.outcome.plan, y)
+        sent = xp.where(mass > 0, moved / xp.where(mass > 0, mass, xp.ones_like(mass)), sent)
+    return problem.as_given(sent if tail else sent[:, :, 0])
+
+
+def transport(result: Result, x_new: Any) -> Array:
+    """Where new points are sent, ``(..., k, d)``."""
+    _no_graph(result, "transport(x_new) does not go back to the solve; call it on a result of detached tensors")
+    checks.no_gradient(x_new, "x_new", "call under torch.no_grad()")
+    problem, asked = result.problem, _points(result)
+    x_new = checks.as_array(x_new, "x_new")
+    checks.same_library(x_new=x_new, y=asked.y)
+    checks.points(x_new, asked.y)
+    costs = PointCloud(x_new, asked.y, asked.metric).hosted().flat(problem.batch)
+    rows = from_numpy(np.zeros((problem.items, costs.n)), problem.a)
+    y, _ = problem.columns(asked.y, asked.m, "y")
+    return problem.as_given(_conditional(result, Reduced(costs, rows, problem.reduced.col)).apply(y))
+
+
+def _conditional(result: Result, costs: Reduced) -> EntropicPlan:
+    """The plan with every row of mass 1, for rows of `costs` that need not be those of the problem."""
+    problem, reg, g = result.problem, conditional_reg(result), result.outcome.g
+    f = problem.kernels.softmin(costs, g, problem.log_b, reg)
+    at = Potentials(f, g, namespace(f).zeros_like(f), problem.log_b, reg)
+    return EntropicPlan(costs, at, problem.kernels)
+
+
+def _mass(result: Result) -> Array:
+    return from_numpy(result.problem.mass, result.problem.a)
+
+
+def _points(result: Result) -> PointCloud:
+    cloud = result.problem.asked.cloud
+    if cloud is None:
+        raise ValueError("this needs points, and the problem was given as a cost matrix; pass y=, or use solve_sample")
+    return cloud
+
+
+def _no_graph(result: Result, message: str) -> None:
+    if result.link is not None and arrays.records():
+        raise ValueError(f"the gradient of {message}, or call under torch.no_grad()")

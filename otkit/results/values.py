@@ -1,0 +1,86 @@
+"""The objective of a result, its parts and its dual, in the inner form of the problem; and the bounds."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, NamedTuple
+
+from otkit import plans
+from otkit.arrays import Array, from_numpy, namespace, to_numpy
+from otkit.certificates import certify
+from otkit.certificates.base import Certificate
+from otkit.entropic.operations import Moved
+from otkit.plans import EntropicPlan
+from otkit.problems.linear import LinearProblem
+from otkit.problems.penalties import conjugate, penalty
+from otkit.results.kept import kept
+
+if TYPE_CHECKING:
+    from otkit.results.result import Result
+
+
+class Values(NamedTuple):
+    """The parts of the objective in float64, ``(B,)`` each; None where there is no such part."""
+
+    linear: Array
+    reg: Array | None
+    marginal: Array | None
+
+    @property
+    def total(self) -> Array:
+        """The objective."""
+        return sum((v for v in (self.reg, self.marginal) if v is not None), start=self.linear)
+
+
+@kept
+def certificate(result: Result) -> Certificate:
+    """What proves the bounds, in the inner form of the problem."""
+    out = result.outcome
+    return out.certificate or certify(result.problem, out.f, out.g, out.reg)
+
+
+def moved(result: Result) -> Moved:
+    """⟨C, P⟩ of the reduced costs and the marginals, of an entropic plan."""
+    (plan,) = result.outcome.plan
+    assert isinstance(plan, EntropicPlan)
+    return plan.moved
+
+
+@kept
+def objective(result: Result) -> Values:
+    """The parts of the objective."""
+    problem, out, xp = result.problem, result.outcome, namespace(result.problem.a)
+    mass = from_numpy(problem.mass, problem.a)
+    if out.certificate is not None:
+        return Values(from_numpy(out.certificate.linear, problem.a) * mass, None, None)
+    sums, costs = moved(result), problem.reduced
+    offset = xp.sum(costs.row * sums.row, axis=-1) + xp.sum(costs.col * sums.col, axis=-1)
+    # log P/(a⊗b) is (f + g − C)/reg, so that the divergence needs no logarithm.
+    gained = xp.sum(out.f * sums.row, axis=-1) + xp.sum(out.g * sums.col, axis=-1) - sums.cost
+    by_reg = (gained - out.reg * (xp.sum(sums.row, axis=-1) - _product(problem))) * mass
+    return Values((sums.cost + offset) * mass, by_reg, _by_marginals(problem, sums))
+
+
+def _by_marginals(problem: LinearProblem, sums: Moved) -> Array | None:
+    if problem.balanced.all():
+        return None
+    sides = ((sums.row, problem.a, problem.penalties.rho_a), (sums.col, problem.b, problem.penalties.rho_b))
+    return from_numpy(plans.add([penalty(*(to_numpy(v) for v in side)) for side in sides]), problem.a)
+
+
+@kept
+def dual(result: Result) -> Array | None:
+    """The dual objective at the potentials, ``(B,)``; None for an unregularised problem."""
+    out, problem, xp = result.outcome, result.problem, namespace(result.problem.a)
+    if out.reg is None:
+        return None
+    held, costs = problem.penalties, problem.reduced
+    sides = ((out.f + costs.row, problem.a, held.rho_a), (out.g + costs.col, problem.b, held.rho_b))
+    earned = from_numpy(plans.add([conjugate(*(to_numpy(v) for v in side)) for side in sides]), problem.a)
+    sent = xp.sum(moved(result).row, axis=-1)
+    return (earned - out.reg * (sent - _product(problem))) * from_numpy(problem.mass, problem.a)
+
+
+def _product(problem: LinearProblem) -> Array:
+    """Σa·Σb."""
+    xp = namespace(problem.a)
+    return xp.sum(problem.a, axis=-1) * xp.sum(problem.b, axis=-1)
