@@ -1,16 +1,18 @@
-"""Losses for training loops, as modules of PyTorch, and what goes with them."""
+"""Losses for training loops, as modules of PyTorch, and their helpers."""
 
-from otkit.losses.assignment import PRESETS, assign
-from otkit.losses.distillation import DistillationObjective, SoftTargetLoss
-from otkit.losses.features import GaussianFeatureLoss
-from otkit.losses.prototypes import AssignmentQueue, Prototypes, koleo
-from otkit.losses.sigma import SigmaLoss, SwappedPredictionLoss
-from otkit.losses.sinkd import SinKDLoss
+from otkit.losses.assignment.assign import PRESETS, assign
+from otkit.losses.assignment.prototypes import AssignmentQueue, Prototypes, koleo
+from otkit.losses.assignment.sigma import SigmaLoss, SwappedPredictionLoss
+from otkit.losses.assignment.usage import Usage, prototype_usage
+from otkit.losses.distillation.features import GaussianFeatureLoss
+from otkit.losses.distillation.multilevel import MultiLevelOTLoss
+from otkit.losses.distillation.objective import DistillationObjective
+from otkit.losses.distillation.sinkd import SinKDLoss
+from otkit.losses.distillation.soft_targets import SoftTargetLoss
+from otkit.losses.distillation.trainer import DistillationTrainerMixin
+from otkit.losses.distillation.vocabulary import ULDLoss, VocabOTLoss
+from otkit.losses.distillation.vocabulary_cost import VocabularyCost
 from otkit.losses.sinkhorn import SinkhornLoss
-from otkit.losses.trainer import DistillationTrainerMixin
-from otkit.losses.usage import Usage, prototype_usage
-from otkit.losses.vocabulary import MultiLevelOTLoss, ULDLoss, VocabOTLoss
-from otkit.losses.vocabulary_cost import VocabularyCost
 
 __all__ = [
     "PRESETS",

@@ -1,7 +1,7 @@
-"""Losses that find their gradient in the forward pass, some rows at a time.
+"""Losses that compute their gradient in the forward pass, some rows at a time.
 
-What autograd would keep of logits ``(N, V)`` until the way back (a softmax, sorted values, their order) is several
-times their size. Here a few rows at a time are computed in float32 and differentiated at once, and only the gradient is
+Autograd keeps a softmax, sorted values and their order of logits ``(N, V)`` until the backward pass: several times the
+size of the logits. Here some rows at a time are computed in float32 and differentiated at once. Only the gradient is
 kept, in the dtype of the logits.
 """
 
@@ -13,22 +13,22 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-# Entries of logits that are computed with at a time: what the cache of a core holds, and what keeps a GPU busy.
+# Entries of logits in a chunk: on the CPU as many as the cache of a core holds, elsewhere as many as fill a GPU.
 _ENTRIES, _ENTRIES_ELSEWHERE = 2**18, 2**22
 
 
-class Piece(NamedTuple):
+class Chunk(NamedTuple):
     """Some rows of the student's logits, and their loss.
 
     Attributes
     ----------
     rows : Tensor of int (r,) or slice
     number : int
-        How many values k they have.
+        The number of values, k.
     loss : callable
         Takes the rows ``(r, V)`` in float32 or float64, and returns values ``(k,)``, each of rows of its own.
     owner : Tensor of int (r,), optional
-        The value that each row belongs to; without it, each has one.
+        The value that each row belongs to. Without it, each row has one.
     """
 
     rows: Tensor | slice
@@ -37,54 +37,54 @@ class Piece(NamedTuple):
     owner: Tensor | None = None
 
 
-def wide(v: Tensor) -> Tensor:
-    """Half precision in float32."""
+def upcast(v: Tensor) -> Tensor:
+    """Half precision in float32; other dtypes as they are."""
     return v.float() if v.dtype in (torch.float16, torch.bfloat16) else v
 
 
 def chunk_rows(chunk_size: int | None, logits: Tensor) -> int:
-    """How many rows of logits ``(…, V)`` are computed with at a time."""
+    """The number of rows of logits ``(…, V)`` in a chunk."""
     entries = _ENTRIES if logits.device.type == "cpu" else _ENTRIES_ELSEWHERE
     return chunk_size or max(1, entries // logits.shape[-1])
 
 
-def over_rows(
+def row_values(
     loss: Callable[[Tensor, Tensor], Tensor],
     logits: tuple[Tensor, Tensor],
     rows: tuple[Tensor, Tensor],
     chunk_size: int | None,
 ) -> Tensor:
-    """The loss ``(r,)`` of pairs of rows, each of the student's and the teacher's logits, some at a time."""
+    """The loss ``(r,)`` of pairs of rows of the student's and the teacher's logits, a chunk at a time."""
     student, teacher = (v.reshape(-1, v.shape[-1]) for v in logits)
     size = chunk_rows(chunk_size, max(student, teacher, key=lambda v: v.shape[1]))
-    pieces = []
+    chunks = []
     for mine, theirs in zip(rows[0].split(size), rows[1].split(size), strict=True):
 
-        def of(x: Tensor, theirs: Tensor = theirs) -> Tensor:
-            return loss(x, wide(teacher[theirs].detach()))
+        def chunk_loss(x: Tensor, theirs: Tensor = theirs) -> Tensor:
+            return loss(x, upcast(teacher[theirs].detach()))
 
-        pieces.append(Piece(mine, len(mine), of))
-    return values_of(student, pieces)
+        chunks.append(Chunk(mine, len(mine), chunk_loss))
+    return chunk_values(student, chunks)
 
 
-def values_of(student: Tensor, pieces: list[Piece]) -> Tensor:
-    """The values of all pieces, one after the other, differentiable by the logits ``student (N, V)``.
+def chunk_values(student: Tensor, chunks: list[Chunk]) -> Tensor:
+    """The values of all chunks, one after the other, differentiable by the logits ``student (N, V)``.
 
-    They can be differentiated once. Going back a second time computes the gradient anew. One piece alone is left to
+    They can be differentiated once. A second backward pass computes the gradient again. A single chunk is left to
     autograd.
     """
-    if len(pieces) == 1:  # nothing to gain
-        return pieces[0].loss(wide(student[pieces[0].rows]))
+    if len(chunks) == 1:  # nothing to save
+        return chunks[0].loss(upcast(student[chunks[0].rows]))
     if torch.is_grad_enabled() and student.requires_grad:
-        values: Tensor = _Values.apply(student, pieces)
+        values: Tensor = _Values.apply(student, chunks)
         return values
     with torch.no_grad():
-        found = [piece.loss(wide(student[piece.rows])) for piece in pieces]
-    return torch.cat(found) if found else wide(student.new_zeros(0))
+        found = [chunk.loss(upcast(student[chunk.rows])) for chunk in chunks]
+    return torch.cat(found) if found else upcast(student.new_zeros(0))
 
 
-class _Found(NamedTuple):
-    """Values ``(K,)``; of rows ``(N, V)`` the gradient, what it is to be multiplied by, and which value it is of."""
+class _Computed(NamedTuple):
+    """Values ``(K,)``; of rows ``(N, V)`` the gradient, its factor, and the value that each belongs to."""
 
     values: Tensor
     gradient: Tensor
@@ -93,56 +93,56 @@ class _Found(NamedTuple):
 
 
 class _Values(torch.autograd.Function):
-    """Values whose gradient is known before anybody asks for it."""
+    """Values whose gradient is computed with them."""
 
     @staticmethod
-    def forward(ctx: Any, student: Tensor, pieces: list[Piece]) -> Tensor:
+    def forward(ctx: Any, student: Tensor, chunks: list[Chunk]) -> Tensor:
         ctx.save_for_backward(student)
-        ctx.pieces, ctx.found = pieces, _find(student, pieces)
-        values: Tensor = ctx.found.values
+        ctx.chunks, ctx.computed = chunks, _compute(student, chunks)
+        values: Tensor = ctx.computed.values
         return values
 
     @staticmethod
     @torch.autograd.function.once_differentiable
     def backward(ctx: Any, cotangent: Tensor) -> tuple[Tensor, None]:
         (student,) = ctx.saved_tensors
-        found = ctx.found or _find(student, ctx.pieces)
-        ctx.found = None  # given away: it must not be multiplied again
-        if len(found.values):
-            _multiply(found.gradient, found.factor * cotangent[found.owner])
-        return found.gradient, None
+        computed = ctx.computed or _compute(student, ctx.chunks)
+        ctx.computed = None  # multiplied in place below: a second pass must not multiply it again
+        if len(computed.values):
+            _multiply(computed.gradient, computed.factor * cotangent[computed.owner])
+        return computed.gradient, None
 
 
-def _find(student: Tensor, pieces: list[Piece]) -> _Found:
+def _compute(student: Tensor, chunks: list[Chunk]) -> _Computed:
     gradient = torch.zeros_like(student)
-    narrow = wide(student[:0]).dtype != student.dtype
-    factor = wide(student.new_zeros(len(student)))
+    narrow = upcast(student[:0]).dtype != student.dtype
+    factor = upcast(student.new_zeros(len(student)))
     owner = torch.zeros(len(student), dtype=torch.long, device=student.device)
-    # All that outlives a piece has its place before the first one, so that the memory of pieces can be used again.
-    values = factor.new_empty(sum(piece.number for piece in pieces))
+    # Results are allocated before the first chunk, so that the memory of a chunk can be used again by the next.
+    values = factor.new_empty(sum(chunk.number for chunk in chunks))
     first = 0
-    for piece in pieces:
-        rows = wide(student[piece.rows].detach()).requires_grad_()
+    for chunk in chunks:
+        rows = upcast(student[chunk.rows].detach()).requires_grad_()
         with torch.enable_grad():
-            value = piece.loss(rows)
+            value = chunk.loss(rows)
         (found,) = torch.autograd.grad(value, rows, torch.ones_like(value))
-        if narrow:  # each row is scaled to its largest entry, so that none is lost to underflow
+        if narrow:  # scale each row to its largest entry: none is lost to underflow
             size = torch.where(found == 0, 0.0, found.abs()).amax(-1)
             size = torch.where(size > 0, size, 1.0)
             found = found / size[:, None]
-            factor[piece.rows] = size
+            factor[chunk.rows] = size
         else:
-            factor[piece.rows] = 1.0
-        gradient[piece.rows] = found.to(student.dtype)
-        inside = torch.arange(len(rows), device=student.device) if piece.owner is None else piece.owner
-        owner[piece.rows] = first + inside
-        values[first : first + piece.number] = value.detach()
-        first += piece.number
-    return _Found(values, gradient, factor, owner)
+            factor[chunk.rows] = 1.0
+        gradient[chunk.rows] = found.to(student.dtype)
+        inside = torch.arange(len(rows), device=student.device) if chunk.owner is None else chunk.owner
+        owner[chunk.rows] = first + inside
+        values[first : first + chunk.number] = value.detach()
+        first += chunk.number
+    return _Computed(values, gradient, factor, owner)
 
 
 def _multiply(gradient: Tensor, factor: Tensor) -> None:
-    """Multiply the rows in place, with the precision of the factor."""
+    """Multiply the rows in place, in the precision of the factor."""
     size = chunk_rows(None, gradient)
     for low in range(0, len(gradient), size):
         part = slice(low, low + size)

@@ -11,8 +11,8 @@ from otkit import checks
 from otkit.api import solve_sample
 from otkit.distance import distance_cost
 from otkit.divergence import sinkhorn_divergence
-from otkit.losses.chunks import wide
-from otkit.losses.targets import REDUCTIONS, one_of
+from otkit.losses.chunks import upcast
+from otkit.losses.rows import REDUCTIONS, check_choice, reduce, uniform
 from otkit.solvers import Solver
 
 
@@ -24,19 +24,19 @@ class SinkhornLoss(nn.Module):
     reg : float, optional
         The regularisation, in units of the cost d(x, y)^p.
     blur : float, optional
-        In place of `reg`, as in GeomLoss: a length. The cost is then d(x, y)^p/p, and the regularisation blur^p.
+        In place of `reg`, as in GeomLoss: a length. The cost is then d(x, y)^p/p and the regularisation blur^p.
     p : float
         The power of the distance, at least 1.
     metric : {"euclidean", "cityblock", "cosine"}
         The distance d.
     debias : bool
-        Subtract half of what either cloud costs with itself, so that equal clouds have the loss 0.
+        Subtract half of the cost of either cloud with itself, so that equal clouds have the loss 0.
     unbalanced : float, optional
-        The price of a unit of KL divergence of the masses, in units of the cost; None asks for equal masses.
+        The penalty of a unit of KL divergence of the masses, in units of the cost. None asks for equal masses.
     reach : float, optional
-        In place of `unbalanced`, with `blur`: a length, the price being reach^p.
+        In place of `unbalanced`, with `blur`: a length. The penalty is then reach^p.
     reduction : {"mean", "sum", "none"}
-        What becomes of the batch.
+        The reduction over the batch.
     method, tol, max_iter
         As in `otkit.solve_sample`.
 
@@ -47,8 +47,8 @@ class SinkhornLoss(nn.Module):
 
     Notes
     -----
-    Feydy et al. (2019). Gradients are those of the optimal value, by the envelope theorem: the way back takes one pass
-    over the pairs, and no memory but the potentials. Half precision is computed in float32, also under autocast.
+    Feydy et al. (2019). Gradients are those of the optimal value, by the envelope theorem. The backward pass reads the
+    pairs once, and keeps only the potentials. Half precision is computed in float32, also under autocast.
 
     Examples
     --------
@@ -83,7 +83,7 @@ class SinkhornLoss(nn.Module):
             raise ValueError("reach goes with blur, and unbalanced with reg; pass the two of one kind")
         for name, value in (("reg", reg), ("blur", blur), ("unbalanced", unbalanced), ("reach", reach), ("tol", tol)):
             checks.positive(value, name)
-        one_of("reduction", reduction, REDUCTIONS)
+        check_choice("reduction", reduction, REDUCTIONS)
         self.cost = distance_cost(p, metric)
         self.reg, self.blur, self.unbalanced, self.reach = reg, blur, unbalanced, reach
         self.debias, self.reduction = debias, reduction
@@ -105,11 +105,11 @@ class SinkhornLoss(nn.Module):
         ----------
         x : Tensor (..., n, d)
         y : Tensor (..., m, d)
-            The points. Histograms on common points are weights of one cloud: leading axes broadcast.
+            The points. Leading axes broadcast: histograms on common points are weights of one cloud.
         a, b : Tensor (..., n), (..., m), optional
-            Their weights, uniform over the points that are there by default.
+            Their weights; by default uniform over the points that take part.
         mask_x, mask_y : Tensor of bool (..., n), (..., m), optional
-            Which points are there; the others take no part, whatever they are.
+            True where a point takes part; the others do not, whatever they are.
 
         Returns
         -------
@@ -117,14 +117,13 @@ class SinkhornLoss(nn.Module):
             A number, or ``(...)`` without a reduction.
         """
         with torch.autocast(x.device.type, enabled=False):
-            x, a = _masked(wide(x), None if a is None else wide(a), mask_x, "x")
-            y, b = _masked(wide(y), None if b is None else wide(b), mask_y, "y")
-            loss = self._loss(x, y, a, b)
-        return loss if self.reduction == "none" else loss.mean() if self.reduction == "mean" else loss.sum()
+            x, a = _masked(upcast(x), None if a is None else upcast(a), mask_x, "x")
+            y, b = _masked(upcast(y), None if b is None else upcast(b), mask_y, "y")
+            return reduce(self._loss(x, y, a, b), None, self.reduction, None)
 
     def _loss(self, x: Tensor, y: Tensor, a: Tensor | None, b: Tensor | None) -> Tensor:
         power = self.cost.power
-        # Costs, reg and price are those of GeomLoss times p, and so is the value.
+        # Costs, reg and penalty are those of GeomLoss times p, and so is the value.
         reg = self.reg if self.blur is None else power * self.blur**power
         unbalanced = self.unbalanced if self.reach is None else power * self.reach**power
         options: dict[str, Any] = dict(
@@ -135,13 +134,13 @@ class SinkhornLoss(nn.Module):
 
     def extra_repr(self) -> str:
         units = f"reg={self.reg:g}" if self.blur is None else f"blur={self.blur:g}"
-        price = {"unbalanced": self.unbalanced, "reach": self.reach}
-        prices = "".join(f", {name}={value:g}" for name, value in price.items() if value is not None)
-        return f"{units}, p={self.cost.power:g}, metric={self.cost.ground!r}, debias={self.debias}{prices}"
+        penalty = {"unbalanced": self.unbalanced, "reach": self.reach}
+        penalties = "".join(f", {name}={value:g}" for name, value in penalty.items() if value is not None)
+        return f"{units}, p={self.cost.power:g}, metric={self.cost.ground!r}, debias={self.debias}{penalties}"
 
 
 def _masked(x: Tensor, w: Tensor | None, mask: Tensor | None, name: str) -> tuple[Tensor, Tensor | None]:
-    """Points and weights without those that the mask leaves out: their weight is 0, and they lie where others do."""
+    """Points and weights in which those that the mask leaves out have weight 0, and the place of another point."""
     if mask is None:
         return x, w
     if mask.dtype != torch.bool or mask.shape[-1] != x.shape[-2]:
@@ -150,8 +149,6 @@ def _masked(x: Tensor, w: Tensor | None, mask: Tensor | None, name: str) -> tupl
         )
     if not mask.any(-1).all():
         raise ValueError(f"mask_{name} must leave a point in every cloud, got one without any; drop it from the batch")
-    if w is None:
-        there = mask.to(x.dtype)
-        w = there / there.sum(-1, keepdim=True)
+    w = uniform(mask, x.dtype) if w is None else w
     first = torch.take_along_dim(x, mask.int().argmax(-1)[..., None, None], -2)
     return torch.where(mask[..., None], x, first), torch.where(mask, w, 0.0)

@@ -1,0 +1,1 @@
+"""Balanced assignments of samples to prototypes, and the losses that predict them."""

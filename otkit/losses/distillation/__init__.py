@@ -1,0 +1,1 @@
+"""Losses that teach a student the predictions or the features of a teacher."""

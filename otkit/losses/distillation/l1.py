@@ -1,0 +1,134 @@
+"""L1 distances between all rows of two matrices, some columns at a time in the forward and the backward pass."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from otkit.kernels import threads
+from otkit.kernels.numba.l1 import add_distances, distance_gradient
+
+# Columns of a chunk and rows of a part on the CPU: a pass reads from the second-level cache.
+_COLUMNS, _ROWS = 512, 32
+# Differences in memory at once on other devices.
+_DIFFERENCES = 2**24
+# Differences computed in the time of one exponential.
+_PER_EXPONENTIAL = 16
+
+
+def l1_cost(x: Tensor, y: Tensor) -> Tensor:
+    """The L1 distances between the rows of two matrices.
+
+    Parameters
+    ----------
+    x : Tensor (..., n, d)
+    y : Tensor (..., m, d)
+        In float32 or float64, both the same.
+
+    Returns
+    -------
+    Tensor (..., n, m)
+        Σ_k |x_ik − y_jk|, with the gradient Σ_j c̄_ij·sign(x_ik − y_jk), in which the sign of 0 is 0.
+
+    Raises
+    ------
+    ValueError
+        If shapes, dtypes or devices do not fit together.
+
+    Notes
+    -----
+    The forward and the backward pass take d in chunks: their memory does not grow like n·m·d, as that of the backward
+    pass of ``torch.cdist`` does on a GPU. On the CPU they are compiled loops. The cost can be differentiated once.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from otkit.losses.distillation.l1 import l1_cost
+    >>> l1_cost(torch.tensor([[0.0, 0.0], [1.0, 2.0]]), torch.tensor([[1.0, 1.0]]))
+    tensor([[2.],
+            [1.]])
+    """
+    if x.ndim < 2 or x.ndim != y.ndim or x.shape[:-2] != y.shape[:-2] or x.shape[-1] != y.shape[-1]:
+        raise ValueError(
+            f"x and y must have shapes (..., n, d) and (..., m, d), got {tuple(x.shape)} and {tuple(y.shape)}"
+        )
+    if x.dtype != y.dtype or x.dtype not in (torch.float32, torch.float64) or x.device != y.device:
+        raise ValueError(
+            f"x and y must be of float32 or float64, of one dtype and on one device, got {x.dtype} on {x.device} and "
+            f"{y.dtype} on {y.device}; convert them with .float()"
+        )
+    cost: Tensor = _L1Cost.apply(x, y)
+    return cost
+
+
+class _L1Cost(torch.autograd.Function):
+    """Distances that keep only the rows for the backward pass."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, y: Tensor) -> Tensor:
+        ctx.save_for_backward(x, y)
+        flat = (v.detach().reshape(-1, *v.shape[-2:]) for v in (x, y))
+        return _distances(*flat).reshape(*x.shape[:-1], y.shape[-2])
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx: Any, cotangent: Tensor) -> tuple[Tensor | None, Tensor | None]:
+        x, y = (v.detach() for v in ctx.saved_tensors)
+        u, v, c = (t.reshape(-1, *t.shape[-2:]) for t in (x, y, cotangent))
+        by_x = _gradient(u, v, c).reshape(x.shape) if ctx.needs_input_grad[0] else None
+        by_y = _gradient(v, u, c.mT).reshape(y.shape) if ctx.needs_input_grad[1] else None
+        return by_x, by_y
+
+
+def _compiled(v: Tensor) -> bool:
+    return v.device.type == "cpu"
+
+
+def _distances(x: Tensor, y: Tensor) -> Tensor:
+    """The distances ``(B, n, m)`` between rows ``x (B, n, d)`` and ``y (B, m, d)``."""
+    out = x.new_zeros(x.shape[0], x.shape[1], y.shape[1])
+    if _compiled(x):
+        for u, v, total in zip(x.numpy(), y.numpy(), out.numpy(), strict=True):
+            for u_part, v_part, _ in _chunks(u, v):
+                _share(add_distances, u_part, v_part, total)
+        return out
+    for part in _slices(x, y):
+        out += (x[:, :, None, part] - y[:, None, :, part]).abs().sum(-1)
+    return out
+
+
+def _gradient(x: Tensor, y: Tensor, c: Tensor) -> Tensor:
+    """The gradient by `x` for the cotangent ``c (B, n, m)``."""
+    out = torch.empty_like(x, memory_format=torch.contiguous_format)
+    if _compiled(x):
+        for u, v, weight, total in zip(x.numpy(), y.numpy(), c.contiguous().numpy(), out.numpy(), strict=True):
+            for u_part, v_part, columns in _chunks(u, v):
+                found = np.empty_like(u_part)
+                _share(distance_gradient, u_part, v_part, weight, found)
+                total[:, columns] = found
+        return out
+    for part in _slices(x, y):
+        out[:, :, part] = torch.einsum("bnm,bnmk->bnk", c, (x[:, :, None, part] - y[:, None, :, part]).sign())
+    return out
+
+
+def _chunks(x: np.ndarray, y: np.ndarray) -> Any:
+    """Some columns of both, those of the second transposed, and their numbers."""
+    for low in range(0, x.shape[1], _COLUMNS):
+        columns = slice(low, low + _COLUMNS)
+        yield np.ascontiguousarray(x[:, columns]), np.ascontiguousarray(y[:, columns].T), columns
+
+
+def _share(kernel: Any, x: np.ndarray, y: np.ndarray, *rest: np.ndarray) -> None:
+    """Run a kernel on parts of the rows."""
+    rows = [(low, min(low + _ROWS, len(x))) for low in range(0, len(x), _ROWS)]
+    threads.each(lambda ends: kernel(x, y, *rest, *ends), rows, x.size * y.shape[1] // _PER_EXPONENTIAL)
+
+
+def _slices(x: Tensor, y: Tensor) -> list[slice]:
+    """Columns for which the differences of all pairs fit in memory."""
+    width = max(1, _DIFFERENCES // max(1, x.shape[0] * x.shape[1] * y.shape[1]))
+    return [slice(low, low + width) for low in range(0, x.shape[2], width)]

@@ -1,0 +1,163 @@
+"""Distillation between vocabularies by the tokens and by the sequence."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from otkit import arrays, checks
+from otkit.losses.chunks import Chunk, chunk_values, upcast
+from otkit.losses.distillation.transport import RowTransport
+from otkit.losses.rows import REDUCTIONS, Stats, aligned_rows, check_choice, reduce, row_masks
+
+
+class MultiLevelOTLoss(nn.Module):
+    """Distillation between vocabularies by the tokens and by the sequence: MultiLevelOT, as its paper describes it.
+
+    Parameters
+    ----------
+    topk : int
+        The number of entries of each vocabulary that are compared.
+    had, sl, sd : float
+        The factors of three parts: the L1 distance of tokens, their cross entropy, and the transport cost between the
+        positions of a sequence.
+    reg, n_iters
+        Options of the transport, as in `SinKDLoss`.
+    reduction : {"mean", "sum", "none"}
+        The reduction over the sequences.
+    shift, ignore_index
+        As in `SinKDLoss`.
+
+    Raises
+    ------
+    ValueError
+        If an option makes no sense.
+
+    Notes
+    -----
+    Cui et al. (2025). Logits are divided by their standard deviation. For each sequence and each model the entries with
+    the largest probability over all tokens are compared, the largest with the largest. The first two parts are means
+    over the tokens of a sequence. The plan of the third has mass 1.
+
+    Differences from the released code: padding takes no part; probabilities are not softened twice; student and teacher
+    are not exchanged in the second and third part; a sequence does not depend on the others of its batch.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from otkit.losses import MultiLevelOTLoss
+    >>> generator = torch.Generator().manual_seed(0)
+    >>> student, teacher = torch.randn(2, 5, 30, generator=generator), torch.randn(2, 6, 40, generator=generator)
+    >>> MultiLevelOTLoss(topk=10)(student, teacher, teacher_mask=torch.ones(2, 6)).shape
+    torch.Size([])
+    """
+
+    def __init__(
+        self,
+        topk: int = 50,
+        had: float = 1.0,
+        sl: float = 0.1,
+        sd: float = 0.1,
+        reg: float = 0.1,
+        n_iters: int = 10,
+        reduction: str = "mean",
+        *,
+        shift: bool = False,
+        ignore_index: int = -100,
+    ) -> None:
+        super().__init__()
+        for name, value in {"topk": topk, "reg": reg, "n_iters": n_iters}.items():
+            checks.positive(value, name)
+        for name, value in {"had": had, "sl": sl, "sd": sd}.items():
+            if not value >= 0:
+                raise ValueError(f"{name} must be a factor of at least 0, got {value!r}")
+        check_choice("reduction", reduction, REDUCTIONS)
+        self.topk, self.had, self.sl, self.sd = topk, had, sl, sd
+        self.transport = RowTransport(reg, int(n_iters))
+        self.reduction, self.shift, self.ignore_index = reduction, shift, ignore_index
+
+    @arrays.eager
+    def forward(
+        self,
+        student_logits: Tensor,
+        teacher_logits: Tensor,
+        mask: Tensor | None = None,
+        labels: Tensor | None = None,
+        *,
+        teacher_mask: Tensor | None = None,
+        teacher_labels: Tensor | None = None,
+        num_items_in_batch: Tensor | float | None = None,
+        return_stats: bool = False,
+    ) -> Tensor | tuple[Tensor, Stats]:
+        """The loss of a batch.
+
+        Parameters
+        ----------
+        student_logits, teacher_logits : Tensor (batch, length, V) or (length, V)
+        mask, labels, teacher_mask, teacher_labels, num_items_in_batch, return_stats
+            As in `ULDLoss`.
+
+        Returns
+        -------
+        Tensor
+            A number; without a reduction one for every sequence.
+        dict of str to Tensor
+            With `return_stats`: "rows", and means over the sequences of the parts "had", "sl" and "sd".
+
+        Raises
+        ------
+        ValueError
+            If shapes do not fit together.
+        """
+        logits, given = (student_logits, teacher_logits), ((mask, labels), (teacher_mask, teacher_labels))
+        keep = row_masks(self, logits, *given, num_items_in_batch, one_vocabulary=False)
+        seen: list[Tensor] = []
+        with torch.autocast(student_logits.device.type, enabled=False):
+            values, counts = self._sequences((student_logits, teacher_logits.detach()), keep, seen)
+            shape = student_logits.shape[:-2]
+            loss = reduce(values.reshape(shape), counts.reshape(shape), self.reduction, num_items_in_batch)
+        if not return_stats:
+            return loss
+        means = torch.stack(seen).mean(0) if seen else torch.zeros(3)
+        return loss, {"rows": counts.sum(), **dict(zip(("had", "sl", "sd"), means, strict=True))}
+
+    def _sequences(
+        self, logits: tuple[Tensor, Tensor], keep: tuple[Tensor, Tensor], seen: list[Tensor]
+    ) -> tuple[Tensor, Tensor]:
+        """The values of all sequences, and the numbers of rows that they compare."""
+        student, teacher = (v.reshape(-1, v.shape[-1]) for v in logits)
+        rows = aligned_rows(*keep)
+        sequence = rows[0] // keep[0].shape[-1]
+        number = keep[0].numel() // keep[0].shape[-1]
+        sizes = torch.bincount(sequence, minlength=number)
+        chunks = []
+        for mine, theirs in zip(rows[0].split(sizes.tolist()), rows[1].split(sizes.tolist()), strict=True):
+
+            def loss(x: Tensor, theirs: Tensor = theirs) -> Tensor:
+                return self._sequence(x, upcast(teacher[theirs]), seen)
+
+            chunks.append(Chunk(mine, 1, loss, torch.zeros_like(mine)))
+        return chunk_values(student, chunks), sizes
+
+    def _sequence(self, student: Tensor, teacher: Tensor, seen: list[Tensor]) -> Tensor:
+        """The value ``(1,)`` of the rows of one sequence."""
+        if not len(student):
+            return student.sum()[None]
+        width = min(self.topk, student.shape[-1], teacher.shape[-1])
+        p, q = (_leading(v, width) for v in (student, teacher))
+        uniform = p.new_full((1, len(p)), 1 / len(p))
+        had = (p - q).abs().sum(-1).mean()
+        sl = -(q * p.clamp_min(torch.finfo(p.dtype).tiny).log()).sum(-1).mean()
+        sd = self.transport(p[None], q[None], uniform, uniform, None)[0]
+        seen.append(torch.stack([had, sl, sd]).detach())
+        return (self.had * had + self.sl * sl + self.sd * sd)[None]
+
+    def extra_repr(self) -> str:
+        return f"topk={self.topk}, had={self.had:g}, sl={self.sl:g}, sd={self.sd:g}, {self.transport}"
+
+
+def _leading(logits: Tensor, width: int) -> Tensor:
+    """The probabilities of the entries with the largest sums over all rows, the largest first."""
+    deviation = logits.std(-1, keepdim=True, correction=0)
+    p = torch.softmax(logits / deviation.clamp_min(torch.finfo(logits.dtype).eps), -1)
+    return p[:, p.detach().sum(0).topk(width).indices]

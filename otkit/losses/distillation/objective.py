@@ -1,0 +1,195 @@
+"""The objective of distillation: labels, soft targets and transport, weighted, with an annealed temperature."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from otkit import checks
+from otkit.losses.distillation.sinkd import SinKDLoss
+from otkit.losses.distillation.soft_targets import SoftTargetLoss
+from otkit.losses.rows import Stats, check_logits, reduce, row_mask
+
+
+class DistillationObjective(nn.Module):
+    """Cross entropy with labels, a divergence from soft targets, and a transport loss, each with its weight.
+
+    Parameters
+    ----------
+    ot_loss : Module, optional
+        The transport loss of logits, such as `SinKDLoss`; by default `SinKDLoss` with `shift` and `ignore_index`.
+    ce, kd, ot : float
+        The weights of the three parts; a part of weight 0 is not computed.
+    divergence : str
+        The divergence of the soft targets, as in `SoftTargetLoss`.
+    temperature : float
+        The temperature of the soft targets.
+    final_temperature : float, optional
+        The temperature at the end of training. It is interpolated from `temperature`, linearly in `progress`.
+    squared : bool
+        As in `SoftTargetLoss`.
+    shift, ignore_index
+        As in `SinKDLoss`. A given `ot_loss` must have the same.
+
+    Raises
+    ------
+    ValueError
+        If an option makes no sense.
+
+    Notes
+    -----
+    The module keeps no state: the progress of training is an argument of the call.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from otkit.losses import DistillationObjective
+    >>> objective = DistillationObjective(ce=0.2, kd=0.8, ot=0.8, temperature=4.0, final_temperature=1.0)
+    >>> student, teacher, labels = torch.zeros(4, 3, requires_grad=True), torch.eye(4, 3), torch.tensor([0, 1, 2, -100])
+    >>> loss, stats = objective(student, teacher, labels, progress=0.5, return_stats=True)
+    >>> loss.backward()
+    >>> sorted(stats), float(stats["temperature"])
+    (['ce', 'kd', 'loss', 'ot', 'temperature'], 2.5)
+    """
+
+    def __init__(
+        self,
+        ot_loss: nn.Module | None = None,
+        ce: float = 1.0,
+        kd: float = 1.0,
+        ot: float = 1.0,
+        *,
+        divergence: str = "kl",
+        temperature: float = 1.0,
+        final_temperature: float | None = None,
+        squared: bool = True,
+        shift: bool = False,
+        ignore_index: int = -100,
+    ) -> None:
+        super().__init__()
+        for name, value in {"ce": ce, "kd": kd, "ot": ot}.items():
+            if not 0 <= value < float("inf"):
+                raise ValueError(f"{name} must be a weight of at least 0, got {value!r}")
+        if not ce + kd + ot > 0:
+            raise ValueError("one of ce, kd and ot must be above 0, got three weights of 0")
+        checks.positive(final_temperature, "final_temperature")
+        SoftTargetLoss(divergence, temperature)  # checks both
+        ot_loss = SinKDLoss(shift=shift, ignore_index=ignore_index) if ot_loss is None else ot_loss
+        for name, value in {"shift": shift, "ignore_index": ignore_index}.items():
+            if ot > 0 and getattr(ot_loss, name, value) != value:
+                raise ValueError(
+                    f"{name} must be the same for all parts, got {value!r} and {getattr(ot_loss, name)!r} in ot_loss"
+                )
+        self.ot_loss = ot_loss
+        self.ce, self.kd, self.ot, self.divergence, self.squared = ce, kd, ot, divergence, squared
+        self.temperature, self.final_temperature = temperature, final_temperature
+        self.shift, self.ignore_index = shift, ignore_index
+
+    @classmethod
+    def paper(cls, alpha: float, temperature: float, beta: float = 0.8, anneal: bool = False) -> DistillationObjective:
+        """The objective of the released code for BERT: ``(1 − α)·CE + α·cross entropy + β·SinKDLoss.paper()``.
+
+        Parameters
+        ----------
+        alpha, temperature, beta : float
+        anneal : bool
+            Whether the temperature ends at 1 (``kd_anneal``).
+
+        Examples
+        --------
+        >>> from otkit.losses import DistillationObjective
+        >>> DistillationObjective.paper(alpha=0.8, temperature=3.0).kd
+        0.8
+        """
+        return cls(
+            SinKDLoss.paper(),
+            ce=1 - alpha,
+            kd=alpha,
+            ot=beta,
+            divergence="cross_entropy",
+            temperature=temperature,
+            final_temperature=1.0 if anneal else None,
+            squared=False,
+        )
+
+    def forward(
+        self,
+        student_logits: Tensor,
+        teacher_logits: Tensor,
+        labels: Tensor | None = None,
+        mask: Tensor | None = None,
+        *,
+        progress: float = 0.0,
+        num_items_in_batch: Tensor | float | None = None,
+        return_stats: bool = False,
+    ) -> Tensor | tuple[Tensor, Stats]:
+        """The loss of a batch.
+
+        Parameters
+        ----------
+        student_logits, teacher_logits : Tensor (rows, V) or (batch, length, V)
+        labels : Tensor of int (rows,) or (batch, length), optional
+            The classes or tokens; `ignore_index` where a row takes no part. Needed for `ce` above 0.
+        mask : Tensor (rows,) or (batch, length), optional
+            0 where a row takes no part.
+        progress : float
+            The progress of training, from 0 to 1.
+        num_items_in_batch : int or Tensor, optional
+            The divisor of means, as in `SinKDLoss`; `ot_loss` must then be a mean.
+        return_stats : bool
+            Whether to return the parts too.
+
+        Returns
+        -------
+        Tensor
+            A number.
+        dict of str to Tensor
+            With `return_stats`: "loss", the parts "ce", "kd" and "ot" before their weights, and "temperature".
+
+        Raises
+        ------
+        ValueError
+            If shapes do not fit together, labels are missing, or `progress` is not between 0 and 1.
+        """
+        if not 0 <= progress <= 1:
+            raise ValueError(f"progress must lie between 0 and 1, got {progress!r}; pass step/steps")
+        if self.ce > 0 and labels is None:
+            raise ValueError("labels must be given for the cross entropy; pass them, or ce=0")
+        check_logits(student_logits, teacher_logits, one_vocabulary=False)
+        last = self.temperature if self.final_temperature is None else self.final_temperature
+        temperature = self.temperature + (last - self.temperature) * progress
+        options = {"mask": mask, "labels": labels, "num_items_in_batch": num_items_in_batch}
+        parts: Stats = {}
+        if self.ce > 0:
+            assert labels is not None
+            parts["ce"] = self._cross_entropy(student_logits, labels, mask, num_items_in_batch)
+        if self.kd > 0:
+            soft = SoftTargetLoss(
+                self.divergence, temperature, self.squared, shift=self.shift, ignore_index=self.ignore_index
+            )
+            parts["kd"] = soft(student_logits, teacher_logits, **options)
+        if self.ot > 0:
+            parts["ot"] = self.ot_loss(student_logits, teacher_logits, **options)
+        loss = torch.stack([getattr(self, name) * part for name, part in parts.items()]).sum()
+        if not return_stats:
+            return loss
+        stats = {name: part.detach() for name, part in {"loss": loss, **parts}.items()}
+        return loss, {**stats, "temperature": torch.tensor(temperature)}
+
+    def _cross_entropy(
+        self, logits: Tensor, labels: Tensor, mask: Tensor | None, num_items: Tensor | float | None
+    ) -> Tensor:
+        keep = row_mask(logits, mask, labels, self.shift, self.ignore_index)
+        if self.shift:
+            labels = torch.cat([labels[..., 1:], labels[..., :1]], -1)
+        with torch.autocast(logits.device.type, enabled=False):
+            rows = functional.cross_entropy(logits[keep].float(), labels.to(keep.device)[keep], reduction="none")
+            return reduce(rows, None, "mean", num_items)
+
+    def extra_repr(self) -> str:
+        end = "" if self.final_temperature is None else f" to {self.final_temperature:g}"
+        return (
+            f"ce={self.ce:g}, kd={self.kd:g}, ot={self.ot:g}, divergence={self.divergence!r}, "
+            f"temperature={self.temperature:g}{end}"
+        )

@@ -1,0 +1,302 @@
+"""Distillation by optimal transport between the predictions of a student and of its teacher."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from otkit import arrays, checks
+from otkit.losses import processes
+from otkit.losses.chunks import Chunk, chunk_rows, chunk_values, row_values, upcast
+from otkit.losses.distillation.transport import RowTransport
+from otkit.losses.rows import REDUCTIONS, Stats, aligned_rows, check_choice, reduce, row_masks, scatter, uniform
+
+LEVELS = ("batch", "token", "vocab")
+OBJECTIVES = ("sharp", "regularized", "divergence")
+
+Pair = tuple[Tensor, Tensor]
+Seen = list[Stats] | None
+
+
+class Measured(NamedTuple):
+    """The values of problems of mass 1, and the number of the student's rows in each."""
+
+    values: Tensor
+    counts: Tensor
+
+
+class SinKDLoss(nn.Module):
+    """The transport cost between the softened predictions of a student and those of its teacher, at L1 distances.
+
+    Parameters
+    ----------
+    level : {"batch", "token", "vocab"}
+        The points of a problem. "batch": all rows, in one problem, as in the paper; every position of logits
+        (batch, length, V) is a row. "token": the positions of a sequence, one problem for each. "vocab": the entries
+        of a row, one problem for each, at the cost 2 for any move. Its value is ‖p − q‖₁, the sample-wise loss of the
+        released code: a divergence, without a solver and without `reg`. `VocabOTLoss` has costs by the similarity of
+        entries.
+    tau : float
+        The temperature of both softmaxes.
+    reg : float
+        The regularisation, in units of the L1 distance, which is at most 2.
+    n_iters : int, optional
+        The number of iterations, rows first and columns last; 20 unless there is a `tol`.
+    tol : float, optional
+        The error to reach, as in `otkit.solve`, in place of a number of iterations.
+    objective : {"sharp", "regularized", "divergence"}
+        "sharp": ⟨C, P⟩, as in the paper. "regularized": ⟨C, P⟩ + reg·KL(P | a⊗b). "divergence": the latter less half
+        of the cost of either side with itself. It is 0 for equal predictions; once converged, only for these.
+    mass : {"unit", "batch"}
+        The total of a plan: 1, or the number of the student's rows, as in the paper.
+    plan : {"unrolled", "implicit", "detached"}, optional
+        The gradient through the plan: by all iterations (the default with `n_iters`), by the implicit function theorem
+        (the default with `tol`), or none.
+    reduction : {"mean", "sum", "none"}
+        The reduction over the problems; level "batch" has only one.
+    scale : float
+        A factor of the loss.
+    shift : bool
+        Whether row t of a sequence predicts token t + 1, so that mask and labels at t + 1 are about row t.
+    ignore_index : int
+        The label of rows that take no part.
+    gather : bool
+        At level "batch": gather the rows of all processes of `torch.distributed` in one problem. Every process then
+        returns the same loss. Its gradient is the mean of theirs, which DistributedDataParallel computes.
+    chunk_size : int, optional
+        The number of rows in a chunk of problems; by default it follows from the vocabulary.
+
+    Raises
+    ------
+    ValueError
+        If an option makes no sense, or two of them do not go together.
+
+    Notes
+    -----
+    Cui et al., SinKD (2024); `paper` is the loss of their released code. A problem does not depend on the order of the
+    student's rows: add a loss that does. With ``n_iters`` the loss of equal predictions is not 0 and depends on `reg`,
+    unless it is the divergence.
+
+    The teacher gets no gradient. Half precision is computed in float32, also under autocast.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from otkit.losses import SinKDLoss
+    >>> student = torch.tensor([[2.0, 0.5, -1.0], [0.1, 0.2, 0.3]], requires_grad=True)
+    >>> teacher = torch.tensor([[3.0, -1.0, 0.0], [0.5, 1.5, -0.5]])
+    >>> loss = SinKDLoss()(student, teacher)
+    >>> loss.backward()
+    >>> round(float(loss.detach()), 4), student.grad[0]
+    (0.3623, tensor([-0.0968,  0.1138, -0.0170]))
+    """
+
+    def __init__(
+        self,
+        level: str = "batch",
+        tau: float = 2.0,
+        reg: float = 0.1,
+        n_iters: int | None = None,
+        tol: float | None = None,
+        objective: str = "sharp",
+        mass: str = "unit",
+        plan: str | None = None,
+        reduction: str = "mean",
+        scale: float = 1.0,
+        *,
+        shift: bool = False,
+        ignore_index: int = -100,
+        gather: bool = False,
+        chunk_size: int | None = None,
+    ) -> None:
+        super().__init__()
+        numbers = {"tau": tau, "reg": reg, "n_iters": n_iters, "tol": tol, "scale": scale, "chunk_size": chunk_size}
+        for name, value in numbers.items():
+            checks.positive(value, name)
+        check_choice("level", level, LEVELS)
+        check_choice("objective", objective, OBJECTIVES)
+        check_choice("mass", mass, ("unit", "batch"))
+        check_choice("reduction", reduction, REDUCTIONS)
+        if n_iters is not None and (tol is not None or int(n_iters) != n_iters):
+            raise ValueError(
+                f"n_iters must be a whole number, and without tol=, got n_iters={n_iters!r} and tol={tol!r}"
+            )
+        if level == "vocab" and (n_iters, tol, plan) != (None, None, None):
+            raise ValueError(
+                "level='vocab' has a closed form, without iterations and without a plan, got "
+                f"n_iters={n_iters!r}, tol={tol!r} and plan={plan!r}; leave them out, or use VocabOTLoss"
+            )
+        plans = ("unrolled", "detached") if tol is None else ("implicit", "detached")
+        plan = plans[0] if plan is None else plan
+        if plan not in plans:
+            raise ValueError(
+                f"plan must be one of {', '.join(plans)} with {'n_iters' if tol is None else 'tol'}=, got {plan!r}: "
+                "n_iters= is unrolled, and a tolerance (tol=1e-6) is differentiated implicitly"
+            )
+        if gather and level != "batch":
+            raise ValueError(f"gather=True is for level='batch', one problem of all rows, got level={level!r}")
+        self.level, self.tau, self.reg, self.tol = level, tau, reg, tol
+        self.n_iters = (n_iters or 20) if tol is None else None
+        self.objective, self.mass, self.plan, self.reduction, self.scale = objective, mass, plan, reduction, scale
+        self.shift, self.ignore_index, self.gather, self.chunk_size = shift, ignore_index, gather, chunk_size
+
+    @classmethod
+    def paper(cls) -> SinKDLoss:
+        """The loss of the released code for BERT, with its mass, its sum over the batch and its factor of 0.001.
+
+        Examples
+        --------
+        >>> import torch
+        >>> from otkit.losses import SinKDLoss
+        >>> loss = SinKDLoss.paper()(torch.tensor([[2.0, 0.5, -1.0]]), torch.tensor([[3.0, -1.0, 0.0]]))
+        >>> round(float(loss), 7)
+        0.000358
+        """
+        return cls(mass="batch", reduction="sum", scale=1e-3)
+
+    @arrays.eager
+    def forward(
+        self,
+        student_logits: Tensor,
+        teacher_logits: Tensor,
+        mask: Tensor | None = None,
+        labels: Tensor | None = None,
+        *,
+        teacher_mask: Tensor | None = None,
+        teacher_labels: Tensor | None = None,
+        num_items_in_batch: Tensor | float | None = None,
+        return_stats: bool = False,
+    ) -> Tensor | tuple[Tensor, Stats]:
+        """The loss of a batch.
+
+        Parameters
+        ----------
+        student_logits : Tensor (rows, V) or (batch, length, V)
+        teacher_logits : Tensor
+            Logits of the same vocabulary; at the levels "batch" and "token" of any number of rows.
+        mask : Tensor (rows,) or (batch, length), optional
+            0 where a row takes no part, whatever is in it.
+        labels : Tensor of int (rows,) or (batch, length), optional
+            The same by labels: `ignore_index` where a row takes no part.
+        teacher_mask, teacher_labels : Tensor, optional
+            Those of the teacher's rows; by default those of the student's.
+        num_items_in_batch : int or Tensor, optional
+            The divisor of the sum over all rows in place of a mean: the rows of all steps of an accumulated gradient.
+            Every problem then counts by its rows.
+        return_stats : bool
+            Whether to return statistics too.
+
+        Returns
+        -------
+        Tensor
+            A number; without a reduction one for every problem, at level "vocab" for every row, 0 where it takes no
+            part.
+        dict of str to Tensor
+            With `return_stats`: "rows", and means over the problems: "error" of the marginals, "n_iter", "cost" (the
+            mean over all pairs, divided by `reg`) and "entropy" of the plan.
+
+        Raises
+        ------
+        ValueError
+            If shapes do not fit together.
+        """
+        logits, given = (student_logits, teacher_logits), ((mask, labels), (teacher_mask, teacher_labels))
+        keep = row_masks(self, logits, *given, num_items_in_batch)
+        seen: Seen = [] if return_stats else None
+        with torch.autocast(student_logits.device.type, enabled=False):
+            measure = {"batch": self._batch, "token": self._tokens, "vocab": self._entries}[self.level]
+            measured = measure(student_logits, teacher_logits.detach(), keep, seen)
+            values = measured.values * self.scale
+            if self.mass == "batch" and num_items_in_batch is None:
+                values = values * measured.counts
+            loss = reduce(values, measured.counts, self.reduction, num_items_in_batch)
+        if seen is None:
+            return loss
+        means = {name: torch.stack([s[name] for s in seen]).mean() for name in (seen[0] if seen else {})}
+        return loss, {"rows": measured.counts.sum(), **means}
+
+    def _batch(self, student: Tensor, teacher: Tensor, keep: Pair, seen: Seen) -> Measured:
+        """One problem of all rows."""
+        own, other = (v.reshape(-1, v.shape[-1]) for v in (student, teacher))
+        rows, theirs = (
+            slice(None) if there is None or there.all() else there.flatten().nonzero()[:, 0] for there in keep
+        )
+        y = upcast(other[theirs])
+        before, after, members = own[:0], own[:0], 1
+        if self.gather:
+            members = processes.size(None)
+            before, after = processes.other_rows(own[rows])
+            first, last = processes.other_rows(y)
+            y = torch.cat([first, y, last])
+        count = sum(len(part) for part in (before, own[rows], after))
+        if not count or not len(y):
+            nothing = chunk_values(own, [Chunk(slice(0, 0), 0, lambda x: x.sum(-1))])
+            return Measured(nothing.sum()[None], own.new_zeros(1))
+
+        def loss(x: Tensor) -> Tensor:
+            if members > 1 and x.requires_grad:
+                # Every process returns the loss of all: the mean of their gradients is too small by their number.
+                x = x.clone()
+                x.register_hook(lambda gradient: gradient * members)
+            x = torch.cat([upcast(before), x, upcast(after)]) if len(before) + len(after) else x
+            a, b = (v.new_full((1, len(v)), 1 / len(v)) for v in (x, y))
+            return self._transport(self._softened(x)[None], self._softened(y)[None], a, b, seen)
+
+        owner = torch.zeros(len(own[rows]), dtype=torch.long, device=own.device)
+        return Measured(chunk_values(own, [Chunk(rows, 1, loss, owner)]), upcast(own.new_full((1,), count)))
+
+    def _tokens(self, student: Tensor, teacher: Tensor, keep: Pair, seen: Seen) -> Measured:
+        """One problem for the rows of each sequence, some sequences at a time."""
+        (n, V), m = student.shape[-2:], teacher.shape[-2]
+        own, other = student.reshape(-1, V), teacher.reshape(-1, m, V)
+        keeps = keep[0].reshape(-1, n), keep[1].reshape(-1, m)
+        size = max(1, chunk_rows(self.chunk_size, own) // max(n, m))
+        chunks = []
+        for low in range(0, len(other), size):
+            part = slice(low, min(low + size, len(other)))
+
+            def loss(x: Tensor, part: slice = part) -> Tensor:
+                return self._sequences(x.reshape(-1, n, V), upcast(other[part]), (keeps[0][part], keeps[1][part]), seen)
+
+            owner = torch.arange(part.stop - low, device=own.device).repeat_interleave(n)
+            chunks.append(Chunk(slice(low * n, part.stop * n), part.stop - low, loss, owner))
+        values = chunk_values(own, chunks)
+        shape = student.shape[:-2]
+        return Measured(values.reshape(shape), keeps[0].sum(-1).to(values).reshape(shape))
+
+    def _sequences(self, x: Tensor, y: Tensor, keep: Pair, seen: Seen) -> Tensor:
+        """The values of sequences in which some positions are kept."""
+        empty = ~(keep[0].any(-1) & keep[1].any(-1))
+        a, b = (uniform(there | empty[:, None], x.dtype) for there in keep)
+        x, y = (v.masked_fill(~there[..., None], 0.0) for v, there in zip((x, y), keep, strict=True))
+        values = self._transport(self._softened(x), self._softened(y), a, b, seen)
+        return torch.where(empty, 0.0, values)
+
+    def _entries(self, student: Tensor, teacher: Tensor, keep: Pair, seen: Seen) -> Measured:
+        """One problem for the entries of each row."""
+        rows = aligned_rows(*keep)
+        values = row_values(
+            lambda x, y: (self._softened(x) - self._softened(y)).abs().sum(-1),
+            (student, teacher),
+            rows,
+            self.chunk_size,
+        )
+        if self.reduction == "none":
+            values = scatter(values, rows[0], keep[0])
+        return Measured(values, torch.ones_like(values))
+
+    @property
+    def _transport(self) -> RowTransport:
+        return RowTransport(self.reg, self.n_iters, self.tol, self.objective, self.plan == "detached")
+
+    def _softened(self, logits: Tensor) -> Tensor:
+        return torch.softmax(logits / self.tau, -1)
+
+    def extra_repr(self) -> str:
+        until = f"n_iters={self.n_iters}" if self.tol is None else f"tol={self.tol:g}"
+        return (
+            f"level={self.level!r}, tau={self.tau:g}, reg={self.reg:g}, {until}, objective={self.objective!r}, "
+            f"mass={self.mass!r}, plan={self.plan!r}, reduction={self.reduction!r}, scale={self.scale:g}"
+        )

@@ -1,0 +1,80 @@
+"""Divergences between the softened predictions of a teacher and a student."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from otkit import checks
+from otkit.losses.rows import RowLoss, check_choice
+
+DIVERGENCES = ("kl", "reverse_kl", "js", "tv", "cross_entropy")
+
+
+class SoftTargetLoss(RowLoss):
+    """A divergence between the softened predictions of a teacher and a student, row by row.
+
+    Parameters
+    ----------
+    divergence : {"kl", "reverse_kl", "js", "tv", "cross_entropy"}
+        KL(q | p) of the teacher's q from the student's p; KL(p | q); the mean KL of both from (p + q)/2; ½·‖p − q‖₁; or
+        −Σ q·log p. The last has the gradient of "kl", and a minimum above 0.
+    temperature : float
+        The temperature of both softmaxes.
+    squared : bool
+        Whether to multiply by the squared temperature, so that gradients keep their size (Hinton et al. 2015).
+    reduction, shift, ignore_index, chunk_size
+        As in `SinKDLoss`.
+
+    Raises
+    ------
+    ValueError
+        If an option makes no sense.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from otkit.losses import SoftTargetLoss
+    >>> student, teacher = torch.tensor([[0.5, 0.5]]).log(), torch.tensor([[0.75, 0.25]]).log()
+    >>> [round(float(SoftTargetLoss(name)(student, teacher)), 4) for name in ("kl", "reverse_kl", "js", "tv")]
+    [0.1308, 0.1438, 0.0338, 0.25]
+    """
+
+    def __init__(
+        self,
+        divergence: str = "kl",
+        temperature: float = 1.0,
+        squared: bool = True,
+        reduction: str = "mean",
+        *,
+        shift: bool = False,
+        ignore_index: int = -100,
+        chunk_size: int | None = None,
+    ) -> None:
+        super().__init__(reduction, shift, ignore_index, chunk_size)
+        check_choice("divergence", divergence, DIVERGENCES)
+        checks.positive(temperature, "temperature")
+        self.divergence, self.temperature, self.squared = divergence, temperature, squared
+
+    def rows(self, student: Tensor, teacher: Tensor) -> Tensor:
+        log_p, log_q = (torch.log_softmax(v / self.temperature, -1) for v in (student, teacher))
+        if self.divergence == "kl":
+            value = _kl(log_q, log_p)
+        elif self.divergence == "reverse_kl":
+            value = _kl(log_p, log_q)
+        elif self.divergence == "js":
+            middle = torch.logaddexp(log_p, log_q) - torch.log(log_p.new_tensor(2.0))
+            value = (_kl(log_p, middle) + _kl(log_q, middle)) / 2
+        elif self.divergence == "tv":
+            value = (log_p.exp() - log_q.exp()).abs().sum(-1) / 2
+        else:
+            value = -(log_q.exp() * log_p).sum(-1)
+        return value * self.temperature**2 if self.squared else value
+
+    def extra_repr(self) -> str:
+        return f"{self.divergence!r}, temperature={self.temperature:g}, squared={self.squared}"
+
+
+def _kl(log_p: Tensor, log_q: Tensor) -> Tensor:
+    """KL(p | q) of each row."""
+    return (log_p.exp() * (log_p - log_q)).sum(-1)

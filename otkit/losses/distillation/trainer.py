@@ -1,0 +1,73 @@
+"""Distillation in the Trainer of Hugging Face."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+
+from otkit.losses.distillation.objective import DistillationObjective
+
+
+class DistillationTrainerMixin:
+    """Adds a teacher to a Trainer: ``class DistillationTrainer(DistillationTrainerMixin, transformers.Trainer)``.
+
+    Parameters
+    ----------
+    *args
+        Arguments of the Trainer.
+    teacher : Module
+        A model that returns ``logits``, like the student. It is put into evaluation mode and on the student's device.
+    objective : DistillationObjective
+        The loss; with ``shift=True`` for a causal language model.
+    **kwargs
+        Options of the Trainer.
+
+    Raises
+    ------
+    ValueError
+        If the inputs of a step have no labels and the objective needs them.
+
+    Notes
+    -----
+    The loss of an update is the mean over all rows of its steps, as that of the Trainer. The progress of training sets
+    the temperature of the objective.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from otkit.losses import DistillationObjective, DistillationTrainerMixin
+    >>> class Trainer:
+    ...     def __init__(self, model):
+    ...         self.model = model
+    >>> class DistillationTrainer(DistillationTrainerMixin, Trainer):
+    ...     pass
+    >>> student, teacher = torch.nn.Linear(2, 2), torch.nn.Linear(2, 2)
+    >>> trainer = DistillationTrainer(student, teacher=teacher, objective=DistillationObjective())
+    >>> trainer.teacher.training
+    False
+    """
+
+    def __init__(self, *args: Any, teacher: torch.nn.Module, objective: DistillationObjective, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.teacher, self.objective = teacher.eval().requires_grad_(False), objective
+        self.model_accepts_loss_kwargs = True  # the Trainer then passes num_items_in_batch, and does not divide again
+
+    def compute_loss(
+        self, model: Any, inputs: dict[str, Any], return_outputs: bool = False, num_items_in_batch: Any = None
+    ) -> Any:
+        """The objective of a step, in place of the model's own loss."""
+        labels = inputs.get("labels")
+        inputs = {name: value for name, value in inputs.items() if name != "labels"}
+        outputs = model(**inputs)
+        device = outputs.logits.device
+        with torch.no_grad():
+            teacher_logits = self.teacher.to(device)(**inputs).logits
+        loss = self.objective(
+            outputs.logits, teacher_logits, labels, progress=self._progress(), num_items_in_batch=num_items_in_batch
+        )
+        return (loss, outputs) if return_outputs else loss
+
+    def _progress(self) -> float:
+        state: Any = self.state  # type: ignore[attr-defined]
+        return min(1.0, state.global_step / state.max_steps) if state.max_steps > 0 else 0.0

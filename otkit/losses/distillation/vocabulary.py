@@ -1,0 +1,174 @@
+"""Distillation between two vocabularies by sorted probabilities, and within one by transport."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from otkit import checks
+from otkit.losses.distillation.vocabulary_cost import VocabularyCost
+from otkit.losses.rows import RowLoss
+
+
+class ULDLoss(RowLoss):
+    """Universal logit distillation: the L1 distance of sorted probabilities, for two vocabularies.
+
+    Parameters
+    ----------
+    student_temperature, teacher_temperature : float
+        The temperatures of the softmaxes.
+    topk : int, optional
+        Compare only the `topk` largest probabilities, and the sums of the rest. This sorts less, and gives at most the
+        whole loss.
+    reduction, shift, ignore_index, chunk_size
+        As in `SinKDLoss`.
+
+    Raises
+    ------
+    ValueError
+        If an option makes no sense.
+
+    Notes
+    -----
+    Boizard et al. (2024): the transport between two vocabularies at one cost for all moves, since nothing relates their
+    entries. In each sequence the rows of both that take part are paired from the first on, until one has no more. The
+    mean is over all rows.
+
+    The gradient is computed in the forward pass, some rows at a time. Beside the logits only the gradient has their
+    size: there is no copy of the teacher's logits, which get no gradient. Half precision is computed in float32.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from otkit.losses import ULDLoss
+    >>> student, teacher = torch.tensor([[0.7, 0.2, 0.1]]).log(), torch.tensor([[0.1, 0.5, 0.3, 0.1]]).log()
+    >>> round(float(ULDLoss()(student, teacher)), 4)
+    0.4
+    """
+
+    one_vocabulary = False
+
+    def __init__(
+        self,
+        student_temperature: float = 1.0,
+        teacher_temperature: float = 1.0,
+        topk: int | None = None,
+        reduction: str = "mean",
+        *,
+        shift: bool = False,
+        ignore_index: int = -100,
+        chunk_size: int | None = None,
+    ) -> None:
+        super().__init__(reduction, shift, ignore_index, chunk_size)
+        numbers = {"student_temperature": student_temperature, "teacher_temperature": teacher_temperature, "topk": topk}
+        for name, value in numbers.items():
+            checks.positive(value, name)
+        self.student_temperature, self.teacher_temperature, self.topk = student_temperature, teacher_temperature, topk
+
+    def rows(self, student: Tensor, teacher: Tensor) -> Tensor:
+        p = torch.softmax(student / self.student_temperature, -1)
+        q = torch.softmax(teacher / self.teacher_temperature, -1)
+        if self.topk is None:
+            large = [v.sort(-1, descending=True).values for v in (p, q)]
+        else:
+            large = [v.topk(min(self.topk, v.shape[-1]), -1).values for v in (p, q)]
+        width = max(v.shape[-1] for v in large)
+        top_p, top_q = (torch.nn.functional.pad(v, (0, width - v.shape[-1])) for v in large)
+        total = (top_p - top_q).abs().sum(-1)
+        return total if self.topk is None else total + (top_p.sum(-1) - top_q.sum(-1)).abs()
+
+    def extra_repr(self) -> str:
+        return (
+            f"student_temperature={self.student_temperature:g}, teacher_temperature={self.teacher_temperature:g}, "
+            f"topk={self.topk}, reduction={self.reduction!r}"
+        )
+
+
+class VocabOTLoss(RowLoss):
+    """The Sinkhorn divergence between two distributions over one vocabulary, at costs by the similarity of entries.
+
+    Parameters
+    ----------
+    cost : VocabularyCost
+        The costs between entries: `VocabularyCost.nearest` of token embeddings, or `VocabularyCost.dense`.
+    reg : float
+        The regularisation, in units of the cost.
+    n_iters : int
+        The number of iterations of each of the three problems of a divergence.
+    unbalanced : float, optional
+        The penalty of a unit of KL divergence of the masses, in units of the cost. None asks for exact marginals. A
+        sparse cost seldom has a plan with these: the iterations then do not converge, and the loss is that after
+        `n_iters`.
+    tau : float
+        The temperature of both softmaxes.
+    reduction, shift, ignore_index, chunk_size
+        As in `SinKDLoss`.
+
+    Raises
+    ------
+    ValueError
+        If an option makes no sense.
+
+    Notes
+    -----
+    WASD (2026) with nearest neighbours of embeddings, and WKD-L (Lv et al. 2024) with similarities of classes. The
+    gradient by the student's probabilities is that of the divergence by its weights: the difference of two potentials
+    (envelope theorem). The iterations have no backward pass.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from otkit.losses import VocabOTLoss, VocabularyCost
+    >>> cost = VocabularyCost.dense(torch.tensor([[0.0, 0.1, 1.0], [0.1, 0.0, 1.0], [1.0, 1.0, 0.0]]))
+    >>> loss = VocabOTLoss(cost, reg=0.1, n_iters=100, tau=1.0)
+    >>> teacher, near, far = (torch.tensor([p]).log() for p in ([0.8, 0.1, 0.1], [0.1, 0.8, 0.1], [0.1, 0.1, 0.8]))
+    >>> [round(float(loss(v, teacher)), 3) for v in (near, far)]
+    [0.056, 0.659]
+    """
+
+    def __init__(
+        self,
+        cost: VocabularyCost,
+        reg: float = 0.05,
+        n_iters: int = 10,
+        unbalanced: float | None = None,
+        tau: float = 2.0,
+        reduction: str = "mean",
+        *,
+        shift: bool = False,
+        ignore_index: int = -100,
+        chunk_size: int | None = None,
+    ) -> None:
+        super().__init__(reduction, shift, ignore_index, chunk_size)
+        numbers = {"reg": reg, "n_iters": n_iters, "unbalanced": unbalanced, "tau": tau}
+        for name, value in numbers.items():
+            checks.positive(value, name)
+        if not isinstance(cost, VocabularyCost):
+            raise ValueError(
+                f"cost must be a VocabularyCost, got {type(cost).__name__}; VocabularyCost.dense(matrix) makes one"
+            )
+        self.reg, self.n_iters, self.unbalanced, self.tau = reg, int(n_iters), unbalanced, tau
+        for name, part in zip(("first", "column", "arc"), (cost.first, cost.column, cost.cost), strict=True):
+            self.register_buffer(name, part, persistent=False)
+
+    @property
+    def cost(self) -> VocabularyCost:
+        """The costs, on the device of the module."""
+        return VocabularyCost(self.first, self.column, self.arc)  # type: ignore[arg-type]
+
+    def rows(self, student: Tensor, teacher: Tensor) -> Tensor:
+        size = len(self.first) - 1  # type: ignore[arg-type]
+        if student.shape[-1] != size:
+            raise ValueError(f"logits must have {size} entries, as many as the cost, got {student.shape[-1]}")
+        p = torch.softmax(student / self.tau, -1)
+        with torch.no_grad():
+            q = torch.softmax(teacher / self.tau, -1)
+            value, derivative = self.cost.divergence(p, q, self.reg, self.n_iters, self.unbalanced)
+        linear = (derivative * p).sum(-1)
+        return value + (linear - linear.detach())
+
+    def extra_repr(self) -> str:
+        return (
+            f"reg={self.reg:g}, n_iters={self.n_iters}, unbalanced={self.unbalanced}, tau={self.tau:g}, "
+            f"reduction={self.reduction!r}"
+        )

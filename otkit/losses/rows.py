@@ -1,0 +1,226 @@
+"""Losses of rows of logits: the rows that take part, the reduction of their values, and the base of such losses."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from typing import Protocol
+
+import torch
+from torch import Tensor, nn
+
+from otkit import arrays, checks
+from otkit.losses.chunks import row_values
+
+REDUCTIONS = ("mean", "sum", "none")
+
+Stats = dict[str, Tensor]
+
+
+def check_choice(name: str, value: str, choices: tuple[str, ...]) -> None:
+    """Complain about an option that is none of the choices."""
+    if value not in choices:
+        raise ValueError(f"{name} must be one of {', '.join(choices)}, got {value!r}")
+
+
+def check_logits(student: Tensor, teacher: Tensor, *, one_vocabulary: bool = True) -> None:
+    """Complain about logits ``(..., V)`` that cannot be compared."""
+    for name, v in (("student_logits", student), ("teacher_logits", teacher)):
+        if not v.is_floating_point() or v.ndim < 2 or v.shape[-1] == 0:
+            raise ValueError(
+                f"{name} must be of a floating-point dtype and of shape (rows, V) or (batch, length, V), got "
+                f"{v.dtype} {tuple(v.shape)}"
+            )
+    if student.ndim != teacher.ndim or student.shape[:-2] != teacher.shape[:-2]:
+        raise ValueError(
+            "student_logits and teacher_logits must have as many axes and the same leading ones, got "
+            f"{tuple(student.shape)} and {tuple(teacher.shape)}"
+        )
+    if one_vocabulary and student.shape[-1] != teacher.shape[-1]:
+        raise ValueError(
+            f"student and teacher must have one vocabulary, got {student.shape[-1]} and {teacher.shape[-1]} entries; "
+            "cut off the padding of the larger one, or use ULDLoss"
+        )
+    if student.device != teacher.device:
+        raise ValueError(f"student_logits are on {student.device} and teacher_logits on {teacher.device}; move them")
+
+
+def check_reduction(reduction: str, num_items: Tensor | float | None) -> None:
+    """Complain about `num_items_in_batch` beside a reduction that is no mean."""
+    if num_items is not None and reduction != "mean":
+        raise ValueError(
+            f"num_items_in_batch is what reduction='mean' divides by, got reduction={reduction!r}; drop one of them"
+        )
+
+
+def row_mask(
+    logits: Tensor, mask: Tensor | None, labels: Tensor | None, shift: bool, ignore_index: int, who: str = ""
+) -> Tensor:
+    """The rows that take part, as a mask of the leading axes of `logits`.
+
+    The token at t decides about row t of a sequence; with `shift` the token at t + 1, which a causal model predicts.
+    """
+    shape = logits.shape[:-1]
+    keep = torch.ones(shape, dtype=torch.bool, device=logits.device)
+    for name, given in ((f"{who}mask", mask), (f"{who}labels", labels)):
+        if given is None:
+            continue
+        if given.shape != shape:
+            raise ValueError(f"{name} must have shape {tuple(shape)}, a number for each row, got {tuple(given.shape)}")
+        if given.is_floating_point() and given is labels:
+            raise ValueError(f"{name} must be whole numbers, got {given.dtype}; pass mask= for weights of 0 and 1")
+        keep = keep & (given.to(keep.device) != (0 if given is mask else ignore_index))
+    if shift:
+        if logits.ndim < 3:
+            raise ValueError(f"shift=True is for logits (batch, length, V), got shape {tuple(logits.shape)}")
+        keep = torch.cat([keep[..., 1:], torch.zeros_like(keep[..., :1])], -1)
+    return keep
+
+
+class RowOptions(Protocol):
+    """The options of a loss of logits that concern its rows."""
+
+    reduction: str
+    shift: bool
+    ignore_index: int
+
+
+def row_masks(
+    loss: RowOptions,
+    logits: tuple[Tensor, Tensor],
+    given: tuple[Tensor | None, Tensor | None],
+    given_teacher: tuple[Tensor | None, Tensor | None],
+    num_items: Tensor | float | None,
+    *,
+    one_vocabulary: bool = True,
+) -> tuple[Tensor, Tensor]:
+    """Check the arguments of a loss, and return `row_mask` of the student and of the teacher.
+
+    Mask and labels of the teacher are by default those of the student.
+    """
+    student, teacher = logits
+    check_logits(student, teacher, one_vocabulary=one_vocabulary)
+    check_reduction(loss.reduction, num_items)
+    keep = row_mask(student, *given, loss.shift, loss.ignore_index)
+    if given_teacher == (None, None) and student.shape[:-1] == teacher.shape[:-1]:
+        return keep, keep
+    if given_teacher == (None, None) and given != (None, None):
+        raise ValueError(
+            f"mask and labels are about rows {tuple(student.shape[:-1])} of the student, and the teacher has "
+            f"{tuple(teacher.shape[:-1])}; pass teacher_mask= or teacher_labels= too"
+        )
+    return keep, row_mask(teacher, *given_teacher, loss.shift, loss.ignore_index, "teacher_")
+
+
+def aligned_rows(keep: Tensor, teacher_keep: Tensor) -> tuple[Tensor, Tensor]:
+    """The indices of paired rows: in each sequence the first kept rows of both, until one has no more."""
+    both = [v.reshape(-1, v.shape[-1]) for v in (keep, teacher_keep)]
+    ranks = [v.cumsum(-1) for v in both]
+    common = torch.minimum(ranks[0][:, -1:], ranks[1][:, -1:])
+    student, teacher = ((v & (rank <= common)).flatten().nonzero()[:, 0] for v, rank in zip(both, ranks, strict=True))
+    return student, teacher
+
+
+def uniform(there: Tensor, dtype: torch.dtype) -> Tensor:
+    """Equal weights of total 1 over the True entries of the last axis."""
+    weights = there.to(dtype)
+    return weights / weights.sum(-1, keepdim=True)
+
+
+def reduce(values: Tensor, counts: Tensor | None, reduction: str, num_items: Tensor | float | None) -> Tensor:
+    """The mean or the sum of values; with `num_items` the sum over their `counts` rows, divided by it."""
+    if reduction == "none":
+        return values
+    if num_items is not None:
+        items = num_items.to(values.device) if isinstance(num_items, Tensor) else num_items
+        return (values if counts is None else values * counts).sum() / items
+    # Without any row the loss is 0, and so is its gradient.
+    return values.sum() / max(1, values.numel()) if reduction == "mean" else values.sum()
+
+
+def scatter(values: Tensor, rows: Tensor, keep: Tensor) -> Tensor:
+    """Values of some rows in the shape of the mask, 0 elsewhere."""
+    return values.new_zeros(keep.numel()).index_put((rows,), values).reshape(keep.shape)
+
+
+class RowLoss(nn.Module, ABC):
+    """A loss of pairs of rows of the student and the teacher, which computes its gradient some rows at a time.
+
+    Parameters
+    ----------
+    reduction : {"mean", "sum", "none"}
+        The reduction over the rows.
+    shift : bool
+        Whether row t of a sequence predicts token t + 1, so that mask and labels at t + 1 are about row t.
+    ignore_index : int
+        The label of rows that take no part.
+    chunk_size : int, optional
+        The number of rows in a chunk; by default it follows from the vocabulary. The result does not depend on it.
+    """
+
+    one_vocabulary = True
+
+    def __init__(self, reduction: str, shift: bool, ignore_index: int, chunk_size: int | None) -> None:
+        super().__init__()
+        check_choice("reduction", reduction, REDUCTIONS)
+        checks.positive(chunk_size, "chunk_size")
+        self.reduction, self.shift, self.ignore_index, self.chunk_size = reduction, shift, ignore_index, chunk_size
+
+    @abstractmethod
+    def rows(self, student: Tensor, teacher: Tensor) -> Tensor:
+        """The loss ``(r,)`` of rows of logits ``(r, V)``, in float32 or float64."""
+
+    @arrays.eager
+    def forward(
+        self,
+        student_logits: Tensor,
+        teacher_logits: Tensor,
+        mask: Tensor | None = None,
+        labels: Tensor | None = None,
+        *,
+        teacher_mask: Tensor | None = None,
+        teacher_labels: Tensor | None = None,
+        num_items_in_batch: Tensor | float | None = None,
+        return_stats: bool = False,
+    ) -> Tensor | tuple[Tensor, Stats]:
+        """The loss of a batch.
+
+        Parameters
+        ----------
+        student_logits, teacher_logits : Tensor (rows, V) or (batch, length, V)
+            In each sequence the rows of both that take part are paired from the first on, until one has no more.
+        mask : Tensor (rows,) or (batch, length), optional
+            0 where a row takes no part, whatever is in it.
+        labels : Tensor of int (rows,) or (batch, length), optional
+            The same by labels: `ignore_index` where a row takes no part.
+        teacher_mask, teacher_labels : Tensor, optional
+            Those of the teacher's rows; by default those of the student's.
+        num_items_in_batch : int or Tensor, optional
+            The divisor of a mean in place of the number of rows: the rows of all steps of an accumulated gradient.
+        return_stats : bool
+            Whether to return statistics too.
+
+        Returns
+        -------
+        Tensor
+            A number; without a reduction one for every row of the student, 0 where it takes no part.
+        dict of str to Tensor
+            With `return_stats`: "rows", and the "mean" and the "max" over them.
+
+        Raises
+        ------
+        ValueError
+            If shapes do not fit together.
+        """
+        logits, given = (student_logits, teacher_logits), ((mask, labels), (teacher_mask, teacher_labels))
+        keep = row_masks(self, logits, *given, num_items_in_batch, one_vocabulary=self.one_vocabulary)
+        rows = aligned_rows(*keep)
+        with torch.autocast(student_logits.device.type, enabled=False):
+            values = row_values(self.rows, logits, rows, self.chunk_size)
+            loss = reduce(values, None, self.reduction, num_items_in_batch)
+            if self.reduction == "none":
+                loss = scatter(values, rows[0], keep[0])
+        if not return_stats:
+            return loss
+        each = values.detach()
+        largest = each.amax() if len(each) else each.sum()
+        return loss, {"rows": torch.tensor(len(each)), "mean": each.sum() / max(1, len(each)), "max": largest}

@@ -1,0 +1,116 @@
+"""Distillation in a plain loop and in the Trainer of Hugging Face."""
+
+import importlib.util
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from otkit.losses import DistillationObjective, DistillationTrainerMixin, SinKDLoss
+
+
+class Outputs(dict):
+    """What models return."""
+
+    __getattr__ = dict.__getitem__
+
+
+class Model(torch.nn.Module):
+    """Tokens to logits."""
+
+    def __init__(self, seed):
+        super().__init__()
+        generator = torch.Generator().manual_seed(seed)
+        self.weight = torch.nn.Parameter(torch.randn(7, 7, generator=generator))
+
+    def forward(self, input_ids):
+        return Outputs(logits=self.weight[input_ids])
+
+
+class Loop:
+    """The part of a Trainer that the mix-in uses: a state, and steps that go through `compute_loss`."""
+
+    def __init__(self, model, max_steps):
+        self.model = model
+        self.state = type("State", (), {"global_step": 0, "max_steps": max_steps})()
+
+    def train(self, inputs):
+        optimizer, losses = torch.optim.SGD(self.model.parameters(), lr=0.5), []
+        for _ in range(self.state.max_steps):
+            loss, outputs = self.compute_loss(self.model, inputs, return_outputs=True)
+            assert outputs.logits.shape == (2, 5, 7)
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+            self.state.global_step += 1
+            losses.append(float(loss.detach()))
+        return losses
+
+
+class LoopWithTeacher(DistillationTrainerMixin, Loop):
+    """A loop that distils."""
+
+
+def test_the_mix_in_in_a_loop():
+    tokens = torch.randint(7, (2, 5), generator=torch.Generator().manual_seed(0))
+    inputs = {"input_ids": tokens, "labels": tokens.clone()}
+    seen = []
+    objective = DistillationObjective(shift=True, temperature=3.0, final_temperature=1.0)
+    objective.register_forward_pre_hook(lambda _, args, kwargs: seen.append(kwargs["progress"]), with_kwargs=True)
+    teacher = Model(1)
+    trainer = LoopWithTeacher(Model(0), 20, teacher=teacher.train(), objective=objective)
+    first = float(objective(Model(0)(tokens).logits, teacher(tokens).logits, tokens, progress=0.0).detach())
+    losses = trainer.train(inputs)
+    assert losses[0] == pytest.approx(first)
+    assert losses[-1] < 0.6 * losses[0]
+    assert seen == [0.0] + [k / 20 for k in range(20)]
+    assert not teacher.training
+    assert teacher.weight.grad is None
+    assert set(inputs) == {"input_ids", "labels"}
+
+
+@pytest.mark.skipif(importlib.util.find_spec("transformers") is None, reason="transformers is not installed")
+@pytest.mark.filterwarnings("ignore")  # of transformers and accelerate
+def test_the_mix_in_in_transformers(tmp_path):
+    transformers = pytest.importorskip("transformers")
+    pytest.importorskip("accelerate")
+
+    def model(width, seed):
+        torch.manual_seed(seed)
+        config = transformers.GPT2Config(vocab_size=23, n_positions=8, n_embd=width, n_layer=1, n_head=2, resid_pdrop=0, embd_pdrop=0, attn_pdrop=0)  # fmt: skip
+        return transformers.GPT2LMHeadModel(config)
+
+    class Trainer(DistillationTrainerMixin, transformers.Trainer):
+        """A Trainer that distils."""
+
+    generator = torch.Generator().manual_seed(0)
+    tokens = torch.randint(23, (8, 8), generator=generator)
+    labels = torch.where(torch.arange(8) < torch.randint(3, 9, (8, 1), generator=generator), tokens, -100)
+    data = [{"input_ids": t, "labels": u} for t, u in zip(tokens, labels, strict=True)]
+    teacher, weights = model(32, 1), []
+    for size, steps in ((8, 1), (2, 4)):  # in one go, and accumulated
+        student = model(16, 0)
+        options = transformers.TrainingArguments(str(tmp_path), per_device_train_batch_size=size, gradient_accumulation_steps=steps, num_train_epochs=3, learning_rate=0.01, lr_scheduler_type="constant", optim="sgd", max_grad_norm=1e9, report_to=[], save_strategy="no", use_cpu=True, disable_tqdm=True, logging_strategy="no")  # fmt: skip
+        objective = DistillationObjective(SinKDLoss("token", shift=True), shift=True, final_temperature=2.0)
+        trainer = Trainer(student, options, train_dataset=data, teacher=teacher, objective=objective)
+        before = trainer.compute_loss(student.eval(), {"input_ids": tokens, "labels": labels})
+        trainer.train()
+        assert trainer.compute_loss(student.eval(), {"input_ids": tokens, "labels": labels}) < before
+        weights.append(student.transformer.wte.weight.detach())
+    torch.testing.assert_close(*weights, rtol=1e-4, atol=1e-6)
+    assert all(v.grad is None for v in teacher.parameters())
+
+
+def test_the_example_with_a_trainer():
+    pytest.importorskip("transformers")
+    pytest.importorskip("accelerate")
+    example = Path(__file__).parents[3] / "examples" / "distil_trainer.py"
+    run = subprocess.run(
+        [sys.executable, example, "--steps", "4"], capture_output=True, text=True, timeout=300, check=False
+    )
+    assert run.returncode == 0, run.stderr
+    assert [line.partition(":")[0] for line in run.stdout.splitlines()] == [
+        "teacher", "student alone", "student with KL", "student with KL and SinKD"
+    ]  # fmt: skip
