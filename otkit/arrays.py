@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Callable
+from dataclasses import fields, is_dataclass, replace
 from functools import wraps
 from typing import Any, TypeVar
 
@@ -17,6 +18,7 @@ import numpy as np
 
 Array = Any
 Namespace = Any
+_Tree = TypeVar("_Tree")
 
 is_array = array_api_compat.is_array_api_obj
 is_cupy = array_api_compat.is_cupy_array
@@ -132,8 +134,37 @@ def finite_or_zero(x: Array) -> Array:
     return xp.where(xp.isfinite(x), x, xp.zeros_like(x))
 
 
-def put(full: Array, items: np.ndarray, part: Array) -> Array:
-    """`full` with the rows `items` replaced by `part`."""
+def map_arrays(function: Callable[..., Array], tree: _Tree, *others: _Tree) -> _Tree:
+    """A tree of dataclasses and tuples with the function of every array, and of those in its place in other trees."""
+    part: Any = tree
+    if isinstance(part, np.ndarray) or is_array(part):
+        return function(part, *others)
+    if is_dataclass(part) and not isinstance(part, type):
+        names = [field.name for field in fields(part)]
+        return replace(
+            part, **{k: map_arrays(function, getattr(part, k), *(getattr(x, k) for x in others)) for k in names}
+        )  # type: ignore[return-value]
+    if isinstance(part, tuple):
+        inner = [map_arrays(function, *parts) for parts in zip(part, *others, strict=True)]
+        return type(part)(*inner) if hasattr(part, "_fields") else tuple(inner)  # type: ignore[return-value]
+    return tree
+
+
+def take(tree: _Tree, items: np.ndarray) -> _Tree:
+    """A tree whose arrays ``(B, …)`` have the rows `items` only, which are distinct and in order."""
+    return map_arrays(lambda x: _take(x, items), tree)
+
+
+def _take(x: Array, items: np.ndarray) -> Array:
+    return x if items.size == x.shape[0] else namespace(x).take(x, from_numpy(items, x), axis=0)
+
+
+def put(tree: _Tree, items: np.ndarray, part: _Tree) -> _Tree:
+    """A tree whose arrays ``(B, …)`` have the rows `items` replaced by those of a `part`."""
+    return map_arrays(lambda full, new: _put(full, items, new), tree, part)
+
+
+def _put(full: Array, items: np.ndarray, part: Array) -> Array:
     if items.size == full.shape[0]:
         return part
     xp = namespace(full)

@@ -17,7 +17,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from otkit.arrays import Array, from_numpy, namespace, to_numpy
+from otkit.arrays import Array, from_numpy, map_arrays, namespace, take, to_numpy
 from otkit.entropic.dual import Potentials
 from otkit.linalg.cg import Preconditioner, batched_conjugate_gradients, coupled_preconditioner
 from otkit.problems.linear import LinearProblem
@@ -54,8 +54,7 @@ class Term:
 
     def take(self, items: slice) -> Term:
         """That of some of the items."""
-        slope, E = (None if v is None else v[items, ...] for v in (self.slope, self.E))
-        return Term(_item(self.at, items), self.U[items, ...], self.V[items, ...], slope, E)
+        return map_arrays(lambda x: x[items, ...], self)
 
     @property
     def T(self) -> Term:
@@ -287,7 +286,7 @@ def _preconditioner(
     n, m = problem.reduced.n, problem.reduced.m
     made: list[Preconditioner | None] = []
     for k in range(problem.items):
-        part, here = problem.take(np.array([k])), _item(at, slice(k, k + 1))
+        part, here = problem.take(np.array([k])), take(at, np.array([k]))
         with np.errstate(divide="ignore"):
             log_p, log_q = (np.log(to_numpy(w)[k]) for w in masses)
         # The entries of a row that are below drop/m of its mass sum to at most drop.
@@ -309,7 +308,3 @@ def _across(inverse: Preconditioner, null: np.ndarray) -> Preconditioner:
         return z - null * (null @ z)
 
     return across
-
-
-def _item(at: Potentials, items: slice) -> Potentials:
-    return Potentials(*(getattr(at, name)[items, ...] for name in ("f", "g", "log_a", "log_b", "reg")))

@@ -89,8 +89,7 @@ def _by_matrix(result: Result, pull: Pullback) -> Array:
     shared = problem.geometry.batch[0] == 1
     total: Any = 0.0
     for items in [slice(k, k + 1) for k in range(problem.items)] if shared else [slice(None)]:
-        index = from_numpy(np.arange(problem.items)[items], pull.a)
-        part, here = costs.take(index), 0.0
+        part, here = costs.take(np.arange(problem.items)[items]), 0.0
         for term in pull.terms:
             here = here + _weighted(problem.kernels, part, term.take(items))
         total = total + here if shared else here

@@ -10,7 +10,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from otkit.arrays import Array, from_numpy, namespace, put
+from otkit.arrays import Array, put, take
 from otkit.certificates.balanced import certify_balanced
 from otkit.certificates.base import Certificate
 from otkit.certificates.penalised import certify_relaxed
@@ -24,10 +24,9 @@ def certify(problem: LinearProblem, f: Array, g: Array, reg: Array) -> Certifica
     found = certify_relaxed(problem, f, g, reg)
     items = np.flatnonzero(problem.balanced)
     if items.size:
-        index = from_numpy(items, f)
-        part = [namespace(f).take(v, index, axis=0) for v in (f, g, reg)]
-        exact = certify_balanced(problem.take(items), *part)
+        exact = certify_balanced(problem.take(items), *take((f, g, reg), items))
         for name in ("lower", "upper", "linear", "rounding"):
             getattr(found, name)[items] = getattr(exact, name)
-        found = replace(found, f=put(found.f, items, exact.f), g=put(found.g, items, exact.g))
+        f, g = put((found.f, found.g), items, (exact.f, exact.g))
+        found = replace(found, f=f, g=g)
     return found

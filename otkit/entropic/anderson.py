@@ -11,11 +11,11 @@ at most a constant factor.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 
 import numpy as np
 
-from otkit.arrays import Array, from_numpy, namespace, put
+from otkit.arrays import Array, from_numpy, namespace
 
 # Residuals that are combined.
 WINDOW = 30
@@ -72,15 +72,6 @@ class Mixing:
         empty = from_numpy(np.zeros((items, window, m)), g)
         inf, wait, age = (from_numpy(np.full(items, v), g) for v in (np.inf, PLAIN_STEPS, 0.0))
         return Mixing(empty, empty, g, g, g, inf, wait, age, reach)
-
-    def take(self, items: Array) -> Mixing:
-        """That of some of the items."""
-        xp = namespace(self.point)
-        return Mixing(*(xp.take(getattr(self, k.name), items, axis=0) for k in fields(self)))
-
-    def put(self, items: np.ndarray, part: Mixing) -> Mixing:
-        """With that of some of the items replaced."""
-        return Mixing(*(put(getattr(self, k.name), items, getattr(part, k.name)) for k in fields(self)))
 
 
 def mix(past: Mixing, g: Array, g_new: Array, error: Array, weight: Array) -> tuple[Array, Mixing]:

@@ -51,12 +51,6 @@ class Penalties:
     rho_b: Array
     shifts: bool = True
 
-    def take(self, items: Array) -> Penalties:
-        """Those of some of the items."""
-        xp = namespace(self.rho_a)
-        rho_a, rho_b = (xp.take(rho, items, axis=0) for rho in (self.rho_a, self.rho_b))
-        return Penalties(rho_a, rho_b, self.shifts)
-
     def keep(self, reg: Array) -> tuple[Array, Array]:
         """The factors ρ/(ρ + reg) of the updates of either side, 1 where it is exact."""
         xp = namespace(reg)

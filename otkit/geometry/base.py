@@ -6,6 +6,8 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Self
 
+import numpy as np
+
 from otkit.arrays import Array, namespace
 
 if TYPE_CHECKING:
@@ -73,7 +75,7 @@ class Geometry(ABC):
         """A tile of a flat geometry in float64, ``(items or 1, rows, m)``."""
 
     @abstractmethod
-    def take(self, items: Array) -> Geometry:
+    def take(self, items: np.ndarray) -> Geometry:
         """The flat geometry of some of the items, by index."""
 
     @abstractmethod
@@ -120,7 +122,7 @@ class GivenGeometry(Geometry):
         """The costs of the items of `batch` along one leading axis, of length 1 where they share them."""
 
     @abstractmethod
-    def take(self, items: Array) -> Self: ...
+    def take(self, items: np.ndarray) -> Self: ...
 
     @abstractmethod
     def to_numpy(self) -> Self: ...

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import numpy as np
+
 from otkit import checks
-from otkit.arrays import Array, detached, float64, hosted, namespace, to_numpy
+from otkit.arrays import Array, detached, float64, hosted, namespace, take, to_numpy
 from otkit.geometry.base import GivenGeometry, flatten_batch, shared
 
 
@@ -99,8 +101,8 @@ class Dense(GivenGeometry):
     def block(self, items: slice, rows: slice) -> Array:
         return float64(self.C[shared(items, self.C.shape[0]), rows, :])
 
-    def take(self, items: Array) -> Dense:
-        return self if self.C.shape[0] == 1 else Dense(namespace(self.C).take(self.C, items, axis=0))
+    def take(self, items: np.ndarray) -> Dense:
+        return self if self.C.shape[0] == 1 else Dense(take(self.C, items))
 
     def to_numpy(self) -> Dense:
         return Dense(to_numpy(float64(self.C)))

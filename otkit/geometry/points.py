@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from otkit import checks
-from otkit.arrays import Array, detached, float64, hosted, namespace, to_numpy
+from otkit.arrays import Array, detached, float64, hosted, namespace, take, to_numpy
 from otkit.geometry.base import GivenGeometry, flatten_batch, shared
 from otkit.geometry.costs import Cost, parse_cost
 
@@ -157,9 +157,8 @@ class PointCloud(GivenGeometry):
         y = self.y[shared(items, self.y.shape[0]), :, :]
         return self.metric.weighted_gradient(W, x, y)
 
-    def take(self, items: Array) -> PointCloud:
-        xp = namespace(self.x)
-        x, y = (v if v.shape[0] == 1 else xp.take(v, items, axis=0) for v in (self.x, self.y))
+    def take(self, items: np.ndarray) -> PointCloud:
+        x, y = (v if v.shape[0] == 1 else take(v, items) for v in (self.x, self.y))
         return replace(self, x=x, y=y)
 
     def to_numpy(self) -> PointCloud:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from otkit.arrays import Array, namespace, to_numpy
+import numpy as np
+
+from otkit.arrays import Array, take, to_numpy
 from otkit.geometry.base import Geometry
 from otkit.geometry.points import PointCloud
 
@@ -63,10 +65,8 @@ class Reduced(Geometry):
         first, second = (col, row) if self.turned else (row, col)
         return self.base.block(items, rows) - first - second
 
-    def take(self, items: Array) -> Reduced:
-        xp = namespace(self.row)
-        row, col = (xp.take(v, items, axis=0) for v in (self.row, self.col))
-        return Reduced(self.base.take(items), row, col, self.turned)
+    def take(self, items: np.ndarray) -> Reduced:
+        return Reduced(self.base.take(items), *take((self.row, self.col), items), self.turned)
 
     def to_numpy(self) -> Reduced:
         return Reduced(self.base.to_numpy(), to_numpy(self.row), to_numpy(self.col), self.turned)

@@ -171,22 +171,9 @@ class LinearProblem:
         """The problem of some of the items, by index."""
         if items.size == self.items:
             return self
-        xp, index = namespace(self.a), from_numpy(items, self.a)
-        a, b, log_a, log_b = (xp.take(v, index, axis=0) for v in (self.a, self.b, self.log_a, self.log_b))
-        reduced = self.reduced.take(index)
-        return replace(
-            self,
-            geometry=self.geometry.take(index),
-            reduced=reduced,
-            a=a,
-            b=b,
-            log_a=log_a,
-            log_b=log_b,
-            reg=None if self.reg is None else xp.take(self.reg, index, axis=0),
-            penalties=self.penalties.take(index),
-            batch=(items.size,),
-            **{k: getattr(self, k)[items] for k in _BOOKKEEPING},
-        )
+        parts = {name: arrays.take(getattr(self, name), items) for name in _BY_ITEM}
+        geometry, reduced = self.geometry.take(items), self.reduced.take(items)
+        return replace(self, geometry=geometry, reduced=reduced, batch=(items.size,), **parts)
 
     def inside(self, x: Array) -> Array:
         """An array of the caller's, as the problem works on it."""
@@ -244,7 +231,10 @@ class LinearProblem:
         return Potentials(f, g, self.log_a, self.log_b, reg)
 
 
-_BOOKKEEPING = ("balanced", "mass", "rescaled", "span", "low", "high", "forbidden")
+_BY_ITEM = (
+    *("a", "b", "log_a", "log_b", "reg", "penalties"),
+    *("balanced", "mass", "rescaled", "span", "low", "high", "forbidden"),
+)
 
 
 def _all(*conditions: Array) -> bool:

@@ -8,7 +8,7 @@ from typing import ClassVar
 
 import numpy as np
 
-from otkit.arrays import Array, from_numpy, namespace
+from otkit.arrays import Array, from_numpy, take
 from otkit.certificates import certify
 from otkit.certificates.base import Certificate
 from otkit.geometry.costs import UNIT
@@ -115,6 +115,5 @@ class Annealing(Solver[Annealed]):
 
     @staticmethod
     def _certificate(part: LinearProblem, state: Annealed, items: np.ndarray) -> Certificate:
-        xp, index = namespace(state.f), from_numpy(items, state.f)
-        f, g = (xp.take(v, index, axis=0) for v in (state.f, state.g))
+        f, g = take((state.f, state.g), items)
         return certify(part, f, g, from_numpy(state.reg[items], f))

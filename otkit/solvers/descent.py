@@ -7,12 +7,12 @@ hardly move.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 import numpy as np
 
-from otkit.arrays import Array, from_numpy, namespace, put, to_numpy
+from otkit.arrays import Array, from_numpy, namespace, put, take, to_numpy
 from otkit.certificates.base import dual_value
 from otkit.entropic.anderson import WINDOW, Mixing
 from otkit.geometry.costs import UNIT
@@ -72,10 +72,6 @@ class Tally:
         """No steps."""
         steps, cg, kept, failed = (np.zeros(items, dtype=np.int64) for _ in range(4))
         return Tally(steps, cg, kept, np.zeros(items), failed, np.zeros(items, dtype=bool))
-
-    def put(self, items: np.ndarray, part: Tally) -> Tally:
-        """With that of some of the items replaced."""
-        return Tally(*(put(getattr(self, k.name), items, getattr(part, k.name)) for k in fields(self)))
 
 
 @dataclass(frozen=True)
@@ -188,13 +184,12 @@ def advance(
 ) -> Annealed:
     """Up to `sweeps` iterations of every running item, fewer where its error comes to ``tol (B,)``."""
     items = state.running
-    part, index = problem.take(items), from_numpy(items, state.point)
-    xp = namespace(state.point)
-    f, point = (xp.take(v, index, axis=0) for v in (state.f, state.point))
+    part = problem.take(items)
+    f, point, mixing = take((state.f, state.point, state.mixing), items)
     reg, goal = (from_numpy(v[items], state.f) for v in (state.reg, tol))
     left = np.minimum(max_iter - state.n_iter, sweeps)[items]
     limit = from_numpy(left.astype(float), state.f)
-    start, mixing = part.at(f, point, reg), state.mixing.take(index)
+    start = part.at(f, point, reg)
     visited = state.listed[items] if any(state.listed[items]) else None
     swept = part.kernels.sweep(part.reduced, start, part.penalties, mixing, goal, limit, int(left.max()), visited)
     done = to_numpy(swept.count).astype(np.int64)
@@ -218,7 +213,7 @@ def advance(
         restless=restless,
         listed=listed,
         used=used,
-        mixing=state.mixing.put(items, swept.mixing),
+        mixing=put(state.mixing, items, swept.mixing),
     )
 
 
@@ -231,9 +226,7 @@ def next_stage(state: Annealed, items: np.ndarray, reg: np.ndarray, reached: np.
     ratio = np.where(known, (reg - state.reg) / step, 0.0)
     xp, here = namespace(state.point), from_numpy(moving[:, None], state.point)
     point = state.point + from_numpy(ratio[:, None], state.point) * (state.point - state.past)
-    index = from_numpy(items, point)
-    reach = xp.take(state.mixing.reach, index, axis=0)
-    fresh = Mixing.begin(xp.take(point, index, axis=0), reach, state.mixing.window)
+    fresh = Mixing.begin(*take((point, state.mixing.reach), items), state.mixing.window)
     return replace(
         state,
         point=point,
@@ -245,8 +238,8 @@ def next_stage(state: Annealed, items: np.ndarray, reg: np.ndarray, reached: np.
         past=xp.where(here, state.point, state.past),
         past_reg=np.where(moving, np.where(reached, state.reg, np.nan), state.past_reg),
         mark=np.where(moving, np.inf, state.mark),
-        mixing=state.mixing.put(items, fresh),
-        tally=state.tally.put(items, Tally.begin(items.size)),
+        mixing=put(state.mixing, items, fresh),
+        tally=put(state.tally, items, Tally.begin(items.size)),
     )
 
 

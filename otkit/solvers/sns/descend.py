@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from otkit.arrays import Array, from_numpy, namespace, put
+from otkit.arrays import Array, from_numpy, put, take
 from otkit.entropic.anderson import Mixing
 from otkit.linalg.cg import Memory
 from otkit.problems.linear import LinearProblem
@@ -50,12 +50,8 @@ def descend(
 ) -> Annealed:
     """Take Newton steps of one item, until its error is at the goal, one is cut short or they are many."""
     items = np.array([item])
-    index = from_numpy(items, state.f)
     part = problem.take(items)
-    f, g, reg, reach = (
-        namespace(state.f).take(v, index, axis=0)
-        for v in (state.f, state.point, from_numpy(state.reg, state.f), state.mixing.reach)
-    )
+    f, g, reg, reach = take((state.f, state.point, from_numpy(state.reg, state.f), state.mixing.reach), items)
     visited = state.listed[item]
     at = evaluate(part, f, g, reg, goal, visited and Entries.handed(part, visited, reg))
     first, memory = at.error, Memory()
@@ -89,6 +85,6 @@ def descend(
         error=put(state.error, items, np.array([at.error])),
         n_iter=put(state.n_iter, items, state.n_iter[items] + steps),
         used=put(state.used, items, state.used[items] + steps),
-        mixing=state.mixing.put(items, Mixing.begin(at.following, reach, state.mixing.window)),
-        tally=before.put(items, tally),
+        mixing=put(state.mixing, items, Mixing.begin(at.following, reach, state.mixing.window)),
+        tally=put(before, items, tally),
     )
