@@ -113,20 +113,20 @@ class Side:
     Attributes
     ----------
     problem : LinearProblem
-    turned : bool
+    transposed : bool
         Whether it is the side of the columns.
     """
 
     problem: LinearProblem
-    turned: bool = False
+    transposed: bool = False
 
     def half_step(self, pull: Pullback, other: Array, reg: Array, cotangent: Array) -> Array:
         """Add what follows from the cotangent of this side's potential; returns that of the `other` side's."""
-        problem, turned = self.problem, self.turned
-        costs, xp = problem.reduced.T if turned else problem.reduced, namespace(other)
-        log_w, w = (problem.log_a, problem.a) if turned else (problem.log_b, problem.b)
-        offset, rho = (costs.row, problem.penalties.rho_b if turned else problem.penalties.rho_a)
-        keep = problem.penalties.keep(reg)[1 if turned else 0]
+        problem, transposed = self.problem, self.transposed
+        costs, xp = problem.reduced.T if transposed else problem.reduced, namespace(other)
+        log_w, w = (problem.log_a, problem.a) if transposed else (problem.log_b, problem.b)
+        offset, rho = (costs.row, problem.penalties.rho_b if transposed else problem.penalties.rho_a)
+        keep = problem.penalties.keep(reg)[1 if transposed else 0]
         below = problem.kernels.softmin(costs, other, log_w, reg)
         # Entries of the conditional plan over the weights of the other side, which may be zero.
         at = Potentials(below, other, xp.zeros_like(below), xp.zeros_like(other), reg)
@@ -134,7 +134,7 @@ class Side:
         reached = problem.kernels.apply_plan(costs.T, at.T, sent[:, :, None])[:, :, 0]
         conditional = replace(at, log_b=log_w)
         term = Term(conditional, sent[:, :, None], xp.ones_like(other)[:, :, None])
-        pull.terms.append(term.T if turned else term)
+        pull.terms.append(term.T if transposed else term)
         by_reg = xp.zeros_like(reg)
         if pull.wants("reg"):
             # f = keep·softmin in the costs as given; in reduced ones the offset is taken off.
@@ -146,7 +146,7 @@ class Side:
         steep = xp.where(rho == xp.inf, xp.zeros_like(rho), reg / (finite + reg) ** 2)
         by_rho = steep * xp.sum((below + offset) * cotangent, axis=-1)
         pull.reg = pull.reg + by_reg
-        if turned:
+        if transposed:
             pull.a, pull.rho_b = pull.a - reg[:, None] * reached, pull.rho_b + by_rho
         else:
             pull.b, pull.rho_a = pull.b - reg[:, None] * reached, pull.rho_a + by_rho
@@ -162,7 +162,7 @@ def without_massless(pull: Pullback, at: Potentials, f_bar: Array, g_bar: Array)
     if xp.any(lost_f != 0):
         g_bar = g_bar + Side(problem).half_step(pull, at.g, at.reg, lost_f)
     if xp.any(lost_g != 0):
-        f_bar = f_bar + Side(problem, turned=True).half_step(pull, at.f, at.reg, lost_g)
+        f_bar = f_bar + Side(problem, transposed=True).half_step(pull, at.f, at.reg, lost_g)
     # What that leaves at other points without mass is nothing beside the rest.
     return xp.where(none_a, 0.0, f_bar), xp.where(none_b, 0.0, g_bar)
 
@@ -178,7 +178,7 @@ def unrolled(pull: Pullback, n_iters: int, last: str, f_bar: Array, g_bar: Array
     for step in range(2 * n_iters - 1):
         update = problem.update_rows if (step % 2 == 0) == first_rows else problem.update_columns
         others.append(update(others[-1], reg))
-    sides = Side(problem), Side(problem, turned=True)
+    sides = Side(problem), Side(problem, transposed=True)
     bars = [f_bar, g_bar]
     for step in reversed(range(2 * n_iters)):
         on = 0 if (step % 2 == 0) == first_rows else 1
@@ -194,7 +194,7 @@ def implicit(pull: Pullback, at: Potentials, f_bar: Array, g_bar: Array, rtol: f
     problem = pull.problem
     found = _solve(problem, at, (f_bar, g_bar), rtol, 0 if hard else _FEW)
     Side(problem).half_step(pull, at.g, at.reg, found.f)
-    Side(problem, turned=True).half_step(pull, at.f, at.reg, found.g)
+    Side(problem, transposed=True).half_step(pull, at.f, at.reg, found.g)
     return found
 
 
@@ -214,8 +214,8 @@ def _solve(problem: LinearProblem, at: Potentials, bars: tuple[Array, Array], rt
     ``(1 − keep_a·keep_b·AᵀA)·z = keep_b·(ḡ/√q − keep_a·Aᵀ(f̄/√p))``.
     """
     if problem.reduced.n < problem.reduced.m:
-        turned = _solve(_transposed(problem), at.T, bars[::-1], rtol, few)
-        return Solved(turned.g, turned.f, turned.residual, turned.steps)
+        transposed = _solve(_transposed(problem), at.T, bars[::-1], rtol, few)
+        return Solved(transposed.g, transposed.f, transposed.residual, transposed.steps)
     f_bar, g_bar = bars
     xp, costs = namespace(f_bar), problem.reduced
     keep_a, keep_b = (keep[:, None] for keep in problem.penalties.keep(at.reg))
@@ -268,8 +268,8 @@ def _products(problem: LinearProblem, scaled: Potentials) -> tuple[Callable[[Arr
     costs, xp = problem.reduced, namespace(scaled.f)
     if problem.items * costs.n * costs.m <= _HELD:
         A = problem.kernels.plan(costs, scaled)
-        turned = xp.matrix_transpose(A)
-        return (lambda v: (A @ v[:, :, None])[:, :, 0]), (lambda u: (turned @ u[:, :, None])[:, :, 0])
+        transposed = xp.matrix_transpose(A)
+        return (lambda v: (A @ v[:, :, None])[:, :, 0]), (lambda u: (transposed @ u[:, :, None])[:, :, 0])
     return (
         lambda v: problem.kernels.apply_plan(costs, scaled, v[:, :, None])[:, :, 0],
         lambda u: problem.kernels.apply_plan(costs.T, scaled.T, u[:, :, None])[:, :, 0],

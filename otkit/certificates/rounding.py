@@ -134,12 +134,12 @@ class _Host:
             C = costs.block(one, line)
             return at.log_plan(C, one, line)[0, 0], C[0, 0]
 
-        across, turned = self.costs.T, self.at.T
+        across, transposed = self.costs.T, self.at.T
         return maximum_spanning_tree(
             self.costs.n,
             self.costs.m,
             lambda i: scan(self.costs, self.at, i),
-            lambda j: scan(across, turned, j),
+            lambda j: scan(across, transposed, j),
         )
 
 

@@ -15,14 +15,14 @@ from otkit.geometry.points import PointCloud
 class Reduced(Geometry):
     """The flat geometry ``C_ij − row_i − col_j``, with offsets ``row (B, n)`` and ``col (B, m)``.
 
-    ``turned`` tells that the sides were swapped: the offsets are taken off in one order all the same, so that a cost
-    is the same number from both sides.
+    ``transposed`` tells that the sides were swapped. The offsets are taken off in one order all the same, so that a
+    cost is the same number from both sides.
     """
 
     base: Geometry
     row: Array
     col: Array
-    turned: bool = False
+    transposed: bool = False
 
     @property
     def batch(self) -> tuple[int, ...]:
@@ -50,7 +50,7 @@ class Reduced(Geometry):
 
     @property
     def offsets(self) -> tuple[Array, Array, bool]:
-        return self.row, self.col, self.turned
+        return self.row, self.col, self.transposed
 
     @property
     def called(self) -> bool:
@@ -58,15 +58,15 @@ class Reduced(Geometry):
 
     @property
     def T(self) -> Reduced:
-        return Reduced(self.base.T, self.col, self.row, not self.turned)
+        return Reduced(self.base.T, self.col, self.row, not self.transposed)
 
     def block(self, items: slice, rows: slice) -> Array:
         row, col = self.row[items, rows, None], self.col[items, None, :]
-        first, second = (col, row) if self.turned else (row, col)
+        first, second = (col, row) if self.transposed else (row, col)
         return self.base.block(items, rows) - first - second
 
     def take(self, items: np.ndarray) -> Reduced:
-        return Reduced(self.base.take(items), *take((self.row, self.col), items), self.turned)
+        return Reduced(self.base.take(items), *take((self.row, self.col), items), self.transposed)
 
     def to_numpy(self) -> Reduced:
-        return Reduced(self.base.to_numpy(), to_numpy(self.row), to_numpy(self.col), self.turned)
+        return Reduced(self.base.to_numpy(), to_numpy(self.row), to_numpy(self.col), self.transposed)

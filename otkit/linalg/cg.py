@@ -30,18 +30,18 @@ class Schur:
 
     square: float
     T: Any
-    turned: Any
+    transposed: Any
     diagonal: np.ndarray
     smooth: np.ndarray | None = None
 
     @staticmethod
-    def of(T: Any, turned: Any, square: float, smooth: np.ndarray | None = None) -> Schur:
+    def of(T: Any, transposed: Any, square: float, smooth: np.ndarray | None = None) -> Schur:
         """Of T and its transpose."""
-        diagonal = square - turned.power(2) @ np.ones(T.shape[0])
-        return Schur(square, T, turned, np.maximum(diagonal, 0.5 * (square - 1.0)), smooth)
+        diagonal = square - transposed.power(2) @ np.ones(T.shape[0])
+        return Schur(square, T, transposed, np.maximum(diagonal, 0.5 * (square - 1.0)), smooth)
 
     def __matmul__(self, v: np.ndarray) -> np.ndarray:
-        return self.square * v - self.turned @ (self.T @ v)
+        return self.square * v - self.transposed @ (self.T @ v)
 
 
 @dataclass
@@ -108,17 +108,17 @@ def solve_coupled(
     -------
     Solution
     """
-    T, turned = sparse
+    T, transposed = sparse
     one, size = 1.0 + shift, abs(rhs).max()
     if not 0.0 < size < np.inf:
         return Solution(np.zeros_like(rhs), 0, size == 0.0)
     rhs = rhs / size  # whose squares would underflow
     if T.shape[1] <= T.shape[0]:
-        found = _solve(Schur.of(T, turned, one * one, smooth[1]), rhs * one, rtol, iterative)
+        found = _solve(Schur.of(T, transposed, one * one, smooth[1]), rhs * one, rtol, iterative)
         return found._replace(y=found.y * size)
     # From the first block row x = −T·y/(1 + shift), so that y = (rhs − Tᵀx)/(1 + shift).
-    found = _solve(Schur.of(turned, T, one * one, smooth[0]), -(T @ rhs), rtol, iterative)
-    return found._replace(y=(rhs - turned @ found.y) * (size / one))
+    found = _solve(Schur.of(transposed, T, one * one, smooth[0]), -(T @ rhs), rtol, iterative)
+    return found._replace(y=(rhs - transposed @ found.y) * (size / one))
 
 
 def _solve(matrix: Schur, rhs: np.ndarray, rtol: float, iterative: Iterative) -> Solution:
@@ -139,11 +139,11 @@ def _factorised(matrix: Schur, rhs: np.ndarray) -> np.ndarray:
     from scipy.sparse import csr_array, eye_array
     from scipy.sparse.linalg import splu
 
-    T, turned = (
+    T, transposed = (
         csr_array(tuple(to_numpy(x) for x in (half.data, half.indices, half.indptr)), shape=half.shape)
-        for half in (matrix.T, matrix.turned)
+        for half in (matrix.T, matrix.transposed)
     )
-    whole = (matrix.square * eye_array(rhs.size, format="csc") - turned @ T).tocsc()
+    whole = (matrix.square * eye_array(rhs.size, format="csc") - transposed @ T).tocsc()
     factors = splu(whole, permc_spec="MMD_AT_PLUS_A", diag_pivot_thresh=0.0, options={"SymmetricMode": True})
     return factors.solve(rhs)
 

@@ -19,7 +19,7 @@ class Sparse(NamedTuple):
     """
 
     T: Any
-    turned: Any
+    transposed: Any
 
 
 def compressed(arcs: Coupling, shape: tuple[int, int]) -> Sparse:

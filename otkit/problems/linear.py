@@ -127,16 +127,7 @@ class LinearProblem:
         a, mass_a = _normalised(a, asked.n, batch, balanced, like)
         b, mass_b = _normalised(b, asked.m, batch, balanced, like)
         rescaled = checks.equal_mass(mass_a, mass_b, unit)
-        if reg is None and geometry.convex_on_line:
-            assert geometry.cloud is not None
-            costs = line_range(geometry.cloud, a > 0, b > 0)
-        else:
-            costs = kernels.cost_range(geometry, a > 0, b > 0)
-            # Where every point has mass that pass has seen all costs, and tells whether all of them are finite.
-            if not (_all(a > 0, b > 0, ~costs.forbidden, costs.low > -np.inf) or kernels.are_costs(geometry)):
-                raise ValueError(
-                    "costs must be numbers or +inf (a forbidden arc), got NaN or -inf; mend them, or pass inf to forbid"
-                )
+        costs = _cost_range(kernels, geometry, a > 0, b > 0, sorts=reg is None and geometry.convex_on_line)
         _check_costs(asked, costs, a, b)
         return LinearProblem(
             given=given,
@@ -239,6 +230,19 @@ _BY_ITEM = (
 
 def _all(*conditions: Array) -> bool:
     return all(bool(namespace(condition).all(condition)) for condition in conditions)
+
+
+def _cost_range(kernels: Kernels, geometry: GivenGeometry, has_a: Array, has_b: Array, *, sorts: bool) -> CostRange:
+    """What is known of the costs, once they are numbers; where sorting solves the problem they are not evaluated."""
+    if sorts and geometry.cloud is not None:
+        return line_range(geometry.cloud, has_a, has_b)
+    costs = kernels.cost_range(geometry, has_a, has_b)
+    # Where every point has mass that pass has seen all costs, and tells whether all of them are finite.
+    if not (_all(has_a, has_b, ~costs.forbidden, costs.low > -np.inf) or kernels.are_costs(geometry)):
+        raise ValueError(
+            "costs must be numbers or +inf (a forbidden arc), got NaN or -inf; mend them, or pass inf to forbid"
+        )
+    return costs
 
 
 def _check_costs(asked: GivenGeometry, costs: CostRange, a: Array, b: Array) -> None:

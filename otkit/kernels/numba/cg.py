@@ -24,10 +24,10 @@ def sparsified(rows: Sparse, by: Scaling) -> tuple[Sparse, float]:
 
     n, m = rows.T.shape
     ends, cols, data, mass = _sparsify(*_rows(rows.T), *by)
-    turned = _turn(ends, cols, data, m)
+    transposed = _turn(ends, cols, data, m)
     T, other = (
         csr_array((data, cols.view(np.int32), ends.astype(np.int32)), shape=shape)
-        for (ends, cols, data), shape in (((ends, cols, data), (n, m)), (turned, (m, n)))
+        for (ends, cols, data), shape in (((ends, cols, data), (n, m)), (transposed, (m, n)))
     )
     return Sparse(T, other), mass
 
@@ -75,17 +75,17 @@ def conjugate_gradients(
     It takes as long to make as some iterations, so that as many are done without it. For the next matrices it is there.
     """
     memory, y, steps, accurate = memory or Memory(), start.copy(), 0, False
-    T, turned = _rows(matrix.T), _rows(matrix.turned)
+    T, transposed = _rows(matrix.T), _rows(matrix.transposed)
 
     def iterate(limit: int, coarse: Coarse) -> tuple[int, bool]:
-        found = _conjugate_gradients(matrix.square, *T, *turned, matrix.diagonal, *coarse, rhs, rtol, limit, y)
+        found = _conjugate_gradients(matrix.square, *T, *transposed, matrix.diagonal, *coarse, rhs, rtol, limit, y)
         return steps + int(found[0]), bool(found[1])
 
     if memory.coarse is None:
         steps, accurate = iterate(min(_PLAIN, limit), NONE)
         if accurate or steps < _PLAIN:
             return Solution(y, steps, accurate)
-        memory.coarse = coarse_correction(matrix.smooth, matrix.square, T, turned)
+        memory.coarse = coarse_correction(matrix.smooth, matrix.square, T, transposed)
     steps, accurate = iterate(limit - steps, memory.coarse)
     return Solution(y, steps, accurate)
 
@@ -108,16 +108,16 @@ def _add(x, factor, y):
 
 
 @jit
-def _apply(square, ends, cols, data, turned_ends, turned_cols, turned_data, v, middle, out):
+def _apply(square, ends, cols, data, transposed_ends, transposed_cols, transposed_data, v, middle, out):
     _multiply(ends, cols, data, v, middle)
-    _multiply(turned_ends, turned_cols, turned_data, middle, out)
+    _multiply(transposed_ends, transposed_cols, transposed_data, middle, out)
     for j in range(out.size):
         out[j] = square * v[j] - out[j]
 
 
 @jit
 def _conjugate_gradients(
-    square, ends, cols, data, turned_ends, turned_cols, turned_data, diagonal, label, weight, inverse, rhs, rtol, limit,
+    square, ends, cols, data, transposed_ends, transposed_cols, transposed_data, diagonal, label, weight, inverse, rhs, rtol, limit,
     y,
 ):  # fmt: skip
     """Solve in place from ``y (m,)``; returns the number of iterations, and whether the residual is small enough.
@@ -127,7 +127,7 @@ def _conjugate_gradients(
     middle, image = np.empty(ends.size - 1), np.empty(y.size)
     small, solved = np.empty(inverse.shape[1]), np.empty(inverse.shape[0])
     residual, direction, step = rhs.copy(), np.zeros(y.size), np.empty(y.size)
-    _apply(square, ends, cols, data, turned_ends, turned_cols, turned_data, y, middle, image)
+    _apply(square, ends, cols, data, transposed_ends, transposed_cols, transposed_data, y, middle, image)
     _add(residual, -1.0, image)
     goal = rtol * np.sqrt(dot(rhs, rhs))
     before = np.inf
@@ -142,7 +142,7 @@ def _conjugate_gradients(
         for j in range(y.size):
             direction[j] = step[j] + (now / before) * direction[j]
         before = now
-        _apply(square, ends, cols, data, turned_ends, turned_cols, turned_data, direction, middle, image)
+        _apply(square, ends, cols, data, transposed_ends, transposed_cols, transposed_data, direction, middle, image)
         length = now / dot(direction, image)
         if not abs(length) < np.inf:
             return count, False

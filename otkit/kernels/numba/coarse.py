@@ -47,14 +47,14 @@ class Coarse(NamedTuple):
 NONE = Coarse(np.zeros(0, np.int64), np.zeros(0), np.empty((0, 0)))
 
 
-def coarse_correction(smooth: np.ndarray | None, square: float, T: Rows, turned: Rows) -> Coarse:
+def coarse_correction(smooth: np.ndarray | None, square: float, T: Rows, transposed: Rows) -> Coarse:
     """Aggregates of the unknowns that rows of T tie together; none where few unknowns are tied to each other."""
-    m, strong = turned[0].size - 1, _STRONG
+    m, strong = transposed[0].size - 1, _STRONG
     if smooth is None:
         return NONE
     label, count = np.arange(m), m
     while count * count > min(_SMALL * T[2].size, _MOST * _MOST):
-        joined, fewer = _join(*T, *turned, label, count, strong)
+        joined, fewer = _join(*T, *transposed, label, count, strong)
         if fewer > _FEWER * count:
             break
         label, count, strong = joined, fewer, _TOUCHING
@@ -94,7 +94,7 @@ def _invert(A):
 
 
 @jit
-def _join(ends, cols, data, turned_ends, rows, turned_data, label, count, strong):
+def _join(ends, cols, data, transposed_ends, rows, transposed_data, label, count, strong):
     """Join aggregates that rows tie together: the new labels of the unknowns, and how many aggregates there are.
 
     Each that is part of none goes with the row that it is strongest in, to the strongest there that is part of one.
@@ -105,9 +105,9 @@ def _join(ends, cols, data, turned_ends, rows, turned_data, label, count, strong
     for j in range(label.size):
         at = label[j]
         if alone[at]:
-            for k in range(turned_ends[j], turned_ends[j + 1]):
-                better = turned_data[k] > best[at] and home[rows[k]] >= 0
-                best[at] = turned_data[k] if better else best[at]
+            for k in range(transposed_ends[j], transposed_ends[j + 1]):
+                better = transposed_data[k] > best[at] and home[rows[k]] >= 0
+                best[at] = transposed_data[k] if better else best[at]
                 joined[at] = home[rows[k]] if better else joined[at]
     out = np.empty(label.size, np.int64)
     for j in range(label.size):

@@ -2,7 +2,7 @@
 
 A tile ``C (k or 1, r, m)`` holds rows ``first…`` of items ``low…high``, of length 1 in front where they share their
 costs. Costs are reduced on the way by ``row (B, n)`` and ``col (B, m)``, in the order of `Reduced`: the columns first
-where ``turned``.
+where ``transposed``.
 """
 
 from __future__ import annotations
@@ -13,8 +13,8 @@ from otkit.kernels.numba.jit import exact, exp, jit, least, log, most, wide
 
 
 @exact
-def _reduced(C, row, col, turned):
-    return (C - col) - row if turned else (C - row) - col
+def _reduced(C, row, col, transposed):
+    return (C - col) - row if transposed else (C - row) - col
 
 
 @jit
@@ -29,13 +29,13 @@ def are_costs(C):
 
 
 @exact
-def _slack(C, row, col, turned, g):
-    return _reduced(C, row, col, turned) - g
+def _slack(C, row, col, transposed, g):
+    return _reduced(C, row, col, transposed) - g
 
 
 @exact
-def _exponent(C, row, col, turned, h, inverse):
-    return (h - _reduced(C, row, col, turned)) * inverse
+def _exponent(C, row, col, transposed, h, inverse):
+    return (h - _reduced(C, row, col, transposed)) * inverse
 
 
 EUCLIDEAN, CITYBLOCK = 0, 1
@@ -106,51 +106,51 @@ def from_products(out, x, y, lengths_x, lengths_y, power, cancelled):
 
 
 @jit
-def _least(C, row, col, turned, g):
+def _least(C, row, col, transposed, g):
     lowest = np.inf
     for j in range(g.size):
-        lowest = least(lowest, _slack(C[j], row, col[j], turned, g[j]))
+        lowest = least(lowest, _slack(C[j], row, col[j], transposed, g[j]))
     return lowest
 
 
 @jit
-def c_transform(C, low, high, first, row, col, turned, g, out):
+def c_transform(C, low, high, first, row, col, transposed, g, out):
     """min_j C_ij − g_j of every row."""
     for k in range(low, high):
         tile = C[(k - low) % C.shape[0]]
         for r in range(tile.shape[0]):
-            out[k, first + r] = _least(tile[r], row[k, first + r], col[k], turned, g[k])
+            out[k, first + r] = _least(tile[r], row[k, first + r], col[k], transposed, g[k])
 
 
 @jit
-def _lower(C, row, col, turned, f, out):
+def _lower(C, row, col, transposed, f, out):
     for j in range(out.size):
-        out[j] = least(out[j], _slack(C[j], row, col[j], turned, f))
+        out[j] = least(out[j], _slack(C[j], row, col[j], transposed, f))
 
 
 @jit
-def c_transform_columns(C, low, high, first, row, col, turned, f, out):
+def c_transform_columns(C, low, high, first, row, col, transposed, f, out):
     """min_i C_ij − f_i over the rows of the tile and what ``out (B, m)`` holds."""
     for k in range(low, high):
         tile = C[(k - low) % C.shape[0]]
         for r in range(tile.shape[0]):
             i = first + r
             if f[k, i] > -np.inf:
-                _lower(tile[r], row[k, i], col[k], turned, f[k, i], out[k])
+                _lower(tile[r], row[k, i], col[k], transposed, f[k, i], out[k])
 
 
 @jit
-def _largest(h, C, row, col, turned, inverse, out):
+def _largest(h, C, row, col, transposed, inverse, out):
     top = -np.inf
     for j in range(h.size):
-        out[j] = _exponent(C[j], row, col[j], turned, h[j], inverse)
+        out[j] = _exponent(C[j], row, col[j], transposed, h[j], inverse)
     for j in range(h.size):
         top = most(top, out[j])
     return top
 
 
 @jit
-def softmin(C, low, high, first, row, col, turned, h, reg, out):
+def softmin(C, low, high, first, row, col, transposed, h, reg, out):
     """−reg·log Σ_j exp((h_j − C_ij)/reg), 0 for a row without terms."""
     wide()
     e = np.empty(h.shape[1])
@@ -158,7 +158,7 @@ def softmin(C, low, high, first, row, col, turned, h, reg, out):
         tile = C[(k - low) % C.shape[0]]
         for r in range(tile.shape[0]):
             i = first + r
-            top = _largest(h[k], tile[r], row[k, i], col[k], turned, 1.0 / reg[k], e)
+            top = _largest(h[k], tile[r], row[k, i], col[k], transposed, 1.0 / reg[k], e)
             if top == -np.inf:
                 out[k, i] = 0.0
                 continue
@@ -169,16 +169,16 @@ def softmin(C, low, high, first, row, col, turned, h, reg, out):
 
 
 @jit
-def _entries(C, i, row, col, turned, f, g, log_a, log_b, inverse, out):
+def _entries(C, i, row, col, transposed, f, g, log_a, log_b, inverse, out):
     """P of one row."""
     wide()
     for j in range(out.size):
-        exponent = _exponent(C[j], row[i], col[j], turned, f[i] + g[j], inverse)
+        exponent = _exponent(C[j], row[i], col[j], transposed, f[i] + g[j], inverse)
         out[j] = exp(exponent + (log_a[i] + log_b[j]))
 
 
 @jit
-def moved(C, low, high, first, row, col, turned, f, g, log_a, log_b, reg, rows, cols, cost):
+def moved(C, low, high, first, row, col, transposed, f, g, log_a, log_b, reg, rows, cols, cost):
     """Sums of the rows, and what the tile adds to those of the columns ``cols (B, m)`` and to the cost ``(B,)``."""
     wide()
     P = np.empty(g.shape[1])
@@ -189,10 +189,10 @@ def moved(C, low, high, first, row, col, turned, f, g, log_a, log_b, reg, rows, 
             if log_a[k, i] == -np.inf:
                 rows[k, i] = 0.0
                 continue
-            _entries(tile[r], i, row[k], col[k], turned, f[k], g[k], log_a[k], log_b[k], 1.0 / reg[k], P)
+            _entries(tile[r], i, row[k], col[k], transposed, f[k], g[k], log_a[k], log_b[k], 1.0 / reg[k], P)
             total = paid = 0.0
             for j in range(P.size):
-                c = _reduced(tile[r, j], row[k, i], col[k, j], turned)
+                c = _reduced(tile[r, j], row[k, i], col[k, j], transposed)
                 total += P[j]
                 paid += P[j] * c if P[j] > 0.0 else 0.0
             for j in range(P.size):
@@ -202,20 +202,20 @@ def moved(C, low, high, first, row, col, turned, f, g, log_a, log_b, reg, rows, 
 
 
 @jit
-def plan(C, low, high, first, row, col, turned, f, g, log_a, log_b, reg, out):
+def plan(C, low, high, first, row, col, transposed, f, g, log_a, log_b, reg, out):
     """The entries of the plan, in ``out (high − low, r, m)``."""
     for k in range(low, high):
         tile, P = C[(k - low) % C.shape[0]], out[k - low]
         for r in range(tile.shape[0]):
             i = first + r
-            _entries(tile[r], i, row[k], col[k], turned, f[k], g[k], log_a[k], log_b[k], 1.0 / reg[k], P[r])
+            _entries(tile[r], i, row[k], col[k], transposed, f[k], g[k], log_a[k], log_b[k], 1.0 / reg[k], P[r])
 
 
 @jit
-def _log_plan(C, i, row, col, turned, f, g, log_a, log_b, inverse, rows, cols, out):
+def _log_plan(C, i, row, col, transposed, f, g, log_a, log_b, inverse, rows, cols, out):
     """log P of one row, and how many of its entries reach the threshold."""
     for j in range(out.size):
-        exponent = _exponent(C[j], row[i], col[j], turned, f[i] + g[j], inverse)
+        exponent = _exponent(C[j], row[i], col[j], transposed, f[i] + g[j], inverse)
         out[j] = exponent + (log_a[i] + log_b[j])
     count = 0
     for j in range(out.size):
@@ -224,7 +224,7 @@ def _log_plan(C, i, row, col, turned, f, g, log_a, log_b, inverse, rows, cols, o
 
 
 @jit
-def select(C, low, high, first, row, col, turned, f, g, log_a, log_b, reg, rows, cols, out):
+def select(C, low, high, first, row, col, transposed, f, g, log_a, log_b, reg, rows, cols, out):
     """How many entries have log P_ij ≥ min(rows_i, cols_j); they are listed in ``out`` where it has room for all.
 
     ``out`` holds the item, the row, the column and log P of each.
@@ -240,7 +240,7 @@ def select(C, low, high, first, row, col, turned, f, g, log_a, log_b, reg, rows,
                 continue
             inverse = 1.0 / reg[k]
             count = _log_plan(
-                tile[r], i, row[k], col[k], turned, f[k], g[k], log_a[k], log_b[k], inverse, rows[k], cols[k], e
+                tile[r], i, row[k], col[k], transposed, f[k], g[k], log_a[k], log_b[k], inverse, rows[k], cols[k], e
             )
             if item.size and count:
                 at = found

@@ -97,14 +97,14 @@ def apply_cost_gradient(
     assert geometry.cloud is not None
     cloud = geometry.cloud.centred()
     vectors, offsets = _at(at), tiles.reduction(items)
-    turned = V.transpose(0, 2, 1)
+    transposed = V.transpose(0, 2, 1)
     out = np.empty((items, tiles.n, cloud.d))
 
     def work(C: np.ndarray, low: int, high: int, first: int, _: int) -> None:
         some, rows = slice(low, high), slice(first, first + C.shape[1])
         P = np.empty((high - low, *C.shape[1:]))
         entries.plan(C, low, high, first, *offsets, *vectors, P)
-        weights = U[some, rows] @ turned[some]
+        weights = U[some, rows] @ transposed[some]
         if slope is not None:
             weights += slope[some, None, None] * _costs_of(C, offsets, some, first)
         P *= weights

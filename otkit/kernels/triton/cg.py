@@ -81,8 +81,8 @@ class Rows(NamedTuple):
 def compressed(arcs: Coupling, shape: tuple[int, int]) -> Sparse:
     """The matrix of entries in row order, all different, that are on a GPU and stay there."""
     rows, cols, values = (from_dlpack(x) for x in arcs)
-    turned, order = torch.sort(cols, stable=True)
-    return Sparse(Rows.of((rows, cols, values), shape), Rows.of((turned, rows[order], values[order]), shape[::-1]))
+    transposed, order = torch.sort(cols, stable=True)
+    return Sparse(Rows.of((rows, cols, values), shape), Rows.of((transposed, rows[order], values[order]), shape[::-1]))
 
 
 def sparsified(rows: Sparse, by: Scaling) -> tuple[Sparse, float]:
@@ -185,15 +185,15 @@ def _ahead(T, system, direction, now, before, BM: tl.constexpr, BK: tl.constexpr
 
 
 @triton.jit
-def _back(turned, system, direction, following, BM: tl.constexpr, BK: tl.constexpr):
+def _back(transposed, system, direction, following, BM: tl.constexpr, BK: tl.constexpr):
     """The next direction, its image and their product."""
     if tl.load(system.state) == _RUNNING:
         program = tl.program_id(0)
         j = program * BM + tl.arange(0, BM)
-        inside = j < turned.n
+        inside = j < transposed.n
         p = tl.load(system.scaled + j, mask=inside, other=0.0)
         p += tl.load(system.numbers + 2) * tl.load(direction + j, mask=inside, other=0.0)
-        image = tl.load(system.numbers) * p - _row_sums(turned, j, system.middle, None, 0.0, BK)
+        image = tl.load(system.numbers) * p - _row_sums(transposed, j, system.middle, None, 0.0, BK)
         tl.store(following + j, p, mask=inside)
         tl.store(system.image + j, image, mask=inside)
         tl.store(system.curvatures + program, tl.sum(p * image, 0))
@@ -233,7 +233,7 @@ def conjugate_gradients(
     matrix: Schur, rhs: np.ndarray, start: np.ndarray, rtol: float, limit: int, memory: Memory | None = None
 ) -> Solution:
     """As `otkit.linalg.conjugate_gradients`, of a matrix whose T is `Rows`; the `memory` stays empty."""
-    T, turned, m = matrix.T, matrix.turned, rhs.size
+    T, transposed, m = matrix.T, matrix.transposed, rhs.size
     width = max(_ELEMENTS, triton.next_power_of_2(triton.cdiv(m, _PROGRAMS)))
     programs = triton.cdiv(m, width)
     system, sums, directions = _begin(matrix, rhs, start, rtol, programs)
@@ -243,7 +243,7 @@ def conjugate_gradients(
 
     def iterate(count: int) -> None:
         here, there = count % 2, 1 - count % 2
-        run(_back, turned.programs, turned, system, directions[here], directions[there], *turned.block)
+        run(_back, transposed.programs, transposed, system, directions[here], directions[there], *transposed.block)
         run(_step, programs, system, directions[there], sums[here], sums[there], m, width)
         run(_ahead, T.programs, T, system, directions[there], sums[there], sums[here], *T.block)
 
@@ -263,7 +263,7 @@ def _begin(
     n, m = matrix.T.shape
     residual = rhs - matrix @ start if start.any() else rhs
     scaled = residual / matrix.diagonal
-    parts, room = (_PARTS.value * triton.cdiv(count, _PARTS.value) for count in (matrix.turned.programs, programs))
+    parts, room = (_PARTS.value * triton.cdiv(count, _PARTS.value) for count in (matrix.transposed.programs, programs))
     sums = np.zeros((2, 2, room))
     sums[:, :, 0] = (residual @ residual, residual @ scaled), (np.inf, np.inf)
     numbers = np.array([matrix.square, rtol * np.linalg.norm(rhs), 0.0])

@@ -131,18 +131,18 @@ def columns(s, costs, sums, parts, E: tl.constexpr, BN: tl.constexpr):
 
 
 @triton.jit
-def _softmin_of_columns(s, turned, b, j, guess, D: tl.constexpr, E: tl.constexpr, BN: tl.constexpr):
-    found = softmin_rows(turned, b, j, s.f, s.log_a, tl.load(s.reg + b), guess, D, E, BN)
-    tl.store(s.tau + b * turned.n + j, found, mask=j < turned.n)
+def _softmin_of_columns(s, transposed, b, j, guess, D: tl.constexpr, E: tl.constexpr, BN: tl.constexpr):
+    found = softmin_rows(transposed, b, j, s.f, s.log_a, tl.load(s.reg + b), guess, D, E, BN)
+    tl.store(s.tau + b * transposed.n + j, found, mask=j < transposed.n)
 
 
 @triton.jit
-def mend_columns(s, turned, D: tl.constexpr, E: tl.constexpr, BM: tl.constexpr, BN: tl.constexpr):
+def mend_columns(s, transposed, D: tl.constexpr, E: tl.constexpr, BM: tl.constexpr, BN: tl.constexpr):
     """The softmins of the columns by their largest exponents, for items whose sums are not safe."""
     b = tl.program_id(0).to(tl.int64)
     if (tl.load(s.running + b) != 0) & (tl.load(s.unsafe + b) != 0):
         j = tl.program_id(1).to(tl.int64) * BM + tl.arange(0, BM)
-        _softmin_of_columns(s, turned, b, j, None, D, E, BN)
+        _softmin_of_columns(s, transposed, b, j, None, D, E, BN)
 
 
 @triton.jit
@@ -158,12 +158,12 @@ def update_rows(s, costs, D: tl.constexpr, E: tl.constexpr, BM: tl.constexpr, BN
 
 
 @triton.jit
-def update_columns(s, turned, D: tl.constexpr, E: tl.constexpr, BM: tl.constexpr, BN: tl.constexpr):
+def update_columns(s, transposed, D: tl.constexpr, E: tl.constexpr, BM: tl.constexpr, BN: tl.constexpr):
     """The softmins of the columns, tile by tile, after `update_rows`."""
     b = tl.program_id(0).to(tl.int64)
     if tl.load(s.running + b) != 0:
         j = tl.program_id(1).to(tl.int64) * BM + tl.arange(0, BM)
-        _softmin_of_columns(s, turned, b, j, vector(s.tau, b, j, turned.n, 0.0), D, E, BN)
+        _softmin_of_columns(s, transposed, b, j, vector(s.tau, b, j, transposed.n, 0.0), D, E, BN)
 
 
 @triton.jit

@@ -40,7 +40,7 @@ class Costs(NamedTuple):
     power : constexpr
         Of the sum over coordinates: ½ is the root of squares.
     row, col : array (B, n), (B, m)
-        Offsets that reduce the costs, taken off in the order that ``turned`` tells; None for costs as they are.
+        Offsets that reduce the costs, taken off in the order that ``transposed`` tells; None for costs as they are.
     n, m : int
     """
 
@@ -58,7 +58,7 @@ class Costs(NamedTuple):
     power: Any
     row: Any
     col: Any
-    turned: Any
+    transposed: Any
     n: Any
     m: Any
 
@@ -158,7 +158,7 @@ def reduce_tile(costs, b, i, j, C, D: tl.constexpr):
     if costs.row is not None:
         row = tl.load(costs.row + b * costs.n + i, mask=i < costs.n, other=0.0).to(D)[:, None]
         col = tl.load(costs.col + b * costs.m + j, mask=j < costs.m, other=0.0).to(D)[None, :]
-        if costs.turned:
+        if costs.transposed:
             C = (C - col) - row
         else:
             C = (C - row) - col

@@ -72,7 +72,7 @@ def sweep(
 
 def _is_held(costs: Reduced, precision: Precision) -> bool:
     """Whether rows are short enough to be held on chip, and can be read one by one."""
-    if costs.turned:
+    if costs.transposed:
         return False
     if costs.matrix is None:
         return costs.m <= _WHOLE[precision] // 2
@@ -163,7 +163,7 @@ def _small(state: State, costs: Reduced, items: int, precision: Precision, *, mi
 def _whole(state: State, costs: Reduced, items: int, precision: Precision) -> Callable[[], None]:
     """An iteration with one read of the costs."""
     n, m, like = costs.n, costs.m, state.f
-    upright, turned = kernel_costs(costs, precision), kernel_costs(costs.T, precision)
+    upright, transposed = kernel_costs(costs, precision), kernel_costs(costs.T, precision)
     wide = triton.next_power_of_2(m)
     high = max(1, _HELD // wide)
     parts = min(triton.cdiv(n, high), max(1, BUSY // items))
@@ -175,7 +175,7 @@ def _whole(state: State, costs: Reduced, items: int, precision: Precision) -> Ca
         launch(rows, (items, parts), state, upright, pulled, sums, *held, like=like, warps=_WARPS)
         added = state, upright, sums, parts, precision.exponential, _BLOCK
         launch(columns, blocks, *added, like=like, warps=_WARPS)
-        mended = state, turned, *precision, form.rows, form.cols
+        mended = state, transposed, *precision, form.rows, form.cols
         launch(mend_columns, programs(m, items, form), *mended, like=like, warps=form.warps)
         launch(settle, (items,), state, upright, _BLOCK, like=like, warps=_WARPS)
 

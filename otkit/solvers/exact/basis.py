@@ -150,8 +150,8 @@ def cheaper(problem: LinearProblem, costs: Reduced, basis: Basis, item: int, tol
     for row in rows.tolist():
         cost = _row(costs, item, row)
         reduced = cost - f[row] - g
-        turned = np.roll(np.arange(reduced.size), -row)  # rows take different columns among equals
-        new = turned[np.argpartition(reduced[turned], min(_NEW, reduced.size) - 1)[:_NEW]]
+        shifted = np.roll(np.arange(reduced.size), -row)  # rows take different columns among equals
+        new = shifted[np.argpartition(reduced[shifted], min(_NEW, reduced.size) - 1)[:_NEW]]
         new = new[reduced[new] < -tolerance]
         tails.append(np.full(new.size, row))
         heads.append(new + n)

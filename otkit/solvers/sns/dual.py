@@ -136,7 +136,7 @@ class Entries(NamedTuple):
         total = self.rows.T @ moves
         total = np.where(total > 0, total, 1.0)  # rows without mass have no entries
         f = self.f - from_numpy(keep_a * scale * np.log(total)[None], g)
-        masses = moves * (self.rows.turned @ (self.row_masses / total**keep_a))
+        masses = moves * (self.rows.transposed @ (self.row_masses / total**keep_a))
         b, col, here = (to_numpy(v)[0] for v in (part.b, part.reduced.col, g))
         target = to_numpy(part.penalties.target(part.b, g + part.reduced.col, part.penalties.rho_b))[0]
         used = masses > 0
