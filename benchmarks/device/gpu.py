@@ -1,4 +1,4 @@
-"""otkit on a GPU, beside what the GPU can do and beside other libraries; run ``python benchmarks/gpu.py``.
+"""otkit on a GPU, beside what the GPU can do and beside other libraries; run ``python benchmarks/device/gpu.py``.
 
 Prints Markdown tables and, with ``--json FILE``, writes every measurement. How it measures:
 
@@ -596,7 +596,7 @@ def main():
     import torch
 
     if not torch.cuda.is_available():
-        print("benchmarks/gpu.py needs a GPU that PyTorch can use; --rehearse does without.", file=sys.stderr)
+        print("benchmarks/device/gpu.py needs a GPU that PyTorch can use; --rehearse does without.", file=sys.stderr)
         return 2
     return measure("cuda", QUICK if args.quick else Sizes(), args)
 

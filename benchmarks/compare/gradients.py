@@ -1,4 +1,4 @@
-"""Gradients of entropic losses beside peers, at the same true error; run ``python benchmarks/gradients.py``.
+"""Gradients of entropic losses beside peers, at the same true error; run ``python benchmarks/compare/gradients.py``.
 
 Prints a Markdown table: medians of the time of a loss between two clouds in the plane and its gradient by the points of
 the first, forward and backward together. The gradient of every library is held against one at a tolerance of 1e-12.

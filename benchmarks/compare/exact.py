@@ -1,4 +1,4 @@
-"""Exact optima beside the network simplex of POT; run ``python benchmarks/exact.py`` in the repository's root.
+"""Exact optima beside the network simplex of POT; run ``python benchmarks/compare/exact.py`` in the repository's root.
 
 Prints a Markdown table: the time of ``otkit.solve(C, a, b)``, of ``ot.emd(a, b, C)`` and of ``emd`` started from the
 optimal potentials (the best that a warm start could know), medians, the memory that each takes beyond the peak of
@@ -9,10 +9,13 @@ import argparse
 import json
 import multiprocessing
 import resource
+import sys
 import time
 from importlib.metadata import version
 from pathlib import Path
 from statistics import median
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from suite.problems import costs
 

@@ -1,4 +1,4 @@
-"""Distillation losses: the time of a step beside plain torch, and memory; run ``python benchmarks/distillation.py``.
+"""Distillation losses: step times beside plain torch, and memory; run ``python benchmarks/losses/distillation.py``.
 
 Prints two Markdown tables. The first has the medians of a forward and a backward pass of `SinKDLoss.paper()` and of the
 released formula as it is written, with ``torch.cdist``, for b rows of V entries in float32, in turns; and how far the

@@ -1,6 +1,6 @@
 """Table 1 of "Accelerating Sinkhorn Algorithm with Sparse Newton Iterations" (ICLR 2024), with what otkit does today.
 
-Run ``python benchmarks/table1.py`` in the repository's root. The problems are an assignment of 500 points with costs
+Run ``python benchmarks/compare/table1.py``. The problems are an assignment of 500 points with costs
 U(0, 1), and a pair of images of 28 × 28 pixels with squared and with city-block distances, at reg = 1/1200 where the
 largest cost is 1. Every method goes on to an L1 error of TOL, or what rounding allows. The images are scikit-learn's
 digits, enlarged; ``--digits FILE.npz`` takes the first two of a file, such as MNIST.
@@ -11,6 +11,7 @@ last: about 3 and 29 entries in each row of the plan.
 
 import argparse
 import json
+import sys
 import time
 import warnings
 from pathlib import Path
@@ -18,6 +19,9 @@ from statistics import median
 
 import numpy as np
 from scipy.spatial.distance import cdist
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+
 from suite.problems import assignment, images
 
 import otkit

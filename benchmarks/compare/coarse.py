@@ -1,9 +1,13 @@
-"""What the coarse correction spares of conjugate gradients: ``python benchmarks/coarse.py`` in the repository's root.
+"""What the coarse correction spares of conjugate gradients: run ``python benchmarks/compare/coarse.py``.
 
 Prints the iterations of conjugate gradients in each Newton step, with it and without it, on two-dimensional clouds.
 """
 
 import argparse
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from suite.problems import costs
 

@@ -1,4 +1,4 @@
-"""otkit beside its peers at the same true marginal error; run ``python benchmarks/versus.py`` in the repository's root.
+"""otkit beside its peers at the same true marginal error; run ``python benchmarks/compare/plans.py``.
 
 Prints a Markdown table and, with ``--json FILE``, writes every measurement. How it measures:
 
@@ -26,6 +26,9 @@ from pathlib import Path
 from statistics import geometric_mean, median
 
 import numpy as np
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+
 from suite.problems import costs
 
 PROBLEMS = (

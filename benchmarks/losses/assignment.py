@@ -1,4 +1,4 @@
-"""`otkit.losses.assign` beside the loops of released codes; run ``python benchmarks/assignment.py``.
+"""`otkit.losses.assign` beside the loops of released codes; run ``python benchmarks/losses/assignment.py``.
 
 Prints a Markdown table: medians of the time, all in turns in one process, and the memory beyond the scores that a call
 takes at its peak, each measured in a process of its own. The loops are those of SwAV (in place), of SIGMA (which keeps
