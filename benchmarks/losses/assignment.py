@@ -1,20 +1,23 @@
 """`otkit.losses.assign` beside the loops of released codes; run ``python benchmarks/losses/assignment.py``.
 
-Prints a Markdown table: medians of the time, all in turns in one process, and the memory beyond the scores that a call
-takes at its peak, each measured in a process of its own. The loops are those of SwAV (in place), of SIGMA (which keeps
-copies), and one in the log-domain. Before anything is timed, all are held against the last in float64.
+Prints a Markdown table: medians of the time and the peak of memory beyond the scores. The calls take turns in one
+process. Memory is measured in a process for each. The loops are those of SwAV (in place), of SIGMA (which keeps
+copies), and one in the log-domain. Before anything is timed, all are checked against the last in float64.
 """
 
-import argparse
-import json
-import subprocess
+import multiprocessing
 import sys
-import time
+from functools import partial
 from pathlib import Path
 from statistics import median
 
 import torch
 from torch.nn.functional import normalize
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+
+from common import described, in_turns, parser, peak_memory, save, timed
+from compare.tables import heading, line
 
 from otkit.losses import assign
 
@@ -65,64 +68,46 @@ def cosines(samples, prototypes, dim=128):
     return x @ c.t()
 
 
-def peak(name, shape, reg, n_iters):
-    """The memory beyond the scores, in units of the scores, in a process of its own."""
-    code = (
-        f"import sys; sys.path.insert(0, {sys.path[0]!r}); import assignment; "
-        f"print(assignment.grown({name!r}, {shape!r}, {reg!r}, {n_iters!r}))"
-    )
-    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    return float(run.stdout)
-
-
 def grown(name, shape, reg, n_iters):
+    """The memory beyond the scores, in units of the scores, in a process of its own."""
     scores = cosines(*shape)
     CALLS[name](scores[:16, :16].contiguous(), reg, 1)
-    before = highest()
+    before = peak_memory()
     CALLS[name](scores, reg, n_iters)
-    return (highest() - before) / scores.nbytes
+    return (peak_memory() - before) / scores.nbytes
 
 
-def highest():
-    """The most memory that this process has had, in bytes; what getrusage says includes its parent's."""
-    status = dict(line.split(":", 1) for line in Path("/proc/self/status").read_text().splitlines())
-    return int(status["VmHWM"].split()[0]) * 1024
-
-
-def timed(call, *arguments):
-    start = time.perf_counter()
-    call(*arguments)
-    return time.perf_counter() - start
+def check(scores, problem):
+    """All calls agree."""
+    wanted = logs(scores.double(), *problem)
+    for name, call in CALLS.items():
+        off = float((call(scores, *problem) - wanted).abs().max())
+        assert off < 1e-5, f"{name} is off by {off}"
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--samples", type=int, default=4096)
-    parser.add_argument("--prototypes", type=int, default=3000)
-    parser.add_argument("--reg", type=float, default=0.05)
-    parser.add_argument("--rounds", type=int, default=10)
-    parser.add_argument("--repeat", type=int, default=7)
-    parser.add_argument("--json", help="write the figures to this file")
-    options = parser.parse_args()
-    shape, problem = (options.samples, options.prototypes), (options.reg, options.rounds)
+    options = parser(__doc__)
+    options.add_argument("--samples", type=int, default=4096)
+    options.add_argument("--prototypes", type=int, default=3000)
+    options.add_argument("--reg", type=float, default=0.05)
+    options.add_argument("--rounds", type=int, default=10)
+    options.add_argument("--repeat", type=int, default=7)
+    args = options.parse_args()
+    shape, problem = (args.samples, args.prototypes), (args.reg, args.rounds)
     scores = cosines(*shape)
-    wanted = logs(scores[:256].double(), *problem)
-    for name, call in CALLS.items():
-        off = float((call(scores[:256], *problem) - wanted).abs().max())
-        assert off < 1e-5, f"{name} is off by {off}"
-    times = {name: [] for name in CALLS}
-    for _ in range(options.repeat):
-        for name, call in CALLS.items():
-            times[name].append(timed(call, scores, *problem))
-    rows = {name: (median(times[name]), peak(name, shape, *problem)) for name in CALLS}
-    print(f"{shape[0]} × {shape[1]}, float32, reg={options.reg}, {options.rounds} rounds, ", end="")
+    check(scores[:256], problem)
+    calls = {name: partial(timed, call, scores, *problem) for name, call in CALLS.items()}
+    times = {name: median(s for _, s in found) for name, found in in_turns(calls, args.repeat).items()}
+    with multiprocessing.get_context("spawn").Pool(1, maxtasksperchild=1) as pool:
+        memory = {name: pool.apply(grown, (name, shape, *problem)) for name in CALLS}
+    print(f"{shape[0]} × {shape[1]}, float32, reg={args.reg}, {args.rounds} rounds, ", end="")
     print(f"torch {torch.__version__}, {torch.get_num_threads()} threads\n")
-    print("| | time, s | memory beyond the scores, of theirs |\n|---|---|---|")
-    for name, (seconds, memory) in rows.items():
-        print(f"| {name} | {seconds:.3f} | {memory:.2f} |")
-    if options.json:
-        with open(options.json, "w") as file:
-            json.dump(rows, file)
+    heading(", time s, memory beyond the scores / scores")
+    for name in CALLS:
+        line(name, f"{times[name]:.3f}", f"{memory[name]:.2f}")
+    rows = [{"name": name, "seconds": times[name], "memory": memory[name]} for name in CALLS]
+    about = described(args, "otkit", "torch", "numba") | {"threads": torch.get_num_threads()}
+    save(args.json, about | {"rows": rows})
 
 
 if __name__ == "__main__":

@@ -1,22 +1,23 @@
 """Distillation losses: step times beside plain torch, and memory; run ``python benchmarks/losses/distillation.py``.
 
 Prints two Markdown tables. The first has the medians of a forward and a backward pass of `SinKDLoss.paper()` and of the
-released formula as it is written, with ``torch.cdist``, for b rows of V entries in float32, in turns; and how far the
-two gradients are apart, relative in L2. The second has the most memory that a loss takes beside its logits and their
-gradient included, in units of the two tensors of logits, in bfloat16; each in a process of its own.
+released formula as it is written, with ``torch.cdist``, for b rows of V entries in float32, in turns. It also has the
+distance of the two gradients, relative in L2. The second has the peak of memory of a loss beyond its logits, with their
+gradient, in units of the two tensors of logits, in bfloat16; each loss in a process of its own.
 """
 
-import argparse
-import json
-import resource
-import subprocess
+import multiprocessing
 import sys
-import time
-from importlib.metadata import version
+from functools import partial
 from pathlib import Path
 from statistics import median
 
 import torch
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+
+from common import described, in_turns, parser, peak_memory, save, timed
+from compare.tables import heading, line
 
 SIZES, VOCABULARIES = (32, 256, 1024), (2, 1000, 32_000)
 LOSSES = ("uld", "uld topk", "vocab level", "kl", "token level", "vocab transport")
@@ -33,14 +34,13 @@ def released(student, teacher):
 
 
 def step(loss, student, teacher):
-    """The gradient, and how long it took."""
+    """The gradient, and the time in seconds."""
     student = student.detach().requires_grad_()
-    start = time.perf_counter()
-    (gradient,) = torch.autograd.grad(loss(student, teacher), student)
-    return gradient, time.perf_counter() - start
+    (gradient,), seconds = timed(lambda: torch.autograd.grad(loss(student, teacher), student))
+    return gradient, seconds
 
 
-def timed(size, vocabulary, seconds):
+def compared(size, vocabulary, seconds):
     from otkit.losses import SinKDLoss
 
     generator = torch.Generator().manual_seed(0)
@@ -48,11 +48,9 @@ def timed(size, vocabulary, seconds):
     losses = {"otkit": SinKDLoss.paper(), "released": released}
     found = {name: step(loss, student, teacher)[0] for name, loss in losses.items()}
     apart = float((found["otkit"] - found["released"]).norm() / found["released"].norm())
-    times, end = {name: [] for name in losses}, time.perf_counter() + seconds
-    while time.perf_counter() < end or len(times["otkit"]) < 3:
-        for name, loss in losses.items():
-            times[name].append(step(loss, student, teacher)[1])
-    return {"b": size, "V": vocabulary, "apart": apart, **{name: median(v) for name, v in times.items()}}
+    turns = in_turns({name: partial(step, loss, student, teacher) for name, loss in losses.items()}, 3, seconds)
+    times = {name: median(seconds for _, seconds in found) for name, found in turns.items()}
+    return {"b": size, "V": vocabulary, "apart": apart, **times}
 
 
 def loss_of(name, entries):
@@ -72,56 +70,50 @@ def loss_of(name, entries):
 
 
 def memory(name, rows, entries):
-    """The most memory beside logits of sequences of 512 rows, over theirs, and the time of a step."""
+    """The peak of memory beyond logits of sequences of at most 512 rows, over theirs, and the time of a step."""
     loss = loss_of(name, entries)
     loss(torch.randn(1, 2, entries, requires_grad=True), torch.randn(1, 2, entries)).backward()  # compiles
     distinct = [torch.randn(1, min(rows, 64), entries).to(torch.bfloat16) for _ in range(2)]
     length = min(rows, 512)
     student, teacher = (v.repeat(1, rows // v.shape[1], 1).reshape(-1, length, entries) for v in distinct)
     student.requires_grad_()
-    before, start = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, time.perf_counter()
-    loss(student, teacher).backward()
-    seconds = time.perf_counter() - start
-    extra = 1024 * (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)
+    before = peak_memory()
+    _, seconds = timed(lambda: loss(student, teacher).backward())
+    extra = peak_memory() - before
     assert torch.isfinite(student.grad).all()
     return {"loss": name, "rows": rows, "V": entries, "extra": extra / (2 * student.nbytes), "seconds": seconds}
 
 
+def print_times(row):
+    ratio, milliseconds = row["released"] / row["otkit"], (f"{1e3 * row[name]:.3g}" for name in ("otkit", "released"))
+    line(row["b"], row["V"], *milliseconds, f"{ratio:.2f}", f"{row['apart']:.0e}")
+
+
 def main():
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--sizes", type=int, nargs="*", default=SIZES)
-    parser.add_argument("--vocabularies", type=int, nargs="*", default=VOCABULARIES)
-    parser.add_argument("--seconds", type=float, default=2.0, help="time for each size")
-    parser.add_argument("--losses", nargs="*", default=LOSSES[:4], choices=LOSSES, help="whose memory is measured")
-    parser.add_argument("--rows", type=int, default=4096)
-    parser.add_argument("--entries", type=int, default=151_936)
-    parser.add_argument("--one", choices=LOSSES, help="measure the memory of this loss, in this process")
-    parser.add_argument("--json", metavar="FILE")
-    args = parser.parse_args()
-    if args.one:
-        print(json.dumps(memory(args.one, args.rows, args.entries)))
-        return
-    times, sizes = [], [(b, V) for b in args.sizes for V in args.vocabularies]
+    options = parser(__doc__)
+    options.add_argument("--sizes", type=int, nargs="*", default=SIZES)
+    options.add_argument("--vocabularies", type=int, nargs="*", default=VOCABULARIES)
+    options.add_argument("--seconds", type=float, default=2.0, help="time for each size")
+    options.add_argument("--losses", nargs="*", default=LOSSES[:4], choices=LOSSES, help="whose memory is measured")
+    options.add_argument("--rows", type=int, default=4096)
+    options.add_argument("--entries", type=int, default=151_936)
+    args = options.parse_args()
+    times, memories = [], []
+    sizes = [(b, V) for b in args.sizes for V in args.vocabularies]
     if sizes:
-        print("| b | V | otkit ms | released ms | released / otkit | gradients apart |\n|---|---|---|---|---|---|")
+        heading("b, V, otkit ms, released ms, released / otkit, gradients apart")
     for b, V in sizes:
-        row = timed(b, V, args.seconds)
-        times.append(row)
-        ratio = row["released"] / row["otkit"]
-        cells = (f"{b}", f"{V}", f"{1e3 * row['otkit']:.3g}", f"{1e3 * row['released']:.3g}", f"{ratio:.2f}")
-        print("", *cells, f"{row['apart']:.0e}", "", sep=" | ", flush=True)
-    print("\n| loss | rows | V | memory / logits | seconds |\n|---|---|---|---|---|")
-    memories = []
-    for name in args.losses:
-        command = [sys.executable, __file__, "--one", name, "--rows", str(args.rows), "--entries", str(args.entries)]
-        run = subprocess.run(command, capture_output=True, text=True, check=True)
-        row = json.loads(run.stdout)
-        memories.append(row)
-        print("", *(f"{row[k]:.3g}" if isinstance(row[k], float) else row[k] for k in row), "", sep=" | ", flush=True)
-    if args.json:
-        versions = {name: version(name) for name in ("otkit", "torch", "numba")}
-        content = {"arguments": vars(args), "threads": torch.get_num_threads(), "versions": versions}
-        Path(args.json).write_text(json.dumps({**content, "times": times, "memory": memories}, indent=1) + "\n")
+        times.append(compared(b, V, args.seconds))
+        print_times(times[-1])
+    print()
+    heading("loss, rows, V, memory / logits, seconds")
+    with multiprocessing.get_context("spawn").Pool(1, maxtasksperchild=1) as pool:
+        for name in args.losses:
+            row = pool.apply(memory, (name, args.rows, args.entries))
+            memories.append(row)
+            line(*(f"{value:.3g}" if isinstance(value, float) else value for value in row.values()))
+    about = described(args, "otkit", "torch", "numba") | {"threads": torch.get_num_threads()}
+    save(args.json, about | {"times": times, "memory": memories})
 
 
 if __name__ == "__main__":
