@@ -4,6 +4,16 @@ import numpy as np
 from scipy.ndimage import zoom
 from scipy.spatial.distance import cdist
 
+PROBLEMS = (
+    "2-D cloud",
+    "64-D cloud",
+    "uniform costs",
+    "digits, L1",
+    "digits, squared L2",
+    "fields, L1",
+    "fields, squared L2",
+)  # of `costs`
+
 
 def cloud(n, d=2, seed=0):
     """Two uniform clouds of n points in the unit cube."""

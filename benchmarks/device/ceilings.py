@@ -1,4 +1,4 @@
-"""What a GPU can do at most: the rates that times of otkit's operations are held against."""
+"""The most that a GPU can do: the rates that times of otkit's operations are compared with."""
 
 import torch
 import triton

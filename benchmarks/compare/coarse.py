@@ -1,9 +1,14 @@
-"""What the coarse correction spares of conjugate gradients: ``python benchmarks/coarse.py`` in the repository's root.
+"""The coarse correction of conjugate gradients, and doing without it; run ``python benchmarks/compare/coarse.py``.
 
-Prints the iterations of conjugate gradients in each Newton step, with it and without it, on two-dimensional clouds.
+Prints the iterations of conjugate gradients in each Newton step, with and without the correction, on clouds in the
+plane.
 """
 
 import argparse
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from suite.problems import costs
 
@@ -13,7 +18,7 @@ from otkit.solvers import newton
 
 
 def iterations(n, reg, plain):
-    """Those of each Newton step, where `plain` of them come before the correction."""
+    """The iterations in each Newton step, where `plain` of them come before the correction."""
     C, a, b = costs("2-D cloud", n, None)
     found, solve, before = [], newton.solve_coupled, numba_linalg._PLAIN
 

@@ -1,29 +1,34 @@
-"""Table 1 of "Accelerating Sinkhorn Algorithm with Sparse Newton Iterations" (ICLR 2024), with what otkit does today.
+"""Table 1 of "Accelerating Sinkhorn Algorithm with Sparse Newton Iterations" (ICLR 2024), and the same with otkit.
 
-Run ``python benchmarks/table1.py`` in the repository's root. The problems are an assignment of 500 points with costs
-U(0, 1), and a pair of images of 28 × 28 pixels with squared and with city-block distances, at reg = 1/1200 where the
-largest cost is 1. Every method goes on to an L1 error of TOL, or what rounding allows. The images are scikit-learn's
-digits, enlarged; ``--digits FILE.npz`` takes the first two of a file, such as MNIST.
+Run ``python benchmarks/compare/table1.py``. The problems are an assignment of 500 points with costs U(0, 1), and a pair
+of images of 28 × 28 pixels with squared and with city-block distances, at reg = 1/1200 where the largest cost is 1.
+Every method runs to an L1 error of TOL, or what rounding allows. The images are scikit-learn's digits, enlarged;
+``--digits FILE.npz`` takes the first two of a file, such as MNIST.
 
 The paper keeps 2/n of the entries of the Hessian, of order 2n, in the first two cases, and 15/n after 700 sweeps in the
 last: about 3 and 29 entries in each row of the plan.
 """
 
-import argparse
-import json
-import time
+import sys
 import warnings
 from pathlib import Path
 from statistics import median
 
 import numpy as np
 from scipy.spatial.distance import cdist
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+
+from common import described, parser, save, timed
 from suite.problems import assignment, images
 
 import otkit
+from compare.tables import heading, line
 
 REG, TOL = 1 / 1200, 1e-13
 MOST = 200_000  # plain iterations
+PACKAGES = ("otkit", "numpy", "scipy", "numba")
+TITLES = "problem, method, s, iterations, of them Newton, CG, error, in the paper: s, iterations"
 PAPER = {  # seconds on an Apple M1 Pro, and iterations
     "assignment, n = 500": {"Sinkhorn": (233.36, 56_199), "SNS as published": (0.34, 29)},
     "images, squared L2": {"Sinkhorn": (18.84, 2_041), "SNS as published": (2.33, 53)},
@@ -32,7 +37,7 @@ PAPER = {  # seconds on an Apple M1 Pro, and iterations
 
 
 def problems(file):
-    """Costs, weights, and the sweeps and kept entries a row of the published method."""
+    """Names, costs, weights, and the sweeps and kept entries a row of the published method."""
     pixels = np.argwhere(np.ones((28, 28)))
     a, b = (w.ravel() + 1e-3 * w.max() for w in images(28, file))
     for name in PAPER:
@@ -60,16 +65,14 @@ def measure(C, a, b, method, repeat):
         return method.name == "sinkhorn" and method.n_iters is not None and progress.error[0] <= floor
 
     def run():
-        start = time.perf_counter()
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", otkit.ConvergenceWarning)
-            result = otkit.solve(C, a, b, reg=REG, method=method, callback=enough)
-        return result, time.perf_counter() - start
+            return otkit.solve(C, a, b, reg=REG, method=method, callback=enough)
 
     run()  # compiles
     times = []
     while len(times) < repeat and sum(times) < 20:
-        result, seconds = run()
+        result, seconds = timed(run)
         times.append(seconds)
     steps = sum(stage.newton_steps for stage in result.stages)
     return {
@@ -82,23 +85,20 @@ def measure(C, a, b, method, repeat):
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--digits", metavar="FILE.npz", help="images to take instead of scikit-learn's")
-    parser.add_argument("--repeat", type=int, default=5)
-    parser.add_argument("--json", metavar="FILE")
-    args = parser.parse_args()
-    print("| problem | method | s | iterations | of them Newton | CG | error | in the paper: s | iterations |")
-    print("|---|---|---|---|---|---|---|---|---|")
+    options = parser(__doc__)
+    options.add_argument("--digits", metavar="FILE.npz", help="images to take instead of scikit-learn's")
+    options.add_argument("--repeat", type=int, default=5)
+    args = options.parse_args()
+    heading(TITLES)
     rows = []
     for problem, C, a, b, sweeps, entries in problems(args.digits):
         for name, method in methods(len(C), sweeps, entries).items():
             row = {"problem": problem, "method": name} | measure(C, a, b, method, args.repeat)
             rows.append(row)
             paper = PAPER[problem].get(name, ("–", "–"))
-            cells = (problem, name, f"{row['seconds']:.3g}", row["iterations"], row["newton_steps"], row["cg_steps"])
-            print("|", " | ".join(map(str, (*cells, f"{row['error']:.0e}", *paper))), "|", flush=True)
-    if args.json:
-        Path(args.json).write_text(json.dumps(rows, indent=1) + "\n")
+            steps = row["iterations"], row["newton_steps"], row["cg_steps"]
+            line(problem, name, f"{row['seconds']:.3g}", *steps, f"{row['error']:.0e}", *paper)
+    save(args.json, described(args, *PACKAGES) | {"rows": rows})
 
 
 if __name__ == "__main__":

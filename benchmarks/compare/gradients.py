@@ -1,23 +1,29 @@
-"""Gradients of entropic losses beside peers, at the same true error; run ``python benchmarks/gradients.py``.
+"""Gradients of entropic losses beside peers, at the same true error; run ``python benchmarks/compare/gradients.py``.
 
-Prints a Markdown table: medians of the time of a loss between two clouds in the plane and its gradient by the points of
-the first, forward and backward together. The gradient of every library is held against one at a tolerance of 1e-12.
-otkit and its peers have to come within ACCEPT, relative in L2: the loosest setting tried that does is timed, in turns.
-Peers that do not come there within the limit of a call are left out, and the table says so.
+Prints a Markdown table: medians of the time of a forward and a backward pass together. The loss is one between two
+clouds in the plane, and its gradient is by the points of the first. The gradient of every library is checked against
+one at a tolerance of 1e-12. otkit and its peers have to reach ACCEPT, relative in L2. The loosest setting tried that
+reaches it is timed, in turns. Peers that do not reach it within the limit of a call are left out, and the table says
+so.
 """
 
-import argparse
-import json
-import time
+import sys
 import warnings
 from functools import partial
-from importlib.metadata import version
 from pathlib import Path
-from statistics import geometric_mean, median
+from statistics import median
 
 import torch
 
+sys.path.insert(0, str(Path(__file__).parents[1]))
+
+from common import described, in_turns, parser, save, timed
+
+from compare.tables import heading, line, mean_of
+
 ACCEPT = 0.05
+PACKAGES = ("otkit", "torch", "pot", "geomloss", "numba")
+TITLES = "loss, size, dtype, reg, otkit ms, error, best peer, ms, error, peer / otkit"
 DTYPES = ("float64", "float32")
 # Loss, batch, points, regularisation in units of the largest cost.
 ROWS = [
@@ -70,15 +76,14 @@ def clouds(batch, n, dtype):
 
 
 def gradient(call, x, y):
-    """The gradient, and how long it took."""
+    """The gradient, and the time in seconds."""
     x = x.clone().requires_grad_()
-    start = time.perf_counter()
-    call(x, y).backward()
-    return x.grad, time.perf_counter() - start
+    seconds = timed(lambda: call(x, y).backward())[1]
+    return x.grad, seconds
 
 
 def settled(call, settings, x, y, wanted, limit):
-    """The loosest setting that comes within ACCEPT, or why there is none."""
+    """The loosest setting that reaches ACCEPT and its error, or None and why there is none."""
     why = "not reached"
     for setting in settings:
         found, seconds = gradient(partial(call, setting), x, y)
@@ -103,46 +108,44 @@ def measure(row, dtype, args):
         setting, error = settled(partial(call, loss, reg), settings, x, y, wanted, args.limit)
         record[name] = {"setting": setting, "error": error}
         if setting is not None:
-            chosen[name] = partial(call, loss, reg, setting)
-    times = {name: [] for name in chosen}
-    for _ in range(args.repeat):
-        for name, call in chosen.items():
-            times[name].append(gradient(call, x, y)[1])
-    for name, found in times.items():
-        record[name]["seconds"] = found
+            chosen[name] = partial(gradient, partial(call, loss, reg, setting), x, y)
+    for name, found in in_turns(chosen, args.repeat).items():
+        record[name]["seconds"] = [seconds for _, seconds in found]
     return record
 
 
+def print_row(row, dtype, record):
+    """Print a row of the table. Return the ratio, None where no peer reaches the error."""
+    loss, batch, n, reg = row
+    ours = median(record["otkit"].get("seconds", [float("nan")]))
+    able = {name: median(r["seconds"]) for name, r in record.items() if "seconds" in r and name != "otkit"}
+    best = min(able, key=able.get, default=None)
+    peer = (best, f"{1e3 * able[best]:.3g}", f"{record[best]['error']:.0e}") if best else ("none", "", "")
+    ratio = able[best] / ours if best else None
+    size = f"{n}×{n}" if batch is None else f"{batch} of {n}×{n}"
+    mine = f"{1e3 * ours:.3g}", f"{record['otkit']['error']:.0e}"
+    line(loss, size, dtype, f"{reg:g}", *mine, *peer, f"{ratio:.2f}" if ratio else "–")
+    return ratio
+
+
 def main():
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--repeat", type=int, default=3)
-    parser.add_argument("--limit", type=float, default=5.0, help="seconds of a call, after which no other is tried")
-    parser.add_argument("--dtypes", nargs="+", default=list(DTYPES), choices=DTYPES)
-    parser.add_argument("--json", metavar="FILE")
-    args = parser.parse_args()
+    options = parser(__doc__)
+    options.add_argument("--repeat", type=int, default=3)
+    options.add_argument("--limit", type=float, default=5.0, help="seconds of a call, after which no other is tried")
+    options.add_argument("--dtypes", nargs="+", default=list(DTYPES), choices=DTYPES)
+    args = options.parse_args()
     warnings.simplefilter("ignore")
-    print("| loss | size | dtype | reg | otkit ms | error | best peer | ms | error | peer / otkit |")
-    print("|---|---|---|---|---|---|---|---|---|---|")
+    heading(TITLES)
     rows, ratios = [], []
     for dtype in args.dtypes:
         for row in ROWS:
             record = measure(row, getattr(torch, dtype), args)
             rows.append({"row": row, "dtype": dtype, "found": record})
-            ours, *_ = (median(record[name].get("seconds", [float("nan")])) for name in record)
-            able = {name: median(r["seconds"]) for name, r in record.items() if "seconds" in r and name != "otkit"}
-            best = min(able, key=able.get, default=None)
-            peer = (best, f"{1e3 * able[best]:.3g}", f"{record[best]['error']:.0e}") if best else ("none", "", "")
-            ratio = able[best] / ours if best else None
-            ratios += [ratio] if ratio else []
-            size = f"{row[2]}×{row[2]}" if row[1] is None else f"{row[1]} of {row[2]}×{row[2]}"
-            mine = f"{1e3 * ours:.3g}", f"{record['otkit']['error']:.0e}"
-            cells = row[0], size, dtype, f"{row[3]:g}", *mine, *peer, f"{ratio:.2f}" if ratio else "–"
-            print("", *cells, "", sep=" | ", flush=True)
-    print(f"\nGeometric mean of the ratios {geometric_mean(ratios):.2f}, smallest {min(ratios):.2f}")
-    if args.json:
-        versions = {name: version(name) for name in ("otkit", "torch", "pot", "geomloss", "numba")}
-        content = {"arguments": vars(args), "versions": versions, "rows": rows}
-        Path(args.json).write_text(json.dumps(content, indent=1) + "\n")
+            ratios.append(print_row(row, dtype, record))
+    mean, count = mean_of(ratios)
+    smallest = min((ratio for ratio in ratios if ratio), default=float("nan"))
+    print(f"\nGeometric mean of the ratios {mean} ({count} rows), smallest {smallest:.2f}")
+    save(args.json, described(args, *PACKAGES) | {"rows": rows})
 
 
 if __name__ == "__main__":
