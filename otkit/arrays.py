@@ -152,25 +152,31 @@ def map_arrays(function: Callable[..., Array], tree: _Tree, *others: _Tree) -> _
 
 def take(tree: _Tree, items: np.ndarray) -> _Tree:
     """A tree whose arrays ``(B, …)`` have the rows `items` only, which are distinct and in order."""
-    return map_arrays(lambda x: _take(x, items), tree)
-
-
-def _take(x: Array, items: np.ndarray) -> Array:
-    return x if items.size == x.shape[0] else namespace(x).take(x, from_numpy(items, x), axis=0)
+    if items.size == _rows(tree):
+        return tree
+    return map_arrays(lambda x: namespace(x).take(x, from_numpy(items, x), axis=0), tree)
 
 
 def put(tree: _Tree, items: np.ndarray, part: _Tree) -> _Tree:
     """A tree whose arrays ``(B, …)`` have the rows `items` replaced by those of a `part`."""
-    return map_arrays(lambda full, new: _put(full, items, new), tree, part)
-
-
-def _put(full: Array, items: np.ndarray, part: Array) -> Array:
-    if items.size == full.shape[0]:
+    size = _rows(tree)
+    if items.size == size:
         return part
-    xp = namespace(full)
-    source = np.arange(full.shape[0])
-    source[items] = full.shape[0] + np.arange(items.size)
-    return xp.take(xp.concat([full, part], axis=0), from_numpy(source, full), axis=0)
+    source = np.arange(size)
+    source[items] = size + np.arange(items.size)
+
+    def joined(full: Array, new: Array) -> Array:
+        xp = namespace(full)
+        return xp.take(xp.concat([full, new], axis=0), from_numpy(source, full), axis=0)
+
+    return map_arrays(joined, tree, part)
+
+
+def _rows(tree: Any) -> int:
+    """The length of the first axis of the first array."""
+    while not (isinstance(tree, np.ndarray) or is_array(tree)):
+        tree = tree[0] if isinstance(tree, tuple) else getattr(tree, fields(tree)[0].name)
+    return int(tree.shape[0])
 
 
 def only(x: Array, where: Array) -> Array:

@@ -162,9 +162,11 @@ class LinearProblem:
         """The problem of some of the items, by index."""
         if items.size == self.items:
             return self
-        parts = {name: arrays.take(getattr(self, name), items) for name in _BY_ITEM}
+        taken = arrays.take(tuple(getattr(self, name) for name in _BY_ITEM), items)
         geometry, reduced = self.geometry.take(items), self.reduced.take(items)
-        return replace(self, geometry=geometry, reduced=reduced, batch=(items.size,), **parts)
+        return replace(
+            self, geometry=geometry, reduced=reduced, batch=(items.size,), **dict(zip(_BY_ITEM, taken, strict=True))
+        )
 
     def inside(self, x: Array) -> Array:
         """An array of the caller's, as the problem works on it."""

@@ -78,7 +78,7 @@ def conjugate_gradients(
     T, transposed = _rows(matrix.T), _rows(matrix.transposed)
 
     def iterate(limit: int, coarse: Coarse) -> tuple[int, bool]:
-        found = _conjugate_gradients(matrix.square, *T, *transposed, matrix.diagonal, *coarse, rhs, rtol, limit, y)
+        found = _conjugate_gradients(matrix.square, T, transposed, matrix.diagonal, coarse, rhs, rtol, limit, y)
         return steps + int(found[0]), bool(found[1])
 
     if memory.coarse is None:
@@ -91,14 +91,14 @@ def conjugate_gradients(
 
 
 def _rows(T: Any) -> Rows:
-    """Those of a matrix of SciPy, with unsigned places: a signed one might be negative, and is looked at each time."""
-    return T.indptr.astype(np.uint64), T.indices.astype(np.uint32), T.data
+    """Those of a matrix of SciPy, with unsigned places: a signed one might be negative, and is checked each time."""
+    return Rows(T.indptr.astype(np.uint64), T.indices.astype(np.uint32), T.data)
 
 
 @jit
-def _multiply(ends, cols, data, v, out):
+def _multiply(T, v, out):
     for i in range(out.size):
-        out[i] = gather(cols, data, ends[i], ends[i + 1], v)
+        out[i] = gather(T.cols, T.data, T.ends[i], T.ends[i + 1], v)
 
 
 @jit
@@ -108,26 +108,23 @@ def _add(x, factor, y):
 
 
 @jit
-def _apply(square, ends, cols, data, transposed_ends, transposed_cols, transposed_data, v, middle, out):
-    _multiply(ends, cols, data, v, middle)
-    _multiply(transposed_ends, transposed_cols, transposed_data, middle, out)
+def _apply(square, T, transposed, v, middle, out):
+    _multiply(T, v, middle)
+    _multiply(transposed, middle, out)
     for j in range(out.size):
         out[j] = square * v[j] - out[j]
 
 
 @jit
-def _conjugate_gradients(
-    square, ends, cols, data, transposed_ends, transposed_cols, transposed_data, diagonal, label, weight, inverse, rhs, rtol, limit,
-    y,
-):  # fmt: skip
+def _conjugate_gradients(square, T, transposed, diagonal, coarse, rhs, rtol, limit, y):
     """Solve in place from ``y (m,)``; returns the number of iterations, and whether the residual is small enough.
 
     Where a number leaves the finite ones, y is what it was before.
     """
-    middle, image = np.empty(ends.size - 1), np.empty(y.size)
-    small, solved = np.empty(inverse.shape[1]), np.empty(inverse.shape[0])
+    middle, image = np.empty(T.ends.size - 1), np.empty(y.size)
+    small, solved = np.empty(coarse.inverse.shape[1]), np.empty(coarse.inverse.shape[0])
     residual, direction, step = rhs.copy(), np.zeros(y.size), np.empty(y.size)
-    _apply(square, ends, cols, data, transposed_ends, transposed_cols, transposed_data, y, middle, image)
+    _apply(square, T, transposed, y, middle, image)
     _add(residual, -1.0, image)
     goal = rtol * np.sqrt(dot(rhs, rhs))
     before = np.inf
@@ -137,12 +134,12 @@ def _conjugate_gradients(
         for j in range(y.size):
             step[j] = residual[j] / diagonal[j]
         if small.size > 0:
-            correct(label, weight, inverse, small, solved, residual, step)
+            correct(coarse.label, coarse.weight, coarse.inverse, small, solved, residual, step)
         now = dot(residual, step)
         for j in range(y.size):
             direction[j] = step[j] + (now / before) * direction[j]
         before = now
-        _apply(square, ends, cols, data, transposed_ends, transposed_cols, transposed_data, direction, middle, image)
+        _apply(square, T, transposed, direction, middle, image)
         length = now / dot(direction, image)
         if not abs(length) < np.inf:
             return count, False

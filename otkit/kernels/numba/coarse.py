@@ -23,7 +23,13 @@ _FEWER = 0.9
 # Keeps what is inverted from being singular within rounding.
 _RIDGE = 1e-13
 
-Rows = tuple[np.ndarray, np.ndarray, np.ndarray]  # where they end, their columns and their entries
+
+class Rows(NamedTuple):
+    """A sparse matrix by rows: where each ends, its columns and its entries, with unsigned places."""
+
+    ends: np.ndarray
+    cols: np.ndarray
+    data: np.ndarray
 
 
 class Coarse(NamedTuple):
@@ -49,16 +55,16 @@ NONE = Coarse(np.zeros(0, np.int64), np.zeros(0), np.empty((0, 0)))
 
 def coarse_correction(smooth: np.ndarray | None, square: float, T: Rows, transposed: Rows) -> Coarse:
     """Aggregates of the unknowns that rows of T tie together; none where few unknowns are tied to each other."""
-    m, strong = transposed[0].size - 1, _STRONG
+    m, strong = transposed.ends.size - 1, _STRONG
     if smooth is None:
         return NONE
     label, count = np.arange(m), m
-    while count * count > min(_SMALL * T[2].size, _MOST * _MOST):
-        joined, fewer = _join(*T, *transposed, label, count, strong)
+    while count * count > min(_SMALL * T.data.size, _MOST * _MOST):
+        joined, fewer = _join(T, transposed, label, count, strong)
         if fewer > _FEWER * count:
             break
         label, count, strong = joined, fewer, _TOUCHING
-    if count * count > min(_LARGE * T[2].size, _MOST * _MOST):
+    if count * count > min(_LARGE * T.data.size, _MOST * _MOST):
         return NONE
     norm = np.sqrt(np.bincount(label, smooth**2, count))[label]
     weight = np.divide(smooth, norm, out=np.zeros(m), where=norm > 0)
@@ -94,20 +100,21 @@ def _invert(A):
 
 
 @jit
-def _join(ends, cols, data, transposed_ends, rows, transposed_data, label, count, strong):
+def _join(T, transposed, label, count, strong):
     """Join aggregates that rows tie together: the new labels of the unknowns, and how many aggregates there are.
 
     Each that is part of none goes with the row that it is strongest in, to the strongest there that is part of one.
     """
-    joined, fewer = _seeds(ends, cols, data, label, count, strong)
-    home = _homes(ends, cols, data, label, joined)
+    joined, fewer = _seeds(T.ends, T.cols, T.data, label, count, strong)
+    home = _homes(T.ends, T.cols, T.data, label, joined)
+    ends, rows, data = transposed
     alone, best = joined < 0, np.zeros(count)
     for j in range(label.size):
         at = label[j]
         if alone[at]:
-            for k in range(transposed_ends[j], transposed_ends[j + 1]):
-                better = transposed_data[k] > best[at] and home[rows[k]] >= 0
-                best[at] = transposed_data[k] if better else best[at]
+            for k in range(ends[j], ends[j + 1]):
+                better = data[k] > best[at] and home[rows[k]] >= 0
+                best[at] = data[k] if better else best[at]
                 joined[at] = home[rows[k]] if better else joined[at]
     out = np.empty(label.size, np.int64)
     for j in range(label.size):

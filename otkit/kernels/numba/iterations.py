@@ -13,6 +13,8 @@ Column sums that underflow are formed again from the largest exponent of each co
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import numpy as np
 
 from otkit.kernels.numba.anderson import mix, start_window
@@ -249,15 +251,55 @@ def start_log(g, log_b, col, reg, h, g0, v):
         v[j] = 1.0
 
 
+class Given(NamedTuple):
+    """What iterations of items read: ``a``, ``row (B, n)``, ``b``, ``log_b``, ``col (B, m)``, and numbers ``(B,)``."""
+
+    a: np.ndarray
+    b: np.ndarray
+    log_b: np.ndarray
+    row: np.ndarray
+    col: np.ndarray
+    reg: np.ndarray
+    keep_a: np.ndarray
+    keep_b: np.ndarray
+    rho_b: np.ndarray
+    coupling: np.ndarray
+    tol: np.ndarray
+    budget: np.ndarray
+    reach: np.ndarray
+    scale: np.ndarray
+
+
+class Past(NamedTuple):
+    """What mixing remembers of items, as `otkit.entropic.anderson.Mixing`, and rewrites."""
+
+    moves: np.ndarray
+    bends: np.ndarray
+    memory: np.ndarray
+    old: np.ndarray
+    residual: np.ndarray
+    best: np.ndarray
+
+
+class Found(NamedTuple):
+    """What iterations of items write: ``f (B, n)``, ``g``, ``point (B, m)``, ``error`` and ``done (B,)``."""
+
+    f: np.ndarray
+    g: np.ndarray
+    point: np.ndarray
+    error: np.ndarray
+    done: np.ndarray
+
+
 @jit
-def sweep_items(
-    C, low, high, a, b, log_b, row, col, reg, keep_a, keep_b, rho_b, coupling, tol, budget, reach, scale,
-    f, g, point, moves, bends, memory, old, residual, best, error, count,
-):  # fmt: skip
+def sweep_items(C, low, high, given, past, found):
     """All iterations of items ``low…high``, whose costs are ``C (high − low or 1, n, m)``.
 
     An item whose column sums are not safe is left as it is before that iteration.
     """
+    a, b, log_b, row, col, reg, keep_a, keep_b, rho_b, coupling, tol, budget, reach, scale = given
+    moves, bends, memory, old, residual, best = past
+    f, g, point, error, count = found
     n, m = C.shape[1:]
     window = moves.shape[1]
     Q, gram = np.empty((n, m)), np.empty((window, window))
@@ -290,6 +332,6 @@ def sweep_items(
             if error[k] <= tol[k]:
                 copy(new, x)
                 break
-            past = memory[k], old[k], residual[k], best[k]
-            mix(x, new, error[k], item_b, reach[k], moves[k], bends[k], gram, *past)
+            before = memory[k], old[k], residual[k], best[k]
+            mix(x, new, error[k], item_b, reach[k], moves[k], bends[k], gram, *before)
             absorbed = rescale(x, g0, item_b, reg[k], v, SCALED)

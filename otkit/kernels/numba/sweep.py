@@ -10,6 +10,7 @@ from otkit.entropic.sinkhorn import Swept
 from otkit.geometry.reduced import Reduced
 from otkit.kernels.numba import anderson, iterations
 from otkit.kernels.numba import rows as row_updates
+from otkit.kernels.numba.iterations import Found, Given, Past
 from otkit.kernels.numba.operations import softmin
 from otkit.kernels.numba.tiles import SMALL, Tiles, solid
 
@@ -99,12 +100,13 @@ class _Run:
 
     def small(self, C: np.ndarray, low: int, high: int) -> None:
         """All iterations of some items, on one thread; those whose sums underflow are left to `large`."""
-        iterations.sweep_items(
-            C, low, high, self.a, self.b, self.log_b, self.row, self.col, self.reg, self.keep_a, self.keep_b,
-            self.rho_b, self.coupling, self.tol, self.budget, self.reach, self.scale,
-            self.f, self.g, self.point, self.moves, self.bends, self.memory, self.old, self.residual, self.best,
-            self.error, self.count,
+        given = Given(
+            self.a, self.b, self.log_b, self.row, self.col, self.reg, self.keep_a, self.keep_b, self.rho_b,
+            self.coupling, self.tol, self.budget, self.reach, self.scale,
         )  # fmt: skip
+        past = Past(self.moves, self.bends, self.memory, self.old, self.residual, self.best)
+        found = Found(self.f, self.g, self.point, self.error, self.count)
+        iterations.sweep_items(C, low, high, given, past, found)
 
     def large(self, item: int) -> None:
         """The iterations that are left of one item, its rows shared among the threads."""
