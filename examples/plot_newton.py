@@ -2,15 +2,15 @@
 A small regularisation
 ======================
 
-Sinkhorn's sweeps need thousands of iterations where the plan comes close to a matching. Sinkhorn-Newton-Sparse, which
-otkit takes by itself, goes over to Newton steps with a sparse plan there. The error of both against the time.
+Sinkhorn's sweeps need thousands of iterations if the plan is close to a matching. Sinkhorn-Newton-Sparse, the default,
+takes Newton steps with a sparse plan there. The example plots the error of both against the time.
 """
 
 # %%
 # The problem
 # -----------
 # Two clouds in 64 dimensions, and a thousandth of the largest cost for the regularisation. That is little here: in many
-# dimensions all distances are alike, and the plan is close to a matching.
+# dimensions all distances are similar, and the plan is close to a matching.
 
 import time
 
@@ -27,8 +27,8 @@ reg = 1e-3 * C.max()
 # %%
 # Both methods
 # ------------
-# The callback is told the error after every step. ``sweeps`` makes the steps short, so that there is much to see. The
-# first solve of each compiles what it needs.
+# The callback receives the error after every step. ``sweeps`` makes the steps short, for a fine curve. The first solve
+# of each compiles its loops.
 
 
 def timed(method):
@@ -36,11 +36,11 @@ def timed(method):
     otkit.solve(C, reg=reg, method=method)
     start, seen = time.perf_counter(), []
 
-    def look(progress):
+    def record(progress):
         if progress.reg[0] <= reg:
             seen.append((time.perf_counter() - start, progress.error[0]))
 
-    return otkit.solve(C, reg=reg, method=method, callback=look), np.array(seen).T
+    return otkit.solve(C, reg=reg, method=method, callback=record), np.array(seen).T
 
 
 sweeps, sweeps_seen = timed(otkit.Sinkhorn(tol=1e-8, sweeps=10))
@@ -51,7 +51,7 @@ for result in (sweeps, newton):
 # %%
 # The stages
 # ----------
-# The regularisation comes down by a factor of 4 at a time. Of the 160,000 entries of the plan, a Newton step keeps a
+# The regularisation falls by a factor of 4 per stage. Of the 160,000 entries of the plan, a Newton step keeps a
 # few thousand.
 
 for stage in newton.stages:

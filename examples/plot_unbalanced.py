@@ -23,12 +23,12 @@ y = rng.normal(scale=0.5, size=(n, 2)) + np.array([1.5, 0.0])
 y[:far] = rng.normal(scale=0.3, size=(far, 2)) + np.array([0.75, 7.0])
 
 # %%
-# Three prices
-# ------------
-# ``unbalanced`` is the price ρ of a unit of Kullback–Leibler divergence of a marginal, in units of the cost. Between
-# two points of mass 1 at a distance d, with nothing else around, the mass exp(−d²/(2ρ + reg)) moves: far beyond √ρ
-# hardly any does. A pair gives each side its own price. With ``(inf, rho)`` all of the source is sent, but the target
-# may receive less, or more, than it asks for.
+# Three penalties
+# ---------------
+# ``unbalanced`` is the penalty ρ on the Kullback–Leibler divergence of a marginal, in units of the cost. Between two
+# points of mass 1 at a distance d, with nothing else around, the mass exp(−d²/(2ρ + reg)) moves: far beyond √ρ hardly
+# any does. A pair sets the penalty of each side. With ``(inf, rho)`` all of the source is sent, but the target may
+# receive less, or more, than its weights.
 
 rho, reg = 5.0, 0.1
 cases = {
@@ -46,17 +46,17 @@ for name, result in cases.items():
 # ρ may be an array, like every other argument. Between the squared distance of the clouds and that of the outliers
 # there is a range of ρ in which the cloud receives most of its mass and the outliers next to none.
 
-prices = np.geomspace(0.1, 1000, 25)
-received = otkit.solve_sample(x, y, reg=reg, unbalanced=prices).marginals[1] * n
+penalties = np.geomspace(0.1, 1000, 25)
+received = otkit.solve_sample(x, y, reg=reg, unbalanced=penalties).marginals[1] * n
 
 # %%
 # The divergence
 # --------------
 # How much do the outliers add? The balanced divergence is mostly theirs, the unbalanced one much less.
 
-for price in (None, rho):
-    with_them, without = (float(otkit.sinkhorn_divergence(x, z, reg=reg, unbalanced=price)) for z in (y, y[far:]))
-    print(f"unbalanced = {price}:  with outliers {with_them:.3f}, without {without:.3f}")
+for penalty in (None, rho):
+    with_them, without = (float(otkit.sinkhorn_divergence(x, z, reg=reg, unbalanced=penalty)) for z in (y, y[far:]))
+    print(f"unbalanced = {penalty}:  with outliers {with_them:.3f}, without {without:.3f}")
 
 figure = plt.figure(figsize=(10, 4.2), layout="constrained")
 panels = figure.subplots(1, 4, width_ratios=[1, 1, 1, 1.5])
@@ -67,9 +67,9 @@ for axes, (name, result) in zip(panels[:3], cases.items(), strict=True):
     axes.scatter(*x.T, s=12, color="C0", zorder=2)
     axes.scatter(*y.T, s=12, color="C3", zorder=2)
     axes.set(title=name, aspect="equal", xticks=[], yticks=[])
-panels[3].plot(prices, received[:, far:].mean(axis=1), "C3.-", label="cloud")
-panels[3].plot(prices, received[:, :far].mean(axis=1), "C1.-", label="outliers")
-panels[3].set(xscale="log", xlabel="ρ", ylabel="mass received / mass asked for")
+panels[3].plot(penalties, received[:, far:].mean(axis=1), "C3.-", label="cloud")
+panels[3].plot(penalties, received[:, :far].mean(axis=1), "C1.-", label="outliers")
+panels[3].set(xscale="log", xlabel="ρ", ylabel="mass received / weight")
 panels[3].axvline(rho, color="k", lw=0.8, ls=":", label=f"ρ = {rho:g}")
 panels[3].legend()
 plt.show()
