@@ -13,24 +13,24 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 from suite.problems import costs
 
 import otkit
-from otkit.kernels import numba_linalg
-from otkit.solvers import newton
+from otkit.kernels.numba import cg
+from otkit.solvers.sns import newton
 
 
 def iterations(n, reg, plain):
     """The iterations in each Newton step, where `plain` of them come before the correction."""
     C, a, b = costs("2-D cloud", n, None)
-    found, solve, before = [], newton.solve_coupled, numba_linalg._PLAIN
+    found, solve, before = [], newton.solve_coupled, cg._PLAIN
 
     def watched(*args):
         found.append(solve(*args))
         return found[-1]
 
-    newton.solve_coupled, numba_linalg._PLAIN = watched, plain
+    newton.solve_coupled, cg._PLAIN = watched, plain
     try:
         otkit.solve(C, a, b, reg=reg, tol=1e-8)
     finally:
-        newton.solve_coupled, numba_linalg._PLAIN = solve, before
+        newton.solve_coupled, cg._PLAIN = solve, before
     return [solution.steps for solution in found]
 
 

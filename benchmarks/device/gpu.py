@@ -169,11 +169,11 @@ def prediction_cells(row):
 def about(device, args):
     import torch
 
-    from otkit import kernels
     from otkit.geometry import Dense
+    from otkit.kernels import choose
 
     found = described(args, *PACKAGES)
-    found["kernels"] = kernels.runs_on(Dense(torch.zeros((1, 1), device=device)))
+    found["kernels"] = choose(Dense(torch.zeros((1, 1), device=device))).name
     found["versions"]["cuda"] = torch.version.cuda
     if device == "cpu":
         return found | {"device": "Triton's interpreter on the host: no time means anything"}

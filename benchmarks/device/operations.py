@@ -6,10 +6,12 @@ from functools import partial
 
 import torch
 
-from otkit import Sinkhorn, kernels, solve
+from otkit import Sinkhorn, solve
+from otkit.entropic.anderson import Mixing
+from otkit.entropic.dual import Penalties, Potentials
 from otkit.geometry import Dense, PointCloud
-from otkit.geometry.base import Penalties, Potentials, Reduced
-from otkit.kernels import Mixing
+from otkit.geometry.reduced import Reduced
+from otkit.kernels import choose
 
 BATCH_REG = 0.1
 
@@ -57,17 +59,19 @@ class Problem:
         costs = Reduced(self.geometry(rows), full(0.0, rows), full(0.0, self.n))
         log_a, log_b = full(-math.log(rows), rows), full(-math.log(self.n), self.n)
         g, reg = full(0.0, self.n), full(0.01 * (self.d or 1))
-        return costs, Potentials(kernels.softmin(costs, g, log_b, reg), g, log_a, log_b, reg)
+        return costs, Potentials(choose(costs).softmin(costs, g, log_b, reg), g, log_a, log_b, reg)
 
     def threshold(self):
         """The log of a bound that about ten entries of a row are above, estimated from the first rows."""
         rows = min(self.n, 64)
-        some = kernels.plan(*self.state(rows)).flatten()[: 2**20]
+        costs, at = self.state(rows)
+        some = choose(costs).plan(costs, at).flatten()[: 2**20]
         return math.log(float(some.quantile(1 - min(0.5, 10 / self.n)))) - math.log(self.n / rows)
 
 
 def operations(problem):
     costs, at = problem.state(problem.n)
+    kernels = choose(costs)
     ones = torch.ones((1, problem.n, 1), dtype=torch.float64, device=problem.device)
     low = torch.full_like(at.f, problem.threshold())
     yield Operation("softmin", partial(kernels.softmin, costs, at.g, at.log_b, at.reg), "float64")
@@ -162,4 +166,5 @@ def swept(C, iterations):
     start, penalties = Potentials(zeros, zeros, log, log, reg), Penalties(exact, exact, shifts=False)
     limit = torch.full_like(reg, float(iterations))
     costs, mixing = Reduced(Dense(C), zeros, zeros), Mixing.begin(zeros, reg, 0)
-    return lambda: kernels.sweep(costs, start, penalties, mixing, -exact, limit, iterations)
+    sweep = choose(costs).sweep
+    return lambda: sweep(costs, start, penalties, mixing, -exact, limit, iterations)

@@ -106,31 +106,29 @@ class Iterations:
     unit = "ns"
 
     def setup(self, n, dtype, form):
-        from otkit.kernels import numba_iterations
+        from otkit.kernels.numba import iterations
 
         C, a, zero = assignment(n).astype(dtype), np.full(n, 1 / n), np.zeros(n)
         sigma, f, sums, nothing = np.full(n, np.nan), np.zeros(n), np.zeros(n), np.empty((0, 0))
-        log = lambda Q: numba_iterations.log_rows(C, 0, a, zero, zero, 1.0, 0.05, sigma, f, sums, Q)  # noqa: E731
+        log = lambda Q: iterations.log_rows(C, 0, a, zero, zero, 1.0, 0.05, sigma, f, sums, Q)  # noqa: E731
         self.iterate = lambda: log(nothing)
         if form == "kept":
             log(Q := np.empty((n, n), dtype))
             last, v = sigma.copy(), np.ones(n)
-            kept = numba_iterations.absorbed_rows
+            kept = iterations.absorbed_rows
             self.iterate = lambda: kept(Q, 0, n, a, zero, v, 1.0, 0.05, last, sigma, f, sums)
         elif form in ("list", "listed"):
-            from otkit.kernels import numba_sparse
+            from otkit.kernels.numba import listed as entries
 
-            low, cut = numba_sparse.cuts(1e-8, a, n)
+            low, cut = entries.cuts(1e-8, a, n)
             lists = np.empty((n, 2), np.int64), np.empty(n * n, np.uint32), np.empty(n * n)
             found = np.exp(cut), *lists, 0, n * n
-            self.iterate = lambda: numba_sparse.list_rows(
-                C, 0, a, zero, zero, 1.0, 1e-3, sigma, f, sums, low, cut, *found
-            )
+            self.iterate = lambda: entries.list_rows(C, 0, a, zero, zero, 1.0, 1e-3, sigma, f, sums, low, cut, *found)
             if form == "listed":
                 self.iterate()
                 last, v, ends, mass, total = sigma.copy(), np.ones(n), np.array([0, n]), np.zeros(1), np.empty(n)
                 parts = sums[None], mass, total
-                listed = numba_sparse.listed_groups
+                listed = entries.listed_groups
                 self.iterate = lambda: listed(*lists, ends, 0, 1, a, zero, v, 1.0, 1e-3, last, sigma, f, *parts)
         self.iterate()
 
