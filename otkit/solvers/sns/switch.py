@@ -14,8 +14,8 @@ from otkit.solvers.descent import Annealed
 _NEAR, _LIKELY, _DAMPED = 1e-4, 30.0, 2.0
 # How much longer sweeps take than their first rate predicts: the fast modes of the error vanish before the slow ones.
 _SLOWER = 5.0
-# Cost model in seconds, which `benchmarks/compare/switch.py` holds against the clock. A sweep: itself, where the matrix has so many entries
-# that its iterations are not compiled as a whole; each column; each entry that it visits.
+# Cost model in seconds, which `benchmarks/compare/switch.py` holds against the clock. A sweep: itself, where the matrix
+# has so many entries that its iterations are not compiled as a whole; each column; each entry that it visits.
 _SWEEP, COMPILED, _MIX, _VISIT = 2e-5, 2**16, 5e-8, 0.25e-9
 # Newton's method: to begin, each entry of the matrix and each that a sweep visits; each step, itself and each of these.
 # That is more than steps take where they go well: the more entries matter, the more of them are cut short.
