@@ -4,9 +4,12 @@ from numpy.testing import assert_allclose
 from scipy.sparse import csr_array
 from scipy.sparse.csgraph import minimum_spanning_tree
 
-from otkit import kernels, linalg
-from otkit.kernels import numba_coarse
-from otkit.linalg import components, maximum_spanning_tree
+from otkit.kernels import REFERENCE
+from otkit.kernels.numba import NUMBA
+from otkit.kernels.numba.coarse import coarse_correction
+from otkit.linalg import cg
+from otkit.linalg.sparse import Scaling, Sparse
+from otkit.linalg.trees import components, heaviest_forest, maximum_spanning_tree
 
 
 def tree_of(weights, costs):
@@ -67,21 +70,20 @@ def test_components():
     assert rows[3] not in (rows[0], rows[2])
 
 
-@pytest.mark.parametrize("chosen", ["numba", "reference"])
-def test_conjugate_gradients(chosen, monkeypatch):
-    monkeypatch.setenv("OTKIT_KERNELS", chosen)
+@pytest.mark.parametrize("table", [NUMBA, REFERENCE], ids=lambda table: table.name)
+def test_conjugate_gradients(table):
     rng = np.random.default_rng(0)
     T = rng.random((50, 30)) * (rng.random((50, 30)) < 0.2)
     T *= 0.99 / np.linalg.norm(T, 2)
-    matrix, rhs = linalg.Schur.of(csr_array(T), csr_array(T.T), 1.01), rng.standard_normal(30)
+    matrix, rhs = cg.Schur.of(csr_array(T), csr_array(T.T), 1.01), rng.standard_normal(30)
     wanted = np.linalg.solve(1.01 * np.eye(30) - T.T @ T, rhs)
-    found = kernels.conjugate_gradients(matrix, rhs, np.zeros(30), 1e-12, 100)
+    found = table.conjugate_gradients(matrix, rhs, np.zeros(30), 1e-12, 100)
     assert found.accurate
     assert 0 < found.steps <= 40
     np.testing.assert_allclose(found.y, wanted, rtol=1e-9)
-    again = kernels.conjugate_gradients(matrix, rhs, wanted, 1e-9, 100)
+    again = table.conjugate_gradients(matrix, rhs, wanted, 1e-9, 100)
     assert again.steps == 0
-    cut = kernels.conjugate_gradients(matrix, rhs, np.zeros(30), 1e-12, 3)
+    cut = table.conjugate_gradients(matrix, rhs, np.zeros(30), 1e-12, 3)
     assert (cut.steps, cut.accurate) == (3, False)
 
 
@@ -101,7 +103,7 @@ def grid(size, far, cut=None, strength=1.0):
 
 
 def schur(T, square, smooth=None):
-    return linalg.Schur.of(csr_array(T), csr_array(T.T), square, smooth)
+    return cg.Schur.of(csr_array(T), csr_array(T.T), square, smooth)
 
 
 class TestCoarseCorrection:
@@ -109,7 +111,7 @@ class TestCoarseCorrection:
 
     def solve(self, T, smooth, rhs, memory=None):
         matrix = schur(T, self.SQUARE, smooth)
-        found = kernels.conjugate_gradients(matrix, rhs, np.zeros(rhs.size), 1e-9, 5000, memory)
+        found = NUMBA.conjugate_gradients(matrix, rhs, np.zeros(rhs.size), 1e-9, 5000, memory)
         assert found.accurate
         np.testing.assert_allclose(matrix @ found.y, rhs, rtol=0, atol=1.1e-9 * np.linalg.norm(rhs))
         return found.steps
@@ -119,7 +121,7 @@ class TestCoarseCorrection:
         rhs = c * rng.standard_normal(c.size)
         rhs -= c * (c @ rhs) / (c @ c)
         plain = self.solve(T, None, rhs)
-        memory = linalg.Memory()
+        memory = cg.Memory()
         helped = self.solve(T, c, rhs, memory)
         assert helped < 0.75 * plain
         # It is there for the next matrix, and nothing is done without it.
@@ -128,14 +130,14 @@ class TestCoarseCorrection:
     def test_sees_parts_that_hardly_hang_together(self, rng):
         T, _, c = grid(16, 1.5, cut=8, strength=1e-6)
         rhs = c * np.where(np.arange(256) % 16 < 8, 1.0, -1.0)
-        memory = linalg.Memory()
+        memory = cg.Memory()
         self.solve(T, c, c * rng.standard_normal(256), memory)
         assert self.solve(T, c, rhs, memory) <= 60
 
     def test_is_the_inverse_on_the_aggregates(self):
         T, _, c = grid(12, 1.5)
         rows = [(m.indptr.astype(np.uint64), m.indices.astype(np.uint32), m.data) for m in map(csr_array, (T, T.T))]
-        label, weight, inverse = numba_coarse.coarse_correction(c, self.SQUARE, *rows)
+        label, weight, inverse = coarse_correction(c, self.SQUARE, *rows)
         K = len(inverse)
         assert 4 <= K <= 40
         Z = np.zeros((144, K))
@@ -153,15 +155,14 @@ class TestCoarseCorrection:
         self.solve(np.eye(200) * np.linspace(0.1, 0.99, 200), np.ones(200), rng.standard_normal(200))
 
 
-@pytest.mark.parametrize("chosen", ["numba", "reference"])
-def test_sparsified(chosen, monkeypatch, rng):
-    monkeypatch.setenv("OTKIT_KERNELS", chosen)
+@pytest.mark.parametrize("table", [NUMBA, REFERENCE], ids=lambda table: table.name)
+def test_sparsified(table, rng):
     R = rng.random((40, 30)) * (rng.random((40, 30)) < 0.3)
     R[3], R[:, 4] = 0, 0
     left, right, half_row, half_col = (rng.random(k) + 0.1 for k in (40, 30, 40, 30))
     least_row, least_col = rng.random(40), rng.random(30)
-    by = linalg.Scaling(left, right, least_row, least_col, half_row, half_col)
-    found, mass = kernels.sparsified(linalg.Sparse(csr_array(R), csr_array(R).T), by)
+    by = Scaling(left, right, least_row, least_col, half_row, half_col)
+    found, mass = table.sparsified(Sparse(csr_array(R), csr_array(R).T), by)
     P = left[:, None] * R * right
     kept = (R > 0) & (np.minimum.outer(least_row, least_col) <= P)
     assert 0 < kept.sum() < (R > 0).sum()
@@ -176,12 +177,12 @@ def test_the_heaviest_forest():
     rng = np.random.default_rng(0)
     weights = np.where(rng.random((6, 7)) < 0.5, rng.standard_normal((6, 7)), -np.inf)
     rows, cols = np.nonzero(weights > -np.inf)
-    found = linalg.heaviest_forest(6, 7, rows, cols, weights[rows, cols])
+    found = heaviest_forest(6, 7, rows, cols, weights[rows, cols])
     tree = tree_of(weights, weights)
     assert weights[rows[found], cols[found]].sum() == pytest.approx(tree.weight[tree.nodes].sum())
     assert found.size == tree.nodes.size
     nothing = np.empty(0, dtype=int)
-    assert linalg.heaviest_forest(3, 3, nothing, nothing, np.empty(0)).size == 0
+    assert heaviest_forest(3, 3, nothing, nothing, np.empty(0)).size == 0
 
 
 def coupled(rng, n, m, share=0.3):
@@ -194,14 +195,14 @@ def coupled(rng, n, m, share=0.3):
 
 @pytest.mark.parametrize("dense", [0, 10**4])
 def test_the_preconditioner_is_the_inverse(rng, monkeypatch, dense):
-    monkeypatch.setattr(linalg, "_DENSE", dense)
+    monkeypatch.setattr(cg, "_DENSE", dense)
     T, entries = coupled(rng, 40, 30)
-    inverse = linalg.coupled_preconditioner(entries, (40, 30), 0.9)
+    inverse = cg.coupled_preconditioner(entries, (40, 30), 0.9)
     v = rng.standard_normal(30)
     np.testing.assert_allclose(inverse(v), np.linalg.solve(np.eye(30) - 0.9 * T.T @ T, v), rtol=1e-6)
-    monkeypatch.setattr(linalg, "_DENSE", 0)
-    monkeypatch.setattr(linalg, "_FILL", 10)
-    assert linalg.coupled_preconditioner(entries, (40, 30), 0.9) is None
+    monkeypatch.setattr(cg, "_DENSE", 0)
+    monkeypatch.setattr(cg, "_FILL", 10)
+    assert cg.coupled_preconditioner(entries, (40, 30), 0.9) is None
 
 
 @pytest.mark.parametrize("few", [0, 3, 1000])
@@ -210,7 +211,7 @@ def test_conjugate_gradients_of_a_batch(rng, few):
     matrices = np.eye(30) - T.transpose(0, 2, 1) @ T
     rhs = rng.standard_normal((4, 30)) * np.array([[1.0], [1e-200], [1e200], [0.0]])
     made = [lambda v, k=k: np.linalg.solve(matrices[k], v) if k else v for k in range(3)] + [None]
-    found = linalg.batched_conjugate_gradients(
+    found = cg.batched_conjugate_gradients(
         lambda v: (matrices @ v[:, :, None])[:, :, 0], rhs, lambda: made, 1e-11, (few, 1000)
     )
     np.testing.assert_allclose(found.y, np.linalg.solve(matrices, rhs[:, :, None])[:, :, 0], rtol=1e-7, atol=1e-12)

@@ -154,8 +154,8 @@ def test_a_result_prints_as_one_line_to_act_on(cloud):
 def test_a_plan_that_does_not_fit_in_memory_is_refused_with_the_way_out(monkeypatch, cloud):
     x, y, a, b = cloud
     result = otkit.solve_sample(x, y, a, b, reg=0.3)
-    monkeypatch.setattr("otkit.checks.NEGLIGIBLE", 0)
-    monkeypatch.setattr("otkit.checks.free_memory", lambda: 4000)
+    monkeypatch.setattr("otkit.kernels.memory.NEGLIGIBLE", 0)
+    monkeypatch.setattr("otkit.kernels.memory.free_memory", lambda: 4000)
     with pytest.raises(MemoryError, match=r"30 × 20 needs .* use plan_sparse\(\), apply\(\) or transport\(\)"):
         _ = result.plan
     assert result.plan_sparse().mass.sum() == pytest.approx(1)

@@ -15,10 +15,12 @@ torch = pytest.importorskip("torch")
 pytest.importorskip("triton")
 
 from otkit import Dense, PointCloud  # noqa: E402
-from otkit.geometry import base  # noqa: E402
-from otkit.geometry.base import Potentials, Reduced  # noqa: E402
-from otkit.kernels import triton_ops as ops  # noqa: E402
-from otkit.kernels.triton_tiles import DOUBLE, MIXED, SINGLE  # noqa: E402
+from otkit.entropic import operations as base  # noqa: E402
+from otkit.entropic.dual import Potentials  # noqa: E402
+from otkit.geometry.base import Geometry  # noqa: E402
+from otkit.geometry.reduced import Reduced  # noqa: E402
+from otkit.kernels.triton import operations as ops  # noqa: E402
+from otkit.kernels.triton.launch import DOUBLE, MIXED, SINGLE  # noqa: E402
 
 U, U_SINGLE = 2.0**-53, 2.0**-24
 INF = np.inf
@@ -104,7 +106,7 @@ GEOMETRIES = MATRICES | CLOUDS
 class Case:
     """Costs, reduced or not, a point where the rows of the plan are nearly exact, and bounds on rounding."""
 
-    costs: base.Geometry
+    costs: Geometry
     at: Potentials
     size: float
     off: float

@@ -7,15 +7,15 @@ from scipy.optimize import linear_sum_assignment
 from strategies import blocks, distances, hard_cases, small_reg_cases
 
 import otkit
-from otkit.kernels import numba_simplex as simplex
-from otkit.solvers import exact
+from otkit.kernels.numba import simplex
+from otkit.solvers.exact import solver
 
 
 @pytest.fixture(params=["all arcs", "few arcs"])
 def arcs(request, monkeypatch):
     """Small problems with all arcs from the start, and as large ones are solved: annealed first, and priced."""
     if request.param == "few arcs":
-        monkeypatch.setattr(exact, "_ALL", 0)
+        monkeypatch.setattr(solver, "_ALL", 0)
     return request.param
 
 
@@ -118,7 +118,7 @@ def test_points_are_priced_without_a_matrix(rng, monkeypatch):
 
 
 def test_equal_costs_take_few_rounds(monkeypatch):
-    monkeypatch.setattr(exact, "_ALL", 0)
+    monkeypatch.setattr(solver, "_ALL", 0)
     x = np.ones((300, 2))
     result = otkit.solve_sample(x, x + 1.0, method="exact")
     assert float(result.value) == pytest.approx(2.0)
@@ -135,7 +135,7 @@ def test_batches_and_other_libraries(xp, arcs, rng):
 
 
 def test_a_warm_start_takes_few_pivots(rng, monkeypatch):
-    monkeypatch.setattr(exact, "_ALL", 0)
+    monkeypatch.setattr(solver, "_ALL", 0)
     C = rng.random((300, 300))
     cold = otkit.solve(C, method="exact")
     warm = otkit.solve(C, method="exact", init=cold)
@@ -159,7 +159,7 @@ def test_a_tiny_mass_crosses_between_blocks(arcs):
 
 
 def test_stopping_early_leaves_valid_bounds(rng, monkeypatch):
-    monkeypatch.setattr(exact, "_ALL", 0)
+    monkeypatch.setattr(solver, "_ALL", 0)
     C = rng.random((80, 80))
     wanted = ot.emd2(np.full(80, 1 / 80), np.full(80, 1 / 80), C)
     way_down = sum(stage.n_iter for stage in otkit.solve(C, method="exact").stages)
@@ -173,7 +173,7 @@ def test_stopping_early_leaves_valid_bounds(rng, monkeypatch):
 
 
 def test_items_that_wait_for_one_that_ran_out_are_not_called_optimal(rng, monkeypatch):
-    monkeypatch.setattr(exact, "_ALL", 0)
+    monkeypatch.setattr(solver, "_ALL", 0)
     C = rng.random((2, 60, 60))
     C[0] = 1 - np.eye(60)  # comes down at once
     stages = otkit.solve(C, method="exact").stages
@@ -185,7 +185,7 @@ def test_items_that_wait_for_one_that_ran_out_are_not_called_optimal(rng, monkey
 
 
 def test_a_callback_sees_the_way_down_and_the_pivots_and_can_stop_both(rng, monkeypatch):
-    monkeypatch.setattr(exact, "_ALL", 0)
+    monkeypatch.setattr(solver, "_ALL", 0)
     C = rng.random((80, 80))
     seen = []
     whole = otkit.solve(C, method="exact", callback=seen.append)

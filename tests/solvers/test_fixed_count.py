@@ -4,12 +4,12 @@ import warnings
 
 import numpy as np
 import pytest
+from forms import in_groups
 from strategies import random_case
 
 import otkit
 from otkit import Sinkhorn
 from otkit.arrays import to_numpy
-from otkit.kernels import numba_ops
 
 INF = np.inf
 
@@ -38,9 +38,7 @@ def textbook(C, a, b, reg, count, last, rho_a=INF, rho_b=INF):
 def size(request, monkeypatch):
     """Both forms of the compiled iterations, the large one with several groups of rows."""
     if request.param:
-        monkeypatch.setattr(numba_ops, "SMALL", 20)
-        monkeypatch.setattr(numba_ops, "_CHUNK", 20)
-        monkeypatch.setattr(numba_ops, "_GROUP", 20)
+        in_groups(monkeypatch, 20)
 
 
 def check(result, C, a, b, reg, count, last, rho=(INF, INF)):

@@ -1,17 +1,21 @@
 import warnings
+from dataclasses import replace
 
 import numpy as np
 import pytest
 from checks import check_entropic
+from forms import few_kept
 from scipy.spatial.distance import cdist
 from strategies import blocks, hard_cases, random_problem, small_reg_cases
 
 import otkit
-from otkit.kernels import numba_rows
-from otkit.linalg import Memory, Sparse, compressed, solve_coupled
+from otkit.linalg.cg import Memory, solve_coupled
+from otkit.linalg.sparse import Sparse, compressed
 from otkit.problems import LinearProblem
-from otkit.solvers import SparseNewton, newton
-from otkit.solvers.stages import begin
+from otkit.solvers import SparseNewton
+from otkit.solvers.descent import begin
+from otkit.solvers.sns import dual, newton, solver
+from otkit.solvers.sns.dual import Entries, evaluate
 
 CASES = small_reg_cases() | hard_cases()
 
@@ -51,8 +55,7 @@ def test_a_tiny_mass_that_must_cross_between_blocks_does(gap, count, imbalance, 
 @pytest.mark.parametrize(("part", "listed"), [*((k, False) for k in range(10)), *((k, True) for k in range(4))])
 def test_random_problems_converge_and_never_claim_it_wrongly(part, listed, monkeypatch):
     if listed:  # the entries that matter, however small the problem and however many they are
-        monkeypatch.setattr(numba_rows, "WORTH", 0)
-        monkeypatch.setattr(numba_rows, "_SPARSE", 1.0)
+        few_kept(monkeypatch)
     short = 0
     for seed in range(50 * part, 50 * (part + 1)):
         given, relative = random_problem(seed)
@@ -123,11 +126,11 @@ def test_with_every_entry_it_is_newtons_method(unbalanced, shape, rng):
     state = begin(problem, 0.05 * rng.standard_normal((1, shape[1])), problem.reg)
 
     def at(g):
-        return newton._evaluate(problem, state.f, g, problem.reg, 1e-12)
+        return evaluate(problem, state.f, g, problem.reg, 1e-12)
 
     here = at(state.g)
-    listed = newton._List.largest(problem, here, problem.reg, 1.0)
-    move, _, sparse = newton._direction(problem, here, problem.reg, listed, 0.0, 0.0, Memory())
+    listed = Entries.largest(problem, here, problem.reg, 1.0)
+    move, _, sparse = newton.direction(problem, here, problem.reg, listed, 0.0, 0.0, Memory())
     assert sparse.kept == C.size
     assert sparse.dropped < 1e-14
     step = 1e-6
@@ -158,7 +161,7 @@ def test_the_rise_of_the_dual_is_the_difference_of_its_values(unbalanced, rng):
     points = []
     for size in (0.0, 0.1):
         g = state.g + size * rng.standard_normal((1, 20))
-        points.append(newton._evaluate(problem, state.f, g, problem.reg, 1e-12))
+        points.append(evaluate(problem, state.f, g, problem.reg, 1e-12))
     wanted = dual(points[1].f, points[1].g) - dual(points[0].f, points[0].g)
     assert newton._rise(problem, *points, problem.reg) == pytest.approx(wanted, rel=1e-9, abs=1e-14)
 
@@ -200,7 +203,7 @@ def test_other_libraries_get_the_same_answer(xp, rng):
 def test_points_are_never_made_a_matrix(rng, monkeypatch):
     x, y = rng.standard_normal((300, 30)), rng.standard_normal((250, 30))
     dense = otkit.solve(cdist(x, y, "sqeuclidean"), reg=0.02, tol=1e-9)
-    monkeypatch.setattr("otkit.kernels.numba_rows.KEPT", 0)
+    monkeypatch.setattr("otkit.kernels.numba.rows.KEPT", 0)
     tall = otkit.solve_sample(x, y, reg=0.02, tol=1e-9)
     assert newton_steps(tall) > 0
     assert tall.converged
@@ -211,15 +214,12 @@ def test_steps_near_the_last_sweeps_pass_over_no_costs(monkeypatch):
     x = np.random.default_rng(0).random((2, 400, 2))
     C = cdist(*x, "sqeuclidean")
     wanted = otkit.solve(C, reg=5e-4, tol=1e-10, method="sinkhorn")
-    descend = newton._descend
+    descend = solver._descend
 
-    def without(*args):
-        with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(newton, "select", None)
-            patch.setattr(newton, "sweep", None)
-            return descend(*args)
+    def without(problem, *args):
+        return descend(replace(problem, kernels=replace(problem.kernels, select=None, sweep=None)), *args)
 
-    monkeypatch.setattr(newton, "_descend", without)
+    monkeypatch.setattr(solver, "_descend", without)
     result = otkit.solve(C, reg=5e-4, method=SparseNewton(tol=1e-9, sweeps=60))
     assert newton_steps(result) > 0
     assert result.error <= 1e-9  # by all entries
@@ -254,14 +254,14 @@ def test_the_tail_is_quadratic():
     C = np.random.default_rng(0).random((300, 300))
     errors = []
     method = SparseNewton(keep=1.0, factor=np.inf, sweeps=100, tol=1e-12)
-    search = newton._search
+    search = newton.search
 
     def spy(part, at, *rest):
         errors.append(at.error)
         return search(part, at, *rest)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(newton, "_search", spy)
+        patch.setattr(solver, "search", spy)
         patch.setattr(newton, "_FORCING", 1e-12)
         assert otkit.solve(C, reg=2e-3, method=method).converged
     before, after = errors[-2:]
@@ -273,21 +273,21 @@ class TestGuards:
     def test_a_step_that_overflows_is_no_progress(self, rng):
         problem = LinearProblem.build(otkit.Dense(rng.random((30, 20))), None, None, 1e-3)
         state = begin(problem, np.zeros((1, 20)), problem.reg)
-        at = newton._evaluate(problem, state.f, state.g, problem.reg, 1e-9)
+        at = evaluate(problem, state.f, state.g, problem.reg, 1e-9)
         wild = at.gradient * 1e300
         with np.errstate(over="raise", invalid="raise"):
-            to, whole = newton._search(problem, at, problem.reg, wild, 1e-9)
+            to, whole = newton.search(problem, at, problem.reg, wild, 1e-9)
         assert np.isfinite(to.error)
         assert newton._rise(problem, at, to, problem.reg) >= 0
         assert not whole or to.error < at.error
         for bad in (np.full(20, np.nan), -at.gradient):
-            to, whole = newton._search(problem, at, problem.reg, bad, 1e-9)
+            to, whole = newton.search(problem, at, problem.reg, bad, 1e-9)
             assert not whole
             assert np.array_equal(to.g, at.following)
 
     def test_a_dense_plan_is_left_to_sweeps(self, monkeypatch):
-        monkeypatch.setattr(newton, "_ALWAYS", 10)
-        monkeypatch.setattr(newton, "_is_slow", lambda *_: np.array([True]))
+        monkeypatch.setattr(dual, "_ALWAYS", 10)
+        monkeypatch.setattr(solver, "is_slow", lambda *_: np.array([True]))
         x = np.random.default_rng(0).random((80, 2))
         result = otkit.solve_sample(x, x[::-1] ** 2, reg=0.3, tol=1e-10)
         assert result.converged
@@ -301,7 +301,7 @@ class TestGuards:
         assert np.isfinite(found.y).all()
 
     def test_slow_conjugate_gradients_are_noticed(self, monkeypatch):
-        monkeypatch.setattr("otkit.linalg._FEW", 3)
+        monkeypatch.setattr("otkit.linalg.cg._FEW", 3)
         rng = np.random.default_rng(0)
         T = rng.random((40, 30)) * (rng.random((40, 30)) < 0.2)
         T *= 0.999 / np.linalg.norm(T, 2)
@@ -313,8 +313,8 @@ class TestGuards:
         assert found.steps == 3
         assert found.accurate  # by a factorisation
         assert np.allclose(found.y, wanted, rtol=1e-9)
-        monkeypatch.setattr("otkit.linalg._FILL", 0)
-        monkeypatch.setattr("otkit.linalg._MANY", 4)
+        monkeypatch.setattr("otkit.linalg.cg._FILL", 0)
+        monkeypatch.setattr("otkit.linalg.cg._MANY", 4)
         cut = solve_coupled(sparse, rhs, 1e-6, 1e-12)
         assert not cut.accurate
         assert cut.steps == 7
