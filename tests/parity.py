@@ -10,7 +10,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.testing import assert_array_equal
 
-from otkit.entropic.dual import Potentials
+from otkit.entropic.anderson import Mixing
+from otkit.entropic.dual import Penalties, Potentials
 from otkit.geometry.reduced import Reduced
 from otkit.kernels import REFERENCE
 from otkit.kernels.numba import NUMBA
@@ -54,6 +55,12 @@ class Case:
     a: np.ndarray
     b: np.ndarray
     span: float
+
+    @property
+    def unit(self):
+        """A bound on the rounding of a sum of a cost and potentials."""
+        vectors = (self.costs.row, self.costs.col, self.at.f, self.at.g)
+        return 16 * U * (sum(abs(v).max() for v in vectors) + self.span)
 
     @property
     def exponents(self):
@@ -108,4 +115,44 @@ def within(found, wanted, relative, absolute=0.0):
     )
 
 
+def close(found, wanted, bound):
+    """|found − wanted| ≤ bound, entry by entry."""
+    assert found.shape == wanted.shape
+    assert (abs(found - wanted) <= bound).all(), f"off by {abs(found - wanted).max():.3g}"
+
+
+def finite(costs):
+    """The size of costs that are all formed, 0 where they are infinite."""
+    C = abs(costs.block(slice(None), slice(None)))
+    return np.where(np.isfinite(C), C, 0)
+
+
+def distance_slopes(x, y, metric):
+    """How much an end of a pair counts in the derivative of its cost."""
+    difference = abs(x[:, :, None] - y[:, None])
+    ground, power = metric.ground, metric.power
+    total = (difference if ground == "cityblock" else difference**2).sum(-1)
+    exponent = power / 2 if ground == "euclidean" else power
+    slopes = exponent * np.where(total > 0, total, 1) ** (exponent - 1)
+    return slopes * {"cityblock": 1, "euclidean": 2, "cosine": 2.0 ** (1 - power)}[ground]
+
+
 SIZES = [(1, 1), (1, 37), (41, 1), (2, 3), (33, 65), (64, 31)]
+
+
+def swept(c, table, count, penalties=None, window=0, tol=-1e-14):
+    items = c.at.reg.size
+    penalties = penalties or Penalties(np.full(items, INF), np.full(items, INF))
+    start = Mixing.begin(c.at.g, np.full(items, c.span), window)
+    return table.sweep(c.costs, c.at, penalties, start, np.full(items, tol), np.full(items, float(count)), count)
+
+
+def same_sweeps(one, other, c, count, extra=0.0):
+    """Iterations do not magnify errors of the potentials, and each of them adds that of two softmins."""
+    slack = 2 * count * c.at.reg * (c.relative + extra)
+    used_a, used_b = c.a > 0, c.b > 0
+    assert_array_equal(one.count, other.count)
+    for name, used in (("f", used_a), ("g", used_b), ("point", used_b)):
+        found, wanted = (np.where(used, getattr(s, name), 0) for s in (one, other))
+        within(found, wanted, 0, slack)
+    within(one.error, other.error, 0, 4 * slack / c.at.reg)

@@ -3,33 +3,13 @@
 import numpy as np
 import pytest
 from forms import few_kept, in_groups, nothing_kept
-from numpy.testing import assert_allclose, assert_array_equal
-from parity import DENSE, INF, SIZES, Case, case, chebyshev, matrix, within
+from numpy.testing import assert_allclose
+from parity import DENSE, INF, SIZES, Case, case, chebyshev, matrix, same_sweeps, swept, within
 
 from otkit import Dense, PointCloud
-from otkit.entropic.anderson import Mixing
 from otkit.entropic.dual import Penalties, Potentials
 from otkit.kernels import REFERENCE
 from otkit.kernels.numba import NUMBA
-
-
-def swept(c, table, count, penalties=None, window=0, tol=-1e-14):
-    items = c.at.reg.size
-    penalties = penalties or Penalties(np.full(items, INF), np.full(items, INF))
-    start = Mixing.begin(c.at.g, np.full(items, c.span), window)
-    return table.sweep(c.costs, c.at, penalties, start, np.full(items, tol), np.full(items, float(count)), count)
-
-
-def same_sweeps(one, other, c, count, extra=0.0):
-    """Iterations do not magnify errors of the potentials, and each of them adds that of two softmins."""
-    slack = 2 * count * c.at.reg * (c.relative + extra)
-    used_a, used_b = c.a > 0, c.b > 0
-    assert_array_equal(one.count, other.count)
-    for name, used in (("f", used_a), ("g", used_b), ("point", used_b)):
-        found, wanted = (np.where(used, getattr(s, name), 0) for s in (one, other))
-        within(found, wanted, 0, slack)
-    within(one.error, other.error, 0, 4 * slack / c.at.reg)
-
 
 FORMS = ["small", "large", "large, few kept", "large, nothing kept"]
 

@@ -3,14 +3,17 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from checks import check_entropic
-from forms import few_kept
+from checks import check_entropic, solved_by
+from forms import few_kept, in_groups
+from measure import no_matrix
 from scipy.spatial.distance import cdist
 from strategies import blocks, hard_cases, random_problem, small_reg_cases
 
 import otkit
 from otkit.solvers import SparseNewton
 from otkit.solvers.sns import dual, solver
+
+solve, solve_sample = solved_by("sns", asked="auto")
 
 CASES = small_reg_cases() | hard_cases()
 
@@ -31,7 +34,7 @@ def rounding(result):
 def test_hard_cases_are_solved_down_to_rounding(name, relative):
     case = CASES[name]
     reg = relative * case.span
-    result = otkit.solve(case.C, case.a, case.b, reg=reg, tol=1e-9)
+    result = solve(case.C, case.a, case.b, reg=reg, tol=1e-9)
     assert result.method == "sns"
     check_entropic(result, case.C, case.a, case.b, reg)
     assert result.error <= max(1e-9, 2 * rounding(result))
@@ -43,7 +46,7 @@ def test_hard_cases_are_solved_down_to_rounding(name, relative):
 @pytest.mark.parametrize("relative", [1e-3, 1e-5, 1e-6])
 def test_a_tiny_mass_that_must_cross_between_blocks_does(gap, count, imbalance, relative):
     case = blocks(gap, imbalance, count)
-    result = otkit.solve(case.C, case.a, case.b, reg=relative * case.span, tol=1e-9)
+    result = solve(case.C, case.a, case.b, reg=relative * case.span, tol=1e-9)
     assert result.error <= max(1e-9, 2 * rounding(result))
 
 
@@ -56,7 +59,7 @@ def test_random_problems_converge_and_never_claim_it_wrongly(part, listed, monke
         given, relative = random_problem(seed)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", otkit.ConvergenceWarning)
-            result = otkit.solve(**given, tol=1e-8)
+            result = solve(**given, tol=1e-8)
         error = true_error(result, **given)
         assert np.isfinite([error, float(result.value)]).all()
         assert np.isfinite(result.f).all()
@@ -88,14 +91,14 @@ class TestTable1:
 
     def test_few_newton_steps_lead_to_the_limit_of_rounding(self):
         methods = (SparseNewton(tol=1e-13, sweeps=sweeps) for sweeps in (None, 25, 30, 40))
-        results = [otkit.solve(self.C, reg=1 / 1200, method=method) for method in methods]
+        results = [solve(self.C, reg=1 / 1200, method=method) for method in methods]
         assert all(result.converged and 0 < newton_steps(result) <= 20 for result in results)
         assert min(result.error for result in results) <= 1e-13  # the tolerance is 1.1e-12, for rounding
 
     @pytest.mark.parametrize(("keep", "most"), [(6 / 500, 10), (4 / 500, 15), (3 / 500, 25)])
     def test_so_does_the_published_method(self, keep, most):
         method = SparseNewton(keep=keep, factor=np.inf, sweeps=20, tol=1e-12)
-        result = otkit.solve(self.C, reg=1 / 1200, method=method)
+        result = solve(self.C, reg=1 / 1200, method=method)
         assert result.converged
         (stage,) = result.stages
         assert stage.newton_steps <= most
@@ -105,7 +108,7 @@ class TestTable1:
     def test_too_sparse_a_plan_makes_it_linear(self):
         # With two entries a row, 7 % of the mass is left out.
         method = SparseNewton(keep=2 / 500, factor=np.inf, sweeps=20, tol=1e-12)
-        result = otkit.solve(self.C, reg=1 / 1200, method=method)
+        result = solve(self.C, reg=1 / 1200, method=method)
         assert result.converged
         assert newton_steps(result) > 30
         assert result.stages[0].dropped > 0.01
@@ -115,7 +118,7 @@ def test_it_agrees_with_sinkhorn(rng):
     C = rng.random((4, 60, 50))
     for unbalanced in (None, 0.5, (np.inf, 0.2)):
         options = dict(reg=2e-3, tol=1e-10, unbalanced=unbalanced)
-        one = otkit.solve(C, **options)
+        one = solve(C, **options)
         other = otkit.solve(C, **options, method="sinkhorn")
         assert one.converged.all()
         assert other.converged.all()
@@ -126,10 +129,10 @@ def test_it_agrees_with_sinkhorn(rng):
 def test_the_items_of_a_batch_are_solved_each_by_itself(rng):
     C = rng.random((6, 200, 200))
     reg = np.array([1.0, 1e-1, 1e-2, 1e-3, 1e-4, 1e-5])
-    result = otkit.solve(C, reg=reg, tol=1e-9)
+    result = solve(C, reg=reg, tol=1e-9)
     assert result.converged.all()
     for k in range(6):
-        alone = otkit.solve(C[k], reg=reg[k], tol=1e-9)
+        alone = solve(C[k], reg=reg[k], tol=1e-9)
         assert abs(result.plan[k] - alone.plan).sum() < 1e-6
         log = [stage for stage in result.stages if stage.item == k]
         assert sum(stage.n_iter for stage in log) == result.n_iter[k]
@@ -138,18 +141,20 @@ def test_the_items_of_a_batch_are_solved_each_by_itself(rng):
 
 def test_other_libraries_get_the_same_answer(xp, rng):
     C = rng.random((200, 200))
-    wanted = otkit.solve(C, reg=1e-4, tol=1e-9)
-    found = otkit.solve(xp.asarray(C), reg=1e-4, tol=1e-9)
+    wanted = solve(C, reg=1e-4, tol=1e-9)
+    found = solve(xp.asarray(C), reg=1e-4, tol=1e-9)
     assert newton_steps(found) > 0
     assert found.converged
     assert abs(np.asarray(found.plan) - wanted.plan).sum() < 1e-6
 
 
 def test_points_are_never_made_a_matrix(rng, monkeypatch):
-    x, y = rng.standard_normal((300, 30)), rng.standard_normal((250, 30))
-    dense = otkit.solve(cdist(x, y, "sqeuclidean"), reg=0.02, tol=1e-9)
+    x, y = rng.standard_normal((1200, 30)), rng.standard_normal((1000, 30))
+    dense = solve(cdist(x, y, "sqeuclidean"), reg=0.02, tol=1e-9)
     monkeypatch.setattr("otkit.kernels.numba.rows.KEPT", 0)
-    tall = otkit.solve_sample(x, y, reg=0.02, tol=1e-9)
+    in_groups(monkeypatch, 2**13, tile=2**13)
+    with no_matrix(1200, 1000):
+        tall = solve_sample(x, y, reg=0.02, tol=1e-9)
     assert newton_steps(tall) > 0
     assert tall.converged
     assert float(tall.value) == pytest.approx(float(dense.value), rel=1e-10)
@@ -165,7 +170,7 @@ def test_steps_near_the_last_sweeps_pass_over_no_costs(monkeypatch):
         return descend(replace(problem, kernels=replace(problem.kernels, select=None, sweep=None)), *args)
 
     monkeypatch.setattr(solver, "_descend", without)
-    result = otkit.solve(C, reg=5e-4, method=SparseNewton(tol=1e-9, sweeps=60))
+    result = solve(C, reg=5e-4, method=SparseNewton(tol=1e-9, sweeps=60))
     assert newton_steps(result) > 0
     assert result.error <= 1e-9  # by all entries
     assert abs(result.plan - wanted.plan).sum() < 1e-7
@@ -174,7 +179,7 @@ def test_steps_near_the_last_sweeps_pass_over_no_costs(monkeypatch):
 def test_stages_are_left_at_larger_errors_far_from_the_last():
     C = np.random.default_rng(0).random((200, 200))
     for stage_tol, most in ((1e-5, 1e-2), (0.1, 0.1)):
-        result = otkit.solve(C, reg=1e-4, method=SparseNewton(tol=1e-9, stage_tol=stage_tol))
+        result = solve(C, reg=1e-4, method=SparseNewton(tol=1e-9, stage_tol=stage_tol))
         regs, errors = np.array([(stage.reg, stage.error) for stage in result.stages[:-1]]).T
         allowed = np.minimum(most, stage_tol * (regs / 1e-4) ** 0.5)
         assert (errors <= allowed).all()
@@ -184,7 +189,7 @@ def test_stages_are_left_at_larger_errors_far_from_the_last():
 def test_the_log_and_the_callback_tell_what_happened():
     C = np.random.default_rng(0).random((200, 200))
     seen = []
-    result = otkit.solve(C, reg=1e-4, tol=1e-9, callback=lambda progress: seen.append(int(progress.n_iter[0])))
+    result = solve(C, reg=1e-4, tol=1e-9, callback=lambda progress: seen.append(int(progress.n_iter[0])))
     last = result.stages[-1]
     assert seen == sorted(seen)
     assert seen[-1] == result.n_iter == sum(stage.n_iter for stage in result.stages)
@@ -199,13 +204,13 @@ class TestGuards:
         monkeypatch.setattr(dual, "_ALWAYS", 10)
         monkeypatch.setattr(solver, "is_slow", lambda *_: np.array([True]))
         x = np.random.default_rng(0).random((80, 2))
-        result = otkit.solve_sample(x, x[::-1] ** 2, reg=0.3, tol=1e-10)
+        result = solve_sample(x, x[::-1] ** 2, reg=0.3, tol=1e-10)
         assert result.converged
         assert newton_steps(result) == 0
 
     def test_units_of_the_cost_change_nothing(self):
         C = np.random.default_rng(3).random((200, 200))
-        one, other = (otkit.solve(C * unit, reg=1e-4 * unit, tol=1e-9) for unit in (1.0, 2.0**20))
+        one, other = (solve(C * unit, reg=1e-4 * unit, tol=1e-9) for unit in (1.0, 2.0**20))
         assert newton_steps(one) > 0
         assert np.array_equal(one.plan, other.plan)
 
@@ -213,7 +218,7 @@ class TestGuards:
         C = np.where(np.add.outer(np.arange(40) // 20, np.arange(40) // 20) == 1, np.inf, 0.5)
         a = np.concatenate([np.full(20, 0.6), np.full(20, 0.4)]) / 20
         with pytest.warns(otkit.ConvergenceWarning, match="Infeasible"):
-            assert otkit.solve(C, a, reg=1e-3).status is otkit.Status.INFEASIBLE
+            assert solve(C, a, reg=1e-3).status is otkit.Status.INFEASIBLE
 
 
 @pytest.mark.parametrize(
