@@ -3,6 +3,8 @@
 import numpy as np
 import pytest
 
+import otkit
+
 
 class Later:
     """A library that is imported by the test that uses it, which is skipped where it is not installed."""
@@ -15,6 +17,20 @@ class Later:
 
 
 torch = Later("torch")
+
+
+def solved_by(name, asked=None):
+    """`otkit.solve` and `otkit.solve_sample` by the solver of this name, or by what is asked for and must be one."""
+
+    def only(solve):
+        def call(*given, **options):
+            result = solve(*given, **{"method": asked or name} | options)
+            assert result.method == name
+            return result
+
+        return call
+
+    return only(otkit.solve), only(otkit.solve_sample)
 
 
 def objective(C, a, b, reg, P):

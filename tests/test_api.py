@@ -1,9 +1,7 @@
 import warnings
 
 import numpy as np
-import ot
 import pytest
-from scipy.stats import wasserstein_distance_nd
 
 import otkit
 
@@ -76,52 +74,6 @@ def test_geometries_can_be_passed_to_solve(rng):
     assert cloud.barycentric().shape == (6, 2)
 
 
-@pytest.mark.parametrize("p", [1, 1.5, 2, 3])
-@pytest.mark.parametrize("metric", ["euclidean", "cityblock", "cosine"])
-def test_wasserstein_is_the_root_of_the_optimum(p, metric, rng):
-    x, y = rng.standard_normal((25, 3)), rng.standard_normal((20, 3)) + 0.5
-    found = otkit.wasserstein(x, y, p=p, metric=metric, rtol=1e-3)
-    D = ot.dist(x, y, metric)
-    exact = ot.emd2([], [], D**p) ** (1 / p)
-    assert found.lower - 1e-12 <= exact <= found.upper + 1e-12
-    assert found.upper - found.lower <= 1e-3 * found.upper
-    assert found.lower <= found.distance <= found.upper
-    assert float(found) == found.distance
-    assert found.converged
-    assert found.p == p
-    P = found.result.plan
-    assert (P * D**p).sum() ** (1 / p) == pytest.approx(found.distance, rel=1e-12)
-
-
-def test_wasserstein_takes_a_callable_and_agrees_with_scipy(rng):
-    x, y = rng.random((12, 2)), rng.random((10, 2))
-
-    def largest(x, y):
-        return abs(x[..., :, None, :] - y[..., None, :, :]).max(-1)
-
-    found = otkit.wasserstein(x, y, p=1, metric=largest, rtol=1e-6)
-    assert found.distance == pytest.approx(ot.emd2([], [], ot.dist(x, y, "chebyshev")), rel=1e-6)
-    found = otkit.wasserstein(x, y, p=1, rtol=1e-6)
-    assert found.distance == pytest.approx(wasserstein_distance_nd(x, y), rel=1e-6)
-
-
-def test_only_one_distance_is_a_float(rng):
-    found = otkit.wasserstein(rng.random((2, 5, 2)), rng.random((4, 2)))
-    assert found.distance.shape == (2,)
-    assert (found.lower <= found.distance).all()
-    assert (found.distance <= found.upper).all()
-    with pytest.raises(TypeError):
-        float(found)
-
-
-def test_close_measures_have_a_certified_small_distance(rng):
-    x = rng.random((20, 2))
-    for shift in (1e-3, 1e-7):
-        found = otkit.wasserstein(x, x + [shift, 0])
-        assert found.distance == pytest.approx(shift, rel=1e-2)
-        assert found.converged
-
-
 def test_nothing_warns_and_no_state_is_left_changed(rng):
     before = np.geterr()
     state = np.random.get_state()[1].copy()  # noqa: NPY002
@@ -130,13 +82,6 @@ def test_nothing_warns_and_no_state_is_left_changed(rng):
         otkit.solve(rng.random((9, 9)), reg=1e-3)
     assert np.geterr() == before
     assert (np.random.get_state()[1] == state).all()  # noqa: NPY002
-
-
-def test_a_distance_is_that_of_normalised_measures(rng):
-    x, y, a, b = rng.random((9, 2)), rng.random((7, 2)), rng.dirichlet(np.ones(9)), rng.dirichlet(np.ones(7))
-    one, other = otkit.wasserstein(x, y, a, b), otkit.wasserstein(x, y, 5 * a, 5 * b)
-    assert other.distance == pytest.approx(one.distance, rel=1e-12)
-    assert other.upper == pytest.approx(one.upper, rel=1e-12)
 
 
 @pytest.mark.parametrize("C", [[[-0.3], [-0.1], [-0.7]], [[1.0], [-1.0]], [[0.0, 0.0]], [[-1e-30]]])

@@ -76,7 +76,7 @@ def test_the_distances_are_those_of_the_pairs(measures, p, metric):
 
 
 def test_the_number_of_workers_changes_nothing(rng, monkeypatch):
-    monkeypatch.setattr("otkit.kernels.numba_sweep._calls", 10**6)  # loops are compiled from the first call on
+    monkeypatch.setattr("otkit.kernels.numba.sweep._calls", 10**6)  # loops are compiled from the first call on
     clouds = rng.random((6, 300, 2))  # large enough for annealing, and threads inside
     results = [otkit.pairwise(clouds, workers=k) for k in (1, 3)]
     for one, other in zip(*map(fields, results), strict=True):

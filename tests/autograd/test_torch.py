@@ -7,7 +7,7 @@ import tracemalloc
 
 import pytest
 import torch
-from kernels.test_memory import peak_of
+from measure import peak_of
 from torch.utils.checkpoint import checkpoint
 
 import otkit

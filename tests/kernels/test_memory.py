@@ -1,26 +1,12 @@
 """What is promised about memory."""
 
-import subprocess
-import sys
-import textwrap
-
 import numpy as np
 import pytest
+from measure import peak_of
 
 import otkit
 
-resource = pytest.importorskip("resource")
-
-
-def peak_of(code):
-    """The peak of the resident memory of a process that runs the code, in bytes, before and after its last part."""
-    measure = "print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)"
-    before, after = (textwrap.dedent(part) for part in code.split("MEASURE"))
-    script = f"import resource\n{before}\n{measure}\n{after}\n{measure}"
-    run = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
-    assert run.returncode == 0, run.stderr
-    unit = 1 if sys.platform == "darwin" else 1024
-    return [unit * int(line) for line in run.stdout.split()]
+pytest.importorskip("resource")
 
 
 def test_clouds_are_never_multiplied_out():

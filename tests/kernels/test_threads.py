@@ -4,9 +4,10 @@ import multiprocessing
 
 import numpy as np
 import pytest
+from forms import in_groups
 
 import otkit
-from otkit.kernels import numba_ops, threads
+from otkit.kernels import threads
 
 
 def dense(n, m, items=()):
@@ -97,9 +98,7 @@ def test_work_goes_on_in_a_forked_process(monkeypatch):
 @pytest.mark.parametrize("count", ["1", "2", "3"])
 def test_what_a_metric_raises_reaches_the_caller(count, monkeypatch, rng):
     monkeypatch.setenv("OTKIT_NUM_THREADS", count)
-    monkeypatch.setattr(numba_ops, "SMALL", 100)
-    monkeypatch.setattr(numba_ops, "_CHUNK", 100)
-    monkeypatch.setattr(numba_ops, "_GROUP", 100)
+    in_groups(monkeypatch, 100)
     monkeypatch.setattr(threads, "_WORTH", 0)
     x, y = rng.random((40, 2)), rng.random((30, 2))
     x[33] = 7.0

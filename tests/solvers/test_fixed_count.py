@@ -4,12 +4,15 @@ import warnings
 
 import numpy as np
 import pytest
+from checks import solved_by
+from forms import in_groups
 from strategies import random_case
 
 import otkit
 from otkit import Sinkhorn
 from otkit.arrays import to_numpy
-from otkit.kernels import numba_ops
+
+solve, _ = solved_by("sinkhorn")
 
 INF = np.inf
 
@@ -38,9 +41,7 @@ def textbook(C, a, b, reg, count, last, rho_a=INF, rho_b=INF):
 def size(request, monkeypatch):
     """Both forms of the compiled iterations, the large one with several groups of rows."""
     if request.param:
-        monkeypatch.setattr(numba_ops, "SMALL", 20)
-        monkeypatch.setattr(numba_ops, "_CHUNK", 20)
-        monkeypatch.setattr(numba_ops, "_GROUP", 20)
+        in_groups(monkeypatch, 20)
 
 
 def check(result, C, a, b, reg, count, last, rho=(INF, INF)):
@@ -65,7 +66,7 @@ def check(result, C, a, b, reg, count, last, rho=(INF, INF)):
 def test_a_balanced_run_is_the_textbook_loop(count, last, seed):
     case = random_case(seed, 23, 17)
     reg = 0.05 * case.span
-    result = otkit.solve(case.C, case.a, case.b, reg=reg, method=Sinkhorn(n_iters=count, last=last))
+    result = solve(case.C, case.a, case.b, reg=reg, method=Sinkhorn(n_iters=count, last=last))
     check(result, case.C, case.a, case.b, reg, count, last)
     exact = (result.plan.sum(1), case.a) if last == "rows" else (result.plan.sum(0), case.b)
     np.testing.assert_allclose(*exact, rtol=1e-11)
@@ -78,7 +79,7 @@ def test_a_balanced_run_is_the_textbook_loop(count, last, seed):
 def test_an_unbalanced_run_is_the_textbook_loop_without_translations(rho, last, count):
     case = random_case(6, 23, 17)
     a, reg, rho = 3 * case.a, 0.1 * case.span, tuple(r * case.span for r in rho)
-    result = otkit.solve(case.C, a, case.b, reg=reg, unbalanced=rho, method=Sinkhorn(n_iters=count, last=last))
+    result = solve(case.C, a, case.b, reg=reg, unbalanced=rho, method=Sinkhorn(n_iters=count, last=last))
     check(result, case.C, a, case.b, reg, count, last, rho)
 
 
@@ -88,7 +89,7 @@ def test_zero_weights_and_forbidden_arcs(last, rng):
     a[2] = b[4] = 0
     a, b = a / a.sum(), b / b.sum()
     C[0, :4] = INF
-    result = otkit.solve(C, a, b, reg=0.1, method=Sinkhorn(n_iters=5, last=last))
+    result = solve(C, a, b, reg=0.1, method=Sinkhorn(n_iters=5, last=last))
     np.testing.assert_allclose(result.plan, textbook(C, a, b, 0.1, 5, last)[2], rtol=1e-11)
     assert np.isfinite(result.f).all()
     assert np.isfinite(result.g).all()
@@ -99,7 +100,7 @@ def test_zero_weights_and_forbidden_arcs(last, rng):
 @pytest.mark.parametrize("sweeps", [1, 3, 1000])
 def test_the_steps_that_a_run_is_cut_into_change_nothing(last, sweeps, rng):
     C = rng.random((23, 17))
-    whole, cut = (otkit.solve(C, reg=0.01, method=Sinkhorn(n_iters=10, last=last, sweeps=k)) for k in (None, sweeps))
+    whole, cut = (solve(C, reg=0.01, method=Sinkhorn(n_iters=10, last=last, sweeps=k)) for k in (None, sweeps))
     np.testing.assert_allclose(cut.plan, whole.plan, rtol=1e-11)
     assert cut.n_iter == whole.n_iter == 10
     assert len(cut.errors) == -(-10 // sweeps)
@@ -108,37 +109,37 @@ def test_the_steps_that_a_run_is_cut_into_change_nothing(last, sweeps, rng):
 def test_there_is_no_warning_and_strict_does_not_raise(rng):
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        result = otkit.solve(rng.random((8, 6)), reg=1e-3, method=Sinkhorn(n_iters=1), strict=True)
+        result = solve(rng.random((8, 6)), reg=1e-3, method=Sinkhorn(n_iters=1), strict=True)
     assert result.error > 1e-3
     assert result.error == pytest.approx(abs(result.plan.sum(1) - 1 / 8).sum(), rel=1e-10)
 
 
 def test_there_may_be_more_iterations_than_max_iter_allows_by_default(rng):
-    result = otkit.solve(rng.random((5, 4)), reg=0.05, method=Sinkhorn(n_iters=12_345))
+    result = solve(rng.random((5, 4)), reg=0.05, method=Sinkhorn(n_iters=12_345))
     assert result.n_iter == 12_345
     assert result.error < 1e-12
 
 
 def test_the_run_is_reproduced_by_the_reference_and_other_libraries(any_xp, monkeypatch, rng):
     C, a = rng.random((12, 9)), rng.dirichlet(np.ones(12))
-    wanted = otkit.solve(C, a, reg=0.1, method=Sinkhorn(n_iters=6, last="rows"))
+    wanted = solve(C, a, reg=0.1, method=Sinkhorn(n_iters=6, last="rows"))
     monkeypatch.setenv("OTKIT_KERNELS", "reference")
-    found = otkit.solve(any_xp.asarray(C), any_xp.asarray(a), reg=0.1, method=Sinkhorn(n_iters=6, last="rows"))
+    found = solve(any_xp.asarray(C), any_xp.asarray(a), reg=0.1, method=Sinkhorn(n_iters=6, last="rows"))
     np.testing.assert_allclose(to_numpy(found.plan), wanted.plan, rtol=1e-11)
 
 
 def test_items_are_run_as_if_alone(rng):
     C, reg = rng.random((4, 8, 6)), np.array([0.01, 0.1, 1.0, 10.0])
-    together = otkit.solve(C, reg=reg, method=Sinkhorn(n_iters=4))
+    together = solve(C, reg=reg, method=Sinkhorn(n_iters=4))
     for k in range(4):
-        alone = otkit.solve(C[k], reg=reg[k], method=Sinkhorn(n_iters=4))
+        alone = solve(C[k], reg=reg[k], method=Sinkhorn(n_iters=4))
         np.testing.assert_allclose(together.plan[k], alone.plan, rtol=1e-12)
     assert (together.n_iter == 4).all()
 
 
 def test_a_callback_can_stop_a_run(rng):
     with pytest.warns(otkit.ConvergenceWarning, match="Stopped by the callback"):
-        result = otkit.solve(
+        result = solve(
             rng.random((8, 6)), reg=0.1, method=Sinkhorn(n_iters=100, sweeps=1), callback=lambda p: p.n_iter[0] == 3
         )
     assert result.status is otkit.Status.STOPPED
@@ -148,17 +149,17 @@ def test_a_callback_can_stop_a_run(rng):
 C = np.arange(6.0).reshape(2, 3)
 REFUSED = {
     "tol": (lambda: Sinkhorn(n_iters=3, tol=1e-3), "pass one of them"),
-    "tol of the call": (lambda: otkit.solve(C, reg=1, tol=1e-3, method=Sinkhorn(n_iters=3)), "pass one of them"),
+    "tol of the call": (lambda: solve(C, reg=1, tol=1e-3, method=Sinkhorn(n_iters=3)), "pass one of them"),
     "max_iter": (lambda: Sinkhorn(n_iters=3, max_iter=5), "max_iter= does not apply"),
-    "max_iter of the call": (lambda: otkit.solve(C, reg=1, max_iter=9, method=Sinkhorn(n_iters=3)), "max_iter= does not"),
+    "max_iter of the call": (lambda: solve(C, reg=1, max_iter=9, method=Sinkhorn(n_iters=3)), "max_iter= does not"),
     "last alone": (lambda: Sinkhorn(last="rows"), "last= applies to a run of n_iters="),
     "last": (lambda: Sinkhorn(n_iters=3, last="both"), "last must be 'rows' or 'cols', .* got 'both'"),
-    "init": (lambda: otkit.solve(C, reg=1, method=Sinkhorn(n_iters=3), init=(np.zeros(2), np.zeros(3))), "drop init="),
+    "init": (lambda: solve(C, reg=1, method=Sinkhorn(n_iters=3), init=(np.zeros(2), np.zeros(3))), "drop init="),
     "none": (lambda: Sinkhorn(n_iters=0), "n_iters must be a positive number, got 0"),
     "a fraction": (lambda: Sinkhorn(n_iters=2.5), "n_iters must be a whole number, got 2.5"),
     "negative": (lambda: Sinkhorn(n_iters=-1), "n_iters must be a positive number, got -1"),
     "infinitely many": (lambda: Sinkhorn(n_iters=INF), "n_iters must be"),
-    "no reg": (lambda: otkit.solve(C, method=Sinkhorn(n_iters=3)), "needs a reg"),
+    "no reg": (lambda: solve(C, method=Sinkhorn(n_iters=3)), "needs a reg"),
 }  # fmt: skip
 
 

@@ -1,10 +1,12 @@
 import numpy as np
 import ot
 import pytest
-from checks import check_entropic, marginal_error, objective
+from checks import check_entropic, marginal_error, objective, solved_by
 from strategies import hard_cases, random_case
 
 import otkit
+
+solve, solve_sample = solved_by("sinkhorn")
 
 
 @pytest.mark.parametrize("seed", range(24))
@@ -12,7 +14,7 @@ def test_the_plan_and_the_value_are_those_of_pot(seed):
     case = random_case(seed)
     span = np.ptp(case.C) or 1.0
     reg = span * (0.01 if seed % 2 else 0.1)
-    result = otkit.solve_sample(case.x, case.y, case.a, case.b, metric=case.metric, reg=reg, tol=1e-12)
+    result = solve_sample(case.x, case.y, case.a, case.b, metric=case.metric, reg=reg, tol=1e-12)
     wanted = ot.bregman.sinkhorn_log(case.a, case.b, case.C, reg, stopThr=1e-13, numItermax=200_000, warn=False)
     # POT's own stopping rule is an L2 norm; where it still stops short, its answer is no oracle.
     assert marginal_error(wanted, case.a, case.b) < 1e-11
@@ -46,7 +48,7 @@ def test_every_valid_case_converges(name, relative, method):
 def test_smaller_regularisations_converge_or_say_so(name, relative):
     case = hard_cases()[name]
     reg = relative * case.span
-    result = otkit.solve(case.C, case.a, case.b, reg=reg, tol=1e-8, max_iter=1000, method="sinkhorn")
+    result = solve(case.C, case.a, case.b, reg=reg, tol=1e-8, max_iter=1000, method="sinkhorn")
     check_entropic(result, case.C, case.a, case.b, reg)
     assert result.converged == (result.error <= result.tol)
     assert result.status in (otkit.Status.CONVERGED, otkit.Status.MAX_ITER, otkit.Status.STALLED)
@@ -55,35 +57,35 @@ def test_smaller_regularisations_converge_or_say_so(name, relative):
 @pytest.mark.filterwarnings("ignore::otkit.ConvergenceWarning")
 def test_the_status_says_what_happened(rng):
     C = rng.random((30, 30))
-    assert otkit.solve(C, reg=1e-3, max_iter=3).status is otkit.Status.MAX_ITER
-    assert otkit.solve(C, reg=1e-3, max_iter=3).n_iter == 3
-    stopped = otkit.solve(C, reg=1e-3, callback=lambda progress: progress.n_iter[0] >= 20)
+    assert solve(C, reg=1e-3, max_iter=3).status is otkit.Status.MAX_ITER
+    assert solve(C, reg=1e-3, max_iter=3).n_iter == 3
+    stopped = solve(C, reg=1e-3, callback=lambda progress: progress.n_iter[0] >= 20)
     assert stopped.status is otkit.Status.STOPPED
     # Far clusters whose masses differ, without the annealing that would bridge them.
     x = np.array([[0.0], [1.0], [1000.0], [1001.0]])
     a, b = [0.3, 0.2, 0.2, 0.3], [0.2, 0.2, 0.3, 0.3]
-    apart = otkit.solve_sample(x, x, a, b, reg=0.1, method=otkit.Sinkhorn(factor=np.inf))
+    apart = solve_sample(x, x, a, b, reg=0.1, method=otkit.Sinkhorn(factor=np.inf))
     assert apart.status is otkit.Status.STALLED
     assert apart.error > 0.2 * (1 - 1e-3)  # what the masses differ by; how much more is a matter of rounding
     missed = abs(apart.plan.sum(1) - a).sum() + abs(apart.plan.sum(0) - b).sum()
     assert apart.error == pytest.approx(missed, rel=1e-9)
-    assert otkit.solve_sample(x, x, a, b, reg=0.1).converged
+    assert solve_sample(x, x, a, b, reg=0.1).converged
 
 
 def test_the_tolerance_is_never_below_rounding_and_is_reported():
     C = np.array([[0.0, 1.0, 2.0], [1.0, 0.0, 3.0], [2.0, 1.0, 0.0]])
-    result = otkit.solve(C, reg=1e-9, tol=1e-12)
+    result = solve(C, reg=1e-9, tol=1e-12)
     assert result.tol == pytest.approx(8 * 2.0**-53 * result.problem.span[0] / 1e-9)
-    narrow = otkit.solve(C.astype(np.float32), reg=1e-4)  # exponents are formed in float64 there too
+    narrow = solve(C.astype(np.float32), reg=1e-4)  # exponents are formed in float64 there too
     assert narrow.tol == 1e-4
     assert narrow.converged
-    assert otkit.solve(C, reg=0.1).tol == 1e-6
-    assert otkit.solve(C.astype(np.float32), reg=1.0).tol == 1e-4
-    assert otkit.solve(C, reg=0.1, tol=1e-9).tol == 1e-9
+    assert solve(C, reg=0.1).tol == 1e-6
+    assert solve(C.astype(np.float32), reg=1.0).tol == 1e-4
+    assert solve(C, reg=0.1, tol=1e-9).tol == 1e-9
 
 
 def test_the_log_of_the_stages_adds_up(rng):
-    result = otkit.solve(rng.random((20, 20)), reg=0.01)
+    result = solve(rng.random((20, 20)), reg=0.01)
     regs = [stage.reg for stage in result.stages]
     assert regs == sorted(regs, reverse=True)
     assert regs[-1] == 0.01
@@ -95,29 +97,29 @@ def test_the_log_of_the_stages_adds_up(rng):
 def test_stopping_on_the_way_down_gives_an_answer_at_the_reg_that_was_asked_for(rng):
     C = rng.random((30, 30))
     with pytest.warns(otkit.ConvergenceWarning, match="max_iter"):
-        result = otkit.solve(C, reg=1e-4, max_iter=5)
+        result = solve(C, reg=1e-4, max_iter=5)
     check_entropic(result, C, np.full(30, 1 / 30), np.full(30, 1 / 30), 1e-4)
     assert np.allclose(result.marginals[0], 1 / 30)
 
 
 def test_stopping_between_two_stages_is_no_worse_than_beside_it(rng):
     C = rng.random((30, 30))
-    stages = otkit.solve(C, reg=1e-3).stages
+    stages = solve(C, reg=1e-3).stages
     for last in range(1, len(stages)):
         cut = sum(stage.n_iter for stage in stages[:last])
         with pytest.warns(otkit.ConvergenceWarning, match="max_iter"):
-            result = otkit.solve(C, reg=1e-3, max_iter=cut)
+            result = solve(C, reg=1e-3, max_iter=cut)
         np.testing.assert_allclose(result.marginals[0], 1 / 30, rtol=1e-9)
         assert result.error <= 2
 
 
 def test_a_warm_start_is_used(rng):
     C = rng.random((60, 50))
-    cold = otkit.solve(C, reg=0.01, tol=1e-9)
+    cold = solve(C, reg=0.01, tol=1e-9)
     for start in (cold, cold.potentials):
-        warm = otkit.solve(C, reg=0.01, tol=1e-9, init=start)
+        warm = solve(C, reg=0.01, tol=1e-9, init=start)
         assert warm.n_iter <= 2 < cold.n_iter
-    other = otkit.solve(C, reg=0.01, tol=1e-9, init=(100 * rng.standard_normal(60), 100 * rng.standard_normal(50)))
+    other = solve(C, reg=0.01, tol=1e-9, init=(100 * rng.standard_normal(60), 100 * rng.standard_normal(50)))
     assert other.converged
     assert abs(other.plan - cold.plan).sum() < 1e-6
 
@@ -128,6 +130,6 @@ def test_weakly_coupled_blocks_are_balanced_by_extrapolation(rng):
     a = np.full(40, 1 / 40)
     a[:20] *= 1.001
     a /= a.sum()
-    result = otkit.solve_sample(x, x[::-1] + 0.01, a, metric="euclidean", reg=0.014, tol=1e-8)
+    result = solve_sample(x, x[::-1] + 0.01, a, metric="euclidean", reg=0.014, tol=1e-8)
     assert result.converged
     assert result.plan[:20, :20].sum() == pytest.approx(a[:20].sum() - 0.5, rel=1e-3)

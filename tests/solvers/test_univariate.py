@@ -3,9 +3,12 @@ from fractions import Fraction
 import numpy as np
 import ot
 import pytest
+from checks import solved_by
 from scipy.stats import wasserstein_distance
 
 import otkit
+
+_, solve_sample = solved_by("univariate", asked="auto")
 
 
 @pytest.mark.parametrize("p", [1, 1.5, 2, 4])
@@ -17,7 +20,7 @@ def test_the_sorted_plan_is_optimal(p, seed):
     a, b = rng.dirichlet(np.full(n, 0.3)), rng.dirichlet(np.full(m, 0.3))
     a[rng.random(n) < 0.2] = 0
     a = a / a.sum() if a.sum() else np.full(n, 1 / n)
-    result = otkit.solve_sample(x[:, None], y[:, None], a, b, metric=("power", p))
+    result = solve_sample(x[:, None], y[:, None], a, b, metric=("power", p))
     C = abs(x[:, None] - y) ** p
     assert result.method == "univariate"
     assert abs(result.value - ot.emd2(a, b, C)) < 1e-13 * C.max()
@@ -38,7 +41,7 @@ def test_the_bounds_hold_exactly():
     rng = np.random.default_rng(1)
     x, y = np.sort(rng.random(9)), np.sort(rng.random(9))
     exact = sum(abs(Fraction(p) - Fraction(q)) for p, q in zip(x, y, strict=True)) / 9
-    result = otkit.solve_sample(x[:, None], y[:, None], metric="euclidean")
+    result = solve_sample(x[:, None], y[:, None], metric="euclidean")
     assert Fraction(float(result.lower)) <= exact <= Fraction(float(result.upper))
 
 
@@ -47,6 +50,7 @@ def test_against_scipy_and_for_many_points():
     x, y, a = rng.standard_normal(20_000), rng.exponential(size=30_000), rng.random(20_000)
     a /= a.sum()
     found = otkit.wasserstein(x[:, None], y[:, None], a, p=1)
+    assert found.result.method == "univariate"
     assert found.distance == pytest.approx(wasserstein_distance(x, y, a), rel=1e-11)
     assert found.upper - found.lower < 1e-9
 
@@ -55,6 +59,7 @@ def test_batches_on_a_line():
     rng = np.random.default_rng(0)
     x, y = rng.random((3, 2, 8, 1)), rng.random((2, 5, 1))
     found = otkit.wasserstein(x, y, p=2)
+    assert found.result.method == "univariate"
     assert found.distance.shape == (3, 2)
     for k in np.ndindex(3, 2):
         one = otkit.wasserstein(x[k], y[k[1]], p=2)
@@ -63,7 +68,7 @@ def test_batches_on_a_line():
 
 def test_masses_far_below_one_are_not_lost():
     a = np.array([1.0, 1e-18, 1e-30])
-    result = otkit.solve_sample([[0.0], [5.0], [9.0]], [[0.0], [1.0]], a, [0.5, 0.5], metric="euclidean")
+    result = solve_sample([[0.0], [5.0], [9.0]], [[0.0], [1.0]], a, [0.5, 0.5], metric="euclidean")
     np.testing.assert_allclose(result.plan.sum(1), a / a.sum(), rtol=1e-12)
 
 

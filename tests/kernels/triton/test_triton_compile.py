@@ -20,13 +20,14 @@ if os.environ.get("TRITON_INTERPRET") == "1":
 
 from compiled import compiled  # noqa: E402
 
+from otkit.entropic.anderson import WINDOW, Mixing  # noqa: E402
+from otkit.entropic.dual import Penalties, Potentials  # noqa: E402
 from otkit.geometry import Dense, PointCloud  # noqa: E402
-from otkit.geometry.base import Penalties, Potentials, Reduced  # noqa: E402
-from otkit.kernels import triton_linalg, triton_sweep  # noqa: E402
-from otkit.kernels import triton_ops as ops  # noqa: E402
-from otkit.kernels.mixing import WINDOW, Mixing  # noqa: E402
-from otkit.kernels.triton_tiles import BUSY, DOUBLE, MIXED, SINGLE, shape  # noqa: E402
-from otkit.linalg import Schur  # noqa: E402
+from otkit.geometry.reduced import Reduced  # noqa: E402
+from otkit.kernels.triton import TRITON, cg  # noqa: E402
+from otkit.kernels.triton import operations as ops  # noqa: E402
+from otkit.kernels.triton.launch import BUSY, DOUBLE, MIXED, SINGLE, shape  # noqa: E402
+from otkit.linalg.cg import Schur  # noqa: E402
 
 ALL = (80, 89, 90, 100)
 TENSOR_CORE = r"HMMA|HGMMA|UTC\w*MMA"
@@ -70,7 +71,7 @@ def dense(dtype, n, m, items=1):
     return Dense(torch.empty((items, n, m), dtype=dtype))  # memory that nobody touches
 
 
-def turned(dtype, n, m):
+def transposed(dtype, n, m):
     return dense(dtype, m, n).T
 
 
@@ -80,9 +81,9 @@ def cloud(metric, n, m, d=3):
 
 GEOMETRIES = {
     "float32": partial(dense, torch.float32),
-    "float32 turned": partial(turned, torch.float32),
+    "float32 transposed": partial(transposed, torch.float32),
     "float64": partial(dense, torch.float64),
-    "float64 turned": partial(turned, torch.float64),
+    "float64 transposed": partial(transposed, torch.float64),
     "squared distances": partial(cloud, "sqeuclidean"),
     "distances": partial(cloud, "euclidean"),
     "many coordinates": partial(cloud, "sqeuclidean", d=64),
@@ -169,7 +170,7 @@ def sweep(geometry, tol, reach=0.0, items=1, window=WINDOW):
     reg, exact = full(1.0, items), full(float("inf"), items)
     start = Potentials(costs.row, costs.col, costs.row, costs.col, reg)
     mixing = Mixing.begin(costs.col, full(reach, items), window)
-    return triton_sweep.sweep(costs, start, Penalties(exact, exact), mixing, full(tol, items), reg, 1)
+    return TRITON.sweep(costs, start, Penalties(exact, exact), mixing, full(tol, items), reg, 1)
 
 
 FORMS = {"single": dict(tol=1e-4), "mixed": dict(tol=1e-4, reach=1e9), "double": dict(tol=1e-9)}
@@ -246,9 +247,9 @@ def small():
 
 def conjugate_gradients():
     index = torch.arange(4096)
-    T, turned = triton_linalg.compressed((index, index, full(0.5, 4096)), (4096, 4096))
+    T, transposed = cg.compressed((index, index, full(0.5, 4096)), (4096, 4096))
     ones = np.ones(4096)
-    return triton_linalg.conjugate_gradients(Schur(1.0, T, turned, ones), ones, ones, 1e-6, 1)
+    return cg.conjugate_gradients(Schur(1.0, T, transposed, ones), ones, ones, 1e-6, 1)
 
 
 CASES = [

@@ -7,10 +7,13 @@ torch = pytest.importorskip("torch")
 pytest.importorskip("triton")
 
 import otkit  # noqa: E402
-from otkit import arrays, kernels, losses  # noqa: E402
-from otkit.geometry import base  # noqa: E402
-from otkit.kernels import triton_ops  # noqa: E402
-from otkit.kernels.triton_bridge import bridged, mapped  # noqa: E402
+from otkit import arrays, losses  # noqa: E402
+from otkit.entropic.dual import Potentials  # noqa: E402
+from otkit.entropic.operations import Moved  # noqa: E402
+from otkit.geometry.reduced import Reduced  # noqa: E402
+from otkit.kernels import REFERENCE  # noqa: E402
+from otkit.kernels.triton import TRITON  # noqa: E402
+from otkit.kernels.triton.cupy import bridged  # noqa: E402
 
 pytestmark = pytest.mark.filterwarnings("ignore:overflow encountered:RuntimeWarning")
 
@@ -153,19 +156,19 @@ class TestOtherLibraries:
     def test_an_operation(self, device, rng):
         if device != "cpu":
             pytest.skip("NumPy's arrays are those of the host")
-        costs = base.Reduced(otkit.Dense(rng.random((2, 7, 9))), rng.random((2, 7)), rng.random((2, 9)))
-        at = kernels.Potentials(*(rng.random((2, k)) for k in (7, 9, 7, 9)), np.array([0.1, 1.0]))
-        moved = bridged(triton_ops.transport_cost)(costs, at)
-        assert isinstance(moved, base.Moved)
-        for one, other in zip(moved, base.transport_cost(costs, at), strict=True):
+        costs = Reduced(otkit.Dense(rng.random((2, 7, 9))), rng.random((2, 7)), rng.random((2, 9)))
+        at = Potentials(*(rng.random((2, k)) for k in (7, 9, 7, 9)), np.array([0.1, 1.0]))
+        moved = bridged(TRITON.transport_cost)(costs, at)
+        assert isinstance(moved, Moved)
+        for one, other in zip(moved, REFERENCE.transport_cost(costs, at), strict=True):
             assert isinstance(one, np.ndarray)
             np.testing.assert_allclose(one, other, rtol=1e-12)
-        plan = bridged(triton_ops.plan)(costs, at, single=True)
+        plan = bridged(TRITON.plan)(costs, at, single=True)
         assert plan.dtype == np.float32
 
     def test_trees(self, device, rng):
         given = (otkit.PointCloud(rng.random((1, 3, 2)), rng.random((1, 4, 2)), "cityblock"), None, 3, "x", {"y": 1})
-        cloud, *rest = mapped(torch.from_dlpack, given)
+        cloud, *rest = arrays.map_arrays(torch.from_dlpack, given)
         assert isinstance(cloud.x, torch.Tensor)
         assert cloud.metric == given[0].metric
         assert rest == [None, 3, "x", {"y": 1}]

@@ -10,15 +10,18 @@ from dataclasses import dataclass, replace
 import numpy as np
 import pytest
 from numpy.testing import assert_array_equal
+from parity import distance_slopes
 
 torch = pytest.importorskip("torch")
 pytest.importorskip("triton")
 
 from otkit import Dense, PointCloud  # noqa: E402
-from otkit.geometry import base  # noqa: E402
-from otkit.geometry.base import Potentials, Reduced  # noqa: E402
-from otkit.kernels import triton_ops as ops  # noqa: E402
-from otkit.kernels.triton_tiles import DOUBLE, MIXED, SINGLE  # noqa: E402
+from otkit.entropic import operations as base  # noqa: E402
+from otkit.entropic.dual import Potentials  # noqa: E402
+from otkit.geometry.base import Geometry  # noqa: E402
+from otkit.geometry.reduced import Reduced  # noqa: E402
+from otkit.kernels.triton import operations as ops  # noqa: E402
+from otkit.kernels.triton.launch import DOUBLE, MIXED, SINGLE  # noqa: E402
 
 U, U_SINGLE = 2.0**-53, 2.0**-24
 INF = np.inf
@@ -104,7 +107,7 @@ GEOMETRIES = MATRICES | CLOUDS
 class Case:
     """Costs, reduced or not, a point where the rows of the plan are nearly exact, and bounds on rounding."""
 
-    costs: base.Geometry
+    costs: Geometry
     at: Potentials
     size: float
     off: float
@@ -201,7 +204,7 @@ def check_gradient(c, rng):
     slope = on(at.f.device, rng.standard_normal(3))
     P, C = numpy_of(base.plan(costs, at)), np.abs(numpy_of(costs.block(*EVERY)))
     x, y = (np.abs(numpy_of(v)) for v in (cloud.x, cloud.y))
-    slopes = distance_slopes(cloud)
+    slopes = distance_slopes(numpy_of(cloud.x), numpy_of(cloud.y), cloud.metric)
     for given in (slope, None):
         s = 0 if given is None else np.abs(numpy_of(slope))[:, None, None]
         weights = P * (np.abs(numpy_of(U_)) @ np.abs(numpy_of(V)).swapaxes(1, 2) + s * C)
@@ -213,17 +216,6 @@ def check_gradient(c, rng):
             base.apply_cost_gradient(costs, at, U_, V, given),
             ends + TINY,
         )
-
-
-def distance_slopes(cloud):
-    """How much an end of a pair counts in the derivative of its cost."""
-    x, y = (numpy_of(v) for v in (cloud.x, cloud.y))
-    difference = np.abs(x[:, :, None] - y[:, None])
-    ground, power = cloud.metric.ground, cloud.metric.power
-    total = (difference if ground == "cityblock" else difference**2).sum(-1)
-    exponent = power / 2 if ground == "euclidean" else power
-    slopes = exponent * np.where(total > 0, total, 1) ** (exponent - 1)
-    return slopes * {"cityblock": 1, "euclidean": 2, "cosine": 2.0 ** (1 - power)}[ground]
 
 
 def check_minima(c):

@@ -3,19 +3,23 @@ from fractions import Fraction
 import numpy as np
 import ot
 import pytest
+from checks import solved_by
+from forms import in_groups
+from measure import no_matrix
 from scipy.optimize import linear_sum_assignment
 from strategies import blocks, distances, hard_cases, small_reg_cases
 
 import otkit
-from otkit.kernels import numba_simplex as simplex
-from otkit.solvers import exact
+from otkit.solvers.exact import solver
+
+solve, solve_sample = solved_by("exact")
 
 
 @pytest.fixture(params=["all arcs", "few arcs"])
 def arcs(request, monkeypatch):
     """Small problems with all arcs from the start, and as large ones are solved: annealed first, and priced."""
     if request.param == "few arcs":
-        monkeypatch.setattr(exact, "_ALL", 0)
+        monkeypatch.setattr(solver, "_ALL", 0)
     return request.param
 
 
@@ -64,7 +68,7 @@ def check_optimal(result, C, a, b):
 def test_the_optimum_is_that_of_the_network_simplex_of_pot(part, arcs):
     for seed in range(15 * part, 15 * (part + 1)):
         C, a, b = problem(seed)
-        result = otkit.solve(C, a, b, method="exact")
+        result = solve(C, a, b, method="exact")
         check_optimal(result, C, a, b)
         wanted = ot.emd2(a, b, C, numItermax=10**7)
         assert abs(float(result.value) - wanted) <= 1e-12 * (np.ptp(C) or 1.0)
@@ -73,7 +77,7 @@ def test_the_optimum_is_that_of_the_network_simplex_of_pot(part, arcs):
 @pytest.mark.parametrize("name", hard_cases() | small_reg_cases())
 def test_hard_cases(name, arcs):
     case = (hard_cases() | small_reg_cases())[name]
-    result = otkit.solve(case.C, case.a, case.b, method="exact")
+    result = solve(case.C, case.a, case.b, method="exact")
     check_optimal(result, case.C, case.a / case.a.sum(), case.b / case.b.sum())
     wanted = ot.emd2(case.a, case.b, np.where(np.isfinite(case.C), case.C, 1e4), numItermax=10**7)
     oracle = 0 if np.isfinite(case.C).all() else 1e-11  # POT moves a rounding of the mass at 1e4
@@ -88,7 +92,7 @@ def test_whole_numbers_give_the_rational_optimum():
         C = rng.integers(0, 9, (12, 10)).astype(float)
         a = np.bincount(rng.integers(0, 12, 64), minlength=12)
         b = np.bincount(rng.integers(0, 10, 64), minlength=10)
-        result = otkit.solve(C, a / 64, b / 64, method="exact")
+        result = solve(C, a / 64, b / 64, method="exact")
         arcs = result.plan_sparse()
         mass = [Fraction(m) for m in arcs.mass.tolist()]
         assert all((64 * m).denominator == 1 for m in mass)
@@ -100,7 +104,7 @@ def test_whole_numbers_give_the_rational_optimum():
 @pytest.mark.parametrize("n", [50, 300])
 def test_assignments(n, arcs, rng):
     C = rng.random((n, n))
-    result = otkit.solve(C, method="exact")
+    result = solve(C, method="exact")
     rows, cols = linear_sum_assignment(C)
     plan = result.plan_sparse()
     assert (plan.row == rows).all()
@@ -109,18 +113,21 @@ def test_assignments(n, arcs, rng):
 
 
 def test_points_are_priced_without_a_matrix(rng, monkeypatch):
-    x, y = rng.random((400, 3)), rng.random((300, 3))
-    dense = otkit.solve(distances(x, y, "euclidean"), method="exact")
-    cloud = otkit.solve_sample(x, y, metric="euclidean", method="exact")
+    x, y = rng.random((1200, 3)), rng.random((1000, 3))
+    dense = solve(distances(x, y, "euclidean"), method="exact")
+    monkeypatch.setattr("otkit.kernels.numba.rows.KEPT", 0)  # on the way down
+    in_groups(monkeypatch, 2**13, tile=2**13)
+    with no_matrix(1200, 1000):
+        cloud = solve_sample(x, y, metric="euclidean", method="exact")
     assert cloud.stages
     assert float(cloud.value) == pytest.approx(float(dense.value), rel=1e-13)
     assert cloud.upper - cloud.lower < 1e-12
 
 
 def test_equal_costs_take_few_rounds(monkeypatch):
-    monkeypatch.setattr(exact, "_ALL", 0)
+    monkeypatch.setattr(solver, "_ALL", 0)
     x = np.ones((300, 2))
-    result = otkit.solve_sample(x, x + 1.0, method="exact")
+    result = solve_sample(x, x + 1.0, method="exact")
     assert float(result.value) == pytest.approx(2.0)
     assert len(result.errors) < 20
 
@@ -128,17 +135,17 @@ def test_equal_costs_take_few_rounds(monkeypatch):
 def test_batches_and_other_libraries(xp, arcs, rng):
     C = rng.random((3, 20, 30))
     a, b = rng.dirichlet(np.ones(20), 3), rng.dirichlet(np.ones(30), 3)
-    result = otkit.solve(*(xp.asarray(v) for v in (C, a, b)), method="exact")
+    result = solve(*(xp.asarray(v) for v in (C, a, b)), method="exact")
     for k in range(3):
         assert abs(float(result.value[k]) - ot.emd2(a[k], b[k], C[k])) < 1e-13
     assert result.n_iter.min() > 0
 
 
 def test_a_warm_start_takes_few_pivots(rng, monkeypatch):
-    monkeypatch.setattr(exact, "_ALL", 0)
+    monkeypatch.setattr(solver, "_ALL", 0)
     C = rng.random((300, 300))
-    cold = otkit.solve(C, method="exact")
-    warm = otkit.solve(C, method="exact", init=cold)
+    cold = solve(C, method="exact")
+    warm = solve(C, method="exact", init=cold)
     assert float(warm.value) == pytest.approx(float(cold.value), rel=1e-14)
     assert sum(s.n_iter for s in warm.stages) < sum(s.n_iter for s in cold.stages)
 
@@ -147,7 +154,7 @@ def test_masses_that_forbidden_arcs_keep_apart_are_infeasible(arcs):
     C = np.where(np.add.outer(np.arange(20) // 10, np.arange(20) // 10) == 1, np.inf, 0.5)
     a = np.repeat([0.06, 0.04], 10)
     with pytest.warns(otkit.ConvergenceWarning, match="Infeasible"):
-        result = otkit.solve(C, a, method="exact")
+        result = solve(C, a, method="exact")
     assert result.status is otkit.Status.INFEASIBLE
     assert result.upper == np.inf
 
@@ -155,17 +162,17 @@ def test_masses_that_forbidden_arcs_keep_apart_are_infeasible(arcs):
 def test_a_tiny_mass_crosses_between_blocks(arcs):
     for imbalance in (0, 1e-8, 1e-12):
         case = blocks(1e4, imbalance)
-        check_optimal(otkit.solve(case.C, case.a, case.b, method="exact"), case.C, case.a, case.b)
+        check_optimal(solve(case.C, case.a, case.b, method="exact"), case.C, case.a, case.b)
 
 
 def test_stopping_early_leaves_valid_bounds(rng, monkeypatch):
-    monkeypatch.setattr(exact, "_ALL", 0)
+    monkeypatch.setattr(solver, "_ALL", 0)
     C = rng.random((80, 80))
     wanted = ot.emd2(np.full(80, 1 / 80), np.full(80, 1 / 80), C)
-    way_down = sum(stage.n_iter for stage in otkit.solve(C, method="exact").stages)
+    way_down = sum(stage.n_iter for stage in solve(C, method="exact").stages)
     for most in (1, 5, way_down + 1, way_down + 20):
         with pytest.warns(otkit.ConvergenceWarning, match="max_iter"):
-            result = otkit.solve(C, method="exact", max_iter=most)
+            result = solve(C, method="exact", max_iter=most)
         assert result.n_iter == most
         assert np.isfinite(result.upper) or most > way_down
         assert result.lower <= wanted * (1 + 1e-12)
@@ -173,51 +180,28 @@ def test_stopping_early_leaves_valid_bounds(rng, monkeypatch):
 
 
 def test_items_that_wait_for_one_that_ran_out_are_not_called_optimal(rng, monkeypatch):
-    monkeypatch.setattr(exact, "_ALL", 0)
+    monkeypatch.setattr(solver, "_ALL", 0)
     C = rng.random((2, 60, 60))
     C[0] = 1 - np.eye(60)  # comes down at once
-    stages = otkit.solve(C, method="exact").stages
+    stages = solve(C, method="exact").stages
     down = [sum(stage.n_iter for stage in stages if stage.item == k) for k in (0, 1)]
     assert down[0] + 1 < down[1]
     with pytest.warns(otkit.ConvergenceWarning, match="2 of 2"):
-        result = otkit.solve(C, method="exact", max_iter=down[0] + 1)
+        result = solve(C, method="exact", max_iter=down[0] + 1)
     assert set(result.status) == {otkit.Status.MAX_ITER}
 
 
 def test_a_callback_sees_the_way_down_and_the_pivots_and_can_stop_both(rng, monkeypatch):
-    monkeypatch.setattr(exact, "_ALL", 0)
+    monkeypatch.setattr(solver, "_ALL", 0)
     C = rng.random((80, 80))
     seen = []
-    whole = otkit.solve(C, method="exact", callback=seen.append)
+    whole = solve(C, method="exact", callback=seen.append)
     assert seen[0].reg > 0 == seen[-1].reg
     assert [int(p.n_iter[0]) for p in seen] == sorted(int(p.n_iter[0]) for p in seen)
     assert seen[-1].n_iter[0] == whole.n_iter
     for stop in (0, len(seen) - 2):
         until = [False] * stop + [True]
         with pytest.warns(otkit.ConvergenceWarning, match="callback"):
-            result = otkit.solve(C, method="exact", callback=lambda _, until=until: until.pop(0))
+            result = solve(C, method="exact", callback=lambda _, until=until: until.pop(0))
         assert result.n_iter == seen[stop].n_iter[0]
         assert result.lower <= whole.upper <= result.upper + 1e-12
-
-
-def test_the_basis_stays_a_strongly_feasible_tree():
-    # After every pivot: flows meet the supplies, and arcs without flow point up.
-    rng = np.random.default_rng(0)
-    C = rng.integers(0, 3, (15, 15)).astype(float)
-    supply = np.concatenate([np.full(15, 4), np.full(15, -4)])
-    tails, heads = (v.ravel() for v in np.meshgrid(np.arange(15), np.arange(15, 30), indexing="ij"))
-    tree = simplex.Tree.empty(30)
-    simplex.start(supply, tails, heads, np.empty(0, dtype=np.int64), np.zeros(30), tree)
-    simplex.price(C.ravel(), 10.0, tree)
-    pivots = 0
-    while simplex.solve(tails, heads, C.ravel(), 10.0, 1e-12, 1, tree):
-        pivots += 1
-        net = np.zeros(31, dtype=np.int64)
-        for node in range(30):
-            out, into = (node, tree.parent[node]) if tree.up[node] else (tree.parent[node], node)
-            net[out] += tree.flow[node]
-            net[into] -= tree.flow[node]
-            assert tree.flow[node] > 0 or (tree.flow[node] == 0 and tree.up[node])
-        assert (net[:30] == supply).all()
-        assert net[30] == 0
-    assert pivots > 10

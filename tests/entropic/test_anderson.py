@@ -1,6 +1,6 @@
 import numpy as np
 
-from otkit.kernels.mixing import Mixing, mix
+from otkit.entropic.anderson import Mixing, mix
 
 
 def iterate(step, start, error_of, iterations):

@@ -10,7 +10,7 @@ import pytest
 torch = pytest.importorskip("torch")
 pytest.importorskip("triton")
 
-BENCHMARK = Path(__file__).parents[2] / "benchmarks" / "device" / "gpu.py"
+BENCHMARK = Path(__file__).parents[3] / "benchmarks" / "device" / "gpu.py"
 
 
 def run(*arguments):

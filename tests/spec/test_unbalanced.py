@@ -114,10 +114,10 @@ class TestLimits:
         row = otkit.solve(C, a, b, reg=reg, unbalanced=(INF, 0), method=method)
         np.testing.assert_allclose(row.plan, a[:, None] * weight / weight.sum(1, keepdims=True), rtol=1e-12)
         np.testing.assert_allclose(row.g, 0, atol=1e-15 * span)
-        turned = otkit.solve(C.T, b, a, reg=reg, unbalanced=(0, INF), method=method)
-        np.testing.assert_allclose(turned.plan, row.plan.T, rtol=1e-12)
+        transposed = otkit.solve(C.T, b, a, reg=reg, unbalanced=(0, INF), method=method)
+        np.testing.assert_allclose(transposed.plan, row.plan.T, rtol=1e-12)
         assert row.converged
-        assert turned.converged
+        assert transposed.converged
 
     @pytest.mark.parametrize("reg", [0.2, 10.0])
     @pytest.mark.parametrize("method", ["auto", otkit.Sinkhorn(factor=INF)], ids=["annealed", "at once"])

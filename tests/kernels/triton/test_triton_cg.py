@@ -1,5 +1,7 @@
 """Sparse systems by Triton: against dense solves and the same algorithm on the host."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from numpy.testing import assert_allclose, assert_array_equal
@@ -9,10 +11,15 @@ torch = pytest.importorskip("torch")
 pytest.importorskip("triton")
 
 import otkit  # noqa: E402
-from otkit import kernels, linalg  # noqa: E402
-from otkit.kernels import triton_linalg  # noqa: E402
-from otkit.linalg import Schur, Sparse, solve_coupled  # noqa: E402
-from otkit.solvers import SparseNewton, newton  # noqa: E402
+from otkit.kernels import choose  # noqa: E402
+from otkit.kernels.numba import NUMBA  # noqa: E402
+from otkit.kernels.triton import TRITON  # noqa: E402
+from otkit.kernels.triton import cg as triton_cg  # noqa: E402
+from otkit.linalg import cg  # noqa: E402
+from otkit.linalg.cg import Schur, solve_coupled  # noqa: E402
+from otkit.linalg.sparse import Scaling, Sparse  # noqa: E402
+from otkit.solvers import SparseNewton  # noqa: E402
+from otkit.solvers.sns import solver  # noqa: E402
 
 U = 2.0**-53
 
@@ -32,7 +39,7 @@ def poisoned(monkeypatch):
 @pytest.fixture
 def impatient(monkeypatch):
     """The host looks often: kernels that do nothing are not for free in the interpreter."""
-    monkeypatch.setattr(triton_linalg, "_CHUNK", 2)
+    monkeypatch.setattr(triton_cg, "_CHUNK", 2)
 
 
 def random_coupling(rng, shape, count, norm=0.999):
@@ -49,11 +56,11 @@ def random_coupling(rng, shape, count, norm=0.999):
 def sparse_of(T, device):
     rows, cols = (np.ascontiguousarray(k) for k in np.nonzero(T))
     arcs = tuple(torch.asarray(x, device=device) for x in (rows, cols, T[rows, cols]))
-    return triton_linalg.compressed(arcs, T.shape)
+    return triton_cg.compressed(arcs, T.shape)
 
 
-def solved(sparse, rhs, shift, rtol):
-    return solve_coupled(sparse, rhs, shift, rtol, kernels.conjugate_gradients)
+def solved(sparse, rhs, shift, rtol, table=TRITON):
+    return solve_coupled(sparse, rhs, shift, rtol, table.conjugate_gradients)
 
 
 def test_sparsified(device, rng):
@@ -61,15 +68,15 @@ def test_sparsified(device, rng):
     left, right, half_row, half_col = (rng.random(k) + 0.1 for k in (70, 40, 70, 40))
     P = left[:, None] * R * right
     least_row, least_col = np.median(P[P > 0]) * rng.random(70), np.median(P[P > 0]) * rng.random(40)
-    by = linalg.Scaling(left, right, least_row, least_col, half_row, half_col)
-    found, mass = kernels.sparsified(sparse_of(R, device), by)
+    by = Scaling(left, right, least_row, least_col, half_row, half_col)
+    found, mass = TRITON.sparsified(sparse_of(R, device), by)
     kept = (R > 0) & (np.minimum.outer(least_row, least_col) <= P)
     assert 0 < kept.sum() < (R > 0).sum()
     assert mass == pytest.approx(P[kept].sum())
     wanted = np.where(kept, half_row[:, None] * P * half_col, 0.0)
     assert found.T.data.device.type == device
     assert_allclose(found.T @ np.eye(40)[7], wanted[:, 7], rtol=1e-14)
-    assert_allclose(found.turned @ np.eye(70)[5], wanted[5], rtol=1e-14)
+    assert_allclose(found.transposed @ np.eye(70)[5], wanted[5], rtol=1e-14)
 
 
 def coupled(T, shift):
@@ -110,7 +117,7 @@ def test_solutions_are_those_of_dense_systems(shape, count, shift, device, rng):
     assert found.accurate
     # The residual is of the Schur complement, whose condition is at most about the square of that of the whole.
     assert_allclose(found.y, wanted, rtol=0, atol=rtol * np.linalg.cond(full) ** 2 * np.linalg.norm(rhs))
-    host = solved(linalg.compressed((*np.nonzero(T), T[np.nonzero(T)]), shape), rhs, shift, rtol)
+    host = solved(NUMBA.compressed((*np.nonzero(T), T[np.nonzero(T)]), shape), rhs, shift, rtol, NUMBA)
     assert abs(found.steps - host.steps) <= 2
 
 
@@ -154,7 +161,7 @@ class TestConjugateGradients:
         return rng.standard_normal(70)
 
     def test_steps_and_accuracy_are_told(self, matrix, rhs):
-        run = triton_linalg.conjugate_gradients
+        run = triton_cg.conjugate_gradients
         found = run(matrix, rhs, np.zeros(70), 1e-9, 200)
         assert found.accurate
         assert np.linalg.norm(rhs - matrix @ found.y) <= 1.01e-9 * np.linalg.norm(rhs)
@@ -166,7 +173,7 @@ class TestConjugateGradients:
         assert_array_equal(exact.y, found.y)
 
     def test_it_goes_on_from_where_it_was(self, matrix, rhs):
-        run = triton_linalg.conjugate_gradients
+        run = triton_cg.conjugate_gradients
         cut = run(matrix, rhs, np.zeros(70), 1e-9, 5)
         found = run(matrix, rhs, cut.y, 1e-9, 200)
         assert found.accurate
@@ -178,7 +185,7 @@ class TestConjugateGradients:
     def test_what_is_not_definite_is_noticed(self, device):
         # The matrix is diag(−1.5, 1.5), of which the first direction has no curvature.
         matrix = Schur(2.5, *sparse_of(np.diag([2.0, 1.0]), device), np.ones(2))
-        broken = triton_linalg.conjugate_gradients(matrix, np.ones(2), np.zeros(2), 1e-9, 50)
+        broken = triton_cg.conjugate_gradients(matrix, np.ones(2), np.zeros(2), 1e-9, 50)
         assert (broken.steps, broken.accurate) == (0, False)
         assert_array_equal(broken.y, 0)
 
@@ -189,7 +196,7 @@ class TestConjugateGradients:
         with np.errstate(invalid="ignore"):  # of the interpreter
             matrix = Schur.of(*sparse_of(T, device), 1.01)
             for start in (np.zeros(12), np.ones(12)):
-                found = triton_linalg.conjugate_gradients(matrix, np.ones(12), start, 1e-9, 50)
+                found = triton_cg.conjugate_gradients(matrix, np.ones(12), start, 1e-9, 50)
                 assert not found.accurate
                 assert found.steps <= 1
             assert not solved(sparse_of(T, device), np.ones(12), 0.01, 1e-9).accurate
@@ -198,19 +205,19 @@ class TestConjugateGradients:
 
 
 def test_slow_conjugate_gradients_are_noticed(monkeypatch, device, rng):
-    monkeypatch.setattr(linalg, "_FEW", 3)
+    monkeypatch.setattr(cg, "_FEW", 3)
     T, rhs = random_coupling(rng, (40, 30), 200), rng.standard_normal(30)
     sparse = sparse_of(T, device)
     wanted = np.linalg.solve(coupled(T, 1e-6), np.concatenate([np.zeros(40), rhs]))[40:]
     found = solved(sparse, rhs, 1e-6, 1e-12)
     assert (found.steps, found.accurate) == (3, True)  # by a factorisation
     assert_allclose(found.y, wanted, rtol=1e-8)
-    monkeypatch.setattr(linalg, "_FILL", 0)
+    monkeypatch.setattr(cg, "_FILL", 0)
     more = solved(sparse, rhs, 1e-6, 1e-9)
     assert more.accurate
     assert more.steps > 10
     assert_allclose(more.y, wanted, rtol=1e-4, atol=1e-6)
-    monkeypatch.setattr(linalg, "_MANY", 4)
+    monkeypatch.setattr(cg, "_MANY", 4)
     for one, b in ((sparse, rhs), (Sparse(*sparse[::-1]), rng.standard_normal(40))):
         cut = solved(one, b, 1e-6, 1e-12)
         assert (cut.steps, cut.accurate) == (7, False)
@@ -232,7 +239,7 @@ class TestWaits:
                 return lambda *_, **__: names.append(self.name)
 
         for name in ("_ahead", "_back", "_step"):
-            monkeypatch.setattr(triton_linalg, name, Fake(name))
+            monkeypatch.setattr(triton_cg, name, Fake(name))
         return names
 
     @pytest.fixture
@@ -251,12 +258,12 @@ class TestWaits:
 
         for name in ("item", "cpu", "numpy", "tolist", "__bool__", "__int__", "__float__", "__array__"):
             noted(torch.Tensor, name)
-        noted(triton_linalg, "to_numpy")
+        noted(triton_cg, "to_numpy")
         return names
 
     def run(self, device, limit):
         matrix = Schur(1.01, *sparse_of(np.eye(20) / 2, device), np.ones(20))
-        return triton_linalg.conjugate_gradients(matrix, np.ones(20), np.zeros(20), 1e-9, limit)
+        return triton_cg.conjugate_gradients(matrix, np.ones(20), np.zeros(20), 1e-9, limit)
 
     def test_no_iteration_is_waited_for(self, device, launches, looks):
         counts = {}
@@ -276,35 +283,43 @@ class TestWaits:
                 def launch(T, system, *_, **__):
                     launches.append("_ahead")
                     if len(launches) > 3 * 5:
-                        system.state[0] = triton_linalg._SOLVED.value
+                        system.state[0] = triton_cg._SOLVED.value
 
                 return launch
 
-        monkeypatch.setattr(triton_linalg, "_ahead", Last())
+        monkeypatch.setattr(triton_cg, "_ahead", Last())
         assert self.run(device, 320).accurate
         assert launches.count("_step") == 32
 
 
 def test_entries_go_where_they_can_be_worked_on(device, monkeypatch):
+    def compressed(arcs):
+        return choose(otkit.Dense(arcs[2][None, None])).compressed(arcs, (3, 3)).T
+
     arcs = tuple(torch.asarray(x, device=device) for x in (np.arange(3), np.arange(3), np.ones(3)))
-    assert isinstance(kernels.compressed(arcs, (3, 3)).T, triton_linalg.Rows)
+    assert isinstance(compressed(arcs), triton_cg.Rows)
     for chosen in ("reference", "numba"):
         monkeypatch.setenv("OTKIT_KERNELS", chosen)
-        assert isinstance(kernels.compressed(arcs, (3, 3)).T, csr_array)
+        assert isinstance(compressed(arcs), csr_array)
     monkeypatch.setenv("OTKIT_KERNELS", "triton")
-    assert isinstance(kernels.compressed(tuple(x.cpu().numpy() for x in arcs), (3, 3)).T, csr_array)
+    assert isinstance(compressed(tuple(x.cpu().numpy() for x in arcs)), csr_array)
 
 
 @pytest.mark.usefixtures("impatient")
 @pytest.mark.parametrize("keep", [None, 0.2])
 def test_newton_steps_are_those_of_the_host(keep, device, rng, monkeypatch):
-    monkeypatch.setattr(newton, "_is_slow", lambda before, error, goal, *_: error > goal)
+    monkeypatch.setattr(solver, "is_slow", lambda before, error, goal, *_: error > goal)
     C, a, b = rng.random((24, 30)), rng.dirichlet(np.ones(24)), rng.dirichlet(np.ones(30))
     method = SparseNewton(tol=1e-10, sweeps=4, keep=keep, factor=np.inf if keep else 4.0)
     reg = 1e-2 if keep else 1e-3
     wanted = otkit.solve(C, a, b, reg=reg, method=method)
-    steps, run = [], triton_linalg.conjugate_gradients
-    monkeypatch.setattr(triton_linalg, "conjugate_gradients", lambda *args: steps.append(run(*args)) or steps[-1])
+    steps = []
+
+    def counted(*args, **options):
+        steps.append(TRITON.conjugate_gradients(*args, **options))
+        return steps[-1]
+
+    monkeypatch.setattr("otkit.problems.linear.choose", lambda _: replace(TRITON, conjugate_gradients=counted))
     found = otkit.solve(*(torch.asarray(x, device=device) for x in (C, a, b)), reg=reg, method=method)
     assert found.converged
     assert found.kernel.startswith("triton")

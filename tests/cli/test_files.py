@@ -8,7 +8,7 @@ import pytest
 from numpy.testing import assert_allclose, assert_array_equal
 from PIL import EpsImagePlugin, Image
 
-from otkit.io import Reading, UnusableInput, read
+from otkit.cli.files import Reading, UnusableInput, read
 
 
 @pytest.fixture

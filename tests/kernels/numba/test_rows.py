@@ -2,11 +2,17 @@
 
 import numpy as np
 import pytest
+from forms import few_kept
 from strategies import distances
 
 from otkit import Dense, PointCloud
-from otkit.geometry import base
-from otkit.kernels import Mixing, Penalties, Potentials, Reduced, numba_rows, numba_sparse, numba_sweep
+from otkit.entropic.anderson import Mixing
+from otkit.entropic.dual import Penalties, Potentials
+from otkit.geometry.reduced import Reduced
+from otkit.kernels import REFERENCE
+from otkit.kernels.numba import NUMBA
+from otkit.kernels.numba import rows as row_updates
+from otkit.kernels.numba.listed import cuts
 
 N, M = 300, 270
 
@@ -44,7 +50,7 @@ class Setting:
     def __init__(self, geometry, a, b, relative, rho=np.inf):
         self.a, self.b = a / a.sum(), b / b.sum()
         flat = geometry.flat((1,))
-        found = base.cost_range(flat, self.a[None] > 0, self.b[None] > 0)
+        found = REFERENCE.cost_range(flat, self.a[None] > 0, self.b[None] > 0)
         self.costs = Reduced(flat, found.row, found.col)
         self.span = float(found.span[0])
         self.reg = np.array([relative * self.span])
@@ -57,7 +63,7 @@ class Setting:
         start = Potentials(f, g, *self.logs, self.reg)
         mixing = Mixing.begin(g, np.array([self.span]))
         limit = np.array([float(count)])
-        return numba_sweep.sweep(self.costs, start, self.penalties, mixing, np.array([tol]), limit, count)
+        return NUMBA.sweep(self.costs, start, self.penalties, mixing, np.array([tol]), limit, count)
 
     def true_error(self, f, g):
         """By all entries of the plan, with the row potentials as they came back."""
@@ -72,8 +78,7 @@ class Setting:
 @pytest.fixture
 def few(monkeypatch):
     """Entries are listed whatever the size of the problem and the number of those that matter."""
-    monkeypatch.setattr(numba_rows, "WORTH", 0)
-    monkeypatch.setattr(numba_rows, "_SPARSE", 1.0)
+    few_kept(monkeypatch)
 
 
 @pytest.mark.usefixtures("few")
@@ -117,13 +122,13 @@ class TestWhatIsLeftOut:
 
 
 @pytest.mark.usefixtures("few")
-@pytest.mark.parametrize("listed", [numba_rows.LISTED, 20_000])
+@pytest.mark.parametrize("listed", [row_updates.LISTED, 20_000])
 def test_lists_that_are_too_short_are_made_again(listed, monkeypatch, rng):
     setting = Setting(PointCloud(rng.random((N, 2)), rng.random((M, 2))), np.ones(N), np.ones(M), 1e-3)
     wanted = setting.sweep(1e-8)
-    monkeypatch.setattr(numba_rows, "_sample", lambda *_: np.zeros(3))
-    monkeypatch.setattr(numba_rows, "_SPARE", 1)
-    monkeypatch.setattr(numba_rows, "LISTED", listed)
+    monkeypatch.setattr(row_updates, "_sample", lambda *_: np.zeros(3))
+    monkeypatch.setattr(row_updates, "_SPARE", 1)
+    monkeypatch.setattr(row_updates, "LISTED", listed)
     found = setting.sweep(1e-8)
     np.testing.assert_allclose(found.g, wanted.g, rtol=0, atol=1e-9 * setting.span)
     assert found.error[0] <= 1e-8
@@ -139,8 +144,8 @@ def test_a_sparse_plan_is_seen_and_a_dense_one_too(rng):
 
 def test_what_is_kept_follows_the_mass_of_rows_and_columns(rng):
     b = np.array([1.0, 1e-100, 0.0, 0.5])
-    low, cut = numba_sparse.cuts(1e-8, b, 10)
-    tighter = numba_sparse.cuts(1e-9, b, 10)
+    low, cut = cuts(1e-8, b, 10)
+    tighter = cuts(1e-9, b, 10)
     assert low == pytest.approx(tighter[0] + np.log(10))
     np.testing.assert_allclose(cut[[0, 1, 3]] - low, np.log(b[[0, 1, 3]] * 4 / 10))
     assert cut[2] == -np.inf
@@ -156,10 +161,10 @@ def test_a_list_outlives_a_call(rho, monkeypatch, rng):
     def goes_on(listed):
         start = Potentials(first.f, first.point, *setting.logs, setting.reg)
         tol, limit = np.array([1e-8]), np.array([500.0])
-        return numba_sweep.sweep(setting.costs, start, setting.penalties, first.mixing, tol, limit, 500, listed)
+        return NUMBA.sweep(setting.costs, start, setting.penalties, first.mixing, tol, limit, 500, listed)
 
     wanted = goes_on(None)
-    monkeypatch.setattr(numba_rows.Rows, "formed", None)  # no pass over the costs
+    monkeypatch.setattr(row_updates.Rows, "formed", None)  # no pass over the costs
     found = goes_on(first.listed)
     assert found.error[0] <= 1e-8
     assert abs(found.count - wanted.count) <= 5

@@ -7,6 +7,12 @@ from strategies import random_case
 import otkit
 
 
+@pytest.fixture(autouse=True)
+def compiled_at_once(monkeypatch):
+    """Loops of single small problems are compiled from the first call on, as those of batches are."""
+    monkeypatch.setattr("otkit.kernels.numba.sweep._calls", 10**6)
+
+
 def same(one, other, k=()):
     for name in ("value", "value_linear", "f", "g", "plan"):
         np.testing.assert_allclose(getattr(one, name)[k], getattr(other, name), rtol=1e-12, atol=1e-12)

@@ -1,14 +1,20 @@
 """The reference operations against their definitions, on every library, with zero weights and forbidden arcs."""
 
+from functools import partial
+
 import numpy as np
 import pytest
 from numpy.testing import assert_allclose
 from scipy.special import logsumexp
 
-from otkit import Dense, PointCloud, kernels
+from otkit import Dense
 from otkit.arrays import from_numpy, to_numpy
-from otkit.geometry import base
-from otkit.kernels import Mixing, Penalties, Potentials, Reduced
+from otkit.entropic import operations
+from otkit.entropic.anderson import Mixing
+from otkit.entropic.dual import Penalties, Potentials
+from otkit.geometry.base import tiles
+from otkit.geometry.reduced import Reduced
+from otkit.kernels import choose
 
 
 class Data:
@@ -42,23 +48,23 @@ def data(request):
 
 @pytest.fixture(params=[2**17, 40, 1], ids=["one tile", "some tiles", "a row a tile"])
 def tile(request, monkeypatch):
-    monkeypatch.setattr(base, "_TILE", request.param)
+    monkeypatch.setattr(operations, "tiles", partial(tiles, size=request.param))
 
 
 @pytest.mark.usefixtures("tile")
 class TestOperations:
     def test_softmin(self, data, any_xp):
         geometry, at = data.on(any_xp)
-        found = to_numpy(kernels.softmin(geometry, at.g, at.log_b, at.reg))
+        found = to_numpy(choose(geometry).softmin(geometry, at.g, at.log_b, at.reg))
         scaled = (data.g[:, None, :] - data.C) / data.reg[:, None, None] + data.log_b[:, None, :]
         assert_allclose(found, -data.reg[:, None] * logsumexp(scaled, axis=-1), rtol=1e-12, atol=1e-12)
 
     def test_marginals_and_cost(self, data, any_xp):
         geometry, at = data.on(any_xp)
-        row, col = kernels.marginals(geometry, at)
+        row, col = choose(geometry).marginals(geometry, at)
         assert_allclose(to_numpy(row), data.P.sum(2), rtol=1e-12)
         assert_allclose(to_numpy(col), data.P.sum(1), rtol=1e-12)
-        moved = kernels.transport_cost(geometry, at)
+        moved = choose(geometry).transport_cost(geometry, at)
         paid = data.P * np.where(np.isfinite(data.C), data.C, 0)
         assert_allclose(to_numpy(moved.cost), paid.sum((1, 2)), rtol=1e-12)
         assert_allclose(to_numpy(moved.row), data.P.sum(2), rtol=1e-12)
@@ -66,33 +72,35 @@ class TestOperations:
     def test_apply_plan_and_its_transpose(self, data, any_xp, rng):
         geometry, at = data.on(any_xp)
         v, u = rng.random((3, 9, 2)), rng.random((3, 13, 2))
-        assert_allclose(to_numpy(kernels.apply_plan(geometry, at, from_numpy(v, at.f))), data.P @ v, rtol=1e-11)
-        turned = kernels.apply_plan(geometry.T, at.T, from_numpy(u, at.f))
-        assert_allclose(to_numpy(turned), data.P.transpose(0, 2, 1) @ u, rtol=1e-11)
+        assert_allclose(
+            to_numpy(choose(geometry).apply_plan(geometry, at, from_numpy(v, at.f))), data.P @ v, rtol=1e-11
+        )
+        transposed = choose(geometry).apply_plan(geometry.T, at.T, from_numpy(u, at.f))
+        assert_allclose(to_numpy(transposed), data.P.transpose(0, 2, 1) @ u, rtol=1e-11)
 
     def test_c_transform(self, data, any_xp):
         geometry, at = data.on(any_xp)
         g = np.where(data.b > 0, data.g, -np.inf)
         wanted = (data.C - g[:, None, :]).min(2)
-        assert_allclose(to_numpy(kernels.c_transform(geometry, from_numpy(g, at.f))), wanted)
+        assert_allclose(to_numpy(choose(geometry).c_transform(geometry, from_numpy(g, at.f))), wanted)
 
     def test_select(self, data, any_xp):
         geometry, at = data.on(any_xp)
         rows, cols = np.log(data.a + 1e-300) - 1, np.log(data.b + 1e-300) - 1
         given = [from_numpy(v, at.f) for v in (rows, cols)]
-        arcs = kernels.select(geometry, at, *given, np.inf)
+        arcs = choose(geometry).select(geometry, at, *given, np.inf)
         threshold = np.minimum(rows[:, :, None], cols[:, None, :])
         item, row, col = np.nonzero((data.log_P >= threshold) & (data.log_P > -np.inf))
         for found, wanted in ((arcs.item, item), (arcs.row, row), (arcs.col, col)):
             order = np.lexsort((to_numpy(arcs.col), to_numpy(arcs.row), to_numpy(arcs.item)))
             assert (to_numpy(found)[order] == wanted).all()
         assert_allclose(np.sort(to_numpy(arcs.log_plan)), np.sort(data.log_P[item, row, col]))
-        assert kernels.select(geometry, at, *given, item.size) is not None
-        assert kernels.select(geometry, at, *given, item.size - 1) is None
+        assert choose(geometry).select(geometry, at, *given, item.size) is not None
+        assert choose(geometry).select(geometry, at, *given, item.size - 1) is None
 
     def test_cost_range(self, data, any_xp):
         geometry, at = data.on(any_xp)
-        found = kernels.cost_range(geometry, at.log_a > -1e9, at.log_b > -1e9)
+        found = choose(geometry).cost_range(geometry, at.log_a > -1e9, at.log_b > -1e9)
         carries = (data.a > 0)[:, :, None] & (data.b > 0)[:, None, :]
         allowed = carries & np.isfinite(data.C)
         everywhere = np.broadcast_to(data.C, allowed.shape)
@@ -105,7 +113,7 @@ class TestOperations:
         assert_allclose(reduced.min(2)[data.a > 0], 0, atol=1e-15)
         assert_allclose(reduced.min(1)[data.b > 0], 0, atol=1e-15)
         assert_allclose(to_numpy(found.span), np.where(np.isfinite(reduced), reduced, 0).max((1, 2)))
-        assert kernels.are_costs(geometry)
+        assert choose(geometry).are_costs(geometry)
 
     @pytest.mark.parametrize("shifts", [False, True])
     def test_sweep_is_the_textbook_iteration(self, data, any_xp, shifts):
@@ -130,7 +138,7 @@ class TestOperations:
         start = Potentials(at.f, put(before * 0 + data.g), at.log_a, at.log_b, at.reg)
         mixing = Mixing.begin(start.g, put(np.full(3, np.inf)), window=0)
         penalties = Penalties(put(rho_a), put(rho_b), shifts)
-        swept = kernels.sweep(
+        swept = choose(geometry).sweep(
             Reduced(geometry, put(row), put(col)), start, penalties, mixing, put(np.zeros(3)), put(np.full(3, 9.0)), 3
         )
         used = data.b > 0
@@ -151,7 +159,7 @@ class TestOperations:
 def swept(costs, start, tol, limit, k, window=0):
     exact = Penalties(*(np.full(len(tol), np.inf) for _ in range(2)))
     mixing = Mixing.begin(start.g, np.full(len(tol), 1e9), window)
-    return kernels.sweep(costs, start, exact, mixing, np.array(tol), np.array(limit), k)
+    return choose(costs).sweep(costs, start, exact, mixing, np.array(tol), np.array(limit), k)
 
 
 @pytest.mark.parametrize("kernel", ["numba", "reference"])
@@ -167,13 +175,14 @@ def test_sweep_stops_every_item_by_itself(kernel, window, monkeypatch):
     assert found.error[1] <= 1e-9
     assert found.count[2] == 0
     assert (found.g[2] == at.g[2]).all()
-    row, col = kernels.marginals(costs, Potentials(found.f, found.g, at.log_a, at.log_b, at.reg))
+    row, col = choose(costs).marginals(costs, Potentials(found.f, found.g, at.log_a, at.log_b, at.reg))
     assert abs(row[1] - data.a[1]).sum() <= 1e-12
     assert abs(col[1] - data.b[1]).sum() <= 1.1e-9
 
 
 def test_a_row_that_reaches_no_mass_has_potential_zero():
-    found = kernels.softmin(Dense(np.full((1, 2, 2), np.inf)), np.zeros((1, 2)), np.zeros((1, 2)), np.ones(1))
+    geometry = Dense(np.full((1, 2, 2), np.inf))
+    found = choose(geometry).softmin(geometry, np.zeros((1, 2)), np.zeros((1, 2)), np.ones(1))
     assert (found == 0).all()
 
 
@@ -181,24 +190,4 @@ def test_a_row_that_reaches_no_mass_has_potential_zero():
 def test_nan_and_minus_infinity_are_no_costs(bad):
     C = np.zeros((2, 3, 3))
     C[1, 1, 2] = bad
-    assert not kernels.are_costs(Dense(C))
-
-
-def test_points_are_tiles_of_the_dense_costs(rng):
-    x, y = rng.standard_normal((2, 11, 3)), rng.standard_normal((7, 3))
-    cloud = PointCloud(x, y, "euclidean")
-    assert cloud.batch == (2,)
-    flat = cloud.flat((2,))
-    dense = np.linalg.norm(x[:, :, None] - y[None, None], axis=-1)
-    assert_allclose(flat.block(slice(0, 2), slice(3, 6)), dense[:, 3:6])
-    assert_allclose(flat.T.block(slice(1, 2), slice(0, 2)), dense.transpose(0, 2, 1)[1:2, 0:2])
-    assert_allclose(flat.take(np.array([1])).block(slice(0, 1), slice(None)), dense[1:])
-
-
-def test_flattening_copies_a_matrix_only_where_it_is_partly_shared(rng):
-    C = rng.random((5, 4))
-    assert np.shares_memory(Dense(C).flat((7, 2)).C, C)
-    own = rng.random((7, 2, 5, 4))
-    assert np.shares_memory(Dense(own).flat((7, 2)).C, own)
-    mixed = Dense(own[:, :1]).flat((7, 2)).C
-    assert_allclose(mixed.reshape(7, 2, 5, 4)[:, 1], own[:, 0])
+    assert not choose(Dense(C)).are_costs(Dense(C))

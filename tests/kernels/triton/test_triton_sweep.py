@@ -8,10 +8,11 @@ import pytest
 torch = pytest.importorskip("torch")
 pytest.importorskip("triton")
 
-from otkit import Dense, PointCloud, kernels  # noqa: E402
-from otkit.kernels import mixing, triton_sweep  # noqa: E402
-from otkit.kernels.mixing import LONG, Mixing  # noqa: E402
-from otkit.kernels.triton_tiles import DOUBLE, MIXED, SINGLE, Look  # noqa: E402
+from otkit import Dense, PointCloud  # noqa: E402
+from otkit.entropic.anderson import LONG, PLAIN_STEPS, WINDOW, Mixing  # noqa: E402
+from otkit.kernels import REFERENCE  # noqa: E402
+from otkit.kernels.triton import sweep as triton_sweep  # noqa: E402
+from otkit.kernels.triton.launch import DOUBLE, MIXED, SINGLE, Look  # noqa: E402
 from otkit.problems import LinearProblem  # noqa: E402
 
 # A guess that is of no use overflows, which the kernels see and NumPy tells in the interpreter.
@@ -41,10 +42,9 @@ def form(request, monkeypatch):
 class Case:
     """A problem of tensors and a point to start from, checked and reduced by the reference."""
 
-    def __init__(self, device, geometry, reg, a=None, b=None, rho=None, window=mixing.WINDOW):
-        monkeypatch = pytest.MonkeyPatch()
-        with monkeypatch.context() as m:
-            m.setattr(kernels, "runs_on", lambda geometry: "reference")
+    def __init__(self, device, geometry, reg, a=None, b=None, rho=None, window=WINDOW):
+        with pytest.MonkeyPatch.context() as m:
+            m.setattr("otkit.problems.linear.choose", lambda geometry: REFERENCE)
             weights = [None if w is None else torch.as_tensor(w, device=device) for w in (a, b)]
             self.problem = p = LinearProblem.build(geometry, *weights, reg=reg, unbalanced=rho)
         self.f, self.g = (
@@ -60,7 +60,7 @@ class Case:
 
     def check(self, k, tol=1e-10, limit=INF, start=None, within=1e-11):
         """Both versions give the same numbers where there is mass, to `within` of the range of the costs."""
-        wanted = self.sweep(mixing.sweep, k, tol, limit, start)
+        wanted = self.sweep(REFERENCE.sweep, k, tol, limit, start)
         found = self.sweep(triton_sweep.sweep, k, tol, limit, start)
         p = self.problem
         size = float(p.span.max()) + float(p.reg.max())
@@ -137,11 +137,15 @@ def test_costs_in_any_layout(device, form, rng):
     Case(device, Dense(C + 1e6), 0.05, b, a).check(6, within=1e-9)
     shared = Case(device, Dense(C), np.array([0.05, 0.1, 0.2]), b, a)
     shared.check(6)
-    turned = Case(device, Dense(C), 0.05, b, a)
-    p = turned.problem
-    turned.problem = replace(p, reduced=p.reduced.T, a=p.b, b=p.a, log_a=p.log_b, log_b=p.log_a)
-    turned.f, turned.g, turned.mixing = turned.g, turned.f, Mixing.begin(turned.f, turned.mixing.reach)
-    turned.check(6)
+    transposed = Case(device, Dense(C), 0.05, b, a)
+    p = transposed.problem
+    transposed.problem = replace(p, reduced=p.reduced.T, a=p.b, b=p.a, log_a=p.log_b, log_b=p.log_a)
+    transposed.f, transposed.g, transposed.mixing = (
+        transposed.g,
+        transposed.f,
+        Mixing.begin(transposed.f, transposed.mixing.reach),
+    )
+    transposed.check(6)
 
 
 @pytest.mark.parametrize("metric", ["sqeuclidean", "euclidean", "cityblock", "cosine", ("power", 1.5)])
@@ -167,7 +171,7 @@ def test_clouds_in_single_precision(device, form, metric, d, monkeypatch, rng):
     assert triton_sweep.multiplies(costs) == (d == 40 and metric != "cityblock")
     monkeypatch.setattr(triton_sweep, "_precision", lambda *_: SINGLE)
     found = case.sweep(triton_sweep.sweep, 4, tol=-INF)
-    wanted = case.sweep(mixing.sweep, 4, tol=-INF)
+    wanted = case.sweep(REFERENCE.sweep, 4, tol=-INF)
     # The costs' own rounding, a few times over, and that of exponentials.
     assert bool(((found.f - wanted.f).abs() <= 8 * lost.max() + 1e-6).all())
     assert bool(((found.g - wanted.g).abs() <= 8 * lost.max() + 1e-6).all())
@@ -177,7 +181,7 @@ def test_the_long_run(device, form, rng):
     """After many iterations a few conjugate directions are kept in the place of a window."""
     x, y = (torch.as_tensor(rng.random((k, 2)), device=device) for k in (26, 31))
     case = Case(device, PointCloud(x, y), 1e-3)
-    before = case.sweep(mixing.sweep, 40, tol=-INF)
+    before = case.sweep(REFERENCE.sweep, 40, tol=-INF)
     past = replace(before.mixing, age=torch.full_like(before.mixing.age, LONG - 2))
     # Directions are made conjugate in another order of sums, and rounding grows by the condition of the problem.
     case.check(9, tol=-INF, start=(before.f, before.point, past), within=1e-7)
@@ -185,10 +189,10 @@ def test_the_long_run(device, form, rng):
 
 def test_it_goes_back_to_the_best_point_where_the_error_rises(device, form, rng):
     case = Case(device, dense(rng, device, 20, 25), 0.02)
-    before = case.sweep(mixing.sweep, 8, tol=-INF)
+    before = case.sweep(REFERENCE.sweep, 8, tol=-INF)
     past = replace(before.mixing, best_error=before.mixing.best_error * 1e-3)
     found, _ = case.check(1, tol=-INF, start=(before.f, before.point, past))
-    assert found.mixing.wait.tolist() == [mixing.PLAIN_STEPS]
+    assert found.mixing.wait.tolist() == [PLAIN_STEPS]
     case.check(6, tol=-INF, start=(before.f, before.point, past), within=1e-9)
 
 
@@ -208,7 +212,7 @@ def test_the_precision_follows_the_tolerance(device, form, dtype, reg, tol, prec
     assert chosen == precision
     found = case.sweep(triton_sweep.sweep, 200, tol)
     assert float(found.error.max()) <= tol
-    rows, cols = kernels.base.marginals(p.reduced, p.at(found.f, found.g, p.reg))
+    rows, cols = REFERENCE.marginals(p.reduced, p.at(found.f, found.g, p.reg))
     error = (rows - p.a).abs().sum(-1) + (cols - p.b).abs().sum(-1)
     assert float(error.max()) <= 1.1 * tol + 1e-15
 

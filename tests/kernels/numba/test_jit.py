@@ -5,28 +5,28 @@ import numpy as np
 import pytest
 from llvmlite import binding
 
-from otkit.kernels import numba_math
+from otkit.kernels.numba import jit
 
 # Compiled as kernels are, but not kept on disk: a kept one would not see a change of the functions it calls.
-_compiled = numba.njit(nogil=True, error_model="numpy", fastmath=numba_math._FAST)
+_compiled = numba.njit(nogil=True, error_model="numpy", fastmath=jit._FAST)
 
 
 @_compiled
 def _exp(x, out):
     for k in range(x.size):
-        out[k] = numba_math.exp(x[k])
+        out[k] = jit.exp(x[k])
 
 
 @_compiled
 def _exp_single(x, out):
     for k in range(x.size):
-        out[k] = numba_math.exp_single(x[k])
+        out[k] = jit.exp_single(x[k])
 
 
 @_compiled
 def _log(x, out):
     for k in range(x.size):
-        out[k] = numba_math.log(x[k])
+        out[k] = jit.log(x[k])
 
 
 def exp(x):
@@ -102,9 +102,9 @@ def test_exp_in_single_precision_is_that_of_numpy_in_double():
 def test_loops_take_the_widest_vectors_where_they_ask_for_them():
     @_compiled
     def exponentials(x, out):
-        numba_math.wide()
+        jit.wide()
         for k in range(x.size):
-            out[k] = numba_math.exp(x[k])
+            out[k] = jit.exp(x[k])
 
     x, out = np.linspace(-9, 9, 1003), np.empty(1003)
     exponentials(x, out)

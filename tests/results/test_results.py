@@ -99,30 +99,6 @@ def test_apply_refuses_wrong_shapes(solved, argument, words):
         solved.apply(argument)
 
 
-def test_the_gauge_is_symmetric(cloud):
-    x, y, a, b = cloud
-    result = otkit.solve_sample(x, y, a, b, reg=0.3)
-    assert result.f @ a == pytest.approx(result.g @ b)
-    turned = otkit.solve_sample(y, x, b, a, reg=0.3, tol=1e-10)
-    straight = otkit.solve_sample(x, y, a, b, reg=0.3, tol=1e-10)
-    np.testing.assert_allclose(turned.f, straight.g, atol=1e-8)
-
-
-def test_the_gauge_holds_on_every_component(rng):
-    C = np.full((6, 5), np.inf)
-    C[:3, :2], C[3:5, 2:] = rng.random((3, 2)), 5 + rng.random((2, 3))
-    C[5] = 1.0  # without mass, it touches both
-    a, b = np.array([0.1, 0.1, 0.2, 0.3, 0.3, 0]), np.array([0.25, 0.15, 0.2, 0.2, 0.2])
-    for options in ({"reg": 0.1}, {"rtol": 1e-6}):
-        result = otkit.solve(C, a, b, **options)
-        f, g = result.potentials
-        assert f[:3] @ a[:3] == pytest.approx(g[:2] @ b[:2])
-        assert f[3:5] @ a[3:5] == pytest.approx(g[2:] @ b[2:])
-        assert np.isfinite(f).all()
-        value = 0.1 * (f @ a + g @ b) if "reg" not in options else f @ a + g @ b
-        assert value == pytest.approx(float(result.value) * (0.1 if "reg" not in options else 1), abs=1e-5)
-
-
 @pytest.mark.parametrize("options", [{"reg": 0.2}, {}, {"method": "univariate"}], ids=str)
 def test_results_pickle(options, rng):
     x = rng.random((9, 1))
@@ -154,8 +130,8 @@ def test_a_result_prints_as_one_line_to_act_on(cloud):
 def test_a_plan_that_does_not_fit_in_memory_is_refused_with_the_way_out(monkeypatch, cloud):
     x, y, a, b = cloud
     result = otkit.solve_sample(x, y, a, b, reg=0.3)
-    monkeypatch.setattr("otkit.checks.NEGLIGIBLE", 0)
-    monkeypatch.setattr("otkit.checks.free_memory", lambda: 4000)
+    monkeypatch.setattr("otkit.kernels.memory.NEGLIGIBLE", 0)
+    monkeypatch.setattr("otkit.kernels.memory.free_memory", lambda: 4000)
     with pytest.raises(MemoryError, match=r"30 × 20 needs .* use plan_sparse\(\), apply\(\) or transport\(\)"):
         _ = result.plan
     assert result.plan_sparse().mass.sum() == pytest.approx(1)

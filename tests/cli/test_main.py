@@ -1,0 +1,137 @@
+"""What the command line prints, and its exit status."""
+
+import json
+import os
+import pickle
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from commands import check, exact, process, refused
+from numpy.testing import assert_allclose
+from PIL import Image
+
+import otkit
+
+
+def test_text(otkit_, files):
+    status, out, err = otkit_("w2", "a.npy", "b.npy")
+    found = re.fullmatch(r"W2 = (\S+) +in \[(\S+), (\S+)\]\n20 × 25 points, exact, (.+), \d+\.\d\d s\n", out)
+    assert found, out
+    distance, lower, upper = map(float, found.groups()[:3])
+    check(dict(distance=distance, lower=lower, upper=upper), exact(np.load("a.npy"), np.load("b.npy"), 2), 1e-8)
+    assert (status, err) == (0, "")
+
+
+@pytest.mark.parametrize("scale", [1.0, 1.7, 1e-7, 3e9])
+def test_the_printed_interval_contains_the_distance_at_any_rtol(otkit_, files, scale):
+    x, y = (scale * np.load(files / name) for name in ("a.npy", "b.npy"))
+    np.save(files / "x.npy", x)
+    np.save(files / "y.npy", y)
+    _, out, _ = otkit_("w1", "x.npy", "y.npy", "--rtol", 1e-8)
+    lower, upper = map(float, re.search(r"\[(\S+), (\S+)\]", out).groups())
+    assert lower * (1 - 1e-11) <= exact(x, y, 1) <= upper * (1 + 1e-11)
+
+
+@pytest.mark.parametrize("rtol", [0.3, 1e-2, 1e-5, 1e-12])
+def test_the_printed_interval_contains_that_of_json(otkit_, answer, files, rtol):
+    _, out, _ = otkit_("w1", "a.npy", "b.npy", "--rtol", rtol)
+    lower, upper = map(float, re.search(r"\[(\S+), (\S+)\]", out).groups())
+    found = answer("w1", "a.npy", "b.npy", "--rtol", rtol)
+    assert lower <= found["lower"]
+    assert found["upper"] <= upper
+    assert upper - lower <= 1.1 * (found["upper"] - found["lower"]) + 1e-7 * upper
+
+
+@pytest.mark.parametrize(("p", "scale", "status"), [(1, 1e-100, 0), (2, 1e-100, 0), (1, 1e-300, 2), (2, 1e-160, 2)])
+def test_a_distance_that_is_small_is_right_or_refused(otkit_, tmp_path, p, scale, status):
+    np.save(tmp_path / "x.npy", np.array([[0.0, 0.0]]))
+    np.save(tmp_path / "y.npy", scale * np.array([[3.0, 4.0]]))
+    run = otkit_(f"w{p}", "x.npy", "y.npy", "--json")
+    if status:
+        refused(run, "underflow")
+    else:
+        assert_allclose([json.loads(run[1])[key] for key in ("lower", "upper")], 5 * scale, rtol=1e-11)
+
+
+def test_json(answer, files):
+    found = answer("w1", "a.npy", "b.npy")
+    assert list(found) == ["distance", "lower", "upper", "p", "status", "seconds", "kernel"]
+    assert (found["p"], found["status"]) == (1, "CONVERGED")
+    assert 0 < found["seconds"] < 60
+    assert "numpy" in found["kernel"]
+
+
+@pytest.mark.parametrize("names", [["a.npy", "b.npy"], ["a.npy", "b.npy", "c.npy"]])
+@pytest.mark.parametrize("as_json", [[], ["--json"]])
+def test_what_is_not_certified_exits_with_1(otkit_, files, names, as_json):
+    status, out, err = otkit_("w2", *names, "--reg", 50, *as_json)
+    assert status == 1
+    assert out.count("\n") == (1 if as_json else 2 if len(names) == 2 else 4)
+    if not as_json:
+        assert err.count("\n") == 1
+        assert "not certified to --rtol 0.01" in err
+    status, _, err = otkit_("w2", *names, "--reg", 50, "--rtol", 0.99, *as_json)
+    assert (status, err) == (0, "")
+
+
+@pytest.mark.parametrize("arguments", [["--help"], ["w1", "--help"], ["w2", "-h"], ["info", "-h"]])
+@pytest.mark.parametrize("columns", ["20", "80"])
+def test_help(otkit_, monkeypatch, arguments, columns):
+    monkeypatch.setenv("COLUMNS", columns)
+    status, out, err = otkit_(*arguments)
+    assert (status, err) == (0, "")
+    assert out.startswith("usage: otkit")
+    if arguments[0].startswith("w"):
+        for option in ("rtol", "reg", "weights", "histogram", "unit-square", "resize", "json", "plan", "plot"):
+            assert f"--{option}" in out
+        assert "exit status" in out
+
+
+def test_version(otkit_):
+    assert otkit_("--version") == (0, f"otkit {otkit.__version__}\n", "")
+
+
+def test_info(otkit_):
+    status, out, err = otkit_("info")
+    assert (status, err) == (0, "")
+    for line in (f"otkit {otkit.__version__}", f"numpy {np.__version__}", f"pillow {Image.__version__}"):
+        assert line in out
+
+
+def test_as_a_process(files):
+    certified = process("w2", "a.npy", "b.npy", "c.npy", cwd=files)
+    assert (certified.returncode, certified.stderr) == (0, b"")
+    assert len(certified.stdout.splitlines()) == 4
+    assert process("w2", "a.npy", "b.npy", "--reg", "50", cwd=files).returncode == 1
+
+
+class Payload:
+    def __reduce__(self):
+        return Path.touch, (Path("executed"),)
+
+
+@pytest.mark.parametrize("name", ["raw.npy", "objects.npy"])
+def test_no_pickle_is_loaded(files, name):
+    if name == "raw.npy":
+        (files / name).write_bytes(pickle.dumps(Payload()))
+    else:
+        np.save(files / name, np.array([[Payload(), 1.0]], dtype=object))
+    run = process("w2", name, "a.npy", cwd=files)
+    refused((run.returncode, run.stdout.decode(), run.stderr.decode().replace(os.linesep, "\n")), name)
+    assert not (files / "executed").exists()
+
+
+@pytest.mark.parametrize("arguments", [["w2", "a.npy", "b.npy"], ["w2", "a.npy", "b.npy", "c.npy"], ["info"]])
+def test_a_reader_that_has_gone_is_no_traceback(files, arguments):
+    read, write = os.pipe()
+    os.close(read)
+    command = [sys.executable, "-m", "otkit", *arguments]
+    try:
+        run = subprocess.run(command, stdout=write, stderr=subprocess.PIPE, cwd=files, timeout=60, check=False)
+    finally:
+        os.close(write)
+    assert run.stderr == b""

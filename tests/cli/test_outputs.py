@@ -1,0 +1,168 @@
+"""Matrices, plans and plots of the command line."""
+
+import csv
+import io
+import itertools
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+import warnings
+
+import numpy as np
+import pytest
+from commands import MODULE, process, refused
+from numpy.testing import assert_allclose, assert_array_equal
+
+
+@pytest.mark.parametrize("p", [1, 2])
+def test_a_matrix_is_the_distances_of_all_pairs(otkit_, answer, files, p):
+    names = ["a.npy", "b.npy", "a, in metres.npy", "a.npy"]
+    (files / "c.npy").rename(files / names[2])
+    status, out, err = otkit_(f"w{p}", *names)
+    header, *rows = csv.reader(io.StringIO(out))
+    assert (status, err) == (0, "")
+    assert header == ["", *names]
+    assert [row[0] for row in rows] == names
+    distance = np.array([row[1:] for row in rows], dtype=float)
+
+    matrices = answer(f"w{p}", *names)
+    assert list(matrices) == ["files", "p", "distance", "lower", "upper"]
+    assert (matrices["files"], matrices["p"]) == (names, p)
+    assert_allclose(distance, matrices["distance"], rtol=1e-8)
+    for matrix in (distance, *(np.array(matrices[key]) for key in ("distance", "lower", "upper"))):
+        assert_array_equal(matrix, matrix.T)
+        assert_array_equal(np.diag(matrix), 0)
+    for i, j in itertools.combinations(range(4), 2):
+        pair = answer(f"w{p}", names[i], names[j])
+        assert_allclose(distance[i, j], pair["distance"], rtol=1e-8)
+        for key in ("distance", "lower", "upper"):
+            assert matrices[key][i][j] == pair[key]
+
+
+@pytest.mark.parametrize("terminal", [False, True])
+def test_progress_is_for_a_terminal_only(otkit_, files, monkeypatch, terminal):
+    stream = io.StringIO()
+    stream.isatty = lambda: terminal
+    monkeypatch.setattr(sys, "stderr", stream)
+    status, out, _ = otkit_("w1", "a.npy", "b.npy", "c.npy")
+    assert status == 0
+    assert len(out.splitlines()) == 4
+    assert ("3/3" in stream.getvalue()) == terminal
+    assert terminal or not stream.getvalue()
+
+
+@pytest.fixture
+def interruptible():
+    """Processes that are started here can be interrupted, whatever a shell has set for those in the background."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("interruptible")
+def test_an_interrupted_matrix_goes_on_from_its_file(files, rng):
+    names = [f"{k}.npy" for k in range(16)]
+    for name in names:
+        np.save(files / name, rng.standard_normal((250, 2)))
+    command = [sys.executable, "-m", "otkit", "w2", *names, "--out", "pairs.csv"]
+    kept = files / "pairs.csv"
+    slowly = os.environ | {"OTKIT_NUM_THREADS": "1"}  # there has to be something left to interrupt
+    with subprocess.Popen(command, cwd=files, env=slowly, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as run:
+        while not kept.exists() or kept.read_bytes().count(b"\n") < 4:
+            assert run.poll() is None
+            time.sleep(0.001)
+        run.send_signal(signal.SIGINT)
+        out, err = run.communicate(timeout=60)
+    assert (run.returncode, out) == (MODULE.INTERRUPTED, b"")
+    assert err == b"interrupted; what is done is in pairs.csv, and the same command goes on from there\n"
+    done = kept.read_bytes()
+    assert 4 <= done.count(b"\n") < 121
+    again = process("w2", *names, "--out", "pairs.csv", cwd=files)
+    assert again.returncode == 0
+    assert kept.read_bytes().startswith(done)
+    assert kept.read_bytes().count(b"\n") == 121
+    assert again.stdout == process("w2", *names, cwd=files).stdout
+
+
+@pytest.mark.parametrize("p", [1, 2])
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["a.npy", "b.npy"],
+        ["line.npy", "line2.npy"],
+        ["table.csv", "table2.csv", "--weights", "w"],
+        ["i.png", "j.png", "--unit-square"],
+        ["a.npy", "b.npy", "--reg", "0.3"],
+    ],
+)
+def test_a_plan_has_the_marginals_and_the_cost(otkit_, files, rng, p, arguments):
+    np.save(files / "line2.npy", rng.random((14, 1)))
+    np.savetxt(files / "table2.csv", rng.random((14, 3)), delimiter=",", header="w,x,y", comments="")
+    _, out, _ = otkit_(f"w{p}", *arguments, "--plan", "a plan.npz", "--json")
+    with np.load("a plan.npz") as saved:
+        plan = dict(saved)
+    assert {"row", "col", "mass", "x", "y"} <= set(plan)
+    x, y = plan["x"], plan["y"]
+    if arguments[:2] == ["a.npy", "b.npy"]:
+        assert_array_equal(x, np.load("a.npy"))
+        assert_array_equal(y, np.load("b.npy"))
+    tolerance = 1e-6 if "--reg" in arguments else 1e-12
+    assert (plan["mass"] > 0).all()
+    for side, weights in (("row", plan["a"]), ("col", plan["b"])):
+        assert_allclose(np.bincount(plan[side], plan["mass"], len(weights)), weights, atol=tolerance)
+    moved = np.linalg.norm(x[plan["row"]] - y[plan["col"]], axis=1)
+    assert_allclose((plan["mass"] @ moved**p) ** (1 / p), json.loads(out)["distance"], rtol=max(1e-9, 10 * tolerance))
+    assert float(plan["distance"]) == json.loads(out)["distance"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["--plan", "plan.txt"], ".npz"),
+        (["--plan", "nowhere/plan.npz"], "nowhere"),
+        (["--plan", "folder.npz"], "folder.npz"),
+        (["--plan", "x" * 300 + ".npz"], "--plan"),
+        (["--plot", "nowhere/plot.png"], "nowhere"),
+        (["--plot", "folder.png"], "folder.png"),
+        (["--plot", "plot.npy"], "plot.npy"),
+        (["--plot", "plot"], "--plot"),
+        (["--plot", "x" * 300 + ".png"], "--plot"),
+        (["c.npy", "--plan", "plan.npz"], "two files"),
+        (["--out", "pairs.csv"], "more than two files"),
+        (["c.npy", "--out", "pairs.txt"], ".csv"),
+        (["c.npy", "--out", "nowhere/pairs.csv"], "nowhere"),
+        (["a.npy", "--out", "pairs.csv"], "'a.npy' twice"),
+        (["c.npy", "--plot", "plot.png"], "two files"),
+    ],
+)
+def test_an_output_that_cannot_be_written(otkit_, files, arguments, words):
+    (files / "folder.npz").mkdir()
+    (files / "folder.png").mkdir()
+    before = sorted(files.rglob("*"))
+    refused(otkit_("w2", "a.npy", "b.npy", *arguments), words)
+    assert sorted(files.rglob("*")) == before
+
+
+@pytest.mark.parametrize("name", ["with spaces.npy", "größe 日本.npy", "_hidden.npy", "$x_$.npy", "-1.npy", "$x_$.png"])
+def test_any_file_name_will_do(otkit_, files, name):
+    one, other = ("a.npy", "b.npy") if name.endswith("npy") else ("i.png", "j.png")
+    (files / one).rename(files / name)
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        status, _, err = otkit_("w2", "--plot", "plot.png", "--json", "--", name, other)
+    assert (status, err, caught) == (0, "", [])
+    assert (files / "plot.png").stat().st_size > 10_000
+
+
+def test_a_stdout_that_lacks_letters(otkit_, files, monkeypatch):
+    (files / "a.npy").rename(files / "größe.npy")
+    for names in (["größe.npy", "b.npy"], ["größe.npy", "b.npy", "c.npy"]):
+        stream = io.TextIOWrapper(io.BytesIO(), encoding="ascii")
+        monkeypatch.setattr(sys, "stdout", stream)
+        status, _, _ = otkit_("w2", *names)
+        stream.flush()
+        assert status == 0
+        assert b"b.npy" in stream.buffer.getvalue() or b"W2 = " in stream.buffer.getvalue()
