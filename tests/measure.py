@@ -8,16 +8,26 @@ from contextlib import contextmanager
 
 from otkit.kernels.numba import rows
 
+# On Linux what getrusage says of a process begins with what its parent had.
+PEAK = """
+import resource, sys
+from pathlib import Path
+
+def peak():
+    status = Path("/proc/self/status")
+    if status.exists():
+        return 1024 * int(status.read_text().partition("VmHWM:")[2].split()[0])
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+"""
+
 
 def peak_of(code):
     """The peak of the resident memory of a process that runs the code, in bytes, before and after its last part."""
-    measure = "print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)"
     before, after = (textwrap.dedent(part) for part in code.split("MEASURE"))
-    script = f"import resource\n{before}\n{measure}\n{after}\n{measure}"
+    script = f"{PEAK}\n{before}\nprint(peak())\n{after}\nprint(peak())"
     run = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
     assert run.returncode == 0, run.stderr
-    unit = 1 if sys.platform == "darwin" else 1024
-    return [unit * int(line) for line in run.stdout.split()]
+    return [int(line) for line in run.stdout.split()]
 
 
 @contextmanager

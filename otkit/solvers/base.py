@@ -113,11 +113,11 @@ class Solver(ABC, Generic[S]):
 
 def check_options(solver: Solver[Any]) -> None:
     """Check the options of an iterative solver, those that it has."""
-    for name in ("tol", "atol", "max_iter", "sweeps", "n_iters"):
+    for name in ("tol", "atol", "n_iters", "max_iter", "sweeps"):
         checks.positive(getattr(solver, name, None), name)
     for name in ("rtol", "stage_tol"):
         checks.positive(getattr(solver, name, None), name, below=1.0)
-    for name in ("max_iter", "sweeps", "n_iters"):
+    for name in ("n_iters", "max_iter", "sweeps"):
         value = getattr(solver, name, None)
         if value is not None and int(value) != value:
             raise ValueError(f"{name} must be a whole number, got {value!r}")

@@ -2,7 +2,7 @@ import numpy as np
 from scipy.sparse import csr_array
 
 from otkit.kernels.numba import NUMBA
-from otkit.kernels.numba.coarse import coarse_correction
+from otkit.kernels.numba.coarse import Rows, coarse_correction
 from otkit.linalg import cg
 
 
@@ -55,7 +55,7 @@ class TestCoarseCorrection:
 
     def test_is_the_inverse_on_the_aggregates(self):
         T, _, c = grid(12, 1.5)
-        rows = [(m.indptr.astype(np.uint64), m.indices.astype(np.uint32), m.data) for m in map(csr_array, (T, T.T))]
+        rows = [Rows(m.indptr.astype(np.uint64), m.indices.astype(np.uint32), m.data) for m in map(csr_array, (T, T.T))]
         label, weight, inverse = coarse_correction(c, self.SQUARE, *rows)
         K = len(inverse)
         assert 4 <= K <= 40

@@ -8,7 +8,7 @@ from otkit.linalg.cg import Memory
 from otkit.problems import LinearProblem
 from otkit.solvers import SparseNewton
 from otkit.solvers.descent import begin
-from otkit.solvers.sns import newton, solver
+from otkit.solvers.sns import descend, newton
 from otkit.solvers.sns.dual import Entries, evaluate
 
 
@@ -74,7 +74,7 @@ def test_the_tail_is_quadratic():
         return search(part, at, *rest)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(solver, "search", spy)
+        patch.setattr(descend, "search", spy)
         patch.setattr(newton, "_FORCING", 1e-12)
         assert otkit.solve(C, reg=2e-3, method=method).converged
     before, after = errors[-2:]

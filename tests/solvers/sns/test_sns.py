@@ -164,12 +164,12 @@ def test_steps_near_the_last_sweeps_pass_over_no_costs(monkeypatch):
     x = np.random.default_rng(0).random((2, 400, 2))
     C = cdist(*x, "sqeuclidean")
     wanted = otkit.solve(C, reg=5e-4, tol=1e-10, method="sinkhorn")
-    descend = solver._descend
+    descend = solver.descend
 
     def without(problem, *args):
         return descend(replace(problem, kernels=replace(problem.kernels, select=None, sweep=None)), *args)
 
-    monkeypatch.setattr(solver, "_descend", without)
+    monkeypatch.setattr(solver, "descend", without)
     result = solve(C, reg=5e-4, method=SparseNewton(tol=1e-9, sweeps=60))
     assert newton_steps(result) > 0
     assert result.error <= 1e-9  # by all entries
