@@ -29,7 +29,7 @@ from otkit.kernels.triton import operations as ops  # noqa: E402
 from otkit.kernels.triton.launch import BUSY, DOUBLE, MIXED, SINGLE, shape  # noqa: E402
 from otkit.linalg.cg import Schur  # noqa: E402
 
-ALL = (80, 89, 90, 100)
+ALL, QUICK = (80, 89, 90, 100), 90
 TENSOR_CORE = r"HMMA|HGMMA|UTC\w*MMA"
 MANY, FEW, COLUMNS = 32 * BUSY, 1024, 1024  # rows for programs of either shape
 
@@ -263,7 +263,11 @@ CASES = [
 
 @pytest.mark.parametrize(
     ("case", "capability"),
-    [pytest.param(case, at, id=f"{case.name}, sm_{at}") for case in CASES for at in case.capabilities],
+    [
+        pytest.param(case, at, id=f"{case.name}, sm_{at}", marks=() if at == QUICK else pytest.mark.slow)
+        for case in CASES
+        for at in case.capabilities
+    ],
 )
 def test_the_machine_code(case, capability):
     found = compiled(case.call, capability)

@@ -8,6 +8,7 @@ import textwrap
 import pytest
 import torch
 from logits import costs, draw, gradient
+from measure import PEAK
 from torch.autograd import gradcheck
 
 from otkit.losses import MultiLevelOTLoss, ULDLoss, VocabOTLoss, VocabularyCost
@@ -113,16 +114,16 @@ def test_reductions_and_accumulated_steps(name):
 
 
 SCRIPT = """
-    import resource, sys, torch
+    import torch
     from otkit.losses import SinKDLoss, SoftTargetLoss, ULDLoss
     rows, entries, name = int(sys.argv[1]), int(sys.argv[2]), sys.argv[3]
     loss = {"uld": ULDLoss(), "vocab": SinKDLoss("vocab"), "kl": SoftTargetLoss("kl")}[name]
     loss(torch.randn(64, 99, requires_grad=True), torch.randn(64, 99)).backward()
     student, teacher = (torch.randn(rows // 64, entries).to(torch.bfloat16).repeat(64, 1) for _ in range(2))
     student.requires_grad_()
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    before = peak()
     loss(student, teacher).backward()
-    extra = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) * 1024
+    extra = peak() - before
     assert torch.isfinite(student.grad).all()
     print(extra / (2 * student.nbytes))
 """
@@ -131,6 +132,6 @@ SCRIPT = """
 @pytest.mark.parametrize("name", ["uld", "vocab", "kl"])
 def test_memory(name):
     # A quarter of the vocabulary of a large model: beside the logits no more than their size, gradient included.
-    command = [sys.executable, "-c", textwrap.dedent(SCRIPT), "1024", "37984", name]
+    command = [sys.executable, "-c", PEAK + textwrap.dedent(SCRIPT), "1024", "37984", name]
     run = subprocess.run(command, capture_output=True, text=True, check=True)
     assert float(run.stdout) <= 1.0
