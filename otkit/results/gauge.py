@@ -2,21 +2,16 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import numpy as np
 
 from otkit.arrays import Array, from_numpy, namespace, to_numpy
 from otkit.linalg.trees import components
 from otkit.problems.linear import LinearProblem
-from otkit.results.kept import kept
-
-if TYPE_CHECKING:
-    from otkit.results.result import Result
+from otkit.results.solved import Solved, kept
 
 
 @kept
-def gauged(result: Result) -> tuple[Array, Array]:
+def gauged(result: Solved) -> tuple[Array, Array]:
     """Potentials in units of the cost, ``(B, n)`` and ``(B, m)``, both of equal mean on every connected component."""
     problem, out = result.problem, result.outcome
     f, g = out.f + problem.reduced.row, out.g + problem.reduced.col
@@ -31,7 +26,7 @@ def gauged(result: Result) -> tuple[Array, Array]:
     return xp.where((problem.a > 0) | penalised, f, new_f), xp.where((problem.b > 0) | penalised, g, new_g)
 
 
-def conditional_reg(result: Result) -> Array:
+def conditional_reg(result: Solved) -> Array:
     """The reg that spreads a single row, ``(B,)``: without one, so small that the best columns take all."""
     if result.outcome.reg is not None:
         return result.outcome.reg

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
@@ -15,15 +15,12 @@ from otkit.geometry.reduced import Reduced
 from otkit.kernels.memory import fits_in_memory
 from otkit.plans import EntropicPlan, add_arcs
 from otkit.results.gauge import conditional_reg
-from otkit.results.kept import kept
 from otkit.results.outcome import SparseArcs
-
-if TYPE_CHECKING:
-    from otkit.results.result import Result
+from otkit.results.solved import Solved, kept
 
 
 @kept
-def dense(result: Result) -> Array:
+def dense(result: Solved) -> Array:
     """The plan ``(..., n, m)``, as it is given."""
     problem, parts = result.problem, result.outcome.plan
     fits_in_memory(problem.reduced.n, problem.reduced.m, problem.items, "a dense plan")
@@ -34,7 +31,7 @@ def dense(result: Result) -> Array:
     return problem.as_given(P)
 
 
-def sparse(result: Result, drop: float) -> SparseArcs:
+def sparse(result: Solved, drop: float) -> SparseArcs:
     """The entries of the plan, less at most a fraction `drop` of the mass of every row."""
     problem = result.problem
     checks.positive(drop, "drop", below=1.0)
@@ -44,29 +41,29 @@ def sparse(result: Result, drop: float) -> SparseArcs:
 
 
 @kept
-def marginals(result: Result) -> tuple[Array, Array]:
+def marginals(result: Solved) -> tuple[Array, Array]:
     """Row and column sums of the plan, ``(B, n)`` and ``(B, m)``."""
     rows, cols = (v * _mass(result)[:, None] for v in plans.marginals(result.outcome.plan))
     return rows, cols
 
 
-def apply(result: Result, v: Any) -> Array:
+def apply(result: Solved, v: Any) -> Array:
     """Σ_j P_ij v_j, ``(B, n)`` or ``(B, n, k)``."""
     return _moved(result, result.outcome.plan, v, result.problem.reduced.m, "v")
 
 
-def apply_t(result: Result, u: Any) -> Array:
+def apply_t(result: Solved, u: Any) -> Array:
     """Σ_i P_ij u_i, ``(B, m)`` or ``(B, m, k)``."""
     return _moved(result, tuple(part.T for part in result.outcome.plan), u, result.problem.reduced.n, "u")
 
 
-def _moved(result: Result, parts: tuple[plans.Plan, ...], v: Any, size: int, name: str) -> Array:
+def _moved(result: Solved, parts: tuple[plans.Plan, ...], v: Any, size: int, name: str) -> Array:
     columns, tail = result.problem.columns(v, size, name)
     moved = plans.apply(parts, columns) * _mass(result)[:, None, None]
     return moved if tail else moved[:, :, 0]
 
 
-def barycentric(result: Result, y: Any) -> Array:
+def barycentric(result: Solved, y: Any) -> Array:
     """Where each row is sent on average, ``(..., n, k)``."""
     _no_graph(result, "barycentric(y) does not go back to the solve; result.apply(y) does")
     problem = result.problem
@@ -80,7 +77,7 @@ def barycentric(result: Result, y: Any) -> Array:
     return problem.as_given(sent if tail else sent[:, :, 0])
 
 
-def transport(result: Result, x_new: Any) -> Array:
+def transport(result: Solved, x_new: Any) -> Array:
     """Where new points are sent, ``(..., k, d)``."""
     _no_graph(result, "transport(x_new) does not go back to the solve; call it on a result of detached tensors")
     checks.no_gradient(x_new, "x_new", "call under torch.no_grad()")
@@ -94,7 +91,7 @@ def transport(result: Result, x_new: Any) -> Array:
     return problem.as_given(_conditional(result, Reduced(costs, rows, problem.reduced.col)).apply(y))
 
 
-def _conditional(result: Result, costs: Reduced) -> EntropicPlan:
+def _conditional(result: Solved, costs: Reduced) -> EntropicPlan:
     """The plan with every row of mass 1, for rows of `costs` that need not be those of the problem."""
     problem, reg, g = result.problem, conditional_reg(result), result.outcome.g
     f = problem.kernels.softmin(costs, g, problem.log_b, reg)
@@ -102,17 +99,17 @@ def _conditional(result: Result, costs: Reduced) -> EntropicPlan:
     return EntropicPlan(costs, at, problem.kernels)
 
 
-def _mass(result: Result) -> Array:
+def _mass(result: Solved) -> Array:
     return from_numpy(result.problem.mass, result.problem.a)
 
 
-def _points(result: Result) -> PointCloud:
+def _points(result: Solved) -> PointCloud:
     cloud = result.problem.asked.cloud
     if cloud is None:
         raise ValueError("this needs points, and the problem was given as a cost matrix; pass y=, or use solve_sample")
     return cloud
 
 
-def _no_graph(result: Result, message: str) -> None:
+def _no_graph(result: Solved, message: str) -> None:
     if result.link is not None and arrays.records():
         raise ValueError(f"the gradient of {message}, or call under torch.no_grad()")

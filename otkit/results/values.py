@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 from otkit import plans
 from otkit.arrays import Array, from_numpy, namespace, to_numpy
@@ -12,10 +12,7 @@ from otkit.entropic.operations import Moved
 from otkit.plans import EntropicPlan
 from otkit.problems.linear import LinearProblem
 from otkit.problems.penalties import conjugate, penalty
-from otkit.results.kept import kept
-
-if TYPE_CHECKING:
-    from otkit.results.result import Result
+from otkit.results.solved import Solved, kept
 
 
 class Values(NamedTuple):
@@ -32,13 +29,13 @@ class Values(NamedTuple):
 
 
 @kept
-def certificate(result: Result) -> Certificate:
+def certificate(result: Solved) -> Certificate:
     """What proves the bounds, in the inner form of the problem."""
     out = result.outcome
     return out.certificate or certify(result.problem, out.f, out.g, out.reg)
 
 
-def moved(result: Result) -> Moved:
+def moved(result: Solved) -> Moved:
     """⟨C, P⟩ of the reduced costs and the marginals, of an entropic plan."""
     (plan,) = result.outcome.plan
     assert isinstance(plan, EntropicPlan)
@@ -46,7 +43,7 @@ def moved(result: Result) -> Moved:
 
 
 @kept
-def objective(result: Result) -> Values:
+def objective(result: Solved) -> Values:
     """The parts of the objective."""
     problem, out, xp = result.problem, result.outcome, namespace(result.problem.a)
     mass = from_numpy(problem.mass, problem.a)
@@ -68,7 +65,7 @@ def _by_marginals(problem: LinearProblem, sums: Moved) -> Array | None:
 
 
 @kept
-def dual(result: Result) -> Array | None:
+def dual(result: Solved) -> Array | None:
     """The dual objective at the potentials, ``(B,)``; None for an unregularised problem."""
     out, problem, xp = result.outcome, result.problem, namespace(result.problem.a)
     if out.reg is None:
