@@ -1,4 +1,4 @@
-"""Optimal transport that proves how good its answer is.
+"""Optimal transport with certified bounds on its results.
 
 >>> import otkit
 >>> float(otkit.wasserstein([[0.0, 0.0]], [[3.0, 4.0]]))
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 __version__ = "0.1.0.dev0"
 
-# Public names and where they live; each is loaded on first use, so that `import otkit` is quick.
+# Public names by module. Each is loaded on first use, so that `import otkit` is quick.
 _HOMES = {
     "otkit.api": ("solve", "solve_sample"),
     "otkit.autograd.inputs": ("Gradients",),

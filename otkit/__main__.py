@@ -1,4 +1,4 @@
-"""``python -m otkit``."""
+"""Entry point of ``python -m otkit``."""
 
 import sys
 

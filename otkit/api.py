@@ -1,4 +1,4 @@
-"""The functions to call: arguments → problem → run → result → a word about convergence."""
+"""Public functions `solve` and `solve_sample`: arguments → problem → run → result → report on convergence."""
 
 from __future__ import annotations
 
@@ -38,39 +38,40 @@ def solve(
 ) -> Result:
     """Optimal transport for a cost matrix.
 
-    Minimises ⟨C, P⟩ + reg·KL(P | a⊗b) over the plans P with marginals a and b; without `reg` the cost alone. With
-    `unbalanced` the marginals may deviate, for ρ_a·KL(P1 | a) + ρ_b·KL(Pᵀ1 | b).
+    Minimises ⟨C, P⟩ + reg·KL(P | a⊗b) over the plans P with marginals a and b. Without `reg` the objective is ⟨C, P⟩.
+    With `unbalanced` the penalties ρ_a·KL(P1 | a) + ρ_b·KL(Pᵀ1 | b) replace the constraints on the marginals.
 
     Parameters
     ----------
     C : array (..., n, m) or Dense or PointCloud
         The costs, or a geometry; ``inf`` forbids an arc. Leading axes are a batch, here and below, and broadcast.
     a : array (..., n), optional
-        Weights of the rows, non-negative; uniform by default. A weight of 0 takes a point out: that is how to pad.
+        Weights of the rows, non-negative; uniform by default. A weight of 0 removes a point, which allows padding.
     b : array (..., m), optional
         Weights of the columns, of the same total unless `unbalanced`.
     reg : float or array (...), optional
-        The regularisation ε, positive, in units of the cost. None asks for the optimum itself.
+        The regularisation ε, positive, in units of the cost. None: the unregularised problem.
     unbalanced : float, array (...) or tuple (rho_a, rho_b) of them, optional
-        The price ρ of a unit of KL divergence of a marginal from its weights, in units of the cost, for both sides or
-        for each: ``inf`` makes a marginal exact, 0 leaves it free. Such a problem needs a `reg`. None asks for exact
-        marginals.
+        The penalty ρ on the KL divergence of a marginal from its weights, in units of the cost: one for both sides, or
+        a tuple with one for each. ``inf`` makes a marginal exact, 0 leaves it free. An unbalanced problem needs a
+        `reg`. None: exact marginals.
     method : str or solver
         "auto", "sns", "sinkhorn", "exact", "annealing", "univariate", or a solver with its options, such as
         ``otkit.Sinkhorn(factor=4)``.
     tol : float, optional
-        With a `reg`: the `Result.error` to reach; 1e-6 in float64 and 1e-4 in float32 by default. For exact marginals
-        this is ‖P1 − a‖₁ + ‖Pᵀ1 − b‖₁ relative to the mass.
+        With a `reg`: tolerance on `Result.error`; 1e-6 in float64 and 1e-4 in float32 by default. For exact marginals
+        the error is ‖P1 − a‖₁ + ‖Pᵀ1 − b‖₁ relative to the mass.
     rtol : float, optional
-        Without a `reg`: stop when ``upper − lower ≤ rtol·|upper|``; by default the answer is exact.
+        Without a `reg`: stop when ``upper − lower ≤ rtol·|upper|``. By default the solution is exact.
     max_iter : int, optional
-        Iterations over all stages, 10,000 by default; for the exact method those and pivots, 10 million by default.
+        Maximum number of iterations over all stages, 10,000 by default. For the exact method: of iterations and pivots
+        together, 10 million by default.
     init : tuple (f, g) or Result, optional
-        Potentials to start from, in units of the cost. The first update sets f anew from g.
+        Initial potentials, in units of the cost. The first update recomputes f from g.
     callback : callable, optional
         Called after every step with a `Progress`; stops the solve by returning True.
     strict : bool
-        Raise `NotConverged` where a warning would be given.
+        Raise `NotConverged` instead of a warning.
 
     Returns
     -------
@@ -79,7 +80,7 @@ def solve(
     Raises
     ------
     ValueError, TypeError
-        If the data cannot be solved for, before any work.
+        If the data or options are invalid; raised before any computation.
     NotConverged
         If `strict` and the tolerance was not reached.
 
@@ -122,9 +123,10 @@ def solve_sample(
     callback: Callback | None = None,
     strict: bool = False,
 ) -> Result:
-    """Optimal transport between two clouds of points, whose costs are evaluated tile by tile and never held.
+    """Optimal transport between two clouds of points, whose costs are evaluated tile by tile and never stored.
 
-    Clouds of up to 256 MiB of pairs keep the entries of the plan between iterations; larger ones hold no n × m array.
+    Clouds of up to 256 MiB of pairs keep the entries of the plan in memory between iterations. Larger ones allocate no
+    n × m array.
 
     Parameters
     ----------
@@ -137,7 +139,7 @@ def solve_sample(
         "sqeuclidean" (‖x−y‖², no ½), "euclidean", "cityblock", "cosine", ``("power", p)`` (‖x−y‖^p), or a callable on
         tiles, as in `PointCloud`.
     reg, unbalanced, method, tol, rtol, max_iter, init, callback, strict
-        As in `solve`. On a line, with a cost that is convex along it and no `reg`, the answer is exact and takes one
+        As in `solve`. On a line, with a cost that is convex along it and no `reg`, the solution is exact and costs one
         sort.
 
     Returns
@@ -169,7 +171,7 @@ def solved(
     init: Any,
     callback: Callback | None,
 ) -> Result:
-    """The solution of a problem, before a word about convergence; `asked` is a, b, reg and unbalanced."""
+    """The solution of a problem, without a report on convergence; `asked` is a, b, reg and unbalanced."""
     problem = LinearProblem.build(geometry, *asked)
     chosen = choose_solver(problem, method, bounded=options["rtol"] is not None)
     solver = with_options(chosen, **options)
@@ -179,7 +181,7 @@ def solved(
 
 
 def with_options(solver: Solver[Any], **options: Any) -> Solver[Any]:
-    """The solver with the options that are not None, each of which it must have."""
+    """The solver with the options that are not None; ``ValueError`` for an option that it lacks."""
     given = {name: value for name, value in options.items() if value is not None}
     known = {field.name for field in fields(solver)}  # type: ignore[arg-type]
     for name, value in given.items():
@@ -194,7 +196,7 @@ def _refuse(solver: Solver[Any], name: str) -> NoReturn:
 
 
 def _start(problem: LinearProblem, init: Any) -> tuple[Array, Array] | None:
-    """The potentials that the caller starts from, in reduced costs."""
+    """Initial potentials in reduced costs, from the caller's `init`."""
     if init is None:
         return None
     pair = init.potentials if isinstance(init, Result) else init
@@ -217,7 +219,7 @@ def _start(problem: LinearProblem, init: Any) -> tuple[Array, Array] | None:
 def result_of(
     problem: LinearProblem, solver: Solver[Any], start: tuple[Array, Array] | None, callback: Callback | None
 ) -> Result:
-    """The result of a run, in the graph of autograd where the input requires gradients."""
+    """The result of a run, attached to autograd's graph where the input requires gradients."""
     check_differentiable(problem)
     library = arrays.library_name(next(iter(problem.asked.arrays.values())))
     kernel = f"{problem.kernels.name} ({library})"

@@ -1,7 +1,7 @@
-"""Array libraries: the standard namespace, and the few things that it lacks.
+"""Array libraries: the standard namespace, and the few functions that it lacks.
 
-Everything numerical is written against the Python array API standard, through
-`array_api_compat`; no other module asks which library an array belongs to.
+Numerical code is written against the Python array API standard, through `array_api_compat`. No other module checks
+which library an array belongs to.
 """
 
 from __future__ import annotations
@@ -27,14 +27,14 @@ device = array_api_compat.device
 
 
 def namespace(*arrays: Array | None) -> Namespace:
-    """The standard namespace of the arrays; ``TypeError`` when they come from several libraries."""
-    if len(arrays) == 1 and isinstance(arrays[0], np.ndarray):  # by far the most frequent, and five times quicker
+    """The standard namespace of the arrays; ``TypeError`` for arrays of several libraries."""
+    if len(arrays) == 1 and isinstance(arrays[0], np.ndarray):  # by far the most frequent case, and five times quicker
         return array_api_compat.numpy
     return array_api_compat.array_namespace(*(x for x in arrays if x is not None))
 
 
 def to_numpy(x: Array) -> np.ndarray:
-    """`x` as a NumPy array: a view where the library allows it, else a copy on the host."""
+    """`x` as a NumPy array: a view where the library allows one, else a copy on the host."""
     if isinstance(x, np.ndarray):
         return x
     if is_tensor(x):
@@ -45,14 +45,14 @@ def to_numpy(x: Array) -> np.ndarray:
 
 
 def on_gpu(x: Array) -> bool:
-    """Whether it is an array of CuPy or a CUDA tensor."""
+    """Whether `x` is an array of CuPy or a CUDA tensor."""
     return is_cupy(x) or (is_tensor(x) and x.device.type == "cuda")
 
 
 def hosted(x: Array) -> Array:
-    """A view in NumPy of a tensor that lies in the memory of the host, and any other array as it is.
+    """A NumPy view of a tensor in host memory; any other array unchanged.
 
-    With ``OTKIT_KERNELS=triton`` it stays a tensor, for Triton's interpreter.
+    With ``OTKIT_KERNELS=triton`` a tensor stays a tensor, for Triton's interpreter.
     """
     if not is_tensor(x) or x.device.type != "cpu" or os.environ.get("OTKIT_KERNELS") == "triton":
         return x
@@ -64,36 +64,36 @@ def from_numpy(x: Any, like: Array) -> Array:
     x = np.asarray(x)
     if isinstance(like, np.ndarray):
         return x
-    if not x.flags.writeable:  # torch cannot share what it must not write
+    if not x.flags.writeable:  # torch cannot share read-only memory
         x = x.copy()
     return namespace(like).asarray(x, device=device(like))
 
 
 def convert(x: Array, like: Array) -> Array:
-    """`x`, of NumPy or of the library of `like`, in that library and on its device."""
+    """`x`, an array of NumPy or of the library of `like`, in that library and on that device."""
     return from_numpy(x, like) if isinstance(x, np.ndarray) else x
 
 
 def float64(x: Array) -> Array:
-    """`x` in float64, not copied when it is already."""
+    """`x` in float64, without a copy if it already is."""
     xp = namespace(x)
     return xp.astype(x, xp.float64, copy=False)
 
 
 def detached(x: Any) -> Any:
-    """A tensor that autograd records as one that it does not, and anything else as it is."""
+    """`x` detached from autograd's graph if it is a tensor that requires gradients, else `x` unchanged."""
     torch = sys.modules.get("torch")
     return x.detach() if torch is not None and isinstance(x, torch.Tensor) and x.requires_grad else x
 
 
 def records() -> bool:
-    """Whether autograd records at all: torch is in use, with grad mode on."""
+    """Whether autograd records: torch is imported and grad mode is on."""
     torch = sys.modules.get("torch")
     return torch is not None and torch.is_grad_enabled()
 
 
 def requires_grad(x: Any) -> bool:
-    """Whether autograd records what is done with `x` (a torch tensor, with grad mode on)."""
+    """Whether autograd records operations on `x` (a torch tensor, with grad mode on)."""
     return records() and isinstance(x, sys.modules["torch"].Tensor) and x.requires_grad
 
 
@@ -101,7 +101,7 @@ _Call = TypeVar("_Call", bound=Callable[..., Any])
 
 
 def eager(function: _Call) -> _Call:
-    """A function that ``torch.compile`` calls as it is, with a break in its graph, and does not look into."""
+    """The function, excluded from ``torch.compile``: called eagerly, with a graph break, and never traced."""
 
     @wraps(function)
     def call(*args: Any, **kwargs: Any) -> Any:
@@ -113,7 +113,7 @@ def eager(function: _Call) -> _Call:
 
 
 def library_name(x: Array) -> str:
-    """The name of the library an array belongs to, for messages."""
+    """The name of the library of an array, for messages."""
     return type(x).__module__.partition(".")[0]
 
 
@@ -122,20 +122,20 @@ def logsumexp(x: Array) -> Array:
     xp = namespace(x)
     top = xp.max(x, axis=-1, keepdims=True)
     finite = xp.isfinite(top)
-    # The largest term is 1, beside which e⁻⁷⁰⁰ is nothing: the clip only spares exp its slow underflow.
+    # The largest term is 1, so e⁻⁷⁰⁰ is negligible. The clip only avoids the slow underflow of exp.
     terms = xp.exp(xp.clip(x - xp.where(finite, top, xp.zeros_like(top)), -700.0, None))
     total = xp.log(xp.sum(terms, axis=-1)) + top[..., 0]
     return xp.where(finite[..., 0], total, xp.full_like(total, -xp.inf))
 
 
 def finite_or_zero(x: Array) -> Array:
-    """`x` with 0 in place of what is infinite or NaN."""
+    """`x` with infinities and NaN replaced by 0."""
     xp = namespace(x)
     return xp.where(xp.isfinite(x), x, xp.zeros_like(x))
 
 
 def map_arrays(function: Callable[..., Array], tree: _Tree, *others: _Tree) -> _Tree:
-    """A tree of dataclasses and tuples with the function of every array, and of those in its place in other trees."""
+    """Map a function over the arrays of a tree of dataclasses and tuples, and the matching arrays of other trees."""
     part: Any = tree
     if isinstance(part, np.ndarray) or is_array(part):
         return function(part, *others)
@@ -151,14 +151,14 @@ def map_arrays(function: Callable[..., Array], tree: _Tree, *others: _Tree) -> _
 
 
 def take(tree: _Tree, items: np.ndarray) -> _Tree:
-    """A tree whose arrays ``(B, …)`` have the rows `items` only, which are distinct and in order."""
+    """The tree with only the rows `items`, distinct and sorted, of its arrays ``(B, …)``."""
     if items.size == _rows(tree):
         return tree
     return map_arrays(lambda x: namespace(x).take(x, from_numpy(items, x), axis=0), tree)
 
 
 def put(tree: _Tree, items: np.ndarray, part: _Tree) -> _Tree:
-    """A tree whose arrays ``(B, …)`` have the rows `items` replaced by those of a `part`."""
+    """The tree with the rows `items` of its arrays ``(B, …)`` replaced by the rows of `part`."""
     size = _rows(tree)
     if items.size == size:
         return part
@@ -173,31 +173,31 @@ def put(tree: _Tree, items: np.ndarray, part: _Tree) -> _Tree:
 
 
 def _rows(tree: Any) -> int:
-    """The length of the first axis of the first array."""
+    """Length of the first axis of the first array."""
     while not (isinstance(tree, np.ndarray) or is_array(tree)):
         tree = tree[0] if isinstance(tree, tuple) else getattr(tree, fields(tree)[0].name)
     return int(tree.shape[0])
 
 
 def only(x: Array, where: Array) -> Array:
-    """`x` where the mask is set, −inf elsewhere: a potential that takes part in no minimum."""
+    """`x` where the mask is set, −inf elsewhere: a potential that no minimum includes."""
     xp = namespace(x)
     return xp.where(where, x, xp.full_like(x, -xp.inf))
 
 
 def log(x: Array) -> Array:
-    """log x with log 0 = −inf, and no warning for it."""
+    """log x with log 0 = −inf, without warnings."""
     xp = namespace(x)
     positive = x > 0
     return xp.where(positive, xp.log(xp.where(positive, x, xp.ones_like(x))), -xp.inf)
 
 
-# exp underflows to 0 below −746 and NumPy is then 20 times slower; e⁷⁰⁰ is near the largest float64.
+# exp underflows to 0 below −746, where NumPy is 20 times slower. e⁷⁰⁰ is near the largest float64.
 _EXP_LOW, _EXP_HIGH = -745.2, 700.0
 
 
 def exp(x: Array) -> Array:
-    """exp x, an exact 0 below the smallest float64 and bounded above, without warnings."""
+    """exp x, an exact 0 where it would be below the smallest float64, bounded above, without warnings."""
     xp = namespace(x)
     clipped = xp.clip(x, _EXP_LOW, _EXP_HIGH)
     return xp.where(x < _EXP_LOW, xp.zeros_like(x), xp.exp(clipped))

@@ -1,4 +1,7 @@
-"""Every complaint about data: what must hold, what came, what to do. Nothing below the border checks again."""
+"""Validation of input data. Every message says what must hold, what was passed and what to do.
+
+Data are checked here once. Code below the public functions relies on it and does not check again.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +15,7 @@ from otkit.arrays import Array
 
 
 def as_array(x: Any, name: str) -> Array:
-    """`x` as an array of its own library; what is not an array becomes one of NumPy."""
+    """`x` as an array of its own library; anything that is no array is converted to NumPy."""
     if not arrays.is_array(x):
         try:
             x = np.asarray(x)
@@ -29,15 +32,15 @@ def as_array(x: Any, name: str) -> Array:
 
 
 def no_gradient(x: Any, name: str, instead: str) -> None:
-    """`x` is not recorded by autograd, where nothing could be told to it."""
+    """Refuse an `x` that requires gradients, where no backward pass exists."""
     if arrays.requires_grad(x):
         raise ValueError(
-            f"{name} requires gradients, and none go back through this; pass {name}.detach(), or {instead}"
+            f"{name} requires gradients, but this call has no backward pass; pass {name}.detach(), or {instead}"
         )
 
 
 def same_library(**named: Array | None) -> None:
-    """All arrays belong to one library and lie on one device."""
+    """Require all arrays to belong to one library and lie on one device."""
     present = {name: x for name, x in named.items() if x is not None}
     libraries = {name: arrays.library_name(x) for name, x in present.items()}
     if len(set(libraries.values())) > 1:
@@ -50,7 +53,7 @@ def same_library(**named: Array | None) -> None:
 
 
 def has_axes(x: Array, count: int, name: str, shape: str) -> None:
-    """`x` has at least `count` axes, none of them empty."""
+    """Require `x` to have at least `count` axes, none of them empty."""
     if x.ndim < count:
         raise ValueError(f"{name} must have shape {shape}, got shape {tuple(x.shape)}")
     if 0 in x.shape:
@@ -58,7 +61,7 @@ def has_axes(x: Array, count: int, name: str, shape: str) -> None:
 
 
 def points(x: Array, y: Array) -> None:
-    """Clouds of finite points of one dimension."""
+    """Require finite points, of the same dimension in both clouds."""
     for v, name, shape in ((x, "x", "(..., n, d)"), (y, "y", "(..., m, d)")):
         if v.ndim == 1:
             raise ValueError(
@@ -76,7 +79,7 @@ def points(x: Array, y: Array) -> None:
 
 
 def cosine_points(x: Array, y: Array) -> None:
-    """No point at the origin, where the cosine has no meaning."""
+    """Refuse points at the origin, where the cosine is undefined."""
     for v, name in ((x, "x"), (y, "y")):
         xp = arrays.namespace(v)
         if not xp.all(xp.any(v != 0, axis=-1)):
@@ -84,7 +87,7 @@ def cosine_points(x: Array, y: Array) -> None:
 
 
 def spread(x: Array, y: Array, smallest: float) -> None:
-    """Points that are not all the same spread, over both clouds, further than the `smallest` distance that counts."""
+    """Require distinct points to spread, over both clouds, at least by the `smallest` distance safe from underflow."""
     ends = [float(pick(v)) for v in (x, y) for pick in (arrays.namespace(v).min, arrays.namespace(v).max)]
     if 0 < max(ends) - min(ends) < smallest:
         raise ValueError(
@@ -94,7 +97,7 @@ def spread(x: Array, y: Array, smallest: float) -> None:
 
 
 def weights(w: Array, size: int, name: str) -> None:
-    """Finite, non-negative weights of the right length and positive total."""
+    """Require finite, non-negative weights of the right length and of positive total."""
     has_axes(w, 1, name, f"(..., {size})")
     if w.shape[-1] != size:
         raise ValueError(
@@ -116,7 +119,7 @@ def weights(w: Array, size: int, name: str) -> None:
 
 
 def batch_shape(**shapes: tuple[int, ...]) -> tuple[int, ...]:
-    """The common shape of the leading axes."""
+    """Common shape of the leading axes after broadcasting."""
     try:
         return np.broadcast_shapes(*shapes.values())
     except ValueError:
@@ -125,7 +128,7 @@ def batch_shape(**shapes: tuple[int, ...]) -> tuple[int, ...]:
 
 
 def regularisation(reg: Any) -> np.ndarray:
-    """`reg` in float64: positive and finite, one number or one an item."""
+    """`reg` in float64, positive and finite: one number, or one for each item."""
     reg = arrays.to_numpy(as_array(reg, "reg")).astype(np.float64)
     if np.any(reg == 0):
         raise ValueError("reg must be positive, got 0; for the unregularised problem pass reg=None")
@@ -155,13 +158,13 @@ def penalties(unbalanced: Any, reg: np.ndarray | None) -> tuple[np.ndarray, np.n
 
 
 def one_penalty(unbalanced: Any) -> None:
-    """A divergence compares measures under the same penalty on both sides."""
+    """Refuse a pair of penalties: a divergence has the same penalty on both sides."""
     if isinstance(unbalanced, tuple):
         raise ValueError(f"unbalanced must be one penalty for both sides of a divergence, got {unbalanced!r}; pass one")
 
 
 def equal_mass(mass_a: np.ndarray, mass_b: np.ndarray, unit: float) -> np.ndarray:
-    """The relative difference of the masses, where it is small enough to be rounding."""
+    """Relative difference of the masses; ``ValueError`` where it is too large to be rounding."""
     difference = np.abs(mass_a - mass_b) / (mass_a / 2 + mass_b / 2)
     if np.any(difference > math.sqrt(unit)):
         k = int(np.argmax(difference))
@@ -174,13 +177,13 @@ def equal_mass(mass_a: np.ndarray, mass_b: np.ndarray, unit: float) -> np.ndarra
 
 
 def positive(value: float | None, name: str, *, below: float = math.inf) -> None:
-    """An option that must be a positive number."""
+    """Require an option to be a positive number, less than `below`."""
     if value is not None and not (isinstance(value, (int, float, np.number)) and 0 < value < below):
         limit = "" if below == math.inf else f" and below {below:g}"
         raise ValueError(f"{name} must be a positive number{limit}, got {value!r}")
 
 
 def fraction(value: float, name: str, of: str) -> None:
-    """An option above 0 and at most 1."""
+    """Require an option to be above 0 and at most 1."""
     if not 0 < value <= 1:
         raise ValueError(f"{name} must be above 0 and at most 1, a fraction {of}, got {value!r}")

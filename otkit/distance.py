@@ -40,9 +40,10 @@ class WassersteinResult:
     @property
     @arrays.eager
     def distance(self) -> Any:
-        """The cost of the plan that was found, to the power 1/p: float, or an array ``(...)`` of the input's dtype.
+        """The cost of the computed plan, to the power 1/p: float, or an array ``(...)`` of the input's dtype.
 
-        Where a tensor requires gradients it is a tensor, also of one problem. Its gradient at 0 is taken for 0.
+        If the input requires gradients, the distance is a tensor, even for a single problem. Its gradient at 0 is
+        defined as 0.
         """
         result = self.result
         if result.link is None or not arrays.records():
@@ -73,12 +74,12 @@ class WassersteinResult:
 
     @property
     def status(self) -> Any:
-        """How it ended: `Status`, or an object array ``(...)``."""
+        """Termination status: `Status`, or an object array ``(...)``."""
         return self.result.status
 
     @property
     def converged(self) -> Any:
-        """Whether the interval is as narrow as `rtol` asks for: bool, or an array ``(...)``."""
+        """Whether the interval meets `rtol`: bool, or an array ``(...)``."""
         return self.result.converged
 
     def __float__(self) -> float:
@@ -98,7 +99,7 @@ class WassersteinResult:
 
     def _root(self, bound: Any, direction: int) -> Any:
         mean = np.maximum(bound / self._mass, 0.0)
-        steep = abs(np.log(np.where((mean > 0) & (mean < np.inf), mean, 1.0))) / self.p  # how 1/p rounds
+        steep = abs(np.log(np.where((mean > 0) & (mean < np.inf), mean, 1.0))) / self.p  # rounding of the power 1/p
         root = mean ** (1 / self.p) * (1 + direction * (16 + steep) * UNIT)
         return root if self.result.problem.batch else float(root)
 
@@ -119,7 +120,7 @@ def wasserstein(
 ) -> WassersteinResult:
     """The p-Wasserstein distance between two weighted clouds of points, with a certified interval.
 
-    W_p = (min Σ P_ij d(x_i, y_j)^p)^(1/p). It is exact up to rounding, or with an `rtol` computed to that.
+    W_p = (min Σ P_ij d(x_i, y_j)^p)^(1/p). The distance is exact up to rounding, or accurate to `rtol` if given.
 
     Parameters
     ----------
@@ -127,20 +128,20 @@ def wasserstein(
     y : array (..., m, d)
         The points.
     a, b : array (..., n), (..., m), optional
-        Their weights, of the same total, by which they are divided; uniform by default.
+        Their weights, of the same total; uniform by default. They are divided by their total.
     p : float
         The order, at least 1.
     metric : str or callable
         The distance d: "euclidean", "cityblock", "cosine" or a callable on tiles of points.
     rtol : float, optional
-        Stop when the interval of the distance is narrower than this fraction of it; by default it is exact.
+        Stop when the interval is narrower than this fraction of the distance. By default the distance is exact.
     max_iter, callback, strict
         As in `solve`.
 
     Returns
     -------
     WassersteinResult
-        ``float()`` of it is the distance.
+        ``float(result)`` is the distance.
 
     Raises
     ------
@@ -159,7 +160,7 @@ def wasserstein(
 
 
 def distance_cost(p: float, metric: Any, rtol: float | None = None) -> Cost:
-    """The cost d(x, y)^p of a distance, once it and the `rtol` on it are known to make sense."""
+    """The cost d(x, y)^p of a distance, after validation of `p`, `metric` and `rtol`."""
     if not (isinstance(p, (int, float, np.number)) and 1 <= p < np.inf):
         raise ValueError(f"p must be a finite number of at least 1, got {p!r}")
     checks.positive(rtol, "rtol", below=1.0)
@@ -178,11 +179,11 @@ def measured(
     max_iter: int | None = None,
     callback: Callback | None = None,
 ) -> WassersteinResult:
-    """A Wasserstein distance, before a word about convergence."""
+    """A Wasserstein distance, without a report on convergence."""
     problem = LinearProblem.build(PointCloud(*points, cost), *weights)
     solver = choose_solver(problem, "auto", bounded=rtol is not None)
     if isinstance(solver, Annealing) and rtol is not None:
-        # On the printed number: upper^(1/p) − lower^(1/p) ≤ rtol·upper^(1/p), or at the rounding of the costs.
+        # Stop on the distance: upper^(1/p) − lower^(1/p) ≤ rtol·upper^(1/p), or at the rounding of the costs.
         solver = replace(solver, rtol=1 - (1 - rtol) ** cost.power, atol=max(1e-9**cost.power, 1e-14))
     if not isinstance(solver, Univariate):
         solver = with_options(solver, max_iter=max_iter)

@@ -14,13 +14,13 @@ from otkit.report import reported
 from otkit.results.result import Result
 from otkit.solvers.base import Solver
 
-# A divergence is a difference of numbers that may be nearly equal.
+# Default tolerance: tight, since a divergence is a difference of numbers that may be nearly equal.
 _TOL = 1e-8
 
 
 @dataclass(frozen=True, repr=False)
 class DivergenceResult:
-    """A Sinkhorn divergence, and the three problems that it is made of.
+    """A Sinkhorn divergence, and its three problems.
 
     Attributes
     ----------
@@ -35,24 +35,24 @@ class DivergenceResult:
     @property
     @arrays.eager
     def value(self) -> Array:
-        """The divergence, ``(...)``, from the dual values of the problems: off by the square of their errors only."""
+        """The divergence, ``(...)``, from the dual values of the problems: its error is quadratic in theirs."""
         cross, one, other = (cast(Any, r.value_dual) for r in (self.cross, self.self_x, self.self_y))
         return cross - (one + other) / 2 + self._mass_term
 
     @property
     @arrays.eager
     def f(self) -> Array:
-        """What a unit of mass at a point of x adds to the first order, but for a constant if balanced: ``(..., n)``."""
+        """Derivative of the divergence by the weights of x, up to a constant if balanced: ``(..., n)``."""
         return self._slope("rows", self.cross, self.self_x)
 
     @property
     @arrays.eager
     def g(self) -> Array:
-        """The same at the points of y: ``(..., m)``."""
+        """Derivative of the divergence by the weights of y, up to a constant if balanced: ``(..., m)``."""
         return self._slope("columns", self.cross, self.self_y)
 
     def _slope(self, side: str, cross: Result, alone: Result) -> Array:
-        """The derivative by the weights of one side of `cross`; `alone` is the problem between that side and itself."""
+        """Derivative by the weights of one side of `cross`; `alone` is the problem between that side and itself."""
         one, other = (cross.f, alone.f) if side == "rows" else (cross.g, alone.g)
         problem = cross.problem
         if problem.balanced.all():
@@ -100,7 +100,7 @@ class DivergenceResult:
 
 
 def _row_sums(result: Result, side: str) -> np.ndarray:
-    """Σ_j b_j·exp(−C_ij/reg), or the same over the rows: the masses per weight of a plan whose marginals are free."""
+    """Σ_j b_j·exp(−C_ij/reg), or the sum over the rows: mass per weight of a plan whose marginals are free."""
     problem = result.problem
     costs, log_w = problem.geometry, problem.log_b
     if side == "columns":
@@ -126,9 +126,9 @@ def sinkhorn_divergence(
 ) -> DivergenceResult:
     """The Sinkhorn divergence between two weighted clouds of points.
 
-    V(a, b) − ½V(a, a) − ½V(b, b) for the value V of the entropic problem; with `unbalanced` there is also
-    ½·reg·(Σa − Σb)². It is 0 for equal measures, and positive for others if exp(−c/reg) is a positive definite kernel,
-    as it is for the squared Euclidean, the Euclidean and the city-block distance.
+    V(a, b) − ½V(a, a) − ½V(b, b) for the value V of the entropic problem. With `unbalanced` the term ½·reg·(Σa − Σb)²
+    is added. The divergence of equal measures is 0. Of different measures it is positive if exp(−c/reg) is a positive
+    definite kernel, as for the squared Euclidean, the Euclidean and the city-block distance.
 
     Parameters
     ----------
@@ -142,16 +142,17 @@ def sinkhorn_divergence(
     metric : str, tuple or callable
         As in `solve_sample`. A callable must be symmetric.
     unbalanced : float or array (...), optional
-        The price ρ of a unit of KL divergence of either marginal, in units of the cost.
+        The penalty ρ on the KL divergence of either marginal from its weights, in units of the cost.
     tol : float, optional
-        The error of the three problems, as in `solve`; 1e-8 by default. That of the divergence is of its square.
+        The error of the three problems, as in `solve`; 1e-8 by default. The error of the divergence is of the order of
+        its square.
     method, max_iter, strict
         As in `solve`.
 
     Returns
     -------
     DivergenceResult
-        ``float()`` of it is the divergence.
+        ``float(result)`` is the divergence.
 
     Raises
     ------

@@ -1,4 +1,4 @@
-"""What otkit raises and warns beside ``ValueError`` and ``TypeError``."""
+"""Exceptions and warnings of otkit, beside ``ValueError`` and ``TypeError``."""
 
 import sys
 import warnings
@@ -8,11 +8,11 @@ __all__ = ["ConvergenceWarning", "NotConverged"]
 
 
 class ConvergenceWarning(UserWarning):
-    """A solver stopped before it reached its tolerance; the result says how far it came."""
+    """A solver stopped before it reached its tolerance; the result has the error that it reached."""
 
 
 class NotConverged(RuntimeError):
-    """Raised in place of a `ConvergenceWarning` under ``strict=True``.
+    """Raised instead of a `ConvergenceWarning` with ``strict=True``.
 
     Attributes
     ----------
@@ -32,7 +32,7 @@ _HERE = str(Path(__file__).parent)
 
 
 def warn(message: str) -> None:
-    """Warn in the name of the caller of this package, wherever in it (and in torch) that is found out."""
+    """Warn at the stack level of the first caller outside this package and torch."""
     level, frame = 1, sys._getframe(0)
     while frame.f_back is not None and _is_between(frame.f_code.co_filename):
         level, frame = level + 1, frame.f_back

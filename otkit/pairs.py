@@ -1,4 +1,4 @@
-"""The distances between all pairs of many measures, in threads, and kept in a file as they come."""
+"""Distances between all pairs of measures, computed in threads and saved to a file one by one."""
 
 from __future__ import annotations
 
@@ -43,9 +43,9 @@ class PairwiseResult:
     distance : array (K, K)
         Symmetric, with zeros on the diagonal.
     lower, upper : array (K, K)
-        Certified bounds on each.
+        Certified bounds on each distance.
     status : object array (K, K)
-        How each solve ended, a `Status`.
+        Termination status of each solve, a `Status`.
     p : float
         The order of the distance.
     """
@@ -58,7 +58,7 @@ class PairwiseResult:
 
     @property
     def converged(self) -> np.ndarray:
-        """Which pairs came to their tolerance, ``(K, K)``."""
+        """Which pairs reached their tolerance, ``(K, K)``."""
         return np.asarray(self.status == Status.CONVERGED)
 
     def __repr__(self) -> str:
@@ -75,7 +75,7 @@ class _Options(NamedTuple):
 
 
 class _Answer(NamedTuple):
-    """What is kept of a pair."""
+    """Distance, bounds and status of a pair."""
 
     distance: float
     lower: float
@@ -97,7 +97,7 @@ def pairwise(
     progress: bool = False,
     strict: bool = False,
 ) -> PairwiseResult:
-    """The p-Wasserstein distances between all pairs of measures, each with a certified interval.
+    """Pairwise p-Wasserstein distances between measures, each with a certified interval.
 
     Parameters
     ----------
@@ -106,21 +106,21 @@ def pairwise(
     p, metric, rtol, max_iter
         As in `wasserstein`.
     reg : float, optional
-        Solve entropic problems, with this regularisation in units of the distance to the power p. The distances are
-        then those of their plans, and the intervals still contain the unregularised ones.
+        Solve entropic problems, with this regularisation in units of the distance to the power p. Each distance is
+        then computed from the entropic plan. The intervals still contain the unregularised distances.
     names : sequence of str, optional
-        What the measures are called in the file; "0", "1", … by default.
+        Names of the measures in the file; "0", "1", … by default.
     file : str or path, optional
-        A CSV file that gets a line for each pair as soon as it is known. Where it exists already, the pairs in it are
-        not solved again: a run that was interrupted goes on when it is repeated. Each line tells the data and options
-        that it belongs to, and a file with other answers is refused.
+        A CSV file to which a line is appended as soon as a pair is solved. Pairs in an existing file are not solved
+        again, so repeating an interrupted call resumes it. Each line has a digest of its data and options. A file with
+        other data or options is refused.
     workers : int, optional
-        Pairs that are solved at a time, in threads; by default as many as there are cores, or ``OTKIT_NUM_THREADS``.
-        Results do not depend on it.
+        Number of pairs solved at a time, in threads. By default the number of cores, or ``OTKIT_NUM_THREADS``. Results
+        do not depend on it.
     progress : bool
-        Show a bar on the standard error, if that is a terminal.
+        Show a progress bar on the standard error, if that is a terminal.
     strict : bool
-        Raise `NotConverged` where a warning would be given.
+        Raise `NotConverged` instead of a warning.
 
     Returns
     -------
@@ -129,7 +129,7 @@ def pairwise(
     Raises
     ------
     ValueError, TypeError
-        If a measure cannot be used, or the file holds something else, before any work.
+        If a measure is invalid or the file does not match; raised before any computation.
     NotConverged
         If `strict` and some pair did not converge.
 
@@ -177,7 +177,7 @@ def pairwise(
 
 
 def _checked(measures: Sequence[Any], cost: Cost) -> list[tuple[Any, Any]]:
-    """The points and weights of the measures, each of which makes a problem with the first."""
+    """Points and weights of the measures, each validated as a problem with the first measure."""
     clouds = [m if isinstance(m, tuple) and len(m) == 2 else (m, None) for m in measures]
     if len(clouds) < 2:
         raise ValueError(f"measures must be at least two, got {len(clouds)}")
@@ -197,7 +197,7 @@ def _checked(measures: Sequence[Any], cost: Cost) -> list[tuple[Any, Any]]:
 def _in_threads(
     solve: Callable[[_Pair], _Answer], pairs: Sequence[_Pair], workers: int, stop: threading.Event
 ) -> Generator[tuple[_Pair, _Answer]]:
-    """The answers as they come. Whatever ends this early also ends the solves that are under way."""
+    """Results in order of completion. Closing the generator early also stops the running solves."""
     with ThreadPoolExecutor(workers, thread_name_prefix="otkit-pairwise") as pool:
         running = {pool.submit(solve, pair): pair for pair in pairs}
         try:
@@ -224,22 +224,22 @@ def _solve(
 
 
 class _Kept:
-    """The file that answers are kept in, a line each."""
+    """The CSV file with one line for each solved pair."""
 
     def __init__(self, path: Path, names: Sequence[str], questions: dict[_Pair, str]) -> None:
         self.path, self.names, self.questions = path, names, questions
 
     @staticmethod
     def check(names: Sequence[str], cost: Cost) -> None:
-        """Complain where lines could be taken for those of others."""
+        """Refuse names and metrics by which lines cannot be identified."""
         if len(set(names)) < len(names):
             twice = next(name for k, name in enumerate(names) if name in names[:k])
             raise ValueError(f"names must differ for a file of answers, got {twice!r} twice; pass names=")
         if callable(cost.ground):
-            raise ValueError("file= needs a metric with a name, by which answers are known again; got a callable")
+            raise ValueError("file= needs a metric with a name, which identifies its lines, got a callable; drop file=")
 
     def read(self) -> dict[_Pair, _Answer]:
-        """The answers in the file to pairs that are asked for. What an interruption left of a line is cut off."""
+        """Results in the file for the pairs of this call. An incomplete last line is truncated."""
         if not self.path.exists():
             with self.path.open("w", newline="", encoding="utf-8") as file:
                 csv.writer(file, lineterminator="\n").writerow(_HEADER)
@@ -266,7 +266,7 @@ class _Kept:
         return found
 
     def append(self, pair: _Pair, answer: _Answer) -> None:
-        """Add a line."""
+        """Append a line."""
         names = (self.names[k] for k in pair)
         numbers = (repr(value) for value in (answer.distance, answer.lower, answer.upper))
         with self.path.open("a", newline="", encoding="utf-8") as file:
@@ -275,7 +275,7 @@ class _Kept:
 
 
 def _questions(clouds: Sequence[tuple[Any, Any]], cost: Cost, options: _Options) -> dict[_Pair, str]:
-    """A digest for each pair of its data and of what is asked about them."""
+    """Digest of the data and options of each pair."""
 
     def digest(*parts: bytes) -> bytes:
         return hashlib.blake2b(b"\0".join(parts), digest_size=8).digest()
@@ -300,7 +300,7 @@ def _matrices(found: dict[_Pair, _Answer], size: int, p: float) -> PairwiseResul
 
 
 def _shortfall(result: PairwiseResult, names: Sequence[str]) -> str:
-    """Which pairs did not converge; empty where all did."""
+    """Message about pairs that did not converge; empty if all did."""
     short = np.argwhere(np.triu(~result.converged))
     if not short.size:
         return ""

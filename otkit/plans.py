@@ -1,4 +1,4 @@
-"""What a plan is made of: entropic potentials, or a list of arcs. A plan is the sum of a few such parts."""
+"""Parts of a plan: entropic potentials, or a list of arcs. A plan is the sum of a few such parts."""
 
 from __future__ import annotations
 
@@ -39,12 +39,12 @@ class Plan(ABC):
 
     @abstractmethod
     def arcs(self, drop: float) -> Arcs:
-        """Its entries, less at most a fraction `drop` of the weight of every row."""
+        """The entries of the plan, without at most a fraction `drop` of the weight of every row."""
 
 
 @dataclass(frozen=True)
 class Arcs:
-    """Entries of plans: their item, row, column and mass, NumPy arrays ``(K,)``."""
+    """Entries of plans: item, row, column and mass, NumPy arrays ``(K,)``."""
 
     item: np.ndarray
     row: np.ndarray
@@ -54,7 +54,7 @@ class Arcs:
 
 @dataclass(frozen=True)
 class EntropicPlan(Plan):
-    """exp((f_i + g_j − C_ij)/reg + log a_i + log b_j)."""
+    """The plan exp((f_i + g_j − C_ij)/reg + log a_i + log b_j)."""
 
     geometry: Geometry
     at: Potentials
@@ -66,7 +66,7 @@ class EntropicPlan(Plan):
 
     @cached_property
     def moved(self) -> Moved:
-        """⟨C, P⟩ and the marginals: one pass, which both the error and the value need."""
+        """⟨C, P⟩ and the marginals, computed in one pass for both the error and the value."""
         return self.kernels.transport_cost(self.geometry, self.at)
 
     def dense(self, *, single: bool = False) -> Array:
@@ -89,7 +89,7 @@ class EntropicPlan(Plan):
 
 @dataclass(frozen=True)
 class SparsePlan(Plan):
-    """A plan given by its arcs; masses may be negative where it corrects another part."""
+    """A plan given by its arcs. Masses may be negative where the part corrects another one."""
 
     shape: tuple[int, int, int]
     entries: Arcs
@@ -139,12 +139,12 @@ def marginals(parts: Parts) -> tuple[Array, Array]:
 
 
 def add(arrays: Sequence[Array]) -> Array:
-    """Their sum."""
+    """Sum of the arrays."""
     return reduce(operator.add, arrays)
 
 
 def add_arcs(parts: list[Arcs], shape: tuple[int, int, int]) -> Arcs:
-    """The arcs of a sum of plans, in row order, each once and none that cancels to zero or below."""
+    """The arcs of a sum of plans, in row order and without duplicates; sums that are not positive are dropped."""
     item, row, col, mass = (np.concatenate([getattr(p, k) for p in parts]) for k in ("item", "row", "col", "mass"))
     key, where = np.unique(np.ravel_multi_index((item, row, col), shape), return_inverse=True)
     total = np.bincount(where, weights=mass, minlength=key.size)

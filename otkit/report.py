@@ -1,4 +1,4 @@
-"""The one word about convergence: a warning, or an exception under ``strict=True``."""
+"""Report on convergence: a warning, or an exception with ``strict=True``."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _Answer = TypeVar("_Answer")
 
 
 def reported(answer: _Answer, shortfall: str, strict: bool) -> _Answer:
-    """The answer, with a warning or an exception in the name of the caller; no shortfall says that it converged."""
+    """The result, after a warning or exception with the message `shortfall`; an empty message means convergence."""
     if shortfall and strict:
         raise NotConverged(shortfall, answer)
     if shortfall:
@@ -23,7 +23,7 @@ def reported(answer: _Answer, shortfall: str, strict: bool) -> _Answer:
 
 
 def shortfall(result: Result, of: Any = None) -> str:
-    """What a solve fell short of, empty where it converged; the interval is that of the distance `of` a result."""
+    """Message about a solve that did not converge; empty if it did. With `of`, the interval is of its distance."""
     outcome = result.outcome
     bad = outcome.short
     if not bad.any():
