@@ -1,4 +1,4 @@
-"""Gradients of what a solve returns: the formulas for any array library, and their place in PyTorch's autograd."""
+"""Gradients of the results of a solve: formulas for any array library, and their link to PyTorch's autograd."""
 
 from __future__ import annotations
 
@@ -10,17 +10,17 @@ from otkit.results.result import Result
 
 
 def check_differentiable(problem: LinearProblem) -> None:
-    """Complain about gradients that could not be given, before the solve."""
+    """Refuse gradients that do not exist, before the solve."""
     asked = problem.given.geometry
     if asked.called and any(map(requires_grad, asked.arrays.values())):
         raise ValueError(
-            "points require gradients, and there are none by the points of a metric that is a callable; form the costs "
-            "with it and pass them to otkit.solve, or pass x.detach()"
+            "points require gradients, but there is no gradient by the points of a metric that is a callable; form the "
+            "costs with it and pass them to otkit.solve, or pass x.detach()"
         )
 
 
 def attached(result: Result) -> Result:
-    """The result, with its fields in the graph of autograd where the input requires gradients."""
+    """The result, with its fields in autograd's graph where the input requires gradients."""
     if not any(requires_grad(v) for v in result.problem.given.by_name.values()):
         return result
     from otkit.autograd.torch import link

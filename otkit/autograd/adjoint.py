@@ -1,12 +1,12 @@
-"""The adjoint of a solve: what cotangents of the potentials mean for costs, weights and prices.
+"""The adjoint of a solve: pull cotangents of the potentials back to costs, weights and penalties.
 
 A half step sets the potential of one side from that of the other, ``f = keep·softmin(C − g)`` with
 ``keep = ρ/(ρ + reg)``. All its derivatives follow from its conditional plan ``π``, whose rows have mass 1:
 
     df_i = keep·Σ_j π_ij (dC_ij − dg_j − reg·db_j/b_j) + …
 
-A solve that has converged is a fixed point of two half steps, and one that ran a fixed number of iterations is a
-sequence of them. Rows without mass have a conditional plan like any other.
+The solution of a converged solve is a fixed point of two half steps. A solve with a fixed number of iterations is a
+sequence of half steps. Rows without mass have a conditional plan too.
 """
 
 from __future__ import annotations
@@ -22,24 +22,26 @@ from otkit.entropic.dual import Potentials
 from otkit.linalg.cg import Preconditioner, batched_conjugate_gradients, coupled_preconditioner
 from otkit.problems.linear import LinearProblem
 
-# Entries of the scaled plans that are held between iterations, of all items; beyond, they are formed anew each time.
+# Entries of the scaled plans of all items that are kept in memory between iterations. Larger ones are recomputed each
+# time.
 _HELD = 2**25
-# Points with less than this share of the largest mass of their side take part like those without mass.
+# Points with less than this fraction of the largest mass of their side are treated as points without mass.
 _NOTHING = 1e-60
-# Iterations of conjugate gradients, and those before a preconditioner is made where sweeps were enough for the solve.
+# Maximum number of iterations of conjugate gradients, and iterations before a preconditioner is computed where the
+# solve needed sweeps only.
 _MOST, _FEW = 2000, 10
-# The mass of a row or column that the preconditioner may leave out, and the share of all entries it may have.
+# Fraction of the mass of a row or column that the preconditioner may drop, and fraction of all entries it may have.
 _DROP, _SPARSE = 1e-3, 1 / 8
 
 
 @dataclass(frozen=True)
 class Term:
-    """A part of the gradient by the costs: ``P_ij·(Σ_r U_ir·V_jr + slope·C_ij + E_ij)`` for the plan P of a point.
+    """A term of the gradient by the costs: ``P_ij·(Σ_r U_ir·V_jr + slope·C_ij + E_ij)`` for the plan P of a point.
 
     Attributes
     ----------
     at : Potentials
-        Where the plan is taken, in reduced costs.
+        The point of the dual that gives the plan, in reduced costs.
     U, V : array (B, n, R), (B, m, R)
     slope : array (B,) or None
         The factor of the reduced costs.
@@ -53,34 +55,36 @@ class Term:
     E: Array | None = None
 
     def take(self, items: slice) -> Term:
-        """That of some of the items."""
+        """The term of a slice of the items."""
         return map_arrays(lambda x: x[items, ...], self)
 
     @property
     def T(self) -> Term:
-        """The same for the transposed plan."""
+        """The term for the transposed plan."""
         E = None if self.E is None else namespace(self.E).matrix_transpose(self.E)
         return Term(self.at.T, self.V, self.U, self.slope, E)
 
 
 @dataclass
 class Pullback:
-    """What has been found of the gradients, at mass 1 and in reduced costs; the rules add to it.
+    """Accumulated gradients, at mass 1 and in reduced costs. The rules add to them.
 
     Attributes
     ----------
     problem : LinearProblem
     wanted : frozenset of str
-        The input whose gradients are asked for; of other ones, what costs a pass over the plan is left out.
+        Names of the inputs whose gradients are computed. Gradients by other inputs are skipped where they cost a pass
+        over the plan.
     terms : list of Term
-        By the costs.
+        Gradient by the costs.
     a, b : array (B, n), (B, m)
-        By the weights, for balanced items up to a constant.
+        Gradients by the weights, for balanced items up to a constant.
     reg, rho_a, rho_b : array (B,)
+        Gradients by the regularisation and the penalties.
     mass : array (B,)
-        By the mass that was divided out of balanced items.
+        Gradient by the mass that was divided out of balanced items.
     by_plan : array (B,)
-        How often the plan itself is part of the gradient by the costs, where it is not entropic.
+        Coefficient of the plan itself in the gradient by the costs, where the plan is not entropic.
     """
 
     problem: LinearProblem
@@ -96,39 +100,42 @@ class Pullback:
 
     @staticmethod
     def of(problem: LinearProblem, wanted: frozenset[str]) -> Pullback:
-        """Of nothing yet."""
+        """Zero gradients."""
         xp, one = namespace(problem.a), problem.penalties.rho_a
         nothing = [xp.zeros_like(one) for _ in range(5)]
         return Pullback(problem, wanted, xp.zeros_like(problem.a), xp.zeros_like(problem.b), *nothing)
 
     def wants(self, *names: str) -> bool:
-        """Whether gradients by some of these are wanted."""
+        """Whether the gradient by at least one of these inputs is wanted."""
         return not self.wanted.isdisjoint(names)
 
 
 @dataclass(frozen=True)
 class Side:
-    """One side of a problem, of which `half_step` sets the potential.
+    """One side of a problem, whose potential a half step sets.
 
     Attributes
     ----------
     problem : LinearProblem
     transposed : bool
-        Whether it is the side of the columns.
+        Whether the side is the columns.
     """
 
     problem: LinearProblem
     transposed: bool = False
 
     def half_step(self, pull: Pullback, other: Array, reg: Array, cotangent: Array) -> Array:
-        """Add what follows from the cotangent of this side's potential; returns that of the `other` side's."""
+        """Pull the cotangent of this side's potential back through the half step that set it from the `other` side's.
+
+        Adds to the gradients in `pull`. Returns the cotangent of the potential of the other side.
+        """
         problem, transposed = self.problem, self.transposed
         costs, xp = problem.reduced.T if transposed else problem.reduced, namespace(other)
         log_w, w = (problem.log_a, problem.a) if transposed else (problem.log_b, problem.b)
         offset, rho = (costs.row, problem.penalties.rho_b if transposed else problem.penalties.rho_a)
         keep = problem.penalties.keep(reg)[1 if transposed else 0]
         below = problem.kernels.softmin(costs, other, log_w, reg)
-        # Entries of the conditional plan over the weights of the other side, which may be zero.
+        # Entries of the conditional plan divided by the weights of the other side, which may be zero.
         at = Potentials(below, other, xp.zeros_like(below), xp.zeros_like(other), reg)
         sent = keep[:, None] * cotangent
         reached = problem.kernels.apply_plan(costs.T, at.T, sent[:, :, None])[:, :, 0]
@@ -137,7 +144,7 @@ class Side:
         pull.terms.append(term.T if transposed else term)
         by_reg = xp.zeros_like(reg)
         if pull.wants("reg"):
-            # f = keep·softmin in the costs as given; in reduced ones the offset is taken off.
+            # f = keep·softmin in the costs as given. In reduced costs the offset is subtracted.
             here = keep[:, None] * (below + offset) - offset
             gained = problem.kernels.apply_plan(costs, conditional, other[:, :, None])[:, :, 0]
             paid = problem.kernels.apply_plan(costs, conditional, xp.ones_like(other)[:, :, None], 1)[:, :, 0]
@@ -154,7 +161,7 @@ class Side:
 
 
 def without_massless(pull: Pullback, at: Potentials, f_bar: Array, g_bar: Array) -> tuple[Array, Array]:
-    """Back through the potentials of points without mass, which follow from those of the other side and end there."""
+    """Pull back the potentials of points without mass. They depend on the other side, and nothing depends on them."""
     problem, xp = pull.problem, namespace(f_bar)
     none_a, none_b = (w <= _NOTHING * xp.max(w, axis=-1, keepdims=True) for w in (problem.a, problem.b))
     lost_f, lost_g = xp.where(none_a, f_bar, 0.0), xp.where(none_b, g_bar, 0.0)
@@ -163,17 +170,17 @@ def without_massless(pull: Pullback, at: Potentials, f_bar: Array, g_bar: Array)
         g_bar = g_bar + Side(problem).half_step(pull, at.g, at.reg, lost_f)
     if xp.any(lost_g != 0):
         f_bar = f_bar + Side(problem, transposed=True).half_step(pull, at.f, at.reg, lost_g)
-    # What that leaves at other points without mass is nothing beside the rest.
+    # The cotangents that this gives at other points without mass are negligible.
     return xp.where(none_a, 0.0, f_bar), xp.where(none_b, 0.0, g_bar)
 
 
 def unrolled(pull: Pullback, n_iters: int, last: str, f_bar: Array, g_bar: Array) -> None:
-    """Back through a fixed number of iterations from zero, which are run again."""
+    """Pull back through a fixed number of iterations from zero potentials, which are recomputed."""
     problem, reg = pull.problem, pull.problem.reg
     costs = problem.reduced
     assert reg is not None
     first_rows = last == "cols"
-    # The potentials that every half step begins with; the first are zero in the costs as given.
+    # The input potential of every half step. The first is zero in the costs as given.
     others = [-costs.col if first_rows else -costs.row]
     for step in range(2 * n_iters - 1):
         update = problem.update_rows if (step % 2 == 0) == first_rows else problem.update_columns
@@ -187,9 +194,9 @@ def unrolled(pull: Pullback, n_iters: int, last: str, f_bar: Array, g_bar: Array
 
 
 def implicit(pull: Pullback, at: Potentials, f_bar: Array, g_bar: Array, rtol: float, *, hard: bool) -> Solved:
-    """Back through the fixed point of the iterations, by the implicit function theorem.
+    """Pull back through the fixed point of the iterations, by the implicit function theorem.
 
-    `hard` tells that Newton steps were needed to get there: the preconditioner is then made at once.
+    `hard` says that the solve needed Newton steps. The preconditioner is then computed at once.
     """
     problem = pull.problem
     found = _solve(problem, at, (f_bar, g_bar), rtol, 0 if hard else _FEW)
@@ -199,7 +206,7 @@ def implicit(pull: Pullback, at: Potentials, f_bar: Array, g_bar: Array, rtol: f
 
 
 class Solved(NamedTuple):
-    """Cotangents ``f (B, n)`` and ``g (B, m)`` of the two half steps, and how the linear systems ended, ``(B,)``."""
+    """Cotangents ``f (B, n)`` and ``g (B, m)`` of the two half steps; residuals and steps of the linear systems."""
 
     f: Array
     g: Array
@@ -210,7 +217,7 @@ class Solved(NamedTuple):
 def _solve(problem: LinearProblem, at: Potentials, bars: tuple[Array, Array], rtol: float, few: int) -> Solved:
     """Solve ``f = f̄ − κ·keep_b·g, g = ḡ − πᵀ·keep_a·f`` by the symmetric system of the smaller side.
 
-    With the masses p and q of the plan, ``A = P/√(p⊗q)`` and ``keep_b·g = √q·z`` it reads
+    With the masses p and q of the plan, ``A = P/√(p⊗q)`` and ``keep_b·g = √q·z`` this system is
     ``(1 − keep_a·keep_b·AᵀA)·z = keep_b·(ḡ/√q − keep_a·Aᵀ(f̄/√p))``.
     """
     if problem.reduced.n < problem.reduced.m:
@@ -230,7 +237,7 @@ def _solve(problem: LinearProblem, at: Potentials, bars: tuple[Array, Array], rt
     rhs = keep_b * (g_bar / root_q - keep_a * backward(f_bar / root_p))
     rhs = xp.where(has_q, rhs, 0.0)
     both = keep_a * keep_b
-    # Where both marginals are exact, a constant moves between the potentials: the system does not see it.
+    # Where both marginals are exact, a constant may move between the potentials: the null space of the system.
     constant = from_numpy(problem.balanced & ~problem.forbidden, p)[:, None]
     null = xp.where(has_q & constant, root_q, 0.0)
     null = null / xp.maximum(xp.sqrt(xp.sum(null * null, axis=-1, keepdims=True)), 1e-300)
@@ -264,7 +271,7 @@ def _transposed(problem: LinearProblem) -> LinearProblem:
 
 
 def _products(problem: LinearProblem, scaled: Potentials) -> tuple[Callable[[Array], Array], Callable[[Array], Array]]:
-    """Products of A and its transpose with vectors ``(B, m)`` and ``(B, n)``; A is held if it is not too large."""
+    """Products of A and its transpose with vectors ``(B, m)`` and ``(B, n)``; A is stored unless it is too large."""
     costs, xp = problem.reduced, namespace(scaled.f)
     if problem.items * costs.n * costs.m <= _HELD:
         A = problem.kernels.plan(costs, scaled)
@@ -279,9 +286,9 @@ def _products(problem: LinearProblem, scaled: Potentials) -> tuple[Callable[[Arr
 def _preconditioner(
     problem: LinearProblem, at: Potentials, masses: tuple[Array, Array], both: Array, null: Array
 ) -> list[Preconditioner | None]:
-    """The sparse Newton matrix of every item, factorised: of A what carries nearly all mass; None where it is dense.
+    """Factorised sparse Newton matrix of every item, from the entries of A with nearly all mass; None if it is dense.
 
-    It is nearly singular along `null`, which is kept out of what it gives.
+    The matrix is nearly singular along `null`, which is projected out of the solutions.
     """
     n, m = problem.reduced.n, problem.reduced.m
     made: list[Preconditioner | None] = []
@@ -289,7 +296,7 @@ def _preconditioner(
         part, here = problem.take(np.array([k])), take(at, np.array([k]))
         with np.errstate(divide="ignore"):
             log_p, log_q = (np.log(to_numpy(w)[k]) for w in masses)
-        # The entries of a row that are below drop/m of its mass sum to at most drop.
+        # The entries of a row that are below drop/m of its mass sum to at most the fraction drop.
         least = [from_numpy(v[None] + np.log(_DROP / size), at.f) for v, size in ((log_p, m), (log_q, n))]
         found = part.kernels.select(part.reduced, here, least[0], least[1], _SPARSE * n * m)
         if found is None:

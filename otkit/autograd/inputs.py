@@ -1,4 +1,4 @@
-"""From what the rules have found to gradients by the input of a solve, in its shapes, library and dtype."""
+"""Conversion of accumulated gradients to gradients by the inputs of a solve, in their shapes, library and dtype."""
 
 from __future__ import annotations
 
@@ -18,21 +18,21 @@ from otkit.results.result import Result
 
 @dataclass(frozen=True)
 class Gradients:
-    """Gradients by the input of a solve, of its shapes, library and dtype; None where there was no such input.
+    """Gradients by the inputs of a solve, in their shapes, library and dtype; None for an input that was not given.
 
     Attributes
     ----------
     C : array (..., n, m) or None
-        By the cost matrix; 0 where that is infinite.
+        Gradient by the cost matrix; 0 where a cost is infinite.
     x, y : array (..., n, d), (..., m, d) or None
-        By the points.
+        Gradients by the points.
     a, b : array (..., n), (..., m) or None
-        By the weights. Those of a balanced problem can change only so that both sides keep one total: of the
-        derivative, the part along such changes has a meaning.
+        Gradients by the weights. The two sides of a balanced problem must have the same total, so only the components
+        along changes that keep the totals equal are meaningful.
     reg : array (...) or None
-        By the regularisation.
+        Gradient by the regularisation.
     rho, rho_a, rho_b : array (...) or None
-        By the penalty of both marginals, or by those of a pair; 0 where a marginal is exact.
+        Gradient by the common penalty of both marginals, or by each penalty of a pair; 0 where a marginal is exact.
     """
 
     C: Array | None
@@ -47,12 +47,12 @@ class Gradients:
 
 
 def by_input(result: Result, pull: Pullback) -> Gradients:
-    """What was found, as gradients by the input as it was given."""
+    """The accumulated gradients as gradients by the inputs as given."""
     problem, xp = result.problem, namespace(pull.a)
     mass, balanced = from_numpy(problem.mass, pull.a)[:, None], from_numpy(problem.balanced, pull.a)[:, None]
     found = {"reg": pull.reg, "rho": pull.rho_a + pull.rho_b, "rho_a": pull.rho_a, "rho_b": pull.rho_b}
     for name, w, by in (("a", problem.a, pull.a), ("b", problem.b, pull.b)):
-        # Balanced weights were divided by their total, and the answer multiplied with it.
+        # Balanced weights were divided by their total, and the results multiplied by it.
         free = (by - xp.sum(w * by, axis=-1, keepdims=True)) / mass + pull.mass[:, None] / 2
         found[name] = xp.where(balanced, free, by)
     if pull.wants("C"):
@@ -65,7 +65,7 @@ def by_input(result: Result, pull: Pullback) -> Gradients:
 
 
 def _as_given(result: Result, by: Array, like: Any) -> Array:
-    """A gradient ``(B, …)`` summed over the axes along which the input was broadcast, in its shape and dtype."""
+    """A gradient ``(B, …)`` summed over the broadcast axes of the input, in the input's shape and dtype."""
     shape = tuple(like.shape) if arrays.is_array(like) else np.shape(like)
     batch = result.problem.batch
     xp = namespace(by)
@@ -83,7 +83,7 @@ def _as_given(result: Result, by: Array, like: Any) -> Array:
 
 
 def _by_matrix(result: Result, pull: Pullback) -> Array:
-    """By the costs ``(B, n, m)``, or ``(1, n, m)`` where all items share them."""
+    """Gradient by the costs ``(B, n, m)``, or ``(1, n, m)`` where all items share them."""
     problem, xp = pull.problem, namespace(pull.a)
     costs = problem.reduced
     shared = problem.geometry.batch[0] == 1
@@ -101,7 +101,7 @@ def _by_matrix(result: Result, pull: Pullback) -> Array:
 
 
 def _weighted(kernels: Kernels, costs: Reduced, term: Term) -> Array:
-    """The plan of a term times its weights, ``(B, n, m)``; in place, since fresh memory of this size is slow."""
+    """The plan of a term times its weights, ``(B, n, m)``. In place, since allocating memory of this size is slow."""
     xp = namespace(term.U)
     P = kernels.plan(costs, term.at)
     if term.slope is None and term.E is None and term.U.shape[-1] == 1:
@@ -119,7 +119,7 @@ def _weighted(kernels: Kernels, costs: Reduced, term: Term) -> Array:
 
 
 def _by_points(result: Result, pull: Pullback) -> dict[str, Array]:
-    """By the points of either side, ``(B, n, d)`` and ``(B, m, d)``, as far as they are wanted."""
+    """Gradients by the points of each side, ``(B, n, d)`` and ``(B, m, d)``, where wanted."""
     problem = pull.problem
     geometry = problem.geometry.cloud
     assert geometry is not None
@@ -151,7 +151,7 @@ def _by_points(result: Result, pull: Pullback) -> dict[str, Array]:
 
 
 def _by_arcs(result: Result, pull: Pullback, name: str) -> Array:
-    """By the points of a side, of the cost of a sparse plan."""
+    """Gradient of the cost of a sparse plan by the points of a side."""
     problem = pull.problem
     geometry = problem.geometry.to_numpy().cloud
     assert geometry is not None
@@ -166,7 +166,7 @@ def _by_arcs(result: Result, pull: Pullback, name: str) -> Array:
 
 
 def _through_length(given: Array, unit: Array, by: Array) -> Array:
-    """Back from points that were divided by their length."""
+    """Pull back through the division of points by their length."""
     xp = namespace(by)
     largest = xp.max(xp.abs(float64(given)), axis=-1, keepdims=True)  # squares may over- or underflow
     length = largest * xp.linalg.vector_norm(float64(given) / largest, axis=-1, keepdims=True)

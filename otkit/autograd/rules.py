@@ -1,8 +1,8 @@
-"""Vector–Jacobian products of what a solve returns, for arrays of any library.
+"""Vector–Jacobian products of the results of a solve, for arrays of any library.
 
-Every output is an explicit function of the plan, the potentials, the costs and the weights. What is left after that are
-cotangents of the potentials, which go back through the fixed point of the iterations, or through the iterations
-themselves. The optimal value needs neither: the objective is stationary (envelope theorem).
+Every output is an explicit function of the plan, the potentials, the costs and the weights. Differentiating it leaves
+cotangents of the potentials. These are pulled back through the fixed point of the iterations, or through the iterations
+themselves. The optimal value needs neither: its objective is stationary (envelope theorem).
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from otkit.results.gauge import gauged
 from otkit.results.result import Result
 from otkit.results.values import moved, objective
 
-# The linear systems are solved to this fraction of the error of the solve.
+# Relative tolerance of the linear systems: this fraction of the tolerance of the solve, and at least the floor.
 _FRACTION, _FLOOR = 1e-3, 1e-12
 
 VALUES = ("value", "value_linear", "value_reg", "value_marginal", "value_dual")
@@ -35,15 +35,15 @@ OUTPUTS = (*VALUES, "plan", "f", "g")
 
 
 def vjp(result: Result, **cotangents: Any) -> Gradients:
-    """Gradients of a function of a result by the input of its solve, from those by the fields of the result.
+    """Gradients of a function of a result by the inputs of its solve, from its derivatives by fields of the result.
 
     Parameters
     ----------
     result : Result
     **cotangents : float or array
         The derivatives of the function by fields of the result, each of the shape of its field: ``value``,
-        ``value_linear``, ``value_reg``, ``value_marginal``, ``value_dual``, ``plan``, ``f``, ``g``. A single number is
-        taken for all entries. Potentials have the gauge in which the result gives them.
+        ``value_linear``, ``value_reg``, ``value_marginal``, ``value_dual``, ``plan``, ``f``, ``g``. A single number
+        applies to all entries. The gauge of the potentials is that of `Result.f` and `Result.g`.
 
     Returns
     -------
@@ -52,19 +52,20 @@ def vjp(result: Result, **cotangents: Any) -> Gradients:
     Raises
     ------
     ValueError, TypeError
-        If a name is not one of these, a shape does not fit, or there is no derivative: the plan and the potentials of a
-        problem without a `reg`, and costs by a callable.
+        If a name is not one of these, a shape does not fit, or the derivative does not exist: of the plan and the
+        potentials of a problem without a `reg`, and by the points of a metric that is a callable.
 
     Warns
     -----
     ConvergenceWarning
-        If the solve did not converge, or the linear system of the gradient: it is approximate then.
+        If the solve or the linear system of the gradient did not converge. The gradient is then approximate.
 
     Notes
     -----
-    Values by the envelope theorem; plan and potentials by the implicit function theorem (Luise et al. 2018; Eisenberger
-    et al. 2022) with conjugate gradients, preconditioned by the sparse matrix of Sinkhorn-Newton-Sparse where they are
-    slow. ``Sinkhorn(n_iters=…)`` is differentiated through its iterations.
+    Values are differentiated by the envelope theorem, the plan and the potentials by the implicit function theorem
+    (Luise et al. 2018; Eisenberger et al. 2022). The linear system is solved by conjugate gradients, preconditioned by
+    the sparse matrix of Sinkhorn-Newton-Sparse where they are slow. ``Sinkhorn(n_iters=…)`` is differentiated through
+    its iterations.
 
     Examples
     --------
@@ -88,7 +89,10 @@ Product = tuple[Array, Array]
 def field_gradients(
     result: Result, name: str, cotangent: Array, parts: tuple[Array, ...], wanted: frozenset[str]
 ) -> Gradients:
-    """Gradients of `wanted` input, from the cotangent of a field, or of what `parts` were made to by the plan."""
+    """Gradients of `wanted` inputs, from the cotangent of a field.
+
+    For the marginals and the products of the plan with vectors, `parts` has the vectors.
+    """
     if name in OUTPUTS:
         return gradients(result, {name: _inside(result, name, cotangent)}, [], wanted)
     n, m = result.problem.reduced.n, result.problem.reduced.m
@@ -102,9 +106,9 @@ def field_gradients(
 
 
 def gradients(result: Result, given: dict[str, Array], products: list[Product], wanted: frozenset[str]) -> Gradients:
-    """Those of `wanted` input, from cotangents ``(B, …)`` of fields, and of the plan as products ``Σ_k U_ik·V_jk``.
+    """Gradients of `wanted` inputs, from cotangents ``(B, …)`` of fields and cotangents ``Σ_k U_ik·V_jk`` of the plan.
 
-    The latter are pairs of arrays ``(B, n, k)`` and ``(B, m, k)``.
+    The latter are given as pairs of arrays ``(B, n, k)`` and ``(B, m, k)``.
     """
     _combine(result, given)
     rule = _unregularised if result.outcome.reg is None else _regularised
@@ -112,7 +116,7 @@ def gradients(result: Result, given: dict[str, Array], products: list[Product], 
 
 
 def _inside(result: Result, name: str, value: Any) -> Array:
-    """A cotangent in the inner form, ``(B, …)``."""
+    """A cotangent in the internal form, ``(B, …)``."""
     problem = result.problem
     n, m = problem.reduced.n, problem.reduced.m
     shape = (*problem.batch, *{"plan": (n, m), "f": (n,), "g": (m,)}.get(name, ()))
@@ -126,7 +130,7 @@ def _inside(result: Result, name: str, value: Any) -> Array:
 
 
 def _combine(result: Result, given: dict[str, Array]) -> None:
-    """Express values that are sums and differences of others by these."""
+    """Replace cotangents of values that are sums and differences of others by cotangents of the latter."""
     by_reg, by_dual = given.pop("value_reg", None), given.pop("value_dual", None)
     if by_dual is not None and result.outcome.counted is not None:
         raise ValueError("value_dual of a fixed number of iterations has no gradient here; use value, or a tolerance")
@@ -141,12 +145,11 @@ def _combine(result: Result, given: dict[str, Array]) -> None:
 
 
 def _unregularised(result: Result, given: dict[str, Array], products: list[Product], pull: Pullback) -> Gradients:
-    """Gradients of the optimal cost: the plan and optimal potentials."""
+    """Gradients of the optimal cost: the plan, and optimal potentials."""
     wrong = [name for name in ("plan", "f", "g") if name in given] + ["what follows from the plan"] * bool(products)
     if wrong:
         raise ValueError(
-            f"there is no useful gradient of {' and '.join(wrong)} without a reg: it jumps where it changes at all; "
-            "pass a reg"
+            f"there is no useful gradient of {' and '.join(wrong)} without a reg: it changes only in jumps; pass a reg"
         )
     f, g = gauged(result)
     mass = from_numpy(result.problem.mass, pull.a)
@@ -201,13 +204,13 @@ def _divergences(problem: LinearProblem, rows: Array, cols: Array) -> tuple[Arra
 
 
 def _where_priced(rho: Array, value: Array) -> Array:
-    """A number where a marginal has a finite price, 0 where it is exact."""
+    """The value where the penalty on a marginal is finite, 0 where the marginal is exact."""
     xp = namespace(rho)
     return xp.where(rho == xp.inf, xp.zeros_like(value), value)
 
 
 def _envelope(result: Result, pull: Pullback, cotangent: Array, at: Potentials) -> None:
-    """Back from the optimal value: the derivatives of the objective, with the plan held where it is."""
+    """Pull back from the optimal value: the derivatives of the objective at a fixed plan (envelope theorem)."""
     problem, xp, sums = pull.problem, namespace(pull.a), moved(result)
     held, (f, g) = problem.penalties, _given_costs(problem, at)
     ones = [xp.ones_like(v)[:, :, None] for v in (f, g)]
@@ -219,7 +222,7 @@ def _envelope(result: Result, pull: Pullback, cotangent: Array, at: Potentials) 
     total_a, total_b = xp.sum(problem.a, axis=-1), xp.sum(problem.b, axis=-1)
     unit_a, unit_b = ones[0][:, :, 0], ones[1][:, :, 0]
     if not problem.balanced.all() and pull.wants("a", "b"):
-        # The masses per weight, Σ_j P_ij/a_i, which points without weight have too.
+        # Mass per weight, Σ_j P_ij/a_i, defined also for points without weight.
         unit_a = problem.kernels.apply_plan(problem.reduced, replace(at, log_a=f * 0.0), ones[1])[:, :, 0]
         unit_b = problem.kernels.apply_plan(problem.reduced.T, replace(at, log_b=g * 0.0).T, ones[0])[:, :, 0]
     for name, v, unit, rho, other in (
@@ -227,7 +230,7 @@ def _envelope(result: Result, pull: Pullback, cotangent: Array, at: Potentials) 
         ("b", g, unit_b, held.rho_b, total_a),
     ):
         exact = (rho == xp.inf)[:, None]
-        # Of an exact marginal the price of mass is the potential itself.
+        # For an exact marginal, the derivative by the weight is the potential itself.
         paid = xp.where(exact, v, xp.where(exact, 0.0, rho[:, None]) * (1 - unit))
         slope = paid + at.reg[:, None] * (other[:, None] - xp.where(exact, 1.0, unit))
         setattr(pull, name, getattr(pull, name) + cotangent[:, None] * slope)
@@ -235,7 +238,7 @@ def _envelope(result: Result, pull: Pullback, cotangent: Array, at: Potentials) 
 
 @dataclass
 class _ByPlan:
-    """The cotangent of the plan, ``Σ_r U_ir·V_jr + slope·C_ij + E_ij`` with reduced costs C."""
+    """The cotangent of the plan: ``Σ_r U_ir·V_jr + slope·C_ij + E_ij`` with reduced costs C."""
 
     U: list[Array]
     V: list[Array]
@@ -249,7 +252,7 @@ class _ByPlan:
 
 
 def _by_solve(result: Result, pull: Pullback, by_plan: _ByPlan, given: dict[str, Array], at: Potentials) -> None:
-    """Back from what depends on the plan and the potentials, through the solve."""
+    """Pull cotangents of the plan and the potentials back through the solve."""
     problem, xp, out = pull.problem, namespace(pull.a), result.outcome
     f_bar, g_bar = given.get("f", xp.zeros_like(at.f)), given.get("g", xp.zeros_like(at.g))
     f_bar, g_bar = without_massless(pull, at, f_bar, g_bar)
@@ -275,7 +278,7 @@ def _by_solve(result: Result, pull: Pullback, by_plan: _ByPlan, given: dict[str,
 
 
 def _linear(problem: LinearProblem, pull: Pullback, by_plan: _ByPlan, cotangent: Array, at: Potentials) -> None:
-    """Back from ⟨C, P⟩."""
+    """Pull back from ⟨C, P⟩."""
     costs, one, other = problem.reduced, at.f * 0.0 + 1.0, at.g * 0.0 + 1.0
     scaled = cotangent[:, None]
     pull.terms.append(Term(at, (scaled * one)[:, :, None], other[:, :, None]))
@@ -285,7 +288,7 @@ def _linear(problem: LinearProblem, pull: Pullback, by_plan: _ByPlan, cotangent:
 
 
 def _marginal(result: Result, pull: Pullback, by_plan: _ByPlan, cotangent: Array) -> None:
-    """Back from ρ_a·KL(P1 | a) + ρ_b·KL(Pᵀ1 | b), where an exact side adds nothing."""
+    """Pull back from ρ_a·KL(P1 | a) + ρ_b·KL(Pᵀ1 | b), where an exact side adds nothing."""
     problem, sums = pull.problem, moved(result)
     held, xp = problem.penalties, namespace(pull.a)
     divergences = _divergences(problem, sums.row, sums.col)
@@ -306,9 +309,9 @@ def _marginal(result: Result, pull: Pullback, by_plan: _ByPlan, cotangent: Array
 def _objective(
     result: Result, pull: Pullback, by_plan: _ByPlan, cotangent: Array, at: Potentials
 ) -> tuple[Array, Array]:
-    """Back from the objective at any plan; returns what it adds to the cotangents of the potentials.
+    """Pull back from the objective at any plan; returns its contribution to the cotangents of the potentials.
 
-    ⟨C, P⟩ + reg·KL(P | a⊗b) is ⟨f ⊕ g, P⟩ − reg·ΣP + reg·Σa·Σb.
+    ⟨C, P⟩ + reg·KL(P | a⊗b) equals ⟨f ⊕ g, P⟩ − reg·ΣP + reg·Σa·Σb.
     """
     problem, sums, xp = pull.problem, moved(result), namespace(pull.a)
     (f, g), scaled = _given_costs(problem, at), cotangent[:, None]
@@ -325,12 +328,12 @@ def _objective(
 
 
 def _through_plan(problem: LinearProblem, pull: Pullback, by: _ByPlan, at: Potentials) -> tuple[Array, Array]:
-    """Back from the plan as a function of potentials, costs, weights and reg; returns the cotangents of the first."""
+    """Pull back from the plan to potentials, costs, weights and reg; returns the cotangents of the potentials."""
     xp, reg = namespace(pull.a), at.reg[:, None]
     nothing_U, nothing_V = (v[:, :, None] * 0.0 for v in (at.f, at.g))
     U, V = (xp.stack(v, axis=-1) if v else zero for v, zero in ((by.U, nothing_U), (by.V, nothing_V)))
     term = Term(at, U, V, by.slope, by.E)
-    # Sums over the plan per weight, which points without weight have too.
+    # Sums over the plan per weight, defined also for points without weight.
     unit_a = _row_sums(problem.kernels, problem.reduced, replace(term, at=replace(at, log_a=at.f * 0.0)), 0)
     unit_b = _row_sums(problem.kernels, problem.reduced.T, replace(term, at=replace(at, log_b=at.g * 0.0)).T, 0)
     rows, cols = problem.a * unit_a, problem.b * unit_b
@@ -359,7 +362,7 @@ def _row_sums(kernels: Kernels, costs: Reduced, term: Term, power: int) -> Array
 
 
 def _without_gauge(result: Result, pull: Pullback, f_bar: Array, g_bar: Array) -> tuple[Array, Array]:
-    """Back from potentials whose means over their weights are equal, on every part, to those of any gauge."""
+    """Pull back through the gauge, which makes the weighted means of f and g equal on every connected component."""
     problem, xp = pull.problem, namespace(pull.a)
     f, g = gauged(result)
     for rows, cols in _parts(problem):
@@ -376,7 +379,7 @@ def _without_gauge(result: Result, pull: Pullback, f_bar: Array, g_bar: Array) -
 
 
 def _parts(problem: LinearProblem) -> list[tuple[Array, Array]]:
-    """Masks, as numbers, of the rows and columns of each part that has a gauge of its own; balanced items only."""
+    """Masks, as numbers, of the rows and columns of each connected component of balanced items."""
     balanced = problem.balanced
     if not balanced.any():
         return []

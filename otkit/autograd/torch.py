@@ -1,4 +1,4 @@
-"""The results of a solve in the graph of PyTorch."""
+"""Results of a solve in the graph of PyTorch's autograd."""
 
 from __future__ import annotations
 
@@ -11,27 +11,27 @@ from otkit.results.result import Result
 
 
 def link(result: Result, name: str, array: torch.Tensor, parts: tuple[Any, ...]) -> torch.Tensor:
-    """A field of a result, as a function of the input of its solve and of the other `parts` that it is made of."""
+    """A field of a result, recorded as a function of the inputs of its solve and of `parts`, such as a vector."""
     tensors = {k: v for k, v in result.problem.given.by_name.items() if isinstance(v, torch.Tensor)}
     field: torch.Tensor = _Field.apply(result, name, array, tuple(tensors), *parts, *tensors.values())
     return field
 
 
 class _Field(torch.autograd.Function):
-    """A field of a result. Nothing but the result is kept for the way back, whatever it took to solve."""
+    """A field of a result. Only the result is saved for the backward pass, however many iterations the solve made."""
 
     @staticmethod
     def forward(
         ctx: Any, result: Result, name: str, array: torch.Tensor, names: tuple[str, ...], *tensors: Any
     ) -> torch.Tensor:
         ctx.result, ctx.name, ctx.names = result, name, names
-        ctx.save_for_backward(*(v for v in tensors if isinstance(v, torch.Tensor)))  # they must not change
+        ctx.save_for_backward(*(v for v in tensors if isinstance(v, torch.Tensor)))  # to detect changes in place
         ctx.parts = tensors[: len(tensors) - len(names)]
         return array.view_as(array)
 
     @staticmethod
     def backward(ctx: Any, cotangent: torch.Tensor) -> tuple[Any, ...]:
-        saved = ctx.saved_tensors  # complains if they have changed
+        saved = ctx.saved_tensors  # raises if they were changed in place
         needed = ctx.needs_input_grad[4:]
         count = len(ctx.parts)
         wanted = frozenset(name for name, need in zip(ctx.names, needed[count:], strict=True) if need)
@@ -52,7 +52,7 @@ class _NotTwice(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, name: str, given: list[Any], *origin: torch.Tensor) -> tuple[Any, ...]:
-        """`given`, as if it were made of its `origin`."""
+        """`given`, recorded as a function of `origin`."""
         ctx.name = name
         return tuple(given)
 

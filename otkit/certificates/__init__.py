@@ -1,7 +1,8 @@
-"""Two-sided bounds on the unregularised optimum, widened by what rounding can do.
+"""Two-sided bounds on the unregularised optimum, widened by a bound on rounding errors.
 
-Lower: potentials made feasible by c-transforms. Upper: the cost of a plan made feasible by rounding. Both hold for any
-potentials, also after one iteration; they meet as the potentials come close to optimal ones.
+The lower bound comes from potentials made feasible by c-transforms. The upper bound is the cost of a plan made feasible
+by rounding. Both are valid for any potentials, also after one iteration. They meet as the potentials approach optimal
+ones.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from otkit.problems.linear import LinearProblem
 
 
 def certify(problem: LinearProblem, f: Array, g: Array, reg: Array) -> Certificate:
-    """Bounds on the optimum without the regularisation, from potentials of the problem regularised by ``reg (B,)``."""
+    """Bounds on the unregularised optimum, from potentials of the problem regularised by ``reg (B,)``."""
     if problem.balanced.all():
         return certify_balanced(problem, f, g, reg)
     found = certify_relaxed(problem, f, g, reg)

@@ -1,4 +1,4 @@
-"""Bounds where both marginals are exact: feasible potentials from below, a feasible plan from above."""
+"""Bounds where both marginals are exact: a lower one from feasible potentials, an upper one from a feasible plan."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from otkit.problems.linear import LinearProblem
 
 def certify_balanced(problem: LinearProblem, f: Array, g: Array, reg: Array) -> Certificate:
     """Bounds from potentials of the problem regularised by ``reg (B,)``, and from its plan rounded to the weights."""
-    # The constant that changes no plan is chosen for small exponents, which round less.
+    # The constant between the potentials does not change the plan. It is chosen for small exponents, which round less.
     f, g = problem.centred(f, g)
     rounded = round_plan(problem, problem.at(f, g, reg))
-    # With the weights absorbed, f_i + g_j ≤ C_ij wherever P_ij ≤ 1: nearly feasible to begin with.
+    # With the weights absorbed, f_i + g_j ≤ C_ij wherever P_ij ≤ 1, so these potentials are nearly feasible.
     log_a, log_b = problem.log_a, problem.log_b
     dual = better(
         problem,
@@ -34,7 +34,7 @@ def certify_plan(
 ) -> Certificate:
     """Bounds from potentials of the columns, and from a plan of cost `linear` in reduced costs.
 
-    ``defect (B,)`` is the L1 distance of its marginals from the weights.
+    ``defect (B,)`` is the L1 distance of the plan's marginals from the weights.
     """
     f, g = feasible(problem, g=g)
     return widened(problem, dual_bound(problem, f, g), linear, defect, f, g, plan)

@@ -1,4 +1,4 @@
-"""A certificate: two bounds, what proves them, and what rounding can do to them."""
+"""Certificates: a lower and an upper bound, their proofs, and bounds on their rounding errors."""
 
 from __future__ import annotations
 
@@ -13,26 +13,26 @@ from otkit.problems.linear import LinearProblem
 
 
 def sum_rounding(size: int) -> float:
-    """Rounding in sums over `size` points and of their weights, in units of the terms' absolute sum."""
+    """Rounding error of sums over `size` points and of their weights, relative to the terms' absolute sum."""
     return float(64 + 3 * np.log2(size)) * UNIT
 
 
 @dataclass(frozen=True)
 class Certificate:
-    """Bounds on the optimum of each item at mass 1, and what proves them.
+    """Bounds on the optimum of each item at mass 1, with their proofs.
 
     Attributes
     ----------
     lower, upper : numpy array (B,)
-        They contain the optimum. ``upper`` is inf where no plan that avoids forbidden arcs was found.
+        Bounds on the optimum. ``upper`` is inf where no plan that avoids forbidden arcs was found.
     f, g : array (B, n), (B, m)
-        Feasible potentials of the reduced problem that give `lower`.
+        Feasible potentials of the reduced problem, which prove `lower`.
     plan : tuple of Plan
-        Parts that add up to the feasible plan that gives `upper`.
+        Parts of the feasible plan that proves `upper`.
     linear : numpy array (B,)
-        The cost of that plan as computed, before `upper` was widened.
+        The computed cost of that plan, before `upper` was widened.
     rounding : numpy array (B,)
-        How much of ``upper − lower`` is there to cover rounding.
+        The part of ``upper − lower`` that covers rounding errors.
     """
 
     lower: np.ndarray
@@ -45,7 +45,7 @@ class Certificate:
 
 
 def sides(problem: LinearProblem) -> tuple[np.ndarray, ...]:
-    """Weights and offsets on the host, the offsets 0 where there is no mass."""
+    """Weights and offsets on the host, with offsets 0 where there is no mass."""
     a, b, row, col = (to_numpy(v) for v in (problem.a, problem.b, problem.reduced.row, problem.reduced.col))
     return a, b, np.where(a > 0, row, 0.0), np.where(b > 0, col, 0.0)
 
@@ -57,7 +57,7 @@ def dual_bound(problem: LinearProblem, f: Array, g: Array) -> np.ndarray:
 
 
 def feasible(problem: LinearProblem, *, f: Array | None = None, g: Array | None = None) -> tuple[Array, Array]:
-    """Potentials with f_i + g_j ≤ C_ij on all arcs between mass, by two c-transforms from one side's."""
+    """Potentials with f_i + g_j ≤ C_ij on all arcs between points with mass, by two c-transforms from one side."""
     costs, has_a, has_b = problem.reduced, problem.a > 0, problem.b > 0
     transform = problem.kernels.c_transform
     if g is None:
@@ -76,7 +76,7 @@ def dual_value(problem: LinearProblem, f: Array) -> np.ndarray:
 
 
 def better(problem: LinearProblem, one: tuple[Array, Array], other: tuple[Array, Array]) -> tuple[Array, Array]:
-    """Item by item the pair of potentials with the larger dual value."""
+    """For each item, the pair of potentials with the larger dual value."""
     xp = namespace(problem.a)
     first = from_numpy(dual_bound(problem, *one) >= dual_bound(problem, *other), problem.a)[:, None]
     return xp.where(first, one[0], other[0]), xp.where(first, one[1], other[1])
@@ -92,25 +92,26 @@ def widened(
     plan: tuple[Plan, ...],
     drawn: np.ndarray | float = 0.0,
 ) -> Certificate:
-    """The certificate of a lower bound and of a plan of cost `linear`, both in reduced costs as computed.
+    """The certificate of a lower bound and a plan of cost `linear`, both as computed in reduced costs.
 
-    ``defect (B,)`` bounds the L1 distance of the plan's marginals from the weights in exact arithmetic.
+    ``defect (B,)`` bounds the L1 distance of the plan's marginals from the weights in exact arithmetic. ``drawn (B,)``
+    is the mass that the plan's correction subtracts from arcs.
     """
     costs = problem.reduced
     a, b, row, col = sides(problem)
     sums = sum_rounding(costs.n + costs.m)
     offset = (a * row).sum(-1) + (b * col).sum(-1)
     offset_error = sums * ((a * abs(row)).sum(-1) + (b * abs(col)).sum(-1))
-    # Two subtractions reduce a cost, each with an error of a unit of its result; none where the offsets are 0.
+    # Two subtractions reduce a cost, each with an error of one unit roundoff of its result; none where offsets are 0.
     plain = (row == 0).all(-1) & (col == 0).all(-1)
     evaluation = np.where(plain, 0.0, 2 * UNIT * (2 * problem.span + abs(col).max(-1)))
-    # A defect is repaired along arcs of at most the span each; among forbidden ones perhaps along many of them.
+    # A defect is repaired along arcs, each of cost at most the span. With forbidden arcs, many may be needed.
     steps = np.where(problem.forbidden, costs.n + costs.m, 1)
     size = (a * abs(to_numpy(f))).sum(-1) + (b * abs(to_numpy(g))).sum(-1)
     paid = np.where(linear < np.inf, linear, 0.0)
     below = sums * size + evaluation + offset_error
     above = ((costs.n + costs.m) * UNIT + sums) * paid + evaluation + offset_error
-    above = above + 1.01 * defect * steps * problem.span  # a hundredth for its own rounding, and for Σa
+    above = above + 1.01 * defect * steps * problem.span  # 1 % for the rounding of this term and of Σa
     lower, upper = lower + offset, linear + offset
 
     relative, absolute = problem.geometry.rounding

@@ -16,7 +16,7 @@ from otkit.problems.penalties import conjugate, penalty
 def certify_relaxed(problem: LinearProblem, f: Array, g: Array, reg: Array) -> Certificate:
     """Bounds where marginals are penalised: the entropic plan itself, and the penalised dual at feasible potentials.
 
-    A side that is exact is scaled to its weights first. Bounds of balanced items are of no meaning.
+    An exact side is first scaled to its weights. Bounds of balanced items are not valid; the caller replaces them.
     """
     costs, held = problem.reduced, problem.penalties
     a, b, row, col = sides(problem)
@@ -30,7 +30,7 @@ def certify_relaxed(problem: LinearProblem, f: Array, g: Array, reg: Array) -> C
     for start in (g, g + reg[:, None] * finite_or_zero(problem.log_b)):
         f_new, g_new, shift = _feasible_relaxed(problem, start)
         off = evaluation + 3 * UNIT * shift
-        # What evaluation may have got wrong is taken off one potential, and with it off every constraint.
+        # The bound on evaluation errors is subtracted from one potential, and with it from every constraint.
         off_a = np.where(rho_b == 0, off, 0.0)[:, None]
         both = (
             (to_numpy(f_new) + row - off_a, a, rho_a),
@@ -47,7 +47,7 @@ def certify_relaxed(problem: LinearProblem, f: Array, g: Array, reg: Array) -> C
     cost, rows, cols = (to_numpy(v) for v in moved)
     linear = cost + (row * rows).sum(-1) + (col * cols).sum(-1)
     paid = linear + penalty(rows, a, rho_a) + penalty(cols, b, rho_b)
-    # Sums of n or m terms, and the exact side, which is scaled to its weights up to `miss`.
+    # Rounding of sums of n or m terms. The exact side is scaled to its weights up to `miss`.
     size = cost + (abs(row) * rows).sum(-1) + (abs(col) * cols).sum(-1)
     size = size + _penalty_size(rows, a, rho_a) + _penalty_size(cols, b, rho_b)
     miss = _miss(rows, a, rho_a) + _miss(cols, b, rho_b)
@@ -59,14 +59,14 @@ def certify_relaxed(problem: LinearProblem, f: Array, g: Array, reg: Array) -> C
 
 
 def _feasible_relaxed(problem: LinearProblem, g: Array) -> tuple[Array, Array, np.ndarray]:
-    """Potentials with f_i + g_j ≤ C_ij, 0 on a free side, moved along f + t, g − t to where the dual is largest."""
+    """Potentials with f_i + g_j ≤ C_ij, 0 on a free side, and with the t in f + t, g − t that maximises the dual."""
     xp, costs, held = namespace(g), problem.reduced, problem.penalties
     has_a, has_b = problem.a > 0, problem.b > 0
     free_a, free_b = (held.rho_a == 0)[:, None], (held.rho_b == 0)[:, None]
     g = xp.where(free_b, -costs.col, g)
     f = xp.where(free_a, -costs.row, finite_or_zero(problem.kernels.c_transform(costs, only(g, has_b))))
     g = xp.where(free_b, -costs.col, finite_or_zero(problem.kernels.c_transform(costs.T, only(f, has_a))))
-    # With both sides free every plan is the worse for its mass: where costs are not negative, 0 is feasible.
+    # With both sides free, the zero plan is optimal and zero potentials are feasible where costs are not negative.
     sent = xp.sum(held.target(problem.a, f + costs.row, held.rho_a), axis=-1)
     received = xp.sum(held.target(problem.b, g + costs.col, held.rho_b), axis=-1)
     shift = (held.coupling() * finite_or_zero(log(sent) - log(received)))[:, None]
@@ -74,7 +74,7 @@ def _feasible_relaxed(problem: LinearProblem, g: Array) -> tuple[Array, Array, n
 
 
 def _exact_sides(problem: LinearProblem, f: Array, g: Array, reg: Array) -> tuple[Potentials, np.ndarray]:
-    """The plan with its exact side scaled to the weights, and which items have a point there that it does not reach."""
+    """The plan with its exact side scaled to the weights; also which items have a point of that side without mass."""
     at = problem.at(f, g, reg)
     rows, cols = problem.kernels.marginals(problem.reduced, at)
     xp, held = namespace(f), problem.penalties
@@ -90,7 +90,7 @@ def _exact_sides(problem: LinearProblem, f: Array, g: Array, reg: Array) -> tupl
 
 
 def _conjugate_rounding(potential: np.ndarray, w: np.ndarray, rho: np.ndarray) -> np.ndarray:
-    """A bound on what rounding does to `conjugate`."""
+    """A bound on the rounding error of `conjugate`."""
     priced = (rho > 0) & (rho < np.inf)
     scale = np.where(priced, rho, 1.0)[:, None]
     potential = np.where(w > 0, potential, 0.0)
@@ -101,7 +101,7 @@ def _conjugate_rounding(potential: np.ndarray, w: np.ndarray, rho: np.ndarray) -
 
 
 def _penalty_size(p: np.ndarray, w: np.ndarray, rho: np.ndarray) -> np.ndarray:
-    """The absolute sum of the terms of a penalty, and of their sensitivity to p."""
+    """Absolute sum of the terms of a penalty and of their sensitivities to p."""
     priced = (rho > 0) & (rho < np.inf)
     with np.errstate(divide="ignore", invalid="ignore"):
         terms = np.where(p > 0, p * (1 + abs(np.log(p / w))), 0.0) + p + w
@@ -109,7 +109,7 @@ def _penalty_size(p: np.ndarray, w: np.ndarray, rho: np.ndarray) -> np.ndarray:
 
 
 def _miss(p: np.ndarray, w: np.ndarray, rho: np.ndarray) -> np.ndarray:
-    """The largest relative distance of an exact side from its weights."""
+    """Largest relative deviation of an exact marginal from its weights."""
     with np.errstate(divide="ignore", invalid="ignore"):
         relative = np.where(w > 0, abs(p / w - 1), 0.0)
     return np.where(rho == np.inf, relative.max(-1), 0.0)

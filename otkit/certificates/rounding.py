@@ -1,9 +1,9 @@
-"""From any potentials to a plan with the right marginals.
+"""Rounding of the plan of any potentials to a plan with the right marginals.
 
-Rows and columns are scaled down to their weights (Altschuler, Weed & Rigollet 2017), and the defect is carried along
-the arcs of the plan's maximum spanning tree. There the reduced cost is small, whereas a product measure pays an
-average cost for it. What the tree cannot carry goes to the product. Where the flow on the tree alone is a plan, a
-vertex, and costs no more, it is taken instead.
+Rows and columns are scaled down to their weights (Altschuler, Weed & Rigollet 2017). The missing mass is sent along the
+arcs of the plan's maximum spanning tree, where reduced costs are small. A product measure would pay an average cost.
+Mass that the tree cannot carry goes to the product. If the flow on the tree alone is feasible, and so a vertex, and
+costs no more, it is used instead.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from otkit.linalg.trees import SpanningTree, maximum_spanning_tree
 from otkit.plans import Arcs, EntropicPlan, Plan, SparsePlan
 from otkit.problems.linear import LinearProblem
 
-# At this regularisation, in units of the costs, every allowed entry of the plan is the product of its weights.
+# At this regularisation, relative to the costs, every allowed entry of the plan is the product of its weights.
 _PRODUCT = 2.0**300
 
 
@@ -32,13 +32,15 @@ class Rounded:
     Attributes
     ----------
     plan : tuple of Plan
-        Parts that add up to it.
+        Parts whose sum is the plan.
     linear : numpy array (B,)
-        Its cost, inf where forbidden arcs kept it from being completed.
+        The cost of the plan; inf where forbidden arcs prevented a feasible plan.
     defect : numpy array (B,)
-        A bound on what rounding leaves of the L1 distance of its marginals from the weights.
+        A bound on the L1 distance of its marginals from the weights, due to rounding errors.
     tree_f : array (B, n)
-        Potentials that, with those of the columns, meet the costs on the whole spanning tree.
+        Potentials of the rows that, with the matching ones of the columns, equal the costs on the spanning tree.
+    drawn : numpy array (B,)
+        The mass that the tree subtracts from arcs.
     """
 
     plan: tuple[Plan, ...]
@@ -49,14 +51,14 @@ class Rounded:
 
 
 def round_plan(problem: LinearProblem, at: Potentials) -> Rounded:
-    """A feasible plan close to the entropic one of these potentials."""
+    """A feasible plan close to the entropic plan of the potentials."""
     costs, shape = problem.reduced, (problem.items, problem.reduced.n, problem.reduced.m)
     at = _scaled_down(problem, at)
     linear, rows, cols = (to_numpy(v) for v in problem.kernels.transport_cost(costs, at))
     a, b = to_numpy(problem.a), to_numpy(problem.b)
     short_a, short_b = np.maximum(a - rows, 0.0), np.maximum(b - cols, 0.0)
     host = _Host.of(problem, at)
-    # The host may see other last digits of a plan than the kernel, and of costs that are a product of matrices.
+    # On the host, the last digits of the plan, and of costs from matrix products, may differ from the kernel's.
     relative, absolute = problem.geometry.rounding
     top = np.maximum(abs(problem.low), abs(problem.high))
     guard = np.exp(-1e-9 - np.minimum(2 * (relative * top + absolute) / to_numpy(at.reg), 700.0))
@@ -68,8 +70,8 @@ def round_plan(problem: LinearProblem, at: Potentials) -> Rounded:
     if rest.any():
         product = to_numpy(problem.kernels.transport_cost(costs, spread).cost)
         linear = linear + np.where(problem.forbidden & (rest > 0), np.inf, product)
-    # Sums of the marginals round by a few units of every weight, and the defects with them. What scaling did not bring
-    # below the weights, since the exponents round, is a defect too.
+    # Sums of the marginals, and so the defects, round by a few units of every weight. Marginals that still exceed the
+    # weights after scaling, because exponents round, are a defect too.
     over = np.maximum(rows - a, 0.0).sum(-1) + np.maximum(cols - b, 0.0).sum(-1)
     uneven = abs(short_a.sum(-1) - short_b.sum(-1))
     lost = np.array([tree.lost for tree in trees])
@@ -91,7 +93,7 @@ def round_plan(problem: LinearProblem, at: Potentials) -> Rounded:
 
 
 def _scaled_down(problem: LinearProblem, at: Potentials) -> Potentials:
-    """The plan with rows, then columns, scaled down to their weights where they exceed them."""
+    """The plan with rows, then columns, scaled down to their weights where they exceed these."""
     xp, marginals = namespace(at.f), problem.kernels.marginals
     rows, _ = marginals(problem.reduced, at)
     at = replace(at, f=at.f + at.reg[:, None] * xp.minimum(_log_ratio(at.log_a, rows), xp.zeros_like(rows)))
@@ -106,7 +108,7 @@ def _log_ratio(log_w: Array, total: Array) -> Array:
 
 
 def _product(like: Potentials, a: np.ndarray, b: np.ndarray, share: np.ndarray, span: np.ndarray) -> Potentials:
-    """The plan share·(a⊗b)/max(Σa, Σb), which exceeds neither marginal, as an entropic one."""
+    """The plan share·(a⊗b)/max(Σa, Σb), which exceeds neither marginal, as an entropic plan."""
     xp = namespace(like.f)
     total = np.maximum(np.maximum(a.sum(-1), b.sum(-1)), np.finfo(float).tiny)
     log_a, log_b = (arrays.log(from_numpy(w, like.f)) for w in (a * share[:, None], b / total[:, None]))
@@ -145,10 +147,11 @@ class _Host:
 
 @dataclass(frozen=True)
 class _Tree:
-    """What the spanning tree of an item can do.
+    """The two flows on the spanning tree of an item, on its arcs ``row, col``.
 
-    It has arcs ``row, col``, moves ``moved`` on them, which is a share ``carried`` of the defect, for ``cost``; and
-    spans a vertex of masses ``vertex`` and cost ``vertex_cost``, inf where some would be negative.
+    The flow ``moved`` repairs a fraction ``carried`` of the missing mass at the cost ``cost``. The flow ``vertex``
+    meets the weights at the cost ``vertex_cost``, inf where a mass would be negative. ``lost`` and ``vertex_defect``
+    bound their rounding errors. ``f`` has the potentials of the rows.
     """
 
     row: np.ndarray
@@ -170,11 +173,11 @@ def _carry(
     row, col = tree.arcs(nodes)
     cost = tree.cost[nodes]
 
-    # More than rounding left over at a root means a component whose two sides differ in mass: no plan at all.
+    # An excess above rounding at a root means a component whose two sides differ in mass: no feasible plan exists.
     rounding = 16 * (a.size + b.size) * UNIT
     flow, excess, lost = tree.flows(np.concatenate([short_a, short_b]))
     flow = flow[nodes]
-    # An arc may be emptied, not overdrawn: the share carried is what the tightest arc allows.
+    # No arc may become negative: the tightest one limits the fraction that is carried.
     taken = flow < 0
     with np.errstate(over="ignore"):
         room = (arrays.exp(tree.weight[nodes][taken]) / -flow[taken]).min(initial=np.inf) * guard
@@ -184,7 +187,7 @@ def _carry(
     vertex, excess, defect = tree.flows(np.concatenate([a, b]))
     vertex = vertex[nodes]
     feasible = excess <= rounding and bool((vertex >= -rounding).all())
-    # Arcs of a degenerate vertex carry nothing, up to the sign that rounding gives them.
+    # Arcs of a degenerate vertex carry no mass, but rounding may make it slightly negative.
     defect -= 2 * float(vertex[vertex < 0].sum())
     vertex = np.maximum(vertex, 0.0)
     return _Tree(
@@ -202,7 +205,7 @@ def _carry(
 
 
 def _arcs(trees: list[_Tree], masses: list[np.ndarray]) -> Arcs:
-    """These masses on the arcs of the trees of all items, without those that are 0."""
+    """The masses on the arcs of the trees of all items, without zeros."""
     item = np.repeat(np.arange(len(trees)), [mass.size for mass in masses])
     row, col = (np.concatenate([getattr(tree, side) for tree in trees]) for side in ("row", "col"))
     mass = np.concatenate(masses)
