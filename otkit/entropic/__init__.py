@@ -1,1 +1,1 @@
-"""The mathematics of entropic transport, readable, for arrays of any library: the reference of every operation."""
+"""Entropic transport for arrays of any library: the readable reference of every operation."""

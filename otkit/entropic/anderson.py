@@ -1,12 +1,13 @@
-"""Sinkhorn iterations with guarded Anderson acceleration.
+"""Guarded Anderson acceleration of Sinkhorn iterations.
 
-Sweeps shrink the error of each mode of the plan by its own factor, and a few slow modes take nearly all the
-iterations. The next point is the combination of the last ones whose residuals cancel best (Anderson 1965; Walker & Ni
-2011), which removes those modes. Where there are too many of them, each new direction is made conjugate to the last
-few: in the inner product of the masses a sweep is symmetric, so that close to the solution a short memory does as well
-as a complete one would (Wei, Bao & Liu 2022). Far from it mixing may lead astray: where the error rises above twice its
-best, the item goes back to the best point and takes plain steps. Plain sweeps never raise the L1 error, so that costs
-at most a constant factor.
+A sweep shrinks each mode of the error by a factor of its own, and a few slow modes cost nearly all the iterations. The
+next point is the combination of the last points whose residuals have the smallest norm (Anderson 1965; Walker & Ni
+2011), which removes these modes. If more modes are slow than the window has directions, each new direction is made
+conjugate to the last few. In the inner product weighted by the masses, a sweep is symmetric, so near the solution a
+short memory is as good as a complete one (Wei, Bao & Liu 2022).
+
+Far from the solution mixing may diverge. If the error rises above twice its smallest value, the item returns to the
+best point and takes plain steps. Plain sweeps never raise the L1 error, so this costs at most a constant factor.
 """
 
 from __future__ import annotations
@@ -17,37 +18,38 @@ import numpy as np
 
 from otkit.arrays import Array, from_numpy, namespace
 
-# Residuals that are combined.
+# Number of residuals that are combined.
 WINDOW = 30
-# After so many iterations many modes are slow, more than a window holds. Then a few conjugate directions do better.
+# After LONG iterations more modes are slow than a window has directions. SHORT conjugate directions then do better.
 LONG, SHORT = 1000.0, 4
-# Directions of relative singular value below the root of this are not trusted.
+# Ridge added to the scaled Gram matrix. It suppresses directions of relative singular value below its square root.
 RIDGE = 1e-12
-# Above this error the iteration is far from linear.
+# Above this error the iteration is far from linear and is not mixed.
 FAR = 0.5
+# Restart from the best point if the error exceeds the smallest one by this factor; plain steps after a restart.
 WORSE = 2.0
 PLAIN_STEPS = 3.0
 
 
 @dataclass(frozen=True)
 class Mixing:
-    """The recent past of each item.
+    """History of the acceleration of each item.
 
     Attributes
     ----------
     moves, bends : array (B, window, m)
-        Differences of what successive plain steps led to, and of their residuals, written in turn; zeros where there
-        are none yet. With a window of 0 nothing is mixed.
+        Differences between the results of successive plain steps (moves), and between their residuals (bends), as a
+        ring buffer. Empty slots are zero. With a window of 0 nothing is mixed.
     point, residual : array (B, m)
-        The last ones.
+        The last point and its residual.
     best_point, best_error : array (B, m), (B,)
-        Where the smallest error was seen, one plain step on, and that error.
+        The smallest error so far, and the point one plain step after the point that had it.
     wait : array (B,)
-        Plain steps to take before the next combination; negative once there is something to combine.
+        Number of plain steps before the next combination; negative once there are differences to combine.
     age : array (B,)
-        How many differences were written.
+        Number of differences written.
     reach : array (B,)
-        The furthest that a combination goes from the plain step.
+        Largest distance of a combination from the plain step, in the maximum norm.
     """
 
     moves: Array
@@ -62,12 +64,12 @@ class Mixing:
 
     @property
     def window(self) -> int:
-        """How many residuals are combined."""
+        """Number of residuals that are combined."""
         return self.moves.shape[1]
 
     @staticmethod
     def begin(g: Array, reach: Array, window: int = WINDOW) -> Mixing:
-        """No past."""
+        """An empty history."""
         items, m = g.shape
         empty = from_numpy(np.zeros((items, window, m)), g)
         inf, wait, age = (from_numpy(np.full(items, v), g) for v in (np.inf, PLAIN_STEPS, 0.0))
@@ -75,9 +77,9 @@ class Mixing:
 
 
 def mix(past: Mixing, g: Array, g_new: Array, error: Array, weight: Array) -> tuple[Array, Mixing]:
-    """The point to go on from, given the one before a plain step, the one after it and the error before it.
+    """The next point and the updated history, given the points before and after a plain step and the error before it.
 
-    ``weight (B, m)`` is the inner product in which residuals are compared: that of the columns' masses.
+    ``weight (B, m)``, the masses of the columns, defines the inner product of residuals.
     """
     xp = namespace(g)
     window = past.window
@@ -99,7 +101,7 @@ def mix(past: Mixing, g: Array, g_new: Array, error: Array, weight: Array) -> tu
     gram = gram + RIDGE * xp.eye(window, dtype=xp.float64)
     share = xp.linalg.solve(gram, _inner(scaled, residual[:, None, :], weight)) / size
     change = -xp.sum(share * moves, axis=1)
-    # A constant changes no plan, and would grow without anything to hold it; so would columns without mass.
+    # A constant does not change the plan, and nothing bounds it. The same holds for columns without mass.
     mean = xp.sum(weight * change, axis=-1, keepdims=True) / xp.sum(weight, axis=-1, keepdims=True)
     change = xp.where(weight > 0, change - mean, xp.zeros_like(change))
     furthest = xp.max(xp.abs(change), axis=-1)
@@ -117,7 +119,7 @@ def mix(past: Mixing, g: Array, g_new: Array, error: Array, weight: Array) -> tu
 
 
 def _remember(past: Mixing, move: Array, bend: Array, weight: Array, known: Array) -> tuple[Array, Array]:
-    """The windows with a new pair in the place of the oldest one, or emptied where nothing is `known`."""
+    """The windows with the oldest pair replaced by a new one, or emptied where no pair is `known`."""
     xp = namespace(move)
     conjugate = past.age >= LONG
     width = xp.where(conjugate, xp.full_like(past.age, float(min(SHORT, past.window))), float(past.window))

@@ -1,4 +1,4 @@
-"""A point of the dual, and the penalties on the marginals."""
+"""Points of the dual, and the penalties on the marginals."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from otkit.arrays import Array, exp, namespace
 
 @dataclass(frozen=True)
 class Potentials:
-    """A point of the dual and the problem's constants: all that an entry of the plan depends on but its cost.
+    """A point of the dual, with the log-weights and the regularisation: together with the costs they give the plan.
 
     Attributes
     ----------
@@ -26,7 +26,7 @@ class Potentials:
 
     @property
     def T(self) -> Potentials:
-        """The transposed plan."""
+        """The potentials of the transposed plan."""
         return Potentials(self.g, self.f, self.log_b, self.log_a, self.reg)
 
     def log_plan(self, C: Array, items: slice, rows: slice) -> Array:
@@ -41,10 +41,10 @@ class Potentials:
 
 @dataclass(frozen=True)
 class Penalties:
-    """What holds the marginals: ``rho_a``, ``rho_b (B,)``, the price of a unit of KL divergence from the weights.
+    """Penalties ``rho_a``, ``rho_b (B,)`` on the KL divergences of the marginals from the weights.
 
-    ``inf`` makes a marginal exact, 0 leaves it free. ``shifts`` tells whether iterations also move the best constant
-    from one side's potentials to the other's.
+    ``inf`` makes a marginal exact, 0 leaves it free. With ``shifts``, iterations also move the optimal constant from
+    the potentials of one side to those of the other.
     """
 
     rho_a: Array
@@ -52,7 +52,7 @@ class Penalties:
     shifts: bool = True
 
     def keep(self, reg: Array) -> tuple[Array, Array]:
-        """The factors ρ/(ρ + reg) of the updates of either side, 1 where it is exact."""
+        """The factors ρ/(ρ + reg) of the updates of both sides, 1 where a marginal is exact."""
         xp = namespace(reg)
         one = xp.ones_like(reg)
         exact = [rho == xp.inf for rho in (self.rho_a, self.rho_b)]
@@ -61,7 +61,7 @@ class Penalties:
         return a, b
 
     def coupling(self) -> Array:
-        """ρ_a·ρ_b/(ρ_a + ρ_b), the curvature of the dual along f + t, g − t; 0 where that constant is of no effect."""
+        """ρ_a·ρ_b/(ρ_a + ρ_b), the curvature of the dual along f + t, g − t; 0 where the constant t has no effect."""
         xp = namespace(self.rho_a)
         low, high = xp.minimum(self.rho_a, self.rho_b), xp.maximum(self.rho_a, self.rho_b)
         none = (low == 0) | (low == xp.inf) if self.shifts else low >= 0
@@ -71,7 +71,7 @@ class Penalties:
         return xp.where(none, xp.zeros_like(low), low / (1 + ratio))
 
     def target(self, w: Array, potential: Array, side: Array) -> Array:
-        """The mass w·e^(−f/ρ) that is optimal at a potential in the costs as given; `side` is one of the two ρ."""
+        """Optimal mass w·e^(−f/ρ) at a potential f in the costs as given; `side` is the ρ of that side."""
         xp = namespace(w)
         priced = ((side > 0) & (side < xp.inf))[:, None]
         rho = xp.where(priced, side[:, None], xp.ones_like(side[:, None]))

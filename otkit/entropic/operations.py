@@ -1,8 +1,9 @@
-"""The geometry interface, and the reference version of every operation that costs O(n·m).
+"""The reference version of every operation that costs O(n·m), except the sweep.
 
 An operation is a function of a *flat* geometry (one batch axis) and of float64 vectors with the same leading axis:
-potentials ``f (B, n)`` and ``g (B, m)``, log-weights ``log_a`` and ``log_b`` alike, ``reg (B,)``. It speaks of rows;
-the columns are the rows of ``geometry.T``. The plan is ``P_ij = exp((f_i + g_j − C_ij)/reg + log a_i + log b_j)``.
+potentials ``f (B, n)`` and ``g (B, m)``, log-weights ``log_a (B, n)`` and ``log_b (B, m)``, and ``reg (B,)``. It is
+defined for rows. For columns, it is called with ``geometry.T``. The plan is
+``P_ij = exp((f_i + g_j − C_ij)/reg + log a_i + log b_j)``.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from otkit.geometry.reduced import Reduced
 
 
 def map_rows(geometry: Geometry, items: int, rows_of: Callable[[slice, slice], Array]) -> Array:
-    """Join the results ``(k, rows, …)`` of all tiles to ``(items, n, …)``."""
+    """Concatenate the results ``(k, rows, …)`` of all tiles to ``(items, n, …)``."""
     xp = None
     parts: list[list[Array]] = []
     for s, r in tiles(geometry, items):
@@ -48,7 +49,7 @@ def marginals(geometry: Geometry, at: Potentials) -> tuple[Array, Array]:
 
 
 class Moved(NamedTuple):
-    """⟨C, P⟩ ``(B,)``, and the row sums ``(B, n)`` and column sums ``(B, m)`` that the same pass gives."""
+    """⟨C, P⟩ ``(B,)``, and the row sums ``(B, n)`` and column sums ``(B, m)`` from the same pass."""
 
     cost: Array
     row: Array
@@ -56,7 +57,7 @@ class Moved(NamedTuple):
 
 
 def transport_cost(geometry: Geometry, at: Potentials) -> Moved:
-    """⟨C, P⟩, where a forbidden arc counts 0, and the marginals."""
+    """⟨C, P⟩, with 0 for forbidden arcs, and the marginals."""
     return _moved(geometry, at, with_cost=True)
 
 
@@ -89,7 +90,7 @@ def plan(geometry: Geometry, at: Potentials, *, single: bool = False) -> Array:
 
 
 def apply_plan(geometry: Geometry, at: Potentials, v: Array, power: int = 0) -> Array:
-    """Σ_j P_ij·C_ij^power·v_j for ``v (B, m, k)``, where a forbidden arc counts 0: ``(B, n, k)``."""
+    """Σ_j P_ij·C_ij^power·v_j for ``v (B, m, k)``, with 0 for forbidden arcs: ``(B, n, k)``."""
     xp = namespace(v)
 
     def rows_of(s: slice, r: slice) -> Array:
@@ -122,7 +123,7 @@ def apply_cost_gradient(geometry: Reduced, at: Potentials, U: Array, V: Array, s
 
 
 def c_transform(geometry: Geometry, g: Array) -> Array:
-    """min_j C_ij − g_j: ``(B, n)``, ``inf`` for a row without arcs; a column of potential −inf takes no part."""
+    """min_j C_ij − g_j: ``(B, n)``, ``inf`` for a row without arcs. Columns of potential −inf are excluded."""
     xp = namespace(g)
 
     def rows_of(s: slice, r: slice) -> Array:
@@ -132,7 +133,7 @@ def c_transform(geometry: Geometry, g: Array) -> Array:
 
 
 class Arcs(NamedTuple):
-    """Selected entries, in row order: their item, row, column and log P, each ``(K,)``."""
+    """Selected entries in row order: item, row, column and log P, each ``(K,)``."""
 
     item: Array
     row: Array
@@ -165,12 +166,12 @@ def are_costs(geometry: Geometry) -> bool:
 
 
 class CostRange(NamedTuple):
-    """What is known of the costs of the arcs that can carry mass.
+    """Offsets and bounds of the costs of arcs between points with mass.
 
-    ``row (B, n)`` and ``col (B, m)`` reduce them: ``C − row − col`` is at least 0, with a 0 in every row and column.
-    ``span (B,)`` is the largest finite reduced cost, ``low`` and ``high (B,)`` bound the costs themselves, ``forbidden
-    (B,)`` says whether some are infinite. ``reach_a (B, n)`` and ``reach_b (B, m)`` tell which rows and columns have a
-    finite arc to the other side's mass.
+    The offsets ``row (B, n)`` and ``col (B, m)`` reduce the costs: ``C − row − col`` is at least 0, with a 0 in every
+    row and column. ``span (B,)`` is the largest finite reduced cost. ``low`` and ``high (B,)`` are the smallest and
+    the largest finite cost. ``forbidden (B,)``: whether some costs are infinite. ``reach_a (B, n)`` and ``reach_b (B,
+    m)``: which rows and columns have a finite arc to a point with mass.
     """
 
     row: Array

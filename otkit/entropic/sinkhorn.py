@@ -14,7 +14,7 @@ from otkit.geometry.reduced import Reduced
 
 
 class Iterate(NamedTuple):
-    """What `iterate` returns: the potential of the rows, the next one of the columns, and the error before that."""
+    """Result of `iterate`: the new f, the new g, and the error of the new f with the old g."""
 
     f: Array
     g: Array
@@ -22,10 +22,10 @@ class Iterate(NamedTuple):
 
 
 def iterate(costs: Reduced, at: Potentials, penalties: Penalties) -> Iterate:
-    """One Sinkhorn iteration from ``at.g``: the rows are updated, then the columns.
+    """One Sinkhorn iteration from ``at.g``: update of the rows, then of the columns.
 
-    The error belongs to the pair of the new f and the old g. Its rows are exact, so that it is the residual of the
-    columns alone, which their update contains.
+    The error is that of the pair of the new f and the old g. The rows of this pair are exact, so the error is the
+    residual of the columns, a by-product of their update.
     """
     xp, g, reg = namespace(at.g), at.g, at.reg
     a, b = exp(at.log_a), exp(at.log_b)
@@ -39,7 +39,7 @@ def iterate(costs: Reduced, at: Potentials, penalties: Penalties) -> Iterate:
     miss = xp.where(penalties.rho_b > 0, miss, xp.zeros_like(miss))
     error = miss / ((xp.sum(a, axis=-1) + xp.sum(b, axis=-1)) / 2)
 
-    # f + t, g − t costs nothing where both marginals are exact; else there is a best t (Séjourné et al. 2022).
+    # The dual is constant along f + t, g − t if both marginals are exact. Else t has an optimum (Séjourné et al. 2022).
     sent = xp.sum(penalties.target(a, f + costs.row, penalties.rho_a), axis=-1)
     received = xp.sum(penalties.target(b, g_new + costs.col, penalties.rho_b), axis=-1)
     shift = penalties.coupling() * finite_or_zero(log(sent) - log(received))
@@ -47,14 +47,28 @@ def iterate(costs: Reduced, at: Potentials, penalties: Penalties) -> Iterate:
 
 
 class Swept(NamedTuple):
-    """What `sweep` returns.
+    """Result of `sweep`. NaN and None mean unknown.
 
-    ``f (B, n)`` and ``g (B, m)`` are the last pair, whose rows are exact and whose error is ``error (B,)``; ``point
-    (B, m)`` is where to go on from; ``count (B,)`` says how many iterations were done. ``effort (B,)`` is how many
-    entries the last of them has visited, or as many as would have taken its time: all, where few are not known to do.
-    ``halfway (B,)`` is the error after half of ``limit``. NaN stands for unknown, as None does.
-    ``restless (B,)`` says where potentials moved so far towards the end that other entries matter. ``listed (B,)`` has
-    the entries that were visited, where more iterations are needed and they are not all or too many to be kept.
+    Attributes
+    ----------
+    f, g : array (B, n), (B, m)
+        The last pair of potentials, whose rows are exact.
+    point : array (B, m)
+        The potential of the columns to continue from.
+    error : array (B,)
+        The error of `f` and `g`.
+    count : array (B,)
+        Number of iterations done.
+    mixing : Mixing
+    effort : numpy array (B,), optional
+        Number of entries that the last iteration visited, or a number of entries of the same cost. All entries, unless
+        few are known to suffice.
+    halfway : numpy array (B,), optional
+        The error after half of ``limit`` iterations.
+    restless : numpy array of bool (B,), optional
+        Whether the potentials moved so far in the last iterations that other entries matter.
+    listed : numpy array of Listed (B,), optional
+        The visited entries, if more iterations are needed and the entries are neither all nor too many to be kept.
     """
 
     f: Array
@@ -79,11 +93,11 @@ def sweep(
     k: int,
     listed: np.ndarray | None = None,
 ) -> Swept:
-    """Up to `k` Sinkhorn iterations from ``start.g``, rows then columns, each item stopping by itself.
+    """At most `k` Sinkhorn iterations from ``start.g``, rows then columns. Each item stops independently.
 
-    An item stops when its error is at most ``tol (B,)`` or it has done ``limit (B,)`` iterations. Below zero the
-    tolerance is not met, and entries are listed for its size, those of −∞ to rounding. ``listed (B,)`` is what an
-    earlier sweep to the same tolerance has listed, at the same regularisation.
+    An item stops when its error is at most ``tol (B,)`` or after ``limit (B,)`` iterations. A negative tolerance is
+    never met. Entries are then listed for its absolute value, or to rounding if it is −∞. ``listed (B,)`` has the
+    entries that an earlier sweep listed for the same tolerance at the same regularisation.
     """
     xp = namespace(start.f)
     f, g, point = start.f, start.g, start.g

@@ -1,4 +1,4 @@
-"""What it costs: cost matrices, points, and costs less an offset of each row and column."""
+"""Geometries: cost matrices, points, and costs reduced by an offset of each row and column."""
 
 from otkit.geometry.costs import Cost
 from otkit.geometry.dense import Dense

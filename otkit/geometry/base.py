@@ -1,4 +1,4 @@
-"""The geometry interface: what it costs to move mass, asked for in tiles."""
+"""The geometry interface: costs of moving mass, evaluated in tiles."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from otkit.arrays import Array, namespace
 if TYPE_CHECKING:
     from otkit.geometry.points import PointCloud
 
-# Entries of a tile: its temporaries stay in cache, and it still hides the cost of the interpreter.
+# Entries of a tile: few enough for its temporaries to stay in cache, enough to hide the interpreter's overhead.
 _TILE = 2**17
 
 
 class Geometry(ABC):
-    """What it costs to move mass from row i to column j, asked for in tiles.
+    """Costs of moving mass from row i to column j, evaluated in tiles.
 
     Attributes
     ----------
@@ -48,27 +48,27 @@ class Geometry(ABC):
     @property
     @abstractmethod
     def arrays(self) -> dict[str, Array]:
-        """The arrays that the costs are made of, by the names that the caller gave them under."""
+        """The arrays that define the costs, by the names of the caller's arguments."""
 
     @property
     @abstractmethod
     def matrix(self) -> Array | None:
-        """The matrix ``(items or 1, n, m)`` that the costs are read from; None where they are not held."""
+        """The matrix ``(items or 1, n, m)`` of the costs; None where they are not stored."""
 
     @property
     @abstractmethod
     def cloud(self) -> PointCloud | None:
-        """The points whose distances the costs are; None where there are none."""
+        """The points that define the costs; None if the costs are a matrix."""
 
     @property
     @abstractmethod
     def offsets(self) -> tuple[Array, Array, bool] | None:
-        """What is taken off matrix or distances: of rows ``(B, n)``, of columns ``(B, m)``, and if the latter first."""
+        """Offsets subtracted from the costs: of rows ``(B, n)``, of columns ``(B, m)``, and whether columns first."""
 
     @property
     @abstractmethod
     def called(self) -> bool:
-        """Whether the costs are what a function of the caller's returns."""
+        """Whether the costs are returned by a function of the caller."""
 
     @abstractmethod
     def block(self, items: slice, rows: slice) -> Array:
@@ -84,7 +84,7 @@ class Geometry(ABC):
 
 
 class GivenGeometry(Geometry):
-    """A geometry as a caller gives it, with any batch axes: what a problem asks of it before it is flat."""
+    """A geometry as given by the caller, with any batch axes."""
 
     @property
     @abstractmethod
@@ -93,12 +93,12 @@ class GivenGeometry(Geometry):
     @property
     @abstractmethod
     def rounding(self) -> tuple[float, float]:
-        """Bounds (relative, absolute) on the distance of a float64 cost from the real one; of a flat geometry."""
+        """Bounds (relative, absolute) on the error of a float64 cost, for a flat geometry."""
 
     @property
     @abstractmethod
     def non_negative(self) -> bool:
-        """Whether the kind of cost rules out negative ones."""
+        """Whether the kind of cost excludes negative costs."""
 
     @property
     @abstractmethod
@@ -107,15 +107,15 @@ class GivenGeometry(Geometry):
 
     @abstractmethod
     def check(self) -> None:
-        """Raise ``ValueError`` or ``TypeError`` for shapes and points that make no costs."""
+        """Raise ``ValueError`` or ``TypeError`` for shapes and points that do not define costs."""
 
     @abstractmethod
     def detached(self) -> Self:
-        """The same costs, not recorded by autograd."""
+        """The same costs, detached from autograd's graph."""
 
     @abstractmethod
     def hosted(self) -> Self:
-        """The same costs as views in NumPy, where their arrays lie in the memory of the host."""
+        """The same costs as NumPy views, where their arrays lie in host memory."""
 
     @abstractmethod
     def flat(self, batch: tuple[int, ...]) -> Self:
@@ -129,7 +129,7 @@ class GivenGeometry(Geometry):
 
 
 def flatten_batch(x: Array, batch: tuple[int, ...], trailing: int) -> Array:
-    """`x` with the axes before its last `trailing` ones broadcast to `batch` and joined; length 1 if it has none."""
+    """`x` with the axes before the last `trailing` ones broadcast to `batch` and flattened; length 1 if all are 1."""
     xp = namespace(x)
     tail = tuple(x.shape[x.ndim - trailing :])
     if all(size == 1 for size in x.shape[: x.ndim - trailing]):
@@ -138,14 +138,14 @@ def flatten_batch(x: Array, batch: tuple[int, ...], trailing: int) -> Array:
 
 
 def shared(items: slice, length: int) -> slice:
-    """The slice of a batch axis of `length`, which is the whole axis when the items share it."""
+    """The slice `items` of a batch axis of `length`; the whole axis of length 1 if the items share it."""
     return slice(None) if length == 1 else items
 
 
 def tiles(geometry: Geometry, items: int, size: int = _TILE) -> Iterator[tuple[slice, slice]]:
-    """Slices (items, rows) that cover ``items × n``, of at most `size` entries where a row has no more.
+    """Slices (items, rows) that cover ``items × n``, of at most `size` entries unless a single row has more.
 
-    How the rows are cut does not depend on the number of items, so neither does any item's rounding.
+    The partition of rows, and so the rounding of an item, does not depend on the number of items.
     """
     height = min(geometry.n, max(1, size // geometry.m))
     width = max(1, size // (height * geometry.m))

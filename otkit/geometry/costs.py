@@ -1,4 +1,4 @@
-"""Cost functions on tiles of points, with a bound on the rounding error of what they return."""
+"""Cost functions on tiles of points, with bounds on their rounding errors."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from otkit.arrays import Array, namespace
 
 UNIT = 2.0**-53  # unit roundoff of float64, in which every cost is evaluated
 
-# Up to this many coordinates differences are formed one by one: exact to rounding, and no slower than a product.
+# Up to this many coordinates, differences are formed one by one: exact to rounding, and no slower than a product.
 DIRECT_DIMENSIONS = 16
-# Entries this small beside ‖x‖² + ‖y‖² have cancelled, and are formed again from differences.
+# Entries below this fraction of ‖x‖² + ‖y‖² suffer from cancellation and are recomputed from differences.
 CANCELLED = 1e-3
 
 GROUNDS = ("euclidean", "cityblock", "cosine")
@@ -41,12 +41,12 @@ class Cost:
 
     @property
     def non_negative(self) -> bool:
-        """Whether the cost is known not to be negative anywhere."""
+        """Whether the cost is known to be non-negative."""
         return isinstance(self.ground, str)
 
     @property
     def factor(self) -> float:
-        """The cost is ``(factor·S)^exponent`` of the sum S over coordinates: of squares, or of absolute differences.
+        """The factor in the cost ``(factor·S)^exponent``, for the sum S of squared or absolute differences.
 
         A "cosine" is half the squared distance of points of length 1.
         """
@@ -54,12 +54,12 @@ class Cost:
 
     @property
     def exponent(self) -> float:
-        """The power of that sum."""
+        """The exponent in the cost ``(factor·S)^exponent``."""
         return self.power / 2 if self.ground == "euclidean" else self.power
 
     @property
     def smallest(self) -> float:
-        """A distance whose powers are safe from underflow; below it they lose digits, or all of them."""
+        """A distance whose powers are safe from underflow. Powers of smaller distances lose some or all digits."""
         return float(2.0 ** (-960 / max(self.power, 2.0)))
 
     def direct(self, d: int) -> bool:
@@ -67,28 +67,28 @@ class Cost:
         return self.ground == "cityblock" or (self.ground == "euclidean" and d <= DIRECT_DIMENSIONS)
 
     def centres(self, d: int) -> bool:
-        """Whether points of dimension `d` are moved to their common centre before the cost is evaluated."""
+        """Whether points of dimension `d` are centred before the cost is evaluated."""
         return self.ground == "euclidean" and d > DIRECT_DIMENSIONS
 
     def rounding(self, d: int, radius: float, smallest: float) -> tuple[float, float]:
         """Bounds (relative, absolute) on the rounding error of a cost.
 
-        The points have `d` coordinates of absolute value 0 or at least `smallest`, and length at most `radius`, once
-        centred or normalised. A callable is taken at its word: what it returns is the cost.
+        The centred or normalised points have `d` coordinates of absolute value 0 or at least `smallest`, and length at
+        most `radius`. The values of a callable are exact by definition.
         """
         if callable(self.ground):
             return (0.0 if self.power == 1 else 8 * UNIT), 0.0
-        # Distances come from a difference, a square and a sum for each coordinate, then a root.
+        # A distance is computed by a difference, a square and a sum for each coordinate, then a root.
         relative = (d + 6) * UNIT
         if self.ground != "cityblock" and d > DIRECT_DIMENSIONS:
             relative = 2 * (d + 8) * UNIT / CANCELLED
-        # Centring and normalising move a point by a few units of its length, and so a distance by `shift`.
+        # Centring and normalising move a point by a few unit roundoffs of its length, and so a distance by `shift`.
         shift = 4 * UNIT * radius if self.centres(d) else 0.0
         power, scale = self.power, 1.0
         if self.ground == "cosine":
             shift, power, scale = 2 * (d + 4) * UNIT, 2 * self.exponent, self.factor**self.exponent
         # A difference of floats is 0 or at least 2⁻⁵³ of the smaller one. Where it may be too small, its power may
-        # underflow, and with it so much of a distance.
+        # underflow. This changes a distance by at most the term added here.
         if (self.ground, power) != ("cityblock", 1.0) and smallest < 2.0**54 * self.smallest:
             shift += (d if self.ground == "cityblock" else d**0.5) * self.smallest
         powers = max(power, 1.0) * relative + (0.0 if self.power in (1.0, 2.0) else 8 * UNIT)
@@ -96,7 +96,7 @@ class Cost:
             return powers, 0.0
         if power < 1:
             return powers, scale * shift**power
-        # A shift is small beside any distance over shift/relative, and below that the cost itself is next to nothing.
+        # A shift is negligible relative to distances above shift/relative. Below, the cost itself is negligible.
         return powers + 2 * power * relative, scale * power * (shift + shift / relative) ** (power - 1) * shift
 
     def __call__(self, x: Array, y: Array) -> Array:
@@ -112,8 +112,8 @@ class Cost:
         """Σ_j W_ij·∇c(x_i, y_j) by the first point, for weights ``(..., r, m)`` on a tile: ``(..., r, d)``.
 
         Points far from the origin should be centred. Where a cost has a kink, at distance 0 or in a coordinate of a
-        city-block distance, its derivative is taken for 0. Points of a "cosine" have length 1, and the gradient is that
-        of half their squared distance.
+        city-block distance, its derivative is defined as 0. For a "cosine" the points have length 1, and the gradient
+        is of half their squared distance.
         """
         xp = namespace(x)
         if self.ground == "cityblock":
@@ -134,7 +134,7 @@ def _slope(s: Array, power: float) -> Array:
 
 
 def parse_cost(metric: Any, power: float = 1.0) -> Cost:
-    """The `Cost` that a user's `metric` names, raised to `power`."""
+    """The `Cost` of a user's `metric`, raised to `power`."""
     if isinstance(metric, tuple) and len(metric) == 2 and metric[0] == "power":
         exponent = float(metric[1])
         if not 0 < exponent < float("inf"):

@@ -13,7 +13,7 @@ from otkit.geometry.base import GivenGeometry, flatten_batch, shared
 
 @dataclass(frozen=True)
 class Dense(GivenGeometry):
-    """A cost matrix, referred to and never copied.
+    """A cost matrix, kept by reference and not copied.
 
     Attributes
     ----------
@@ -23,7 +23,7 @@ class Dense(GivenGeometry):
     Raises
     ------
     ValueError, TypeError
-        If it is not an array of real numbers.
+        If `C` is not an array of real numbers.
 
     Examples
     --------
@@ -60,7 +60,7 @@ class Dense(GivenGeometry):
 
     @property
     def rounding(self) -> tuple[float, float]:
-        return 0.0, 0.0  # the matrix is the cost
+        return 0.0, 0.0  # the matrix is exact by definition
 
     @property
     def matrix(self) -> Array:

@@ -1,4 +1,4 @@
-"""A cost that is a function of points, evaluated tile by tile and never held whole."""
+"""Costs between points, evaluated tile by tile and never stored as a matrix."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from otkit.geometry.costs import Cost, parse_cost
 
 @dataclass(frozen=True)
 class PointCloud(GivenGeometry):
-    """Costs between two clouds of points, referred to and never copied.
+    """Costs between two clouds of points, kept by reference and not copied.
 
     Attributes
     ----------
@@ -66,7 +66,7 @@ class PointCloud(GivenGeometry):
 
     @property
     def d(self) -> int:
-        """Coordinates of a point."""
+        """Number of coordinates of a point."""
         return self.x.shape[-1]
 
     @property
@@ -121,7 +121,7 @@ class PointCloud(GivenGeometry):
         return replace(self, x=detached(self.x), y=detached(self.y))
 
     def hosted(self) -> PointCloud:
-        # A callable metric is called with the arrays of the caller's library, which then run everything.
+        # A callable metric is called with arrays of the caller's library, so all operations run in that library.
         return self if self.called else replace(self, x=hosted(self.x), y=hosted(self.y))
 
     def flat(self, batch: tuple[int, ...]) -> PointCloud:
@@ -129,7 +129,7 @@ class PointCloud(GivenGeometry):
         x, y = (float64(flatten_batch(v, batch, 2)) for v in (self.x, self.y))
         xp = namespace(x)
         if self.metric.ground == "cosine":
-            # First by the largest coordinate, or the squares may over- or underflow.
+            # Divide by the largest coordinate first, or the squares may over- or underflow.
             x, y = (v / xp.max(xp.abs(v), axis=-1, keepdims=True) for v in (x, y))
             x, y = (v / xp.linalg.vector_norm(v, axis=-1, keepdims=True) for v in (x, y))
         elif self.metric.centres(self.d):
@@ -145,7 +145,7 @@ class PointCloud(GivenGeometry):
         return namespace(x).matrix_transpose(self.metric(y, x))
 
     def centred(self) -> PointCloud:
-        """The points of a flat geometry about the middle of y: up to rounding, differences are the same."""
+        """The points of a flat geometry relative to the mean of y: up to rounding, differences do not change."""
         if self.metric.ground == "cosine":
             return self
         middle = namespace(self.y).mean(self.y, axis=-2, keepdims=True)

@@ -1,4 +1,4 @@
-"""Costs less an offset of each row and column."""
+"""Costs reduced by an offset of each row and column."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from otkit.geometry.points import PointCloud
 class Reduced(Geometry):
     """The flat geometry ``C_ij − row_i − col_j``, with offsets ``row (B, n)`` and ``col (B, m)``.
 
-    ``transposed`` tells that the sides were swapped. The offsets are taken off in one order all the same, so that a
-    cost is the same number from both sides.
+    ``transposed`` says that the sides were swapped. The offsets are always subtracted in the same order, so that the
+    geometry and its transpose have bitwise equal costs.
     """
 
     base: Geometry

@@ -1,1 +1,1 @@
-"""Linear algebra behind plain arrays: trees on bipartite graphs, sparse matrices, conjugate gradients."""
+"""Linear algebra on plain arrays: trees on bipartite graphs, sparse matrices, conjugate gradients."""

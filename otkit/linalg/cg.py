@@ -14,7 +14,7 @@ from otkit.linalg.sparse import Coupling, Sparse
 
 
 class Solution(NamedTuple):
-    """What `solve_coupled` found, how many iterations of conjugate gradients it took, and whether it is accurate."""
+    """Solution of a linear system, the number of iterations of conjugate gradients, and whether it is accurate."""
 
     y: np.ndarray
     steps: int
@@ -23,9 +23,9 @@ class Solution(NamedTuple):
 
 @dataclass(frozen=True)
 class Schur:
-    """The matrix ``square·I − TᵀT`` of a sparse T, whose transpose and the diagonal are there too.
+    """The matrix ``square·I − TᵀT`` of a sparse T, with the transpose of T and the diagonal of the matrix.
 
-    ``smooth (m,)`` is a vector that the matrix nearly takes to zero, where one is known.
+    ``smooth (m,)`` is a near-null vector of the matrix, if one is known.
     """
 
     square: float
@@ -36,7 +36,7 @@ class Schur:
 
     @staticmethod
     def of(T: Any, transposed: Any, square: float, smooth: np.ndarray | None = None) -> Schur:
-        """Of T and its transpose."""
+        """The matrix for T and its transpose."""
         diagonal = square - transposed.power(2) @ np.ones(T.shape[0])
         return Schur(square, T, transposed, np.maximum(diagonal, 0.5 * (square - 1.0)), smooth)
 
@@ -46,7 +46,7 @@ class Schur:
 
 @dataclass
 class Memory:
-    """What was made for one matrix and helps with the next ones, which differ little from it."""
+    """Preconditioner data computed for one matrix and reused for the following ones, which differ little from it."""
 
     coarse: Any = None
 
@@ -59,21 +59,21 @@ def conjugate_gradients(
 ) -> Solution:
     """Solve with the diagonal as preconditioner (Hestenes & Stiefel 1952), to a residual of `rtol` times the rhs.
 
-    Nothing is made here that a `memory` could keep.
+    This version does not use `memory`.
     """
     from scipy.sparse.linalg import LinearOperator, cg
 
     count, shape = itertools.count(), (rhs.size, rhs.size)
     operator = LinearOperator(shape, matvec=matrix.__matmul__)
     jacobi = LinearOperator(shape, matvec=lambda v: v / matrix.diagonal)
-    with np.errstate(divide="ignore", invalid="ignore"):  # beyond what rounding allows, steps are 0/0
+    with np.errstate(divide="ignore", invalid="ignore"):  # at the limit of rounding, steps are 0/0
         y, info = cg(operator, rhs, start, rtol=rtol, maxiter=limit, M=jacobi, callback=lambda _: next(count))
     return Solution(np.nan_to_num(y), next(count), info == 0 and bool(np.isfinite(y).all()))
 
 
-# Iterations before a factorisation is thought of, and where there is none.
+# Maximum number of iterations before a factorisation, and of further ones if the factorisation would be too expensive.
 _FEW, _MANY = 200, 2000
-# Products of entries that the matrix to factorise is formed of, at most.
+# Maximum number of products of entries to form the matrix for a factorisation.
 _FILL = 2**22
 
 
@@ -87,8 +87,8 @@ def solve_coupled(
 ) -> Solution:
     """Solve ``[[(1 + shift)·I, T], [Tᵀ, (1 + shift)·I]]·[x; y] = [0; rhs]`` for y, by its smaller Schur complement.
 
-    No singular value of the sparse T is above 1, so that the matrix is positive definite. Where conjugate gradients are
-    slow and T has few entries, a sparse factorisation follows, for which they are brought to the host.
+    The singular values of the sparse T are at most 1, so the matrix is positive definite. If conjugate gradients are
+    slow and T has few entries, T is copied to the host and a sparse factorisation solves the system.
 
     Parameters
     ----------
@@ -97,12 +97,12 @@ def solve_coupled(
     rhs : array (m,)
     shift : float
     rtol : float
-        Of the residual, relative to the right-hand side.
+        Tolerance on the residual, relative to the right-hand side.
     iterative : callable
-        What does conjugate gradients.
+        The implementation of conjugate gradients.
     smooth : tuple of arrays (n,), (m,)
-        Vectors that T and its transpose nearly take to each other, where some are known: solutions come nearest to
-        their multiples, from one part of the matrix to the next.
+        Vectors that T and its transpose nearly map to each other, if known. Within a strongly coupled part of the
+        matrix, solutions are close to multiples of them.
 
     Returns
     -------
@@ -112,11 +112,11 @@ def solve_coupled(
     one, size = 1.0 + shift, abs(rhs).max()
     if not 0.0 < size < np.inf:
         return Solution(np.zeros_like(rhs), 0, size == 0.0)
-    rhs = rhs / size  # whose squares would underflow
+    rhs = rhs / size  # scaled, or its squares may underflow
     if T.shape[1] <= T.shape[0]:
         found = _solve(Schur.of(T, transposed, one * one, smooth[1]), rhs * one, rtol, iterative)
         return found._replace(y=found.y * size)
-    # From the first block row x = −T·y/(1 + shift), so that y = (rhs − Tᵀx)/(1 + shift).
+    # By the first block row x = −T·y/(1 + shift), and by the second y = (rhs − Tᵀx)/(1 + shift).
     found = _solve(Schur.of(transposed, T, one * one, smooth[0]), -(T @ rhs), rtol, iterative)
     return found._replace(y=(rhs - transposed @ found.y) * (size / one))
 
@@ -150,12 +150,12 @@ def _factorised(matrix: Schur, rhs: np.ndarray) -> np.ndarray:
 
 Preconditioner = Callable[[np.ndarray], np.ndarray]
 
-# Up to this size a matrix is formed and factorised as a dense one: the machine is quicker at that.
+# Up to this size a matrix is formed and factorised as a dense one, which is faster.
 _DENSE = 2048
 
 
 def coupled_preconditioner(arcs: Coupling, shape: tuple[int, int], both: float) -> Preconditioner | None:
-    """The inverse of ``1 − both·TᵀT`` for the sparse T of `arcs`, positive definite; None where that takes too long."""
+    """The inverse of ``1 − both·TᵀT`` for the sparse T of `arcs`, positive definite; None if it is too expensive."""
     from scipy.linalg import LinAlgError, cho_factor, cho_solve
     from scipy.sparse import csr_array
     from scipy.sparse.linalg import splu
@@ -163,7 +163,7 @@ def coupled_preconditioner(arcs: Coupling, shape: tuple[int, int], both: float) 
     rows, cols, values = arcs
     T = csr_array((values, (rows, cols)), shape=shape)
     size = shape[1]
-    # T may have a singular value of 1: the shift is well below what the entries left out take from it.
+    # T may have a singular value of 1. The shift is well below the effect of the dropped entries.
     one = 1 + 1e-10
     if size <= _DENSE:
         dense = T.toarray()
@@ -183,14 +183,14 @@ def coupled_preconditioner(arcs: Coupling, shape: tuple[int, int], both: float) 
 
 
 class BatchSolution(NamedTuple):
-    """Solutions ``y (B, m)``, the norms of their residuals relative to the right-hand sides, and the steps taken."""
+    """Solutions ``y (B, m)``, norms of their residuals relative to the right-hand sides, and numbers of steps."""
 
     y: Array
     residual: np.ndarray
     steps: np.ndarray
 
 
-# Iterations without a smaller residual after which rounding is taken to be in the way.
+# Iterations without a smaller residual after which the solve stops: rounding limits the accuracy.
 _NO_BETTER = 100
 
 
@@ -201,20 +201,20 @@ def batched_conjugate_gradients(
     rtol: float,
     limits: tuple[int, int],
 ) -> BatchSolution:
-    """Solve positive semidefinite systems of one diagonal, of arrays of any library.
+    """Solve a batch of positive semidefinite systems without diagonal scaling, for arrays of any library.
 
     Parameters
     ----------
     product : callable
         The product of each matrix with a vector: ``(B, m)`` to ``(B, m)``.
     rhs : array (B, m)
-        In the range of the matrices.
+        Right-hand sides in the range of the matrices.
     make : callable
-        Makes a preconditioner for each item, or None for it. It is called where few iterations are not enough.
+        Returns a preconditioner or None for each item. It is called after `few` iterations.
     rtol : float
-        Of the residual, relative to the right-hand side.
+        Tolerance on the residual, relative to the right-hand side.
     limits : tuple (few, most) of int
-        Iterations before `make` is called, and all of them.
+        Number of iterations before `make` is called, and maximum number of all iterations.
 
     Returns
     -------
@@ -222,7 +222,7 @@ def batched_conjugate_gradients(
     """
     xp, few = namespace(rhs), limits[0]
     size = xp.max(xp.abs(rhs), axis=-1, keepdims=True)
-    scale = xp.where(size > 0, size, 1.0)  # squares of small numbers would underflow
+    scale = xp.where(size > 0, size, 1.0)  # squares of small numbers may underflow
     start = rhs / scale
     norm = to_numpy(xp.sum(start * start, axis=-1)) ** 0.5
     y, residual = xp.zeros_like(rhs), start

@@ -1,4 +1,4 @@
-"""Sparse matrices by rows: of SciPy on the host, or what stands in for them on a device."""
+"""Sparse matrices by rows: of SciPy on the host, or with the same interface on a device."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ Coupling = tuple[Array, Array, Array]
 
 
 class Sparse(NamedTuple):
-    """A sparse matrix T and its transpose, both by rows: arrays of SciPy, or what stands in for them on a device.
+    """A sparse matrix T and its transpose, both by rows: SciPy arrays, or objects with the same interface on a device.
 
-    That has the ``data``, ``indices`` and ``indptr`` of a `csr_array` there, multiplies vectors of NumPy, and is raised
-    to a `power` by entries.
+    The interface is ``data``, ``indices`` and ``indptr`` as of a `csr_array`, products with NumPy vectors, and the
+    elementwise `power`.
     """
 
     T: Any
@@ -32,15 +32,16 @@ def compressed(arcs: Coupling, shape: tuple[int, int]) -> Sparse:
 
 
 class Scaling(NamedTuple):
-    """What becomes of a sparse R: ``P = left·R·right``, and ``half_row·P·half_col`` without the small entries of P.
+    """Scaling and thresholding of a sparse R: ``P = left·R·right``, then ``half_row·P·half_col`` of its large entries.
 
     Attributes
     ----------
     left, right : numpy array (n,), (m,)
-        All positive, as the halves are.
+        Scalings of rows and columns, positive.
     least_row, least_col : numpy array (n,), (m,)
-        What is not small: an entry of P that is at least one of them.
+        Thresholds of rows and columns. An entry of P is kept if it is at least one of its two thresholds.
     half_row, half_col : numpy array (n,), (m,)
+        Scalings of the result, positive.
     """
 
     left: np.ndarray
@@ -52,13 +53,13 @@ class Scaling(NamedTuple):
 
 
 def sparsified(rows: Sparse, by: Scaling) -> tuple[Sparse, float]:
-    """The matrix that `Scaling` tells of, and the sum of the entries of P that it keeps."""
+    """The matrix defined by a `Scaling`, and the sum of the entries of P that it keeps."""
     arcs, mass = kept_entries(rows, by)
     return compressed(arcs, rows.T.shape), mass
 
 
 def kept_entries(rows: Sparse, by: Scaling) -> tuple[Coupling, float]:
-    """The entries of that matrix in row order, in the library of `rows`, and the sum of those of P."""
+    """The entries of `sparsified` in row order, in the library of `rows`, and the sum of the kept entries of P."""
     data, cols, ends = rows.T.data, rows.T.indices, rows.T.indptr
     xp = namespace(data)
     places = from_numpy(np.arange(data.shape[0]), data)

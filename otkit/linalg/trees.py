@@ -26,7 +26,7 @@ class SpanningTree:
     parent : array (n+m,)
         The parent of each node, −1 for the root of a component.
     weight, cost : array (n+m,)
-        Weight and cost of the arc from each node to its parent; of no meaning for a root.
+        Weight and cost of the arc from each node to its parent; unused for a root.
     """
 
     n: int
@@ -48,8 +48,8 @@ class SpanningTree:
     def flows(self, supply: np.ndarray) -> tuple[np.ndarray, float, float]:
         """The flow on the arc of each node (0 for a root) that meets `supply (n+m,)`.
 
-        Leaf by leaf, so that every flow is a plain difference of supplies. Returned beside it are the excess that is
-        left at the roots, and the L1 distance between the supply and what the flows deliver in exact arithmetic.
+        Flows are computed from the leaves up, so that each one is a difference of supplies. Also returns the excess at
+        the roots, and the L1 distance between the supply and the divergence of the flows in exact arithmetic.
         """
         left = supply.tolist()
         flow = [0.0] * len(left)
@@ -98,7 +98,7 @@ def maximum_spanning_tree(n: int, m: int, row: Scan, col: Scan) -> SpanningTree:
     order = np.empty(size, dtype=np.int64)
     for step in range(size):
         node = int(best.argmax())
-        if best[node] == -np.inf:  # nothing is reached any more: the next component starts
+        if best[node] == -np.inf:  # no more nodes are reachable: start the next component
             node = int(outside.argmax())
         order[step] = node
         outside[node] = False
@@ -113,13 +113,13 @@ def maximum_spanning_tree(n: int, m: int, row: Scan, col: Scan) -> SpanningTree:
 
 
 def heaviest_forest(n: int, m: int, rows: np.ndarray, cols: np.ndarray, weights: np.ndarray) -> np.ndarray:
-    """The indices of the arcs of the spanning forest of largest weight, of arcs in row order that are all different."""
+    """Indices of the arcs in the spanning forest of largest weight. The arcs are distinct and in row order."""
     from scipy.sparse import coo_array
     from scipy.sparse.csgraph import minimum_spanning_tree
 
     if not rows.size:
         return np.empty(0, dtype=np.int64)
-    length = weights.max() - weights + 1.0  # positive, since zeros are no arcs to SciPy
+    length = weights.max() - weights + 1.0  # positive, since SciPy ignores zeros
     tree = minimum_spanning_tree(coo_array((length, (rows, cols + n)), shape=(n + m, n + m))).tocoo()
     return np.searchsorted(rows * m + cols, np.sort(tree.row.astype(np.int64) * m + (tree.col - n)))
 
