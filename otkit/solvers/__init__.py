@@ -1,4 +1,4 @@
-"""How: the solvers, the loop that runs them, and which one is chosen."""
+"""The solvers, the loop that runs them, and the choice of a solver."""
 
 from __future__ import annotations
 
@@ -30,12 +30,12 @@ __all__ = [
 SOLVERS: dict[str, type[Solver[Any]]] = {
     solver.name: solver for solver in (SparseNewton, Sinkhorn, Annealing, Exact, Univariate)
 }
-# Those that solve problems with a `reg`.
+# Solvers of problems with a `reg`.
 _ENTROPIC = (SparseNewton, Published, Sinkhorn, Counted)
 
 
 def choose_solver(problem: LinearProblem, method: str | Solver[Any], bounded: bool = False) -> Solver[Any]:
-    """The solver of a problem: the one named, or by this table.
+    """The solver of a problem: the one named by `method`, or for "auto" the one in this table.
 
     ====================================  ==============
     problem                               "auto"
@@ -46,12 +46,12 @@ def choose_solver(problem: LinearProblem, method: str | Solver[Any], bounded: bo
     the same, an interval is enough       `Annealing`
     ====================================  ==============
 
-    ``bounded`` tells that an interval is enough.
+    ``bounded`` says that an interval is enough.
 
     Raises
     ------
     ValueError
-        If the name is unknown, or the solver does not solve this problem.
+        If the name is unknown, or the solver does not apply to this problem.
     """
     line = problem.asked.convex_on_line
     if method == "auto":
@@ -64,7 +64,7 @@ def choose_solver(problem: LinearProblem, method: str | Solver[Any], bounded: bo
         raise ValueError(f"method must be a name or a solver such as otkit.Sinkhorn(), got {method!r}")
     if isinstance(method, _ENTROPIC) and problem.reg is None:
         raise ValueError(
-            f"method {method.name!r} needs a reg, got reg=None; pass reg=, or method='auto' for the optimum itself"
+            f"method {method.name!r} needs a reg, got reg=None; pass reg=, or method='auto' to solve without one"
         )
     if not isinstance(method, _ENTROPIC) and problem.reg is not None:
         raise ValueError(f"method {method.name!r} solves the unregularised problem, got a reg; drop reg= or method=")

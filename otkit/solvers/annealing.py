@@ -1,4 +1,4 @@
-"""The unregularised problem by annealing: lower the regularisation until certified bounds are close enough."""
+"""Annealing for the unregularised problem: lower the regularisation until the certified bounds are close enough."""
 
 from __future__ import annotations
 
@@ -21,28 +21,28 @@ from otkit.solvers.descent import Annealed
 
 @dataclass(frozen=True)
 class Annealing(Solver[Annealed]):
-    """The unregularised problem: sweeps at ever smaller regularisation, until certified bounds are close enough.
+    """Annealing for the unregularised problem: sweeps at decreasing regularisation until certified bounds are close.
 
     Attributes
     ----------
     rtol : float
         Stop when ``upper − lower ≤ rtol·|upper|``.
     atol : float
-        Or when it is at most this fraction of the range of the costs, or no more than the rounding that it covers.
+        Also stop when ``upper − lower`` is at most this fraction of the range of the costs, or at its rounding error.
     max_iter : int
-        Iterations over all stages.
+        Maximum number of iterations over all stages.
     factor : float
-        What the regularisation is divided by between stages.
+        Divisor of the regularisation between stages.
     stage_tol : float
-        The marginal error at which a stage is done. From a hundredth of the range of the costs down it falls with the
-        root of the regularisation, since ever smaller masses decide which arcs are kept.
+        The marginal error at which a stage ends. Below a hundredth of the range of the costs, it is proportional to
+        the square root of the regularisation, since ever smaller masses decide which arcs are kept.
     sweeps : int
         Iterations between two certificates.
 
     Notes
     -----
-    The plan is the one whose cost is the upper bound: feasible, and a vertex where one was found. The potentials are
-    the feasible ones whose value is the lower bound.
+    The plan is feasible and its cost is the upper bound. It is a vertex where one was found. The potentials are
+    feasible and their value is the lower bound.
 
     Examples
     --------
@@ -86,7 +86,7 @@ class Annealing(Solver[Annealed]):
         left = state.running
         moving = left[reached[left] | (state.used[left] >= self.max_iter // 5)]
         reg = state.reg / self.factor
-        # Below this a stage cannot come to its tolerance for rounding.
+        # Below this regularisation, rounding prevents a stage from reaching its tolerance.
         floor = 8 * UNIT * descent.top(problem) / self._stage_tol(problem, reg)
         spent = moving[(reg < floor)[moving]]
         state = state.ended(spent, Status.STALLED)

@@ -1,4 +1,4 @@
-"""The one loop, and what a solver supplies to it."""
+"""The loop that runs every solver, and the interface of a solver."""
 
 from __future__ import annotations
 
@@ -17,20 +17,20 @@ from otkit.results.outcome import Outcome, Stage, Status
 
 @dataclass(frozen=True)
 class State:
-    """Where the items of a problem stand. Solvers replace it, and only `run` asks them to.
+    """The state of the items of a problem. Steps of a solver return a new state, and only `run` calls them.
 
     Attributes
     ----------
     f, g : array (B, n), (B, m)
         Potentials of the reduced problem.
     reg : numpy array (B,)
-        The regularisation of the present stage.
+        The regularisation of the current stage.
     status : numpy array of Status or None (B,)
-        None while an item runs.
+        None for an item that is still running.
     error : numpy array (B,)
     n_iter : numpy array of int (B,)
     stages : tuple of Stage
-        The log of the stages that are over.
+        The log of the completed stages.
     """
 
     f: Array
@@ -43,11 +43,11 @@ class State:
 
     @property
     def running(self) -> np.ndarray:
-        """Indices of the items that are not done."""
+        """Indices of the items that are still running."""
         return np.flatnonzero([status is None for status in self.status])
 
     def ended(self, items: np.ndarray, status: Status) -> Self:
-        """The state with the items of these indices at an end."""
+        """The state with a final status for the items of these indices."""
         new = self.status.copy()
         new[items] = status
         return replace(self, status=new)
@@ -55,7 +55,7 @@ class State:
 
 @dataclass(frozen=True)
 class Progress:
-    """What a callback is told after every step.
+    """Progress of a solve, passed to the callback after every step.
 
     Attributes
     ----------
@@ -66,7 +66,7 @@ class Progress:
     reg : numpy array (B,)
         The regularisation of the stage that each item is in.
     done : numpy array of bool (B,)
-        Which items are at an end.
+        Which items have ended.
     """
 
     n_iter: np.ndarray
@@ -82,16 +82,16 @@ S = TypeVar("S", bound=State)
 
 
 class Solver(ABC, Generic[S]):
-    """The options of a method, and its steps; a final subclass is a frozen dataclass.
+    """The options of a method, and its steps. A final subclass is a frozen dataclass.
 
     Attributes
     ----------
     name : str
-        What `Result.method` says.
+        The name of the method, for `Result.method`.
     max_iter : int
-        Iterations over all stages, at most.
+        Maximum number of iterations over all stages.
     refuses : mapping
-        Arguments of a call that the method has no use for, each with the reason.
+        Arguments that do not apply to the method, each with the reason.
     """
 
     name: ClassVar[str]
@@ -100,7 +100,7 @@ class Solver(ABC, Generic[S]):
 
     @abstractmethod
     def init(self, problem: LinearProblem, start: tuple[Array, Array] | None) -> S:
-        """The state to begin with, from potentials of the reduced problem where there are some."""
+        """The initial state, from potentials of the reduced problem if given."""
 
     @abstractmethod
     def step(self, problem: LinearProblem, state: S) -> S:
@@ -108,11 +108,11 @@ class Solver(ABC, Generic[S]):
 
     @abstractmethod
     def finish(self, problem: LinearProblem, state: S, errors: np.ndarray) -> Outcome:
-        """What to hand over, with the error recomputed."""
+        """The outcome, with the error recomputed."""
 
 
 def check_options(solver: Solver[Any]) -> None:
-    """Check the options of an iterative solver, those that it has."""
+    """Check those options of an iterative solver that it has."""
     for name in ("tol", "atol", "n_iters", "max_iter", "sweeps"):
         checks.positive(getattr(solver, name, None), name)
     for name in ("rtol", "stage_tol"):
@@ -127,7 +127,7 @@ def check_options(solver: Solver[Any]) -> None:
 
 
 def given_options(solver: type[Solver[Any]], args: tuple[Any, ...], options: dict[str, Any]) -> dict[str, Any]:
-    """The options that a call of a class of solvers gives, by name and without those that are None."""
+    """The options passed to a solver class, by name and without None."""
     names = [field.name for field in fields(solver)]  # type: ignore[arg-type]
     unknown = set(options) - set(names)
     if unknown or len(args) > len(names):
@@ -142,7 +142,7 @@ def run(
     start: tuple[Array, Array] | None = None,
     callback: Callback | None = None,
 ) -> Outcome:
-    """Step a solver until every item is done; the only loop that moves solver states.
+    """Step a solver until every item has ended. No other loop advances solver states.
 
     A callback that returns True stops the run.
     """
@@ -159,6 +159,6 @@ def run(
 
 
 def progress(state: State) -> Progress:
-    """What a callback may know of a state, in arrays of its own."""
+    """The progress of a state, as copies for the callback."""
     done = np.array([status is not None for status in state.status])
     return Progress(state.n_iter.copy(), state.error.copy(), state.reg.copy(), done)

@@ -18,18 +18,19 @@ from otkit.solvers.descent import Annealed
 
 @dataclass(frozen=True)
 class Counted(Solver[Annealed]):
-    """Exactly so many Sinkhorn iterations from zero potentials, at the `reg` asked for and without acceleration.
+    """A fixed number of Sinkhorn iterations from zero potentials, at the `reg` of the problem, without acceleration.
 
     ``Sinkhorn(n_iters=…)`` returns it. Gradients go through the iterations.
 
     Attributes
     ----------
     n_iters : int
-        How many.
+        Number of iterations.
     last : {"cols", "rows"}
-        The side that is updated last, whose marginal is exact; an iteration begins with the other one.
+        The side that is updated last, whose marginal is then exact. An iteration begins with the other side.
     sweeps : int, optional
-        Iterations between two calls of the callback; by the size of the problem by default, and at most 100.
+        Iterations between two calls of the callback. The default depends on the size of the problem and is at most
+        100.
 
     Notes
     -----
@@ -62,7 +63,7 @@ class Counted(Solver[Annealed]):
 
     @staticmethod
     def spelled(n_iters: int, last: str | None, options: dict[str, Any]) -> Counted:
-        """That of ``Sinkhorn(n_iters=…, last=…, **options)``."""
+        """The solver for ``Sinkhorn(n_iters=…, last=…, **options)``."""
         for name in options:
             if name in Counted.refuses and not (name == "max_iter" and options[name] == n_iters):
                 raise ValueError(Counted.refuses[name])
@@ -70,11 +71,11 @@ class Counted(Solver[Annealed]):
 
     @property
     def max_iter(self) -> int:  # type: ignore[override]
-        """The count."""
+        """The number of iterations."""
         return self.n_iters
 
     def init(self, problem: LinearProblem, start: tuple[Array, Array] | None) -> Annealed:
-        # Zero potentials of the costs as given; where the rows come last, what the columns make of theirs.
+        # Zero potentials in the costs as given. If the rows are updated last, the first half step updates the columns.
         costs = problem.reduced
         g = -costs.col if self.last == "cols" else problem.update_columns(-costs.row, problem.reg)
         return descent.begin(problem, g, to_numpy(problem.reg), window=0)

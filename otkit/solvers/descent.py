@@ -1,8 +1,8 @@
-"""Annealing in stages: solve at a large regularisation first and lower it, down to a target or to a proof.
+"""Annealing in stages: solve at a large regularisation first, then lower it to a target or until bounds are certified.
 
-The potentials of an entropic problem are nearly affine in the regularisation, so a stage starts on the line through
-the ends of the last two. This also carries the potential differences between weakly coupled parts, which sweeps
-hardly move.
+The potentials of an entropic problem are nearly affine in the regularisation. A stage therefore starts from a linear
+extrapolation of the final potentials of the last two stages. The extrapolation also advances potential differences
+between weakly coupled parts of the problem, which sweeps hardly change.
 """
 
 from __future__ import annotations
@@ -21,20 +21,20 @@ from otkit.problems.linear import LinearProblem
 from otkit.results.outcome import Outcome, Stage, Status, marginal_error
 from otkit.solvers.base import State
 
-# Rounding may make the error that is recomputed at the end another one than that of the last iteration.
+# Safety factor on the tolerance: rounding may make the recomputed error differ from that of the last iteration.
 _SLACK = 0.999
-# Down to the range of the costs over this, zero is as good a start as the answer at a larger regularisation.
+# Down to the range of the costs divided by this, zero is as good a start as the solution at a larger regularisation.
 _EASY = 256.0
-# In the last stage the error must fall by this factor in so many iterations, or the item has stalled.
+# In the last stage an item has stalled unless its error falls to this fraction within so many iterations.
 _PATIENCE, _FALL = 1000, 0.99
-# An item that stalls comes down again from the top: parts of a problem that are weakly coupled come apart where the
-# regularisation falls fast, and neither sweeps nor Newton steps then see what mass is missing between them. Each time
-# the factor is the root of what it was, and the tolerance of the stages is divided by this.
+# A stalled item restarts its descent from the top. If the regularisation falls fast, weakly coupled parts of a problem
+# decouple, and neither sweeps nor Newton steps then see the mass that is missing between them. For each restart the
+# factor is replaced by its square root, and the tolerance of the stages is divided by this number.
 _CAREFUL = 1000.0
 
 
 class Descending(Protocol):
-    """A solver that comes down to a regularisation by a factor at a time."""
+    """A solver that lowers the regularisation by a factor from stage to stage."""
 
     @property
     def factor(self) -> float: ...
@@ -44,20 +44,20 @@ class Descending(Protocol):
 
 @dataclass(frozen=True)
 class Tally:
-    """The Newton steps of each item in its present stage, ``(B,)`` each.
+    """Statistics of the Newton steps of each item in its current stage, ``(B,)`` each.
 
     Attributes
     ----------
     steps, cg : numpy array of int
-        Newton steps, and iterations of conjugate gradients in them.
+        Numbers of Newton steps, and of iterations of conjugate gradients in them.
     kept : numpy array of int
-        Entries of the last sparsified plan.
+        Number of entries of the last sparsified plan.
     dropped : numpy array
-        The mass that was left out of it.
+        The mass that was left out of this plan.
     failed : numpy array of int
-        Steps that had to be cut short.
+        Number of failures: steps that the line search cut short, or series of steps without progress.
     dense : numpy array of bool
-        Whether the plan turned out to be dense.
+        Whether the plan is dense, so that Newton steps do not pay.
     """
 
     steps: np.ndarray
@@ -69,40 +69,42 @@ class Tally:
 
     @staticmethod
     def begin(items: int) -> Tally:
-        """No steps."""
+        """Statistics before the first step."""
         steps, cg, kept, failed = (np.zeros(items, dtype=np.int64) for _ in range(4))
         return Tally(steps, cg, kept, np.zeros(items), failed, np.zeros(items, dtype=bool))
 
 
 @dataclass(frozen=True)
 class Annealed(State):
-    """A state with what annealing has to remember.
+    """The state of an annealing solver.
 
     Attributes
     ----------
     point : array (B, m)
-        The potential of the columns to go on from.
-    effort, halfway : numpy array (B,)
-        Entries that an iteration visits, as of the last one; and the error after half of the last iterations in a row.
-        NaN where that is not known.
+        The potential of the columns to continue from.
+    effort : numpy array (B,)
+        Number of entries that the last iteration visited; NaN if unknown.
+    halfway : numpy array (B,)
+        The error after half of the last sweep's iterations; NaN if unknown.
     restless : numpy array of bool (B,)
-        Whether the potentials still moved far towards the end of these.
+        Whether the potentials still moved far in the last of these iterations.
     listed : numpy array of Listed (B,)
-        The entries of the plan that the last iterations visited; None where that is not known.
+        The entries of the plan that the last iterations visited; None if unknown.
     used : numpy array of int (B,)
-        Iterations in the present stage.
+        Iterations in the current stage.
     past : array (B, m)
-        The point at the end of the stage before.
+        The point at the end of the previous stage.
     past_reg : numpy array (B,)
-        Its regularisation; NaN where it did not reach its tolerance, and is no point to extrapolate from.
+        The regularisation of the previous stage; NaN if the stage did not reach its tolerance, which excludes
+        extrapolation from it.
     mark : numpy array (B,)
-        The error when stalling was last looked for.
+        The error at the last check for stalling.
     mixing : Mixing
-        What the acceleration remembers of the present stage.
+        History of the acceleration in the current stage.
     attempt : numpy array of int (B,)
-        How often the item was sent back to the top, to come down in smaller steps.
+        Number of restarts from the top with smaller steps.
     tally : Tally
-        What Newton's method did in the present stage.
+        Statistics of the Newton steps in the current stage.
     """
 
     point: Array
@@ -124,7 +126,7 @@ def begin(problem: LinearProblem, g: Array | None, reg: np.ndarray, window: int 
     items = problem.items
     if g is None:
         g = from_numpy(np.zeros((items, problem.reduced.m)), problem.a)
-    free = problem.penalties.rho_b == 0  # nothing pulls at these potentials: they are 0 in the costs as given
+    free = problem.penalties.rho_b == 0  # the potentials of a free marginal are 0 in the costs as given
     g = namespace(g).where(free[:, None], -problem.reduced.col, g)
     return Annealed(
         f=from_numpy(np.zeros((items, problem.reduced.n)), g),  # the first iteration begins with the rows
@@ -150,9 +152,9 @@ def begin(problem: LinearProblem, g: Array | None, reg: np.ndarray, window: int 
 
 
 def begin_cold(problem: LinearProblem, factor: float) -> Annealed:
-    """The state before the first iteration of a way down from zero potentials to the ``problem.reg``.
+    """The state before the first iteration of a descent from zero potentials to ``problem.reg``.
 
-    It starts whole factors above that, where iterations from zero still converge fast.
+    The first regularisation is ``problem.reg`` times a power of `factor`, at which iterations from zero converge fast.
     """
     target = to_numpy(problem.reg)
     easy = top(problem) / _EASY
@@ -161,28 +163,28 @@ def begin_cold(problem: LinearProblem, factor: float) -> Annealed:
 
 
 def top(problem: LinearProblem) -> np.ndarray:
-    """Where annealing starts: at the range of the reduced costs a few sweeps suffice."""
+    """The largest regularisation of annealing, the range of the reduced costs: a few sweeps suffice there."""
     return np.where(problem.span > 0, problem.span, 1.0)
 
 
-# Entries that are visited between two looks at the errors, and the iterations that this is at most.
+# Number of entries visited between two checks of the errors, and maximum number of iterations between them.
 _VISITS, _LONGEST = 2**31, 100
 
 
 def patience(problem: LinearProblem, state: Annealed) -> np.ndarray:
-    """Iterations of each item between two looks at the errors, ``(B,)``: less than a second or two of work."""
+    """Iterations of each item between two checks of the errors, ``(B,)``: at most a second or two of work."""
     return np.clip(_VISITS // np.maximum(visited(problem, state), 1.0), 1, _LONGEST).astype(int)
 
 
 def visited(problem: LinearProblem, state: Annealed, share: float = 1.0) -> np.ndarray:
-    """Entries that an iteration of each item visits, ``(B,)``; where that is not known, a `share` of all."""
+    """Number of entries that an iteration of each item visits, ``(B,)``; if unknown, the fraction `share` of all."""
     return np.where(np.isnan(state.effort), share * problem.reduced.n * problem.reduced.m, state.effort)
 
 
 def advance(
     problem: LinearProblem, state: Annealed, tol: np.ndarray, sweeps: np.ndarray | int, max_iter: int
 ) -> Annealed:
-    """Up to `sweeps` iterations of every running item, fewer where its error comes to ``tol (B,)``."""
+    """At most `sweeps` iterations of every running item; an item stops when its error is at most ``tol (B,)``."""
     items = state.running
     part = problem.take(items)
     f, point, mixing = take((state.f, state.point, state.mixing), items)
@@ -218,7 +220,7 @@ def advance(
 
 
 def next_stage(state: Annealed, items: np.ndarray, reg: np.ndarray, reached: np.ndarray) -> Annealed:
-    """Lower the regularisation of some items to ``reg (B,)``; ``reached (B,)`` tells whose stage met its tolerance."""
+    """Lower the regularisation of some items to ``reg (B,)``; ``reached (B,)``: whether a stage met its tolerance."""
     moving = np.zeros(reg.size, dtype=bool)
     moving[items] = True
     known = moving & reached & np.isfinite(state.past_reg)
@@ -231,7 +233,7 @@ def next_stage(state: Annealed, items: np.ndarray, reg: np.ndarray, reached: np.
         state,
         point=point,
         reg=np.where(moving, reg, state.reg),
-        effort=np.where(moving, state.effort * np.sqrt(reg / state.reg), state.effort),  # as it usually falls
+        effort=np.where(moving, state.effort * np.sqrt(reg / state.reg), state.effort),  # the usual decrease
         listed=put(state.listed, items, np.full(items.size, None)),
         stages=state.stages + tuple(_stage(state, int(k)) for k in items),
         used=np.where(moving, 0, state.used),
@@ -244,19 +246,22 @@ def next_stage(state: Annealed, items: np.ndarray, reg: np.ndarray, reached: np.
 
 
 def tolerance(problem: LinearProblem, tol: float | None) -> np.ndarray:
-    """The tolerance in force, ``(B,)``: at least what rounding allows."""
+    """The effective tolerance, ``(B,)``: at least the limit that rounding sets."""
     tol = tol if tol is not None else (1e-6 if problem.unit == UNIT else 1e-4)
     return np.maximum(tol, 8 * UNIT * problem.span / to_numpy(problem.reg))
 
 
 def goals(problem: LinearProblem, state: Annealed, tol: float | None, stage_tol: float | np.ndarray) -> np.ndarray:
-    """The error at which the present stage of each item is done, ``(B,)``."""
+    """The error at which the current stage of each item ends, ``(B,)``."""
     last = state.reg <= to_numpy(problem.reg)
     return np.where(last, tolerance(problem, tol) * _SLACK, stage_tol / _CAREFUL**state.attempt)
 
 
 def checked(problem: LinearProblem, state: Annealed, used: np.ndarray) -> tuple[Annealed, np.ndarray]:
-    """Which items have come to nothing since the last look, in their last stage; `used` is before the present step."""
+    """The state, and which items have stalled: their error fell by less than 1 % over the last 1000 iterations.
+
+    Only items in the final stage can stall. `used` has the iterations in the stage before the current step.
+    """
     look = (state.reg <= to_numpy(problem.reg)) & (state.used // _PATIENCE > used // _PATIENCE)
     stalled = look & (state.error > _FALL * state.mark)
     return replace(state, mark=np.where(look, state.error, state.mark)), stalled
@@ -271,12 +276,16 @@ def settled(
     solver: Descending,
     attempts: int,
 ) -> Annealed:
-    """What follows from the errors: an end, the next stage, or for items that are `hard` another way down."""
+    """The state after a check of the errors: each item ends, moves to its next stage, or continues.
+
+    Items that are `hard` restart their descent, at most `attempts` times. Items to `hasten` move to their next stage
+    after a limited number of iterations.
+    """
     target = to_numpy(problem.reg)
     last, reached = state.reg <= target, state.error <= goal
     state = _end(state, last & reached, Status.CONVERGED)
     if problem.forbidden.any():
-        # A feasible value above every cost of an allowed arc proves that there is no plan.
+        # A feasible dual value above every cost of an allowed arc proves that there is no feasible plan.
         hopeless = problem.forbidden & problem.balanced & (dual_value(problem, state.f) > problem.high)
         state = _end(state, hopeless, Status.INFEASIBLE)
     hard = hard & ~reached
@@ -298,7 +307,7 @@ def _end(state: Annealed, where: np.ndarray, status: Status) -> Annealed:
 
 
 def _again(problem: LinearProblem, state: Annealed, items: np.ndarray) -> Annealed:
-    """Send some items back to the top, to come down carefully."""
+    """Restart the descent of some items from the top, in smaller steps."""
     state = next_stage(state, items, top(problem), np.zeros(problem.items, dtype=bool))
     going = np.zeros(problem.items, dtype=bool)
     going[items] = True
@@ -308,7 +317,7 @@ def _again(problem: LinearProblem, state: Annealed, items: np.ndarray) -> Anneal
 
 
 def _stage(state: Annealed, item: int) -> Stage:
-    """The log entry of the present stage of an item."""
+    """The log entry of the current stage of an item."""
     done = state.tally
     return Stage(
         item=item,
@@ -323,22 +332,22 @@ def _stage(state: Annealed, item: int) -> Stage:
 
 
 def log(state: Annealed) -> tuple[Stage, ...]:
-    """The log of all stages, the present ones included."""
+    """The log of all stages, including the current ones."""
     return state.stages + tuple(_stage(state, k) for k in range(state.reg.size))
 
 
 def finish(problem: LinearProblem, state: Annealed, tol: np.ndarray, errors: np.ndarray) -> Outcome:
-    """What to hand over at the end of a way down, with the error recomputed; `tol (B,)` is NaN for none."""
+    """The outcome at the end of a descent, with the error recomputed; `tol (B,)` is NaN if there is no tolerance."""
     f, g, reg = state.f, state.g, problem.reg
     early = (state.reg > to_numpy(reg)) | (state.used == 0)
-    if early.any():  # stopped before the first iteration at the regularisation that was asked for: here it is
+    if early.any():  # stopped before the first iteration at the target regularisation: do this iteration now
         f, g = _updated(problem, f, g, early, problem.update_columns(f, reg))
-    # Mixing may have been away from its best point when the iterations ended.
+    # The last point of mixing may be worse than its best one.
     best = to_numpy(state.mixing.best_error)
     left = ~early & (state.status != Status.CONVERGED) & (best < state.error)
     if left.any():
         f, g = _updated(problem, f, g, left, state.mixing.best_point)
-    # Points without mass took part in nothing, and get their potential now.
+    # Points without mass were excluded from the iterations. Compute their potentials now.
     xp = namespace(f)
     if xp.any(problem.a == 0):
         f = xp.where(problem.a > 0, f, problem.update_rows(g, reg))
@@ -346,7 +355,7 @@ def finish(problem: LinearProblem, state: Annealed, tol: np.ndarray, errors: np.
         g = xp.where(problem.b > 0, g, problem.update_columns(f, reg))
     plan = (EntropicPlan(problem.reduced, problem.at(f, g, reg), problem.kernels),)
     error = marginal_error(problem, plan, f, g)
-    # The status is that of the answer: rounding beyond what the tolerance allows for is said, not hidden.
+    # The status is that of the recomputed error, which may exceed the tolerance by rounding.
     worse = (state.status == Status.CONVERGED) & (error > tol)
     state = state.ended(np.flatnonzero(worse), Status.STALLED)
     state = state.ended(np.flatnonzero(error <= tol), Status.CONVERGED)
@@ -366,7 +375,7 @@ def finish(problem: LinearProblem, state: Annealed, tol: np.ndarray, errors: np.
 
 
 def _updated(problem: LinearProblem, f: Array, g: Array, items: np.ndarray, g_new: Array) -> tuple[Array, Array]:
-    """The potentials, with other ones of the columns for the items of the mask, and those of the rows that follow."""
+    """The potentials, with ``g_new`` for the columns of the items in the mask, and the rows updated from it."""
     here = from_numpy(items[:, None], f)
     g = namespace(f).where(here, g_new, g)
     return namespace(f).where(here, problem.update_rows(g, problem.reg), f), g

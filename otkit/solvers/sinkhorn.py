@@ -1,4 +1,4 @@
-"""Sinkhorn's algorithm, annealed."""
+"""Sinkhorn's algorithm with annealing."""
 
 from __future__ import annotations
 
@@ -16,40 +16,40 @@ from otkit.solvers.base import Solver, check_options, given_options
 from otkit.solvers.counted import Counted
 from otkit.solvers.descent import Annealed
 
-# Descents after the first, each in smaller steps.
+# Number of restarts of the descent, each with smaller steps.
 _ATTEMPTS = 1
 
 
 @dataclass(frozen=True)
 class Sinkhorn(Solver[Annealed]):
-    """Alternating updates of rows and columns, from a large regularisation down to the one asked for.
+    """Sinkhorn's alternating updates of rows and columns, annealed from a large regularisation to the `reg`.
 
     Attributes
     ----------
     tol : float, optional
-        The error to reach; 1e-6 in float64, 1e-4 in narrower types by default. It is raised to what rounding
-        allows, ``8u·range(C)/reg`` with the unit roundoff u of float64; the result tells which was used.
+        The error to reach; 1e-6 in float64, 1e-4 in narrower types by default. It is raised to the limit set by
+        rounding, ``8u·range(C)/reg`` with the unit roundoff u of float64. `Result.tol` is the tolerance used.
     max_iter : int
-        Iterations over all stages.
+        Maximum number of iterations over all stages.
     factor : float
-        What the regularisation is divided by between stages; ``inf`` starts at the one asked for.
+        Divisor of the regularisation between stages; ``inf`` starts at the `reg` of the problem.
     stage_tol : float
-        The error at which a stage before the last is done.
+        The error at which a stage before the last ends.
     sweeps : int, optional
-        Iterations between two checks of the errors; by the size of the problem by default, and at most 100.
+        Iterations between two checks of the errors. The default depends on the size of the problem and is at most 100.
     n_iters : int, optional
-        Do exactly this many textbook iterations from zero potentials, at the `reg` asked for and without acceleration.
-        There is no tolerance then, and of the above only `sweeps` applies.
+        Do exactly this many textbook iterations from zero potentials, at the `reg` of the problem, without
+        acceleration. There is no tolerance then. Of the options above only `sweeps` applies.
     last : {"cols", "rows"}, optional
-        With `n_iters`, the side that is updated last, whose marginal is exact: the columns by default. An iteration
-        begins with the other one.
+        With `n_iters`, the side that is updated last, whose marginal is then exact: the columns by default. An
+        iteration begins with the other side.
 
     Notes
     -----
     Sinkhorn & Knopp (1967), Cuturi (2013); annealing after Schmitzer (2019). The iteration itself is
-    `otkit.entropic.sinkhorn.iterate`. Anderson mixing (Anderson 1965) accelerates it, and is undone where the error
-    rises. Where a marginal is penalised, each iteration ends with the best constant to move between the two potentials
-    (Séjourné, Vialard & Peyré 2022).
+    `otkit.entropic.sinkhorn.iterate`. Anderson mixing (Anderson 1965) accelerates it, and restarts from the best point
+    if the error rises. If a marginal is penalised, each iteration ends with the optimal constant shift between the two
+    potentials (Séjourné, Vialard & Peyré 2022).
 
     Examples
     --------
@@ -73,7 +73,7 @@ class Sinkhorn(Solver[Annealed]):
     refuses: ClassVar[Mapping[str, str]] = {"rtol": "tol= bounds the error with a reg"}
 
     def __new__(cls, *args: Any, n_iters: int | None = None, last: str | None = None, **options: Any) -> Self:
-        """The solver; with `n_iters`, that of a fixed count."""
+        """The solver; with `n_iters`, the solver with a fixed number of iterations."""
         if n_iters is None:
             return super().__new__(cls)
         return Counted.spelled(n_iters, last, given_options(cls, args, options))  # type: ignore[return-value]

@@ -20,9 +20,10 @@ from otkit.solvers.base import Solver, State
 
 @dataclass(frozen=True)
 class Univariate(Solver[State]):
-    """Points on a line and a convex cost of their distance: the plan that keeps the order is optimal.
+    """Exact solution for points on a line and a convex cost of their distance: the monotone plan is optimal.
 
-    Its arcs form a staircase, whose tree gives optimal potentials too, so the bounds meet up to rounding.
+    The arcs of this plan form a staircase. The tree of the staircase gives optimal potentials, so the bounds meet up to
+    rounding.
 
     Notes
     -----
@@ -39,7 +40,7 @@ class Univariate(Solver[State]):
     name = "univariate"
     max_iter = 1
     refuses: ClassVar[Mapping[str, str]] = {
-        "init": "the answer takes one sort, which no potentials shorten; drop init=",
+        "init": "the solution is one sort, which potentials cannot speed up; drop init=",
         "tol": "rtol= bounds the unregularised answer; this one is exact, drop tol=",
         "rtol": "it is exact; drop rtol=",
         "max_iter": "it takes no iterations; drop max_iter=",
@@ -67,7 +68,7 @@ class Univariate(Solver[State]):
         plan = (SparsePlan((problem.items, host.n, host.m), arcs, problem.a),)
         linear, defect = np.array([s.linear for s in stairs]), np.array([s.defect for s in stairs])
         f, g = (from_numpy(np.stack([getattr(s, k) for s in stairs]), problem.a) for k in "fg")
-        # The order-keeping plan is optimal by theorem, so its own cost is the lower bound too, less its defect.
+        # The monotone plan is optimal by a theorem, so the lower bound is its cost less the effect of its defect.
         found = widened(problem, linear - 1.01 * defect * problem.span, linear, defect, f, g, plan)
         error, tol = marginal_error(problem, plan, f, g), np.zeros(problem.items)
         return Outcome(
@@ -87,7 +88,7 @@ class Univariate(Solver[State]):
 
 @dataclass(frozen=True)
 class _Staircase:
-    """The optimal arcs of one item, in the order of the line, with potentials that meet the costs on all of them."""
+    """The optimal arcs of one item, in the order of the line, with potentials that equal the costs on them."""
 
     row: np.ndarray
     col: np.ndarray
@@ -107,7 +108,7 @@ def _staircase(metric: Cost, x: np.ndarray, y: np.ndarray, a: np.ndarray, b: np.
     defect = 0.0
     steps = []
     for _ in range(n + m - 1):
-        # At the end of a side only the other one moves on, whatever rounding has left over.
+        # At the end of one side only the other one advances, whatever excess rounding has left.
         to_next_row = j == m - 1 or (i < n - 1 and have <= want)
         mass = max(have if to_next_row else want, 0.0)
         steps.append((i, j, mass))

@@ -1,1 +1,1 @@
-"""The network simplex from a warm start: the solver, and its basis."""
+"""The network simplex from a warm start: the solver and its basis."""

@@ -1,4 +1,4 @@
-"""The arcs that the network simplex works on, and its basis among them."""
+"""The arcs of the network simplex, and its basis."""
 
 from __future__ import annotations
 
@@ -15,31 +15,31 @@ from otkit.linalg.trees import SpanningTree, heaviest_forest
 from otkit.problems.linear import LinearProblem
 from otkit.solvers import descent
 
-# Masses are whole multiples of this.
+# Masses are integer multiples of this.
 GRAIN = 2.0**-62
-# The arcs to begin with are the entries of the plan above this share of the mean entry of their row: the first share
-# that leaves fewer than so many a node.
+# The initial arcs are the entries of the plan above a fraction of the mean entry of their row: the first of these
+# fractions that leaves at most so many arcs for each node.
 _SHARES, _MOST = (1e-6, 1e-3, 0.1, 1.0, 10.0), 32
-# Arcs that a row gets in a round of pricing, at most.
+# Maximum number of arcs added to a row in a round of pricing.
 _NEW = 4
-# The first price of a unit of mass on an artificial arc, relative to the range of the costs, and what it grows by.
+# Initial cost of artificial arcs, relative to the range of the costs, and the factor by which it is increased.
 PENALTY, DEARER = 4.0, 64.0
 
 
 @dataclass(frozen=True)
 class Basis:
-    """The arcs of an item that are looked at, and the tree of those that are in its basis.
+    """The arcs of an item that the network simplex considers, and the tree of the arcs in its basis.
 
     Attributes
     ----------
     tails, heads : array of int (K,)
-        Rows, and columns counted on from the rows.
+        Row nodes, numbered from 0, and column nodes, numbered from n.
     costs : array (K,)
-        Reduced costs.
+        Reduced costs of the problem.
     penalty : float
-        The price of artificial arcs.
+        The cost of artificial arcs.
     tree : simplex.Tree
-        Pivots change it in place.
+        The basis. Pivots change it in place.
     """
 
     tails: np.ndarray
@@ -50,20 +50,20 @@ class Basis:
 
     @property
     def missing(self) -> int:
-        """The mass on artificial arcs."""
+        """The mass on artificial arcs, in grains."""
         return int(self.tree.flow[self.tree.arc < 0].sum())
 
     def size(self, scale: float) -> float:
-        """The largest number among costs and prices, which decides how reduced costs round."""
+        """The largest absolute value among costs and prices, which scales the rounding of reduced costs."""
         pi = self.tree.pi[:-1]
-        if not self.missing:  # the price of artificial arcs is in all of them, and of no effect
+        if not self.missing:  # the cost of artificial arcs shifts all prices and has no effect
             pi -= pi.mean()
         return max(scale, float(abs(pi).max()))
 
     def vertex(self, a: np.ndarray, b: np.ndarray) -> tuple[np.ndarray, ...]:
-        """Row, column, mass and cost of the arcs of the basis, and how far their sums are from the weights in L1.
+        """Row, column, mass and cost of the arcs of the basis, and the L1 distance of their marginals from the weights.
 
-        The masses are those of the weights as they are, by differences from the leaves of the tree up.
+        The masses are computed from the unrounded weights, by differences from the leaves of the tree up.
         """
         nodes = a.size + b.size
         arc = self.tree.arc[:nodes]
@@ -71,13 +71,16 @@ class Basis:
         order, nothing = np.argsort(self.tree.depth[:nodes], kind="stable"), np.zeros(nodes)
         flow, _, defect = SpanningTree(a.size, order, parent, nothing, nothing).flows(np.concatenate([a, b]))
         k, mass = arc[arc >= 0], flow[arc >= 0]
-        defect -= 2 * float(mass[mass < 0].sum())  # of a grain that rounding has taken
+        defect -= 2 * float(mass[mass < 0].sum())  # negative masses, of about a grain, from rounding
         mass = np.maximum(mass, 0.0)
         return self.tails[k], self.heads[k] - a.size, mass, self.costs[k], np.array(defect)
 
 
 def begin(problem: LinearProblem, costs: Reduced, at: Potentials, item: int) -> Basis:
-    """The basis along the heaviest forest of the plan, or all arcs and none of them in the basis."""
+    """The initial basis: the heaviest forest of the entropic plan; without a regularisation, all arcs and no forest.
+
+    In the latter case, prices given by the caller select the forest.
+    """
     n, m = costs.n, costs.m
     one = slice(item, item + 1)
     supply = _whole(to_numpy(problem.a)[item], to_numpy(problem.b)[item])
@@ -86,7 +89,7 @@ def begin(problem: LinearProblem, costs: Reduced, at: Potentials, item: int) -> 
         cost = to_numpy(costs.block(one, slice(0, n)))[0]
         rows, cols = np.nonzero((supply[:n, None] > 0) & (supply[None, n:] < 0) & np.isfinite(cost))
         cost, members = cost[rows, cols], np.empty(0, dtype=np.int64)
-        if prices.any():  # given by the caller: the arcs that they make cheapest are nearly a basis
+        if prices.any():  # given by the caller: the arcs of smallest reduced cost are nearly a basis
             members = heaviest_forest(n, m, rows, cols, at.f[item][rows] + at.g[item][cols] - cost)
     else:
         here = Potentials(at.f[one], at.g[one], at.log_a[one], at.log_b[one], at.reg[one])
@@ -102,16 +105,16 @@ def begin(problem: LinearProblem, costs: Reduced, at: Potentials, item: int) -> 
 
 
 def _whole(a: np.ndarray, b: np.ndarray) -> np.ndarray:
-    """Weights that sum to 1 in whole grains, those of the columns negative, and with a sum of exactly 0."""
+    """Weights of total 1 in integer grains, with columns negative, so that the sum is exactly 0."""
     rows, cols = (np.rint(w / w.sum() / GRAIN).astype(np.int64) for w in (a, b))
     cols[cols.argmax()] += rows.sum() - cols.sum()
     return np.concatenate([rows, -cols])
 
 
 def _entries(costs: Reduced, at: Potentials) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Row, column and log P of the largest entries of a plan: not more than a few for each node."""
+    """Row, column and log P of the largest entries of a plan: at most `_MOST` for each node."""
     every = np.full_like(at.g, np.inf)
-    # Of a row with the weight a, fewer than k entries are above a/k.
+    # In a row of weight a, fewer than k entries are above a/k.
     shares = [share for share in _SHARES if share < costs.m / _MOST] + [costs.m / _MOST]
     for share in shares[:-1]:
         found = choose(costs).select(costs, at, at.log_a + np.log(share / costs.m), every, _MOST * (costs.n + costs.m))
@@ -124,7 +127,7 @@ def _entries(costs: Reduced, at: Potentials) -> tuple[np.ndarray, np.ndarray, np
 
 
 def _costs(costs: Reduced, item: int, rows: np.ndarray, cols: np.ndarray) -> np.ndarray:
-    """The reduced costs of arcs in row order."""
+    """Reduced costs of arcs in row order."""
     found = np.empty(rows.size)
     at, starts = np.unique(rows, return_index=True)
     ends = np.append(starts, rows.size)[1:]
@@ -138,7 +141,7 @@ def _row(costs: Reduced, item: int, row: int) -> np.ndarray:
 
 
 def cheaper(problem: LinearProblem, costs: Reduced, basis: Basis, item: int, tolerance: float) -> Basis | None:
-    """The basis beside arcs that are too cheap for its prices, a few of every row; None where there are none."""
+    """The basis with added arcs of negative reduced cost, at most `_NEW` for each row; None if there are none."""
     n = costs.n
     f, g = -basis.tree.pi[:n], basis.tree.pi[n:-1]
     g = np.where(to_numpy(problem.b)[item] > 0, g, -np.inf)
@@ -150,7 +153,7 @@ def cheaper(problem: LinearProblem, costs: Reduced, basis: Basis, item: int, tol
     for row in rows.tolist():
         cost = _row(costs, item, row)
         reduced = cost - f[row] - g
-        shifted = np.roll(np.arange(reduced.size), -row)  # rows take different columns among equals
+        shifted = np.roll(np.arange(reduced.size), -row)  # different rows choose different columns among equals
         new = shifted[np.argpartition(reduced[shifted], min(_NEW, reduced.size) - 1)[:_NEW]]
         new = new[reduced[new] < -tolerance]
         tails.append(np.full(new.size, row))
@@ -160,7 +163,7 @@ def cheaper(problem: LinearProblem, costs: Reduced, basis: Basis, item: int, tol
 
 
 def dearer(basis: Basis) -> Basis:
-    """The basis with a higher price on artificial arcs."""
+    """The basis with a larger cost of artificial arcs."""
     basis = replace(basis, penalty=basis.penalty * DEARER)
     simplex.price(basis.costs, basis.penalty, basis.tree)
     return basis

@@ -1,8 +1,9 @@
-"""The unregularised problem exactly: annealing to few arcs, the network simplex on them, and pricing of all arcs.
+"""Exact solution of the unregularised problem: annealing, the network simplex on few arcs, and pricing of all arcs.
 
-At a small regularisation the plan is close to an optimal vertex, and its largest entries form a forest that is nearly
-an optimal basis. The network simplex mends what is wrong with it, on the few arcs that carry anything. Its prices are
-then held against all arcs; those that are too cheap come in, and so on until there are none. That proves optimality.
+At a small regularisation the plan is close to an optimal vertex. Its largest entries form a forest that is nearly an
+optimal basis. The network simplex makes it optimal among the few arcs that carry mass. Pricing then computes the
+reduced costs of all arcs and adds arcs of negative reduced cost. Both are repeated until no such arc exists, which
+proves optimality.
 """
 
 from __future__ import annotations
@@ -29,12 +30,12 @@ from otkit.solvers.descent import Annealed
 from otkit.solvers.exact.basis import DEARER, GRAIN, PENALTY, Basis, begin, cheaper, dearer
 from otkit.solvers.sns.solver import SparseNewton
 
-# Up to so many entries all arcs are taken in from the start; that is quicker than to find out which matter.
+# Up to so many entries, all arcs are used from the start. This is faster than selecting arcs.
 _ALL = 2**16
-# The regularisation to come down to, times the number of points and at most, and the error there.
+# Final regularisation of annealing, times the number of points; its maximum; and the error to reach there.
 _REG, _REG_MOST, _ERROR = 3.0, 3e-3, 0.1
-# Reduced costs above minus this, in units of the largest cost or price, are taken for rounding: by the simplex, and
-# when all arcs are priced, where another order of the operations gives other last digits.
+# Negative reduced costs above minus these tolerances, relative to the largest cost or price, count as rounding errors:
+# in the simplex, and in the pricing of all arcs, where operations in another order give other last digits.
 _ROUNDING, _PRICED = 16 * UNIT, 32 * UNIT
 
 
@@ -47,23 +48,23 @@ class Pivoted(State):
 
 @dataclass(frozen=True)
 class Exact(Solver[Annealed | Pivoted]):
-    """The unregularised problem, to an optimal vertex: Sinkhorn-Newton-Sparse, then the network simplex.
+    """An optimal vertex of the unregularised problem: Sinkhorn-Newton-Sparse, then the network simplex.
 
     Attributes
     ----------
     reg : float, optional
-        What the regularisation comes down to before the simplex takes over, in units of the range of the costs. By
-        default 3 divided by the number of points of the larger side, and at most 3e-3: then a plan in the plane has a
-        few dozen entries for each point.
+        The regularisation at which the simplex takes over, in units of the range of the costs. By default 3 divided by
+        the number of points of the larger side, and at most 3e-3. A plan in the plane then has a few dozen entries for
+        each point.
     max_iter : int
-        Sweeps and Newton steps on the way down, and pivots.
+        Maximum number of sweeps and Newton steps of the descent and of pivots together.
 
     Notes
     -----
-    Annealing with a crossover to a basis after Ge, Wang, Xiong & Ye (2021); pivots on strongly feasible trees after
-    Cunningham (1976), which cannot cycle; arcs come in by pricing all of them (Schmitzer 2016 calls the few a sparse
-    neighbourhood). Masses are rounded to 2⁻⁶² of the total, so that flows are exact. The plan has at most n + m − 1
-    entries, and the potentials meet the costs on all of them.
+    Annealing with a crossover to a basis follows Ge, Wang, Xiong & Ye (2021). Pivots on strongly feasible trees follow
+    Cunningham (1976) and cannot cycle. Arcs are added by pricing all arcs (the few arcs are a sparse neighbourhood in
+    the words of Schmitzer 2016). Masses are rounded to 2⁻⁶² of the total, so that flows are exact. The plan has at most
+    n + m − 1 entries, on which the potentials equal the costs.
 
     Examples
     --------
@@ -96,16 +97,16 @@ class Exact(Solver[Annealed | Pivoted]):
 
     @property
     def _rough(self) -> SparseNewton:
-        """The way down."""
+        """The solver of the descent."""
         return SparseNewton(tol=_ERROR, max_iter=min(self.max_iter, SparseNewton.max_iter))
 
     def _entropic(self, problem: LinearProblem) -> LinearProblem:
-        """The problem with the regularisation to come down to."""
+        """The problem with the final regularisation of the descent."""
         reg = self.reg or min(_REG_MOST, _REG / max(problem.reduced.n, problem.reduced.m))
         return replace(problem, reg=from_numpy(descent.top(problem) * reg, problem.a))
 
     def _anneal(self, problem: LinearProblem, state: Annealed) -> Annealed | Pivoted:
-        """A step of the way down, and from its end to the bases."""
+        """A step of the descent; at its end, the state with the initial bases."""
         entropic, rough = self._entropic(problem), self._rough
         state = rough.step(entropic, state)
         if (state.n_iter[state.running] < rough.max_iter).any() or (state.n_iter >= self.max_iter).any():
@@ -114,10 +115,10 @@ class Exact(Solver[Annealed | Pivoted]):
         return _pivoted(problem, (found.f, found.g), to_numpy(found.reg), found.n_iter, found.stages)
 
     def _pivot(self, problem: LinearProblem, state: Pivoted) -> Pivoted:
-        """Pivots on the arcs of each item until they are optimal among these, and pricing."""
+        """Pivot each item to an optimal basis among its arcs, then price all arcs."""
         costs = problem.reduced.to_numpy()
         bases, n_iter = list(state.bases), state.n_iter.copy()
-        # Sums of weights that should be equal on both sides of forbidden arcs differ by this.
+        # Bound on the rounding of weight totals that must be equal within a component of allowed arcs.
         rounding = 16 * (costs.n + costs.m) * UNIT
         for k in state.running:
             scale, basis = float(descent.top(problem)[k]), bases[k]
@@ -136,13 +137,13 @@ class Exact(Solver[Annealed | Pivoted]):
         return replace(state, bases=tuple(bases), n_iter=n_iter, error=error)
 
     def finish(self, problem: LinearProblem, state: Annealed | Pivoted, errors: np.ndarray) -> Outcome:
-        if not isinstance(state, Pivoted):  # stopped on the way down, where items that had come to its end waited
+        if not isinstance(state, Pivoted):  # stopped during the descent, while finished items waited for the others
             cause = Status.MAX_ITER if (state.status == Status.MAX_ITER).any() else Status.STOPPED
             state = state.ended(np.flatnonzero(state.status == Status.CONVERGED), cause)
             return replace(Annealing().finish(problem, state, errors), tol=np.zeros(problem.items))
         n, shape = problem.reduced.n, (problem.items, problem.reduced.n, problem.reduced.m)
         pi = np.stack([basis.tree.pi[:-1] for basis in state.bases])
-        # Prices carry that of artificial arcs, which are gone: a constant, and of no effect but for its rounding.
+        # Prices contain the cost of artificial arcs as a constant, which has no effect except on rounding. Remove it.
         _, g = problem.centred(*(from_numpy(v.copy(), problem.a) for v in (-pi[:, :n], pi[:, n:])))
         weights = zip(to_numpy(problem.a), to_numpy(problem.b), strict=True)
         ends = [basis.vertex(*pair) for basis, pair in zip(state.bases, weights, strict=True)]
@@ -172,7 +173,7 @@ class Exact(Solver[Annealed | Pivoted]):
 def _pivoted(
     problem: LinearProblem, prices: tuple[Array, Array], reg: np.ndarray, n_iter: np.ndarray, log: tuple[Stage, ...]
 ) -> Pivoted:
-    """The state before the first pivot, from potentials for ``reg (B,)``: NaN to take in all arcs."""
+    """The state before the first pivot, from potentials for ``reg (B,)``; NaN means all arcs."""
     costs, items = problem.reduced.to_numpy(), problem.items
     f, g, log_a, log_b = (to_numpy(v) for v in (*prices, problem.log_a, problem.log_b))
     at = Potentials(f, g, log_a, log_b, reg)

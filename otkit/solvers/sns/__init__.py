@@ -1,1 +1,1 @@
-"""Sinkhorn-Newton-Sparse: the solver, the Newton step of the paper, points of the dual, and when steps pay."""
+"""Sinkhorn-Newton-Sparse: the solver, the Newton step of the paper, points of the dual, and the cost model."""

@@ -1,4 +1,4 @@
-"""Newton steps of one item of a descent, and what they leave in its state."""
+"""Newton steps of one item of a descent, and the update of its state."""
 
 from __future__ import annotations
 
@@ -16,21 +16,21 @@ from otkit.solvers.descent import Annealed, Tally
 from otkit.solvers.sns.dual import Entries, Point, evaluate
 from otkit.solvers.sns.newton import direction, search
 
-# Newton steps in a row before the callback is asked.
+# Maximum number of Newton steps between two calls of the callback.
 _BURST = 8
-# Required error after that many steps, relative to where they began.
+# Required error after that many steps, relative to the error before them.
 _FALL = 0.5
 
 
 class Sparsification(NamedTuple):
-    """What a Newton step keeps of the plan.
+    """Sparsification of the plan for a Newton step.
 
     Attributes
     ----------
     listed : Entries
         The entries of the plan near the point.
     drop : float
-        The fraction of the mass of each row and column that may be left out of them.
+        The fraction of the mass of each row and column that may be dropped from the entries.
     shift : float
         The multiple of the diagonal that is added to the matrix.
     """
@@ -40,15 +40,15 @@ class Sparsification(NamedTuple):
     shift: float
 
 
-# What to keep at a point of the dual, given the problem of one item, its regularisation and the goal; the point with
-# what was found on the way. None where the plan is dense.
+# Function of the problem of one item, a point of its dual, the regularisation and the goal. It returns the
+# sparsification, and the point with its entries; None if the plan is dense.
 Sparsify = Callable[[LinearProblem, Point, Array, float], tuple[Point, Sparsification] | None]
 
 
 def descend(
     problem: LinearProblem, state: Annealed, item: int, goal: float, max_iter: int, sparsify: Sparsify
 ) -> Annealed:
-    """Take Newton steps of one item, until its error is at the goal, one is cut short or they are many."""
+    """Newton steps of one item, until its error reaches the goal, a step is cut short, or `_BURST` steps are done."""
     items = np.array([item])
     part = problem.take(items)
     f, g, reg, reach = take((state.f, state.point, from_numpy(state.reg, state.f), state.mixing.reach), items)
@@ -66,7 +66,7 @@ def descend(
         move, solution, sparse = direction(part, at, reg, *nearby, memory)
         at, whole = search(part, at, reg, move, goal)
         steps, cg, kept, dropped = steps + 1, cg + solution.steps, sparse.kept, sparse.dropped
-    # Parts that have come apart show in steps that are accepted, and change nothing.
+    # If parts of the problem have decoupled, steps are accepted but the error does not fall.
     lost = not whole or (steps == _BURST and at.error > _FALL * first)
     before = state.tally
     tally = Tally(

@@ -13,12 +13,12 @@ from otkit.entropic.sparsity import FAR, Listed, left_out, thresholds
 from otkit.linalg.sparse import Scaling, Sparse
 from otkit.problems.linear import LinearProblem
 
-# A plan of more entries, relative to all and at least, is dense: sweeps are cheaper.
+# A plan is dense, and sweeps are cheaper, if it has more entries than this fraction of all and than this number.
 _DENSE, _ALWAYS = 1 / 4, 2**17
 
 
 class Point(NamedTuple):
-    """A point g of the dual of one item, and what one pass over the costs tells of it.
+    """A point g of the dual of one item, and quantities from one pass over the costs.
 
     Attributes
     ----------
@@ -26,11 +26,11 @@ class Point(NamedTuple):
         The potentials, in the library of the problem.
     error : float
     masses, target : numpy array (m,)
-        The masses of the columns, and those that are optimal at g.
+        The masses of the columns, and the optimal masses at g.
     following : array (1, m)
         g after a sweep.
     listed : Entries, optional
-        What evaluates other points near it.
+        The entries by which nearby points can be evaluated.
     """
 
     f: Array
@@ -47,7 +47,7 @@ class Point(NamedTuple):
 
 
 def evaluate(part: LinearProblem, f: Array, g: Array, reg: Array, goal: float, listed: Entries | None = None) -> Point:
-    """One iteration from g, which is not gone on from; `f` is a guess. By the entries that are listed, if they do."""
+    """The point g of the dual, by one iteration from it or, if valid there, by the `listed` entries; `f` is a guess."""
     if listed is not None and listed.reaches(g, reg):
         return listed.evaluate(part, g, reg)
     held = replace(part.penalties, shifts=False)
@@ -65,7 +65,7 @@ def evaluate(part: LinearProblem, f: Array, g: Array, reg: Array, goal: float, l
 
 
 class Entries(NamedTuple):
-    """All entries of the plan at a point that matter near it, and what evaluates other points by them.
+    """The entries of the plan at a point that matter near it; they evaluate nearby points of the dual.
 
     Attributes
     ----------
@@ -83,14 +83,14 @@ class Entries(NamedTuple):
 
     @staticmethod
     def of(part: LinearProblem, at: Point, reg: Array, goal: float) -> Entries | None:
-        """Those without which the error is the same for a `goal`; None where they are many."""
+        """The entries that matter for the tolerance `goal`; None if there are too many."""
         shape = part.reduced.n, part.reduced.m
         least = thresholds(left_out(goal), row_masses(part, at.f), at.masses, shape)
         return Entries._select(part, at, reg, least, max(_ALWAYS, _DENSE * shape[0] * shape[1]))
 
     @staticmethod
     def largest(part: LinearProblem, at: Point, reg: Array, keep: float) -> Entries:
-        """The fraction `keep` of the entries that are largest."""
+        """The largest entries, a fraction `keep` of all."""
         entries = to_numpy(part.kernels.plan(part.reduced, part.at(at.f, at.g, reg))).reshape(-1)
         count = max(1, int(keep * entries.size))
         threshold = log_of(np.partition(entries, -count)[-count]) - 1e-12
@@ -115,7 +115,7 @@ class Entries(NamedTuple):
 
     @staticmethod
     def handed(part: LinearProblem, listed: Listed, reg: Array) -> Entries:
-        """What sweeps have visited."""
+        """The entries that a sweep listed."""
         from scipy.sparse import csr_array
 
         sigma, g = (from_numpy(v[None], part.a) for v in (listed.sigma, listed.g))
@@ -125,11 +125,11 @@ class Entries(NamedTuple):
         return Entries(f, g, row_masses(part, f), Sparse(T, T.T))
 
     def reaches(self, g: Array, reg: Array) -> bool:
-        """Whether the entries are those that matter at ``g (1, m)``, too."""
+        """Whether the entries are also the ones that matter at ``g (1, m)``."""
         return float(namespace(g).max(abs(g - self.g))) <= FAR * float(reg[0])
 
     def evaluate(self, part: LinearProblem, g: Array, reg: Array) -> Point:
-        """As `evaluate`."""
+        """The point g of the dual, by these entries; see the function `evaluate`."""
         keep_a, keep_b = (float(keep[0]) for keep in part.penalties.keep(reg))
         scale = float(reg[0])
         moves = np.exp(to_numpy(g - self.g)[0] / scale)
@@ -148,7 +148,7 @@ class Entries(NamedTuple):
     def scaled(
         self, part: LinearProblem, at: Point, reg: Array, halves: list[np.ndarray], drop: float
     ) -> SparseHessian:
-        """The plan at another point, times the halves; what is left out of each row and column is a fraction `drop`."""
+        """The plan at another point, scaled by `halves`, without at most a fraction `drop` of each row and column."""
         f, g = (np.exp(to_numpy(to - of)[0] / float(reg[0])) for to, of in ((at.f, self.f), (at.g, self.g)))
         rows, cols = thresholds(drop, row_masses(part, at.f), at.masses, self.rows.T.shape)
         matrix, mass = part.kernels.sparsified(
@@ -158,7 +158,7 @@ class Entries(NamedTuple):
 
 
 class SparseHessian(NamedTuple):
-    """The entries of the plan that a Newton step keeps, scaled; and the fraction of the mass in the others."""
+    """The scaled entries of the plan that a Newton step keeps, and the fraction of the mass in the dropped ones."""
 
     matrix: Sparse
     dropped: float
@@ -169,7 +169,7 @@ class SparseHessian(NamedTuple):
 
 
 def row_masses(part: LinearProblem, f: Array) -> np.ndarray:
-    """The masses of the rows, which are optimal at ``f (1, n)``."""
+    """Optimal masses of the rows at ``f (1, n)``, which are the actual ones."""
     return to_numpy(part.penalties.target(part.a, f + part.reduced.row, part.penalties.rho_a))[0]
 
 

@@ -1,4 +1,4 @@
-"""Sinkhorn-Newton-Sparse as it was published: no annealing, and a fixed fraction of the entries of the plan."""
+"""Sinkhorn-Newton-Sparse as published: no annealing, and a fixed fraction of the entries of the plan."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from otkit.solvers.sns.dual import Entries, Point
 
 @dataclass(frozen=True)
 class Published(Solver[Annealed]):
-    """Plain sweeps at the `reg` asked for, then Newton steps that keep a fraction of the entries of the plan.
+    """Plain sweeps at the `reg` of the problem, then Newton steps that keep a fraction of the entries of the plan.
 
     ``SparseNewton(keep=…, factor=inf)`` returns it.
 
@@ -32,7 +32,7 @@ class Published(Solver[Annealed]):
     tol : float, optional
         The error to reach, as in `Sinkhorn`.
     max_iter : int
-        Sweeps and Newton steps.
+        Maximum number of sweeps and Newton steps together.
     sweeps : int
         Sweeps before the first Newton step, from zero potentials or from ``init=``.
 
@@ -63,7 +63,7 @@ class Published(Solver[Annealed]):
 
     @property
     def factor(self) -> float:
-        """There is one stage."""
+        """Infinity, since there is a single stage."""
         return np.inf
 
     def init(self, problem: LinearProblem, start: tuple[Array, Array] | None) -> Annealed:
@@ -84,5 +84,5 @@ class Published(Solver[Annealed]):
         return descent.finish(problem, state, descent.tolerance(problem, self.tol), errors)
 
     def _largest(self, part: LinearProblem, at: Point, reg: Array, goal: float) -> tuple[Point, Sparsification]:
-        """The largest entries, which are too few to evaluate other points by."""
+        """The largest entries; too few of them to evaluate other points."""
         return at, Sparsification(Entries.largest(part, at, reg, self.keep), drop=0.0, shift=0.0)

@@ -1,4 +1,4 @@
-"""Sinkhorn-Newton-Sparse as a solver: annealed sweeps, and Newton steps where sweeps are slow."""
+"""Sinkhorn-Newton-Sparse: annealed sweeps, and Newton steps where sweeps are slow."""
 
 from __future__ import annotations
 
@@ -19,19 +19,19 @@ from otkit.solvers.sns.dual import Entries, Point
 from otkit.solvers.sns.published import Published
 from otkit.solvers.sns.switch import COMPILED, FIRST_CHECK, USUAL, is_slow, predicted
 
-# Descents after the first, each in smaller steps.
+# Number of restarts of the descent, each with smaller steps.
 _ATTEMPTS = 2
-# Largest error that stages are left at, unless a larger one is asked for.
+# Largest error at which a stage ends, unless `stage_tol` is larger.
 _LOOSEST = 1e-2
-# Sweeps before the first check of how fast they are, at least; and all of them where an item descends carefully.
+# Minimum number of sweeps before their speed is checked; maximum number after a restart of the descent.
 _SWEEPS = 20
-# Sweeps that potentials are given to settle in a stage, so that the same entries matter from one check to the next.
+# Sweeps of a stage after which Newton steps start even if the entries that matter still change between checks.
 _SETTLING = 300
-# Newton steps of a stage that may be cut short before it counts as hard; those of the last descent.
+# Failures of Newton steps in a stage before it counts as hard; the same for the last descent.
 _FAILURES, _LAST_FAILURES = 8, 40
-# The mass that is left out of a row or column, and the shift of the matrix, relative to the error. Both vanish with it,
-# and leave the convergence quadratic. The shift keeps a step from moving parts of the problem by much more than reg
-# that hardly exchange mass.
+# Dropped mass of a row or column, and shift of the matrix, relative to the error. Both vanish with the error, so
+# convergence stays quadratic. The shift bounds a step where parts of the problem hardly exchange mass, which could
+# otherwise move against each other by much more than reg.
 _DROP, _SHIFT = 0.1, 0.05
 _DROP_MOST, _DROP_LEAST = 0.1, 1e-14
 
@@ -45,28 +45,28 @@ class SparseNewton(Solver[Annealed]):
     tol : float, optional
         The error to reach, as in `Sinkhorn`.
     max_iter : int
-        Sweeps and Newton steps over all stages.
+        Maximum number of sweeps and Newton steps over all stages.
     factor : float
-        What the regularisation is divided by between stages; ``inf`` starts at the one asked for.
+        Divisor of the regularisation between stages; ``inf`` starts at the `reg` of the problem.
     stage_tol : float
-        The error at which a stage before the last is done, times the root of its `reg` over that of the last, and at
-        most 1e-2. Mass that is missing between weakly coupled parts of the problem must show before their coupling
-        vanishes, so it is smaller than that of `Sinkhorn`.
+        A stage before the last ends at the error ``stage_tol·√(reg of the stage / final reg)``, and at most 1e-2. Mass
+        that is missing between weakly coupled parts of the problem must show before their coupling vanishes, so the
+        default is smaller than that of `Sinkhorn`.
     sweeps : int, optional
-        Sweeps before Newton's method is considered, in each stage. By default they take about half the time of one of
-        its steps.
+        Sweeps in each stage before Newton's method is considered. By default they cost about half the time of a Newton
+        step.
     keep : float, optional
-        The method as it was published: `sweeps` plain sweeps (20 by default) at the `reg` asked for, and then Newton
-        steps that keep this fraction of the entries of the plan, the largest ones. It goes with ``factor=inf``. By
-        default, what is left out is bounded by the mass that it carries.
+        The method as published: `sweeps` plain sweeps (20 by default) at the `reg` of the problem, then Newton steps
+        that keep the largest entries of the plan, this fraction of all. It requires ``factor=inf``. By default,
+        the mass of the dropped entries is bounded instead.
 
     Notes
     -----
     Tang et al. (ICLR 2024); the exact diagonal after Tang & Qiu (NeurIPS 2024), annealing after Schmitzer (2019). Steps
-    that do not raise the dual enough are halved (Armijo). Sweeps never lower the dual, so that it rises throughout.
-    Near the solution full steps are taken, and each about squares the error. A stage that Newton steps do not end is
-    left to sweeps: that is `Sinkhorn`, which always converges. Before that, the descent is repeated from the top, in
-    smaller steps.
+    that do not raise the dual enough are halved (Armijo). Sweeps never lower the dual, so it rises throughout. Near the
+    solution full steps are taken, and each one about squares the error. If Newton steps fail to finish a stage, the
+    descent is repeated from the top in smaller steps. As a last resort the stage continues with sweeps only: the method
+    is then `Sinkhorn`, which always converges.
 
     Examples
     --------
@@ -89,7 +89,7 @@ class SparseNewton(Solver[Annealed]):
     refuses: ClassVar[Mapping[str, str]] = {"rtol": "tol= bounds the error with a reg"}
 
     def __new__(cls, *args: Any, keep: float | None = None, **options: Any) -> Self:
-        """The solver; with `keep`, the method as it was published."""
+        """The solver; with `keep`, the method as published."""
         if keep is None:
             return super().__new__(cls)
         options = given_options(cls, args, options)
@@ -110,9 +110,9 @@ class SparseNewton(Solver[Annealed]):
     def step(self, problem: LinearProblem, state: Annealed) -> Annealed:
         goal, used = descent.goals(problem, state, self.tol, self._stage_tol(problem, state)), state.used
         sweeps = self._sweeps(problem, state)
-        before = np.where(used == 0, 1.0, state.error)  # an error that is not known yet is taken for 1
+        before = np.where(used == 0, 1.0, state.error)  # an unknown error counts as 1
         state = descent.advance(problem, state, goal, sweeps, self.max_iter)
-        known = np.isfinite(state.halfway)  # the first sweeps are no measure of those that follow
+        known = np.isfinite(state.halfway)  # the speed of the first sweeps does not predict later ones
         before, sweeps = np.where(known, state.halfway, before), np.where(known, sweeps / 2, sweeps)
         apt = ~self._is_lost(state) & (state.n_iter < self.max_iter)
         apt &= ~state.restless | (state.used > _SETTLING)
@@ -130,20 +130,20 @@ class SparseNewton(Solver[Annealed]):
 
     @staticmethod
     def _is_lost(state: Annealed) -> np.ndarray:
-        """Whether sweeps are all that is left to a stage; on the last descent, that takes more failures."""
+        """Whether Newton's method is given up in a stage; the last descent allows more failures."""
         most = np.where(state.attempt < _ATTEMPTS, _FAILURES, _LAST_FAILURES)
         return (state.tally.failed >= most) | state.tally.dense
 
     def _sweeps(self, problem: LinearProblem, state: Annealed) -> np.ndarray:
-        """How many sweeps each item takes before the next check of how fast they are, ``(B,)``."""
+        """Number of sweeps of each item before the next check of their speed, ``(B,)``."""
         if self.sweeps is not None:
             return np.full(problem.items, self.sweeps)
         sweep, _, step = predicted(problem, state, 1.0)
         longest, entries = descent.patience(problem, state), problem.reduced.n * problem.reduced.m
         usual = np.minimum(longest, np.maximum(_SWEEPS, 2 * (FIRST_CHECK * step / sweep / 2).astype(int)))
-        # Where most entries matter Newton steps are dear, and so is a check: the entries have to be formed again.
+        # If most entries matter, Newton steps are expensive, and so is a check: entries have to be recomputed.
         usual = np.where((entries >= COMPILED) & ~(state.effort < entries / 2), longest, usual)
-        quick = (state.used > 0) & (state.tally.steps == 0)  # sweeps that needed no Newton steps run longer unchecked
+        quick = (state.used > 0) & (state.tally.steps == 0)  # sweeps that needed no Newton steps are checked less often
         return np.where(state.attempt > 0, np.minimum(_SWEEPS, usual), np.where(quick, 2 * usual, usual))
 
     def finish(self, problem: LinearProblem, state: Annealed, errors: np.ndarray) -> Outcome:
@@ -151,7 +151,7 @@ class SparseNewton(Solver[Annealed]):
 
 
 def _by_mass(part: LinearProblem, at: Point, reg: Array, goal: float) -> tuple[Point, Sparsification] | None:
-    """All entries but a fraction of the mass, in proportion to the error; None where these are many."""
+    """All entries except a fraction of the mass proportional to the error; None if there are too many entries."""
     listed = at.listed or Entries.of(part, at, reg, goal)
     if listed is None:
         return None
