@@ -1,4 +1,4 @@
-"""Measures from files, and plans to files."""
+"""Reading of measures from files, and writing of plans to files."""
 
 from __future__ import annotations
 
@@ -15,23 +15,23 @@ ARRAYS, TABLES, IMAGES = (".npy", ".npz"), (".csv", ".tsv"), (".png", ".jpg", ".
 
 
 class UnusableInput(ValueError):
-    """A file that cannot be read as a measure; the message is one line that says why and what to do."""
+    """Error for a file that cannot be read as a measure. The message, of one line, says why and what to do."""
 
 
 @dataclass(frozen=True)
 class Reading:
-    """How a file is to be understood.
+    """Interpretation of the contents of a file.
 
     Attributes
     ----------
     weights : str, optional
-        The column of a table or 2-D array that holds the weights: a name from its header, or a number from 0.
+        The column of weights in a table or 2-D array: a name from its header, or a number from 0.
     histogram : bool
-        An array holds masses on a grid, not points.
+        Whether an array contains masses on a grid, not points.
     unit_square : bool
-        A grid spans [0, 1] along its longest side, in place of one unit a cell.
+        Whether a grid spans [0, 1] along its longest side. By default each cell has side 1.
     resize : int, optional
-        Images and 2-D histograms are averaged down to at most this many cells along the longer side.
+        Maximum number of cells along the longer side, to which images and 2-D histograms are averaged down.
     """
 
     weights: str | None = None
@@ -50,7 +50,7 @@ class Measure:
     x : array (n, d)
     a : array (n,)
     grid : tuple of int
-        The shape of the grid that the points are cells of; empty for a cloud.
+        The shape of the grid whose cells are the points; empty for a cloud.
     cell : float
         The side of a cell, in the units of `x`.
     """
@@ -73,12 +73,12 @@ def read(path: str, how: Reading = Reading()) -> Measure:
     Returns
     -------
     Measure
-        Without the points of zero mass, and of total mass 1.
+        The measure, without points of zero mass, normalised to total mass 1.
 
     Raises
     ------
     UnusableInput
-        If the file is missing, unreadable or not a measure.
+        If the file is missing, unreadable or does not contain a measure.
     """
     kind = Path(path).suffix.lower()
     if not Path(path).is_file():
@@ -95,7 +95,7 @@ def read(path: str, how: Reading = Reading()) -> Measure:
             raise UnusableInput(f"{path}: unknown file type; use one of {', '.join(ARRAYS + TABLES + IMAGES)}")
     except UnusableInput:
         raise
-    except Exception as error:  # a reader's own words on a broken file, in one line
+    except Exception as error:  # the message of the library that read the broken file, in one line
         raise UnusableInput(
             f"{path}: cannot be read ({' '.join(str(error).split()) or type(error).__name__})"
         ) from None
@@ -108,7 +108,7 @@ def read(path: str, how: Reading = Reading()) -> Measure:
 
 
 def save_plan(path: str, result: Result, x: Measure, y: Measure, distance: float) -> None:
-    """Write the arcs of a plan, the points they join and the distance to an ``.npz`` file."""
+    """Write the arcs of a plan, their end points and the distance to an ``.npz`` file."""
     arcs = result.plan_sparse()
     np.savez_compressed(
         path, row=arcs.row, col=arcs.col, mass=arcs.mass, x=x.x, y=y.x, a=x.a, b=y.a, distance=np.float64(distance)
@@ -119,7 +119,7 @@ def _image(path: str) -> np.ndarray:
     from PIL import Image
 
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # a large image meets our own limit
+        warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # otkit has its own limit on size
         image = Image.open(path, formats=("PNG", "JPEG"))
     with image:
         if image.mode.startswith("I"):  # 16 bits, grey already
@@ -178,7 +178,7 @@ def _grid(path: str, mass: np.ndarray, how: Reading) -> Measure:
     if how.resize is not None:
         mass = _averaged(path, mass, how.resize)
     cells = np.argwhere(mass > 0)
-    # Centres of the cells in units of the grid as it came, whatever it was averaged to.
+    # Centres of the cells, in cells of the original grid, also after averaging.
     x = (cells + 0.5) * (np.array(full) / mass.shape) - 0.5
     cell = max(full) / max(mass.shape)
     if how.unit_square:
@@ -196,7 +196,7 @@ def _averaged(path: str, mass: np.ndarray, side: int) -> np.ndarray:
 
 
 def _shares(size: int, count: int) -> np.ndarray:
-    """How much of each of `size` cells lies in each of `count` equal intervals over them: ``(count, size)``."""
+    """Fraction of each of `size` cells that lies in each of `count` equal intervals: ``(count, size)``."""
     edges, cells = np.linspace(0, size, count + 1), np.arange(size)
     return np.clip(np.minimum(edges[1:, None], cells + 1) - np.maximum(edges[:-1, None], cells), 0, None)
 

@@ -30,7 +30,7 @@ CERTIFIED, NOT_CERTIFIED, UNUSABLE, INTERRUPTED = 0, 1, 2, 130
 
 PLANS, PLOTS, MATRICES = (".npz",), (".png", ".jpg", ".pdf", ".svg"), (".csv",)
 
-# The most arcs that are worth waiting for: two images of 64 × 64.
+# Maximum number of arcs, to limit the running time.
 MAX_ARCS = 2**28
 
 _N = TypeVar("_N", int, float)
@@ -47,7 +47,7 @@ exit status: 0 the distance is exact or certified to --rtol, 1 it is not, 2 unus
 
 
 class _Parser(argparse.ArgumentParser):
-    """A parser that complains in one line."""
+    """A parser with error messages of one line."""
 
     def error(self, message: str) -> NoReturn:
         self.exit(UNUSABLE, f"otkit: {message} (see otkit --help)\n")
@@ -72,7 +72,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     Parameters
     ----------
     arguments : sequence of str, optional
-        Those of the process by default.
+        Arguments of the command line; by default those of the process.
 
     Returns
     -------
@@ -81,21 +81,21 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """
     options = _parser().parse_args(arguments)
     for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, io.TextIOWrapper):  # a terminal or file that lacks a letter gets its code
+        if isinstance(stream, io.TextIOWrapper):  # characters that the encoding lacks are written as escapes
             stream.reconfigure(errors="backslashreplace")
     try:
         status = int(options.run(options))
         print(end="", flush=True)
         return status
-    except (ValueError, MemoryError) as error:  # UnusableInput, and what the solver refuses
+    except (ValueError, MemoryError) as error:  # UnusableInput, and errors of the solver
         print(f"otkit: {' '.join(str(error).split())}", file=sys.stderr)
         return UNUSABLE
     except KeyboardInterrupt:
         return INTERRUPTED
     except OSError as error:
-        # What could not be written must not be tried again at exit.
+        # Python must not retry the failed write at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        if isinstance(error, BrokenPipeError):  # the reader has gone: nothing is left to be said
+        if isinstance(error, BrokenPipeError):  # the reader has closed the pipe: no message
             return INTERRUPTED
         print(f"otkit: the answer cannot be written: {error.strerror}", file=sys.stderr)
         return UNUSABLE
@@ -119,7 +119,7 @@ def _parser() -> argparse.ArgumentParser:
         )
         command.set_defaults(run=_distances, p=p)
         _add_options(command)
-    info = commands.add_parser("info", help="versions of what otkit runs on")
+    info = commands.add_parser("info", help="versions of otkit and its dependencies")
     info.set_defaults(run=_info)
     return parser
 
@@ -142,7 +142,7 @@ def _add_options(command: argparse.ArgumentParser) -> None:
     add("--unit-square", action="store_true", help="grids span [0, 1] along their longest side")
     add("--resize", type=_count, metavar="N", help="average images down to N pixels along the longer side")
     add("--json", action="store_true", help="print a JSON object")
-    add("--out", metavar="OUT.csv", help="keep each pair as it comes; the same command goes on from what is there")
+    add("--out", metavar="OUT.csv", help="save each pair when solved; the same command resumes from the file")
     add("--plan", metavar="OUT.npz", help="save the plan: row, col, mass, and the points x and y")
     add("--plot", metavar="OUT.png", help="draw the plan (needs matplotlib)")
 
@@ -183,7 +183,7 @@ def _distances(options: argparse.Namespace) -> int:
 
 
 def _wanted(options: argparse.Namespace) -> str:
-    """The width that an interval should have, in words."""
+    """The required width of an interval, as text."""
     width = options.rtol or (_WIDTH if options.reg else None)
     return "the last digits" if width is None else f"--rtol {width:g}"
 
@@ -191,7 +191,7 @@ def _wanted(options: argparse.Namespace) -> str:
 def _compare(x: Measure, y: Measure, options: argparse.Namespace) -> tuple[Answer, bool, Result]:
     start = time.perf_counter()
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", ConvergenceWarning)  # the answer says it
+        warnings.simplefilter("ignore", ConvergenceWarning)  # reported with the answer
         if options.reg is None:
             found = wasserstein(x.x, y.x, x.a, y.a, p=options.p, rtol=options.rtol)
             certified = bool(found.converged)
@@ -212,20 +212,20 @@ def _compare(x: Measure, y: Measure, options: argparse.Namespace) -> tuple[Answe
 
 
 def _note(words: str) -> None:
-    """A line on the standard error, after what the standard output has."""
+    """Print a line on the standard error, after flushing the standard output."""
     print(end="", flush=True)
     print(words, file=sys.stderr)
 
 
 def _digits(lower: float, upper: float) -> int:
-    """Digits enough to tell the ends of an interval apart, from 6 to 9."""
+    """Number of digits, from 6 to 9, that distinguish the ends of an interval."""
     if not lower < upper or lower <= 0:
         return 6
     return min(9, max(6, 2 - math.floor(math.log10((upper - lower) / upper))))
 
 
 def _outward(lower: float, upper: float) -> tuple[str, str]:
-    """The ends of an interval in so many digits, rounded away from each other."""
+    """The ends of an interval in that many digits, rounded outwards."""
     digits = _digits(lower, upper)
     ends = (
         decimal.Context(prec=digits, rounding=rounding).create_decimal_from_float(end)
@@ -238,7 +238,7 @@ def _outward(lower: float, upper: float) -> tuple[str, str]:
 def _matrix(measures: list[Measure], options: argparse.Namespace) -> int:
     names = [measure.name for measure in measures]
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", ConvergenceWarning)  # the exit status says it
+        warnings.simplefilter("ignore", ConvergenceWarning)  # reported by the exit status
         try:
             found = pairwise(
                 [(measure.x, measure.a) for measure in measures],
@@ -269,13 +269,13 @@ def _matrix(measures: list[Measure], options: argparse.Namespace) -> int:
 
 
 def _check_outputs(options: argparse.Namespace) -> None:
-    """Complain about outputs before any work."""
+    """Check the output options before any computation."""
     count = len(options.files)
     for name, path in (("--plan", options.plan), ("--plot", options.plot)):
         if path is not None and count > 2:
             raise UnusableInput(f"{name} is for two files, got {count}")
     if options.out is not None and count == 2:
-        raise UnusableInput("--out is for more than two files, got 2; --json prints all about one pair")
+        raise UnusableInput("--out is for more than two files, got 2; use --json for all numbers of one pair")
     _check_path("--plan", options.plan, PLANS)
     _check_path("--plot", options.plot, PLOTS)
     _check_path("--out", options.out, MATRICES)
@@ -323,7 +323,7 @@ def _info(_: argparse.Namespace) -> int:
 
 
 def _kernels() -> list[tuple[str, str]]:
-    """What runs the operations, for each kind of input, and why where it is the reference."""
+    """Names of the kernels for each kind of input, with the reason where they are the reference."""
     from otkit.kernels import lacking
 
     missing = lacking("torch", "triton")

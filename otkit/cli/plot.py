@@ -1,4 +1,4 @@
-"""Pictures of a plan, with matplotlib."""
+"""Plots of a plan with matplotlib."""
 
 from __future__ import annotations
 
@@ -11,20 +11,20 @@ import numpy as np
 from otkit.cli.files import Measure
 from otkit.results.result import Result
 
-# More arcs than this make a picture of nothing.
+# Maximum number of arcs in a plot; more are unreadable.
 _ARCS = 500
 
 
 def save_plot(path: str, result: Result, x: Measure, y: Measure, title: str) -> None:
-    """Draw where the mass goes, to an image file.
+    """Plot a plan to an image file.
 
-    Two-dimensional grids: both marginals, and arrows for how far each cell's mass moves on average. Anything else: the
-    points by their first two coordinates, and the strongest arcs between them.
+    For two-dimensional grids, the plot shows both marginals, and arrows with the mean displacement of each cell's mass.
+    For other measures, it shows the points by their first two coordinates, and the strongest arcs between them.
 
     Parameters
     ----------
     path : str
-        Where to write; the ending decides the format.
+        The file to write. Its ending determines the format.
     result : Result
         A solved problem between the points of `x` and `y`.
     x, y : Measure
@@ -40,7 +40,7 @@ def save_plot(path: str, result: Result, x: Measure, y: Measure, title: str) -> 
         _draw_points(figure, result, x, y)
     figure.suptitle(title)
     with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", "Glyph .* missing")  # a file's name in a script that the font lacks
+        warnings.filterwarnings("ignore", "Glyph .* missing")  # characters of a file's name that the font lacks
         figure.savefig(path, dpi=150)
 
 
@@ -63,7 +63,7 @@ def _draw_grids(figure: Any, result: Result, x: Measure, y: Measure) -> None:
 
 
 def _frame(axes: Any, points: np.ndarray, margin: float) -> None:
-    """Rows downwards, as in an image, with a margin of a cell."""
+    """Set the axes: rows downwards, as in an image, with a margin of one cell."""
     low, high = points.min(axis=0) - margin, points.max(axis=0) + margin
     axes.set(xlim=(low[1], high[1]), ylim=(high[0], low[0]), aspect="equal")
 
@@ -83,12 +83,12 @@ def _draw_points(figure: Any, result: Result, x: Measure, y: Measure) -> None:
     ]
     if x.x.shape[1] == 1:
         axes.set(ylim=(-0.5, 1.5), yticks=[])
-    # Set afterwards, so that no name is taken for mathematics or for a label to hide.
+    # Set afterwards, so that matplotlib neither parses names as mathematics nor hides labels.
     for text, measure in zip(axes.legend(drawn, ["x", "y"]).get_texts(), (x, y), strict=True):
         text.set_parse_math(False)
         text.set_text(Path(measure.name).name)
 
 
 def _plane(x: np.ndarray, level: float) -> np.ndarray:
-    """The first two coordinates; points of one lie on a line of their own."""
+    """The first two coordinates of points; one-dimensional points lie on a line at `level`."""
     return x[:, :2] if x.shape[1] > 1 else np.column_stack([x, np.full(len(x), level)])

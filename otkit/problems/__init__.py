@@ -1,4 +1,4 @@
-"""What is asked: problems, validated once and frozen."""
+"""Optimal transport problems, validated once and immutable."""
 
 from otkit.problems.linear import LinearProblem
 

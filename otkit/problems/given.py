@@ -1,4 +1,4 @@
-"""What the caller passed, to which gradients go back."""
+"""The caller's inputs, by which gradients are taken."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from otkit.geometry.base import GivenGeometry
 
 @dataclass(frozen=True)
 class Given:
-    """What the caller passed, untouched: gradients go back to it.
+    """The caller's inputs, unchanged: the leaves of the backward pass.
 
     Attributes
     ----------
@@ -28,7 +28,7 @@ class Given:
     unbalanced: Any
 
     def __getstate__(self) -> dict[str, Any]:
-        """Copies and pickles are not part of a graph."""
+        """The state of copies and pickles, detached from autograd's graph."""
         rho = self.unbalanced
         rho = tuple(map(arrays.detached, rho)) if isinstance(rho, tuple) else arrays.detached(rho)
         rest = {name: arrays.detached(getattr(self, name)) for name in ("a", "b", "reg")}
@@ -36,13 +36,13 @@ class Given:
 
     @property
     def masses(self) -> tuple[Any, Any]:
-        """The total weights of both sides, ``(...)`` in float64, in the caller's graph; 1 for uniform ones."""
+        """Total weights of both sides, ``(...)`` in float64, in the caller's graph; 1 for uniform weights."""
         a, b = (1.0 if w is None else namespace(w).sum(arrays.float64(w), axis=-1) for w in (self.a, self.b))
         return a, b
 
     @property
     def by_name(self) -> dict[str, Any]:
-        """All of it by the names of `otkit.autograd.rules.Gradients`; one price of both sides is `rho`."""
+        """All inputs by the names of `otkit.autograd.inputs.Gradients`; a common penalty of both sides is `rho`."""
         rho = self.unbalanced
         prices = {"rho_a": rho[0], "rho_b": rho[1]} if isinstance(rho, tuple) else {"rho": rho}
         return {**self.geometry.arrays, "a": self.a, "b": self.b, "reg": self.reg, **prices}

@@ -8,7 +8,7 @@ from otkit.geometry.points import PointCloud
 
 
 def line_range(geometry: PointCloud, has_a: Array, has_b: Array) -> CostRange:
-    """What is known of the costs on a line without evaluating all of them: they are taken as they are."""
+    """Bounds of the costs on a line, without evaluating all of them; offsets are zero, so costs are not reduced."""
     xp = namespace(has_a)
     (low_x, high_x), (low_y, high_y) = (
         (xp.min(v, axis=-2, keepdims=True), xp.max(v, axis=-2, keepdims=True)) for v in (geometry.x, geometry.y)

@@ -1,4 +1,4 @@
-"""The linear problem: costs, weights, penalties and a regularisation, checked and brought to one form."""
+"""The linear problem: costs, weights, penalties and a regularisation, validated and in one internal form."""
 
 from __future__ import annotations
 
@@ -21,25 +21,25 @@ from otkit.problems.line import line_range
 
 @dataclass(frozen=True)
 class LinearProblem:
-    """min over plans P of ⟨C, P⟩ + reg·KL(P | a⊗b) + ρ_a·KL(P1 | a) + ρ_b·KL(Pᵀ1 | b).
+    """The problem min over plans P of ⟨C, P⟩ + reg·KL(P | a⊗b) + ρ_a·KL(P1 | a) + ρ_b·KL(Pᵀ1 | b).
 
-    Inside there is one leading axis of items, everything is float64 and in NumPy where it lies in the memory of the
-    host, and costs are *reduced*: by one c-transform each way they become non-negative with a zero in every row and
-    column, so that offsets and units of the cost do not matter. Balanced items (both ρ infinite: exact marginals) have
-    mass 1; the masses of the others mean something, and stay.
+    In the internal form, arrays have one leading axis of items and are float64. Arrays in host memory are NumPy arrays.
+    Costs are *reduced* by one c-transform of each side: they are non-negative with a zero in every row and column, so
+    offsets of the cost do not matter. Balanced items (both ρ infinite: exact marginals) have mass 1. The masses
+    of other items matter and are unchanged.
 
     Attributes
     ----------
     given : Given
-        What the caller passed.
+        The caller's inputs.
     asked : GivenGeometry
-        The geometry of it, not recorded by autograd.
+        The caller's geometry, detached from autograd's graph.
     geometry : GivenGeometry
-        The same, flat.
+        `asked` as a flat geometry.
     reduced : Reduced
-        The flat geometry that solvers work on.
+        The flat geometry of reduced costs, on which solvers work.
     kernels : Kernels
-        What runs the operations on it.
+        The operations for this geometry.
     a, b : array (B, n), (B, m)
         Weights; those of balanced items sum to 1.
     log_a, log_b : array (B, n), (B, m)
@@ -47,21 +47,21 @@ class LinearProblem:
     reg : array (B,) or None
         In units of the cost; None for the unregularised problem.
     penalties : Penalties
-        The prices of the marginals.
+        The penalties on the marginals.
     balanced : numpy array of bool (B,)
         Whether both marginals are exact.
     mass : numpy array (B,)
-        The mass of a balanced item before it was divided out: the mean of the two sides; 1 for the others.
+        The mass of a balanced item before normalisation, the mean of the two sides; 1 for other items.
     rescaled : numpy array (B,)
-        The relative difference of the masses of the two sides that was taken for rounding and divided out.
+        The relative difference of the masses of the two sides that normalisation removed as rounding.
     span, low, high : numpy array (B,)
         The largest reduced cost, and the smallest and largest cost, over the finite arcs between points with mass.
     forbidden : numpy array of bool (B,)
         Whether some arc between points with mass has an infinite cost.
     batch : tuple of int
-        The batch axes that results get.
+        The batch axes of results.
     dtype : dtype
-        The dtype that results get.
+        The dtype of results.
     unit : float
         The unit roundoff of that dtype.
     """
@@ -89,16 +89,16 @@ class LinearProblem:
     unit: float
 
     @staticmethod
-    @np.errstate(over="ignore", invalid="ignore")  # what overflows is refused in words
+    @np.errstate(over="ignore", invalid="ignore")  # overflow is refused by the checks
     def build(
         asked: GivenGeometry, a: Any = None, b: Any = None, reg: Any = None, unbalanced: Any = None
     ) -> LinearProblem:
-        """Check everything about the data, and bring it to the inner form.
+        """Validate the data, and convert them to the internal form.
 
         Raises
         ------
         ValueError, TypeError
-            If the data cannot be solved for; the message says what must hold, what came and what to do.
+            If the data are invalid. The message says what must hold, what was passed and what to do.
         """
         a, b = (None if w is None else checks.as_array(w, name) for w, name in ((a, "a"), (b, "b")))
         given = Given(asked, a, b, reg, unbalanced)
@@ -155,11 +155,11 @@ class LinearProblem:
 
     @property
     def items(self) -> int:
-        """How many problems there are."""
+        """Number of problems in the batch."""
         return self.a.shape[0]
 
     def take(self, items: np.ndarray) -> LinearProblem:
-        """The problem of some of the items, by index."""
+        """The problem restricted to the items of these indices."""
         if items.size == self.items:
             return self
         taken = arrays.take(tuple(getattr(self, name) for name in _BY_ITEM), items)
@@ -169,21 +169,21 @@ class LinearProblem:
         )
 
     def inside(self, x: Array) -> Array:
-        """An array of the caller's, as the problem works on it."""
+        """An array of the caller in the library of the internal form."""
         return arrays.hosted(x) if isinstance(self.a, np.ndarray) else x
 
     @property
     def like(self) -> Array:
-        """An array of the caller's."""
+        """An array of the caller, as a reference for library and device."""
         return next(iter(self.asked.arrays.values()))
 
     def as_given(self, x: Array) -> Array:
-        """An array ``(B, …)`` of the inner form in the library and the dtype of the input, with its batch axes."""
+        """An array ``(B, …)`` of the internal form in the library and dtype of the input, with the batch axes."""
         x = arrays.convert(namespace(x).reshape(x, (*self.batch, *x.shape[1:])), self.like)
         return namespace(x).astype(x, self.dtype, copy=False)
 
     def columns(self, v: Any, size: int, name: str) -> tuple[Array, tuple[int, ...]]:
-        """Vectors of the caller's as ``(B, size, k)`` in float64, and the trailing axes (none or k) for the answer."""
+        """Vectors of the caller as ``(B, size, k)`` in float64, and the trailing axes (none or k) of the result."""
         v = arrays.detached(checks.as_array(v, name))
         checks.same_library(**{name: v, "the problem": self.like})
         v = self.inside(v)
@@ -198,24 +198,24 @@ class LinearProblem:
 
     @property
     def size(self) -> np.ndarray:
-        """½(Σa + Σb), by which errors are divided: ``(B,)``."""
+        """½(Σa + Σb), the divisor of errors: ``(B,)``."""
         xp = namespace(self.a)
         return to_numpy(xp.sum(self.a, axis=-1) + xp.sum(self.b, axis=-1)) / 2
 
     def centred(self, f: Array, g: Array) -> tuple[Array, Array]:
-        """Potentials of the same plan with ⟨a, f⟩ = ⟨b, g⟩; those of unbalanced items have no such freedom."""
+        """Potentials of the same plan with ⟨a, f⟩ = ⟨b, g⟩; potentials of unbalanced items are unique and unchanged."""
         xp = namespace(f)
         shift = (xp.sum(self.b * g, axis=-1) - xp.sum(self.a * f, axis=-1)) / 2
         shift = xp.where(from_numpy(self.balanced, f), shift, xp.zeros_like(shift))
         return f + shift[:, None], g - shift[:, None]
 
     def update_rows(self, g: Array, reg: Array) -> Array:
-        """The potential of the rows after half an iteration from that of the columns."""
+        """The potential of the rows, by half an iteration from the potential of the columns."""
         keep = self.penalties.keep(reg)[0][:, None]
         return keep * self.kernels.softmin(self.reduced, g, self.log_b, reg) - (1 - keep) * self.reduced.row
 
     def update_columns(self, f: Array, reg: Array) -> Array:
-        """The potential of the columns after half an iteration from that of the rows."""
+        """The potential of the columns, by half an iteration from the potential of the rows."""
         keep = self.penalties.keep(reg)[1][:, None]
         return keep * self.kernels.softmin(self.reduced.T, f, self.log_a, reg) - (1 - keep) * self.reduced.col
 
@@ -235,21 +235,21 @@ def _all(*conditions: Array) -> bool:
 
 
 def _cost_range(kernels: Kernels, geometry: GivenGeometry, has_a: Array, has_b: Array, *, sorts: bool) -> CostRange:
-    """What is known of the costs, once they are numbers; where sorting solves the problem they are not evaluated."""
+    """Offsets and bounds of the costs, after a check that costs are numbers. With `sorts`, costs are not evaluated."""
     if sorts and geometry.cloud is not None:
         return line_range(geometry.cloud, has_a, has_b)
     costs = kernels.cost_range(geometry, has_a, has_b)
-    # Where every point has mass that pass has seen all costs, and tells whether all of them are finite.
+    # If every point has mass, the pass for `costs` has read all costs, and its results show whether all are finite.
     if not (_all(has_a, has_b, ~costs.forbidden, costs.low > -np.inf) or kernels.are_costs(geometry)):
         raise ValueError(
-            "costs must be numbers or +inf (a forbidden arc), got NaN or -inf; mend them, or pass inf to forbid"
+            "costs must be numbers or +inf (a forbidden arc), got NaN or -inf; correct them, or pass inf to forbid"
         )
     return costs
 
 
 def _check_costs(asked: GivenGeometry, costs: CostRange, a: Array, b: Array) -> None:
     xp = namespace(a)
-    overflow = asked.non_negative and xp.any(costs.forbidden)  # a metric forbids nothing
+    overflow = asked.non_negative and xp.any(costs.forbidden)  # metrics have no forbidden arcs
     if overflow or not xp.all(xp.isfinite(costs.high - costs.low)):
         raise ValueError("costs must be finite in float64, but their range overflows; divide the data by a constant")
     for weight, reach, name, side in ((a, costs.reach_a, "a", "row"), (b, costs.reach_b, "b", "column")):
@@ -264,25 +264,25 @@ def _check_costs(asked: GivenGeometry, costs: CostRange, a: Array, b: Array) -> 
 
 
 def _result_dtype(given: list[Array | None]) -> tuple[Any, float]:
-    """The widest floating dtype among the arrays, or float64 if all are integers, and its unit roundoff."""
+    """The widest floating dtype of the arrays, or float64 if all are integers, and its unit roundoff."""
     present = [x for x in given if x is not None]
     xp = namespace(*present)
     floating = [x.dtype for x in present if xp.isdtype(x.dtype, "real floating")]
     dtype = xp.result_type(*floating) if floating else xp.float64
-    # Half precision is computed like float32, and only the answer is rounded to it.
+    # Half precision is computed like float32. Only the results are rounded to it.
     return dtype, UNIT if dtype == xp.float64 else 2.0**-24
 
 
 def _normalised(
     w: Array | None, size: int, batch: tuple[int, ...], balanced: np.ndarray, like: Array
 ) -> tuple[Array, np.ndarray]:
-    """Weights ``(B, size)`` in float64, and what those of balanced items were divided by, to sum to 1."""
+    """Weights ``(B, size)`` in float64, with total 1 for balanced items, and the divisors used for it."""
     xp, items = namespace(like), balanced.size
     if w is None:
         return from_numpy(np.full((items, size), 1 / size), like), np.ones(items)
     w = arrays.float64(arrays.hosted(w) if isinstance(like, np.ndarray) else w)
     w = xp.reshape(xp.broadcast_to(w, (*batch, size)), (items, size))
-    # By NumPy over a contiguous axis, which is pairwise whatever the library and the layout.
+    # NumPy sums pairwise over a contiguous axis, so the total does not depend on library and layout.
     total = from_numpy(np.ascontiguousarray(to_numpy(w)).sum(-1), like)
     total = xp.where(from_numpy(balanced, like), total, xp.ones_like(total))
     return w / total[:, None], to_numpy(total)

@@ -1,4 +1,4 @@
-"""Marginals that may deviate: the Kullback–Leibler penalty, and its dual."""
+"""The Kullback–Leibler penalty on a marginal, and its conjugate."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ def divergence(p: np.ndarray, w: np.ndarray) -> np.ndarray:
 
 
 def penalty(p: np.ndarray, w: np.ndarray, rho: np.ndarray) -> np.ndarray:
-    """ρ·KL(p | w), 0 where the side is exact (ρ = inf: its error is reported apart) or free (ρ = 0)."""
+    """ρ·KL(p | w); 0 where the side is exact (ρ = inf, whose error is reported separately) or free (ρ = 0)."""
     priced = (rho > 0) & (rho < np.inf)
     return np.where(priced, np.where(priced, rho, 0.0) * divergence(p, w), 0.0)
 
 
 def conjugate(potential: np.ndarray, w: np.ndarray, rho: np.ndarray) -> np.ndarray:
-    """What a potential earns in the dual: Σ w·f where exact, ρ·Σ w·(1 − e^(−f/ρ)) where priced, 0 where free."""
+    """The term of a potential f in the dual: Σ w·f if exact, ρ·Σ w·(1 − e^(−f/ρ)) if penalised, 0 if free."""
     priced = (rho > 0) & (rho < np.inf)
     scale = np.where(priced, rho, 1.0)
-    used = np.where(w > 0, potential, 0.0)  # a point without mass may have any potential
+    used = np.where(w > 0, potential, 0.0)  # the potential of a point without mass is arbitrary
     with np.errstate(over="ignore"):
         earned = -scale * (w * np.expm1(-used / scale[:, None])).sum(-1)
     return np.where(priced, earned, np.where(rho > 0, (w * used).sum(-1), 0.0))

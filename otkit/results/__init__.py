@@ -1,4 +1,4 @@
-"""The answer: how a solve ended, and what follows from it."""
+"""Results: the outcome of a solve, and the quantities derived from it."""
 
 from otkit.results.outcome import Outcome, SparseArcs, Stage, Status
 from otkit.results.result import Result

@@ -1,4 +1,4 @@
-"""The gauge: the constant between the potentials, on every connected component."""
+"""The gauge: the constant shift between the potentials on every connected component."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from otkit.results.solved import Solved, kept
 
 @kept
 def gauged(result: Solved) -> tuple[Array, Array]:
-    """Potentials in units of the cost, ``(B, n)`` and ``(B, m)``, both of equal mean on every connected component."""
+    """Potentials in units of the cost, ``(B, n)`` and ``(B, m)``, of equal means on every connected component."""
     problem, out = result.problem, result.outcome
     f, g = out.f + problem.reduced.row, out.g + problem.reduced.col
     if not (problem.forbidden & problem.balanced).any():
         return problem.centred(f, g)
     f, g = (from_numpy(v, problem.a) for v in _by_component(problem, to_numpy(f), to_numpy(g)))
-    # A point without mass may hang on several components: its potential is set anew.
+    # A point without mass may have arcs to several components, so its potential is recomputed.
     reg, xp = conditional_reg(result), namespace(f)
     new_f = problem.kernels.softmin(problem.geometry, g, problem.log_b, reg)
     new_g = problem.kernels.softmin(problem.geometry.T, f, problem.log_a, reg)
@@ -27,7 +27,7 @@ def gauged(result: Solved) -> tuple[Array, Array]:
 
 
 def conditional_reg(result: Solved) -> Array:
-    """The reg that spreads a single row, ``(B,)``: without one, so small that the best columns take all."""
+    """The regularisation of the conditional plan, ``(B,)``; negligibly small if the problem is unregularised."""
     if result.outcome.reg is not None:
         return result.outcome.reg
     problem = result.problem

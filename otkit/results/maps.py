@@ -1,4 +1,4 @@
-"""The plan of a result: as a matrix, as a map of vectors, and as a map of points."""
+"""The plan of a result as a matrix, as a linear map of vectors, and as a map of points."""
 
 from __future__ import annotations
 
@@ -21,18 +21,18 @@ from otkit.results.solved import Solved, kept
 
 @kept
 def dense(result: Solved) -> Array:
-    """The plan ``(..., n, m)``, as it is given."""
+    """The plan ``(..., n, m)``, in the library and dtype of the input."""
     problem, parts = result.problem, result.outcome.plan
     fits_in_memory(problem.reduced.n, problem.reduced.m, problem.items, "a dense plan")
     single = problem.unit > UNIT
     P = parts[0].dense(single=single) if len(parts) == 1 else plans.add([part.dense() for part in parts])
     if (problem.mass != 1).any():
-        P *= _mass(result)[:, None, None]  # in place: a second array of this size takes longer than the plan
+        P *= _mass(result)[:, None, None]  # in place: allocating a second array is slower than computing the plan
     return problem.as_given(P)
 
 
 def sparse(result: Solved, drop: float) -> SparseArcs:
-    """The entries of the plan, less at most a fraction `drop` of the mass of every row."""
+    """The entries of the plan, without at most a fraction `drop` of the mass of every row."""
     problem = result.problem
     checks.positive(drop, "drop", below=1.0)
     parts = [part.arcs(drop) for part in result.outcome.plan]
@@ -64,8 +64,8 @@ def _moved(result: Solved, parts: tuple[plans.Plan, ...], v: Any, size: int, nam
 
 
 def barycentric(result: Solved, y: Any) -> Array:
-    """Where each row is sent on average, ``(..., n, k)``."""
-    _no_graph(result, "barycentric(y) does not go back to the solve; result.apply(y) does")
+    """Mean target of each row, ``(..., n, k)``."""
+    _no_graph(result, "barycentric(y) does not reach the inputs of the solve; use result.apply(y)")
     problem = result.problem
     y = _points(result).y if y is None else y
     y, tail = problem.columns(y, problem.reduced.m, "y")
@@ -78,8 +78,8 @@ def barycentric(result: Solved, y: Any) -> Array:
 
 
 def transport(result: Solved, x_new: Any) -> Array:
-    """Where new points are sent, ``(..., k, d)``."""
-    _no_graph(result, "transport(x_new) does not go back to the solve; call it on a result of detached tensors")
+    """Images of new points, ``(..., k, d)``."""
+    _no_graph(result, "transport(x_new) does not reach the inputs of the solve; use a result of detached tensors")
     checks.no_gradient(x_new, "x_new", "call under torch.no_grad()")
     problem, asked = result.problem, _points(result)
     x_new = checks.as_array(x_new, "x_new")
@@ -92,7 +92,7 @@ def transport(result: Solved, x_new: Any) -> Array:
 
 
 def _conditional(result: Solved, costs: Reduced) -> EntropicPlan:
-    """The plan with every row of mass 1, for rows of `costs` that need not be those of the problem."""
+    """The conditional plan, whose rows have mass 1; the rows of `costs` may differ from those of the problem."""
     problem, reg, g = result.problem, conditional_reg(result), result.outcome.g
     f = problem.kernels.softmin(costs, g, problem.log_b, reg)
     at = Potentials(f, g, namespace(f).zeros_like(f), problem.log_b, reg)

@@ -1,4 +1,4 @@
-"""How a solve ended, and what a solver hands over."""
+"""The outcome of a solver, with its status and stages."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ from otkit.problems.linear import LinearProblem
 
 
 class Status(enum.Enum):
-    """How a solve ended; the value is the sentence for the user."""
+    """Termination status of a solve. The value is the message for the user."""
 
     CONVERGED = "Converged to the tolerance."
     MAX_ITER = "Stopped at max_iter before the tolerance was reached; raise max_iter, the tolerance or reg."
     STALLED = "Stopped because the error no longer falls; raise the tolerance or reg."
     INFEASIBLE = "Infeasible: no plan avoids the forbidden (infinite) costs; allow more arcs, or pass unbalanced=."
     STOPPED = "Stopped by the callback."
-    COMPLETED = "Ran the number of iterations that was asked for; the error says how far it came."
+    COMPLETED = "Ran the requested number of iterations; see the error for the accuracy reached."
 
     def __repr__(self) -> str:
         return f"<Status.{self.name}>"
@@ -36,19 +36,19 @@ class Stage:
     Attributes
     ----------
     item : int
-        Which problem of the batch, in row-major order.
+        Index of the problem in the batch, in row-major order.
     reg : float
         The regularisation of the stage, in units of the cost.
     n_iter : int
-        Sweeps and Newton steps spent in it.
+        Number of sweeps and Newton steps in the stage.
     error : float
-        The marginal error that it ended with.
+        The marginal error at the end of the stage.
     newton_steps, cg_steps : int
-        How many of the iterations were Newton steps, and the iterations of conjugate gradients in these.
+        Numbers of Newton steps among the iterations, and of iterations of conjugate gradients in these.
     kept : int
-        Entries of the plan that the last Newton step kept; 0 without Newton steps, here and below.
+        Number of entries of the plan that the last Newton step kept; 0 without Newton steps.
     dropped : float
-        The fraction of the mass that it left out.
+        The fraction of the mass that the last Newton step dropped; 0 without Newton steps.
     """
 
     item: int
@@ -70,9 +70,9 @@ class SparseArcs:
     row, col : array of int (K,)
         The two ends of each arc.
     mass : array (K,)
-        What it carries, positive.
+        The mass on each arc, positive.
     item : array of int (K,)
-        Which problem of the batch, in row-major order; zeros for one problem.
+        Index of the problem in the batch, in row-major order; zeros for a single problem.
     """
 
     row: np.ndarray
@@ -83,27 +83,27 @@ class SparseArcs:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What a solver hands over: the end of its run, at mass 1 and in reduced costs.
+    """The outcome of a run of a solver, at mass 1 and in reduced costs.
 
     Attributes
     ----------
     f, g : array (B, n), (B, m)
         Potentials of the reduced problem.
     reg : array (B,) or None
-        The regularisation that they belong to; None for feasible potentials of the unregularised problem.
+        The regularisation; None for feasible potentials of the unregularised problem.
     plan : tuple of Plan
-        Parts that add up to the plan.
+        Parts whose sum is the plan.
     certificate : Certificate or None
-        The bounds, where the solver has computed them.
+        The bounds, if the solver has computed them.
     status : numpy array of Status (B,)
     error, tol : numpy array (B,)
-        The error recomputed from `f` and `g`, and the tolerance in force.
+        The error recomputed from `f` and `g`, and the effective tolerance.
     n_iter : numpy array of int (B,)
     errors : numpy array (steps, B)
         The error after each step of the run.
     stages : tuple of Stage
     counted : tuple (n_iters, last) or None
-        Of a run of so many textbook iterations from zero, the side that they end with.
+        The number of textbook iterations from zero, and the side updated last; None for other solvers.
     """
 
     f: Array
@@ -121,13 +121,13 @@ class Outcome:
 
     @property
     def short(self) -> np.ndarray:
-        """Which items ended short of what was asked: ``(B,)``."""
+        """Which items did not reach their tolerance, or the requested number of iterations: ``(B,)``."""
         done = (Status.CONVERGED, Status.COMPLETED)
         return np.array([status not in done for status in self.status])
 
 
 def marginal_error(problem: LinearProblem, plan: Sequence[Plan], f: Array, g: Array) -> np.ndarray:
-    """‖P1 − a·e^(−f/ρ_a)‖₁ + ‖Pᵀ1 − b·e^(−g/ρ_b)‖₁ over ½(Σa + Σb), for potentials of reduced costs: ``(B,)``."""
+    """(‖P1 − a·e^(−f/ρ_a)‖₁ + ‖Pᵀ1 − b·e^(−g/ρ_b)‖₁) / (½(Σa + Σb)), for potentials of reduced costs: ``(B,)``."""
     rows, cols = plans.marginals(plan)
     xp, costs, held = namespace(rows), problem.reduced, problem.penalties
     target_a = held.target(problem.a, f + costs.row, held.rho_a)

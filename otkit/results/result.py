@@ -1,4 +1,4 @@
-"""The result: views of what a solve reached, computed on first use."""
+"""The result of a solve, with derived quantities computed on first use."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from otkit.results import maps, values
 from otkit.results.gauge import gauged
 from otkit.results.outcome import Outcome, SparseArcs, Stage, Status
 
-# A result, the name of a field, its array, and what else it is made of.
+# Function of a result, the name of a field, its array, and the vectors that it also depends on.
 Link = Callable[["Result", str, Array, tuple[Array, ...]], Array]
 
 
@@ -23,22 +23,23 @@ Link = Callable[["Result", str, Array, tuple[Array, ...]], Array]
 class Result:
     """The solution of an optimal transport problem, or of a batch of them.
 
-    Shapes: ``...`` is the batch, empty for one problem. Arrays are of the library, dtype and device of the input;
-    `status`, `n_iter`, `error`, `tol` and the bounds are NumPy in float64. Everything is computed on first use.
+    In shapes, ``...`` stands for the batch axes, none for a single problem. Arrays are of the library, dtype and device
+    of the input. `status`, `n_iter`, `error`, `tol` and the bounds are NumPy arrays or Python scalars, with numbers in
+    float64. All properties are computed on first use.
 
     Attributes
     ----------
     problem : LinearProblem
-        What was solved, after checking.
+        The validated problem.
     outcome : Outcome
-        What the solver handed over.
+        The outcome of the solver.
     method : str
-        The solver that ran.
+        Name of the solver.
     kernel : str
-        What ran the operations, and on which array library.
+        Names of the kernels that ran the operations, and of the array library.
     link : callable or None
-        Makes autograd record a field of this result; None where the input requires no gradients. Then the values, the
-        plan and what follows from it, and the potentials are part of its graph.
+        Function that makes autograd record a field of this result; None where no input requires gradients. With it, the
+        values, the potentials, the plan, its marginals and its products with vectors are in autograd's graph.
     """
 
     problem: LinearProblem
@@ -47,11 +48,11 @@ class Result:
     kernel: str
     link: Link | None = None
 
-    # How it went
+    # Convergence
 
     @property
     def status(self) -> Any:
-        """`Status`, or an object array ``(...)`` of them."""
+        """Termination status: `Status`, or an object array ``(...)``."""
         return self._bookkeeping(self.outcome.status)
 
     @property
@@ -66,30 +67,31 @@ class Result:
 
     @property
     def error(self) -> Any:
-        """‖P1 − a·e^(−f/ρ_a)‖₁ + ‖Pᵀ1 − b·e^(−g/ρ_b)‖₁ over ½(Σa + Σb), recomputed: float, or an array ``(...)``.
+        """(‖P1 − a·e^(−f/ρ_a)‖₁ + ‖Pᵀ1 − b·e^(−g/ρ_b)‖₁) / (½(Σa + Σb)): float, or an array ``(...)``.
 
-        The exponentials are 1 where a marginal is exact; a free side (ρ = 0) adds nothing.
+        The exponential is 1 where a marginal is exact. A free side (ρ = 0) adds nothing. The error is recomputed from
+        the final potentials.
         """
         return self._bookkeeping(self.outcome.error)
 
     @property
     def tol(self) -> Any:
-        """The tolerance in force: on `error` with a `reg`, else the ``rtol`` on the certified interval."""
+        """The effective tolerance: with a `reg` on `error`, else the ``rtol`` on the certified interval."""
         return self._bookkeeping(self.outcome.tol)
 
     @property
     def errors(self) -> np.ndarray:
-        """The error seen after each step of the run, ``(steps, ...)``; inf before an item's first iteration."""
+        """The error after each step of the run, ``(steps, ...)``; inf before an item's first iteration."""
         return self.outcome.errors.reshape((-1, *self.problem.batch))
 
     @property
     def stages(self) -> tuple[Stage, ...]:
-        """The log of the annealing, a `Stage` each; empty for a direct method."""
+        """The log of the annealing, one `Stage` for each stage; empty for a direct method."""
         return self.outcome.stages
 
     @property
     def rescaled(self) -> Any:
-        """The relative difference of the total masses of a and b that was taken for rounding and divided out."""
+        """The relative difference of the total masses of a and b that normalisation removed as rounding."""
         return self._bookkeeping(self.problem.rescaled)
 
     # Values
@@ -97,7 +99,7 @@ class Result:
     @property
     @arrays.eager
     def value(self) -> Array:
-        """The objective, ``(...)``: `value_linear`, `value_reg` and `value_marginal`, as far as there are any."""
+        """The objective, ``(...)``: the sum of `value_linear`, `value_reg` and `value_marginal`, where not None."""
         return self._linked("value", values.objective(self).total)
 
     @property
@@ -123,8 +125,8 @@ class Result:
     def value_dual(self) -> Array | None:
         """The dual objective at the potentials, ``(...)``; None for an unregularised problem.
 
-        A lower bound on the optimal `value`, up to rounding, that is off by the square of the error only. The
-        gradients of the value by its envelope are exact for this number.
+        It is a lower bound on the optimal `value`, up to rounding. Its distance from the optimum is quadratic in the
+        error. Gradients of `value` by the envelope theorem are the exact gradients of this number.
         """
         return self._linked("value_dual", values.dual(self))
 
@@ -157,7 +159,7 @@ class Result:
         Raises
         ------
         MemoryError
-            If it does not fit in the memory that is free.
+            If the plan does not fit in the free memory.
         """
         return self._recorded("plan", maps.dense(self))
 
@@ -167,7 +169,7 @@ class Result:
         Parameters
         ----------
         drop : float
-            The fraction of the mass of every row that may be left out, as entries below ``drop·a_i/m``.
+            The fraction of the mass of every row that may be dropped, in entries below ``drop·a_i/m``.
 
         Returns
         -------
@@ -184,7 +186,7 @@ class Result:
 
     @arrays.eager
     def apply(self, v: Any) -> Array:
-        """Σ_j P_ij v_j, without holding the plan.
+        """Σ_j P_ij v_j, without storing the plan.
 
         Parameters
         ----------
@@ -198,7 +200,7 @@ class Result:
 
     @arrays.eager
     def apply_t(self, u: Any) -> Array:
-        """Σ_i P_ij u_i, without holding the plan.
+        """Σ_i P_ij u_i, without storing the plan.
 
         Parameters
         ----------
@@ -211,7 +213,7 @@ class Result:
         return self._linked("apply_t", maps.apply_t(self, u), u)
 
     def barycentric(self, y: Any = None) -> Array:
-        """Where each row is sent on average, Σ_j P_ij y_j / Σ_j P_ij.
+        """Mean target of each row (barycentric projection), Σ_j P_ij y_j / Σ_j P_ij.
 
         Parameters
         ----------
@@ -221,15 +223,15 @@ class Result:
         Returns
         -------
         array (..., n, k)
-            A row without mass goes where it would if it had some.
+            For a row without mass, the limit for a small mass.
         """
         return maps.barycentric(self, y)
 
     def transport(self, x_new: Any) -> Array:
-        """Send new points along the map of the plan, for a problem between points.
+        """Map new points by the plan, for a problem between points.
 
-        With a `reg` this is the entropic map (Pooladian & Niles-Weed 2021), else each point goes to the y_j of smallest
-        c(x, y_j) − g_j.
+        With a `reg` this is the entropic map (Pooladian & Niles-Weed 2021). Without one, each point x is mapped to the
+        y_j of smallest c(x, y_j) − g_j.
 
         Parameters
         ----------
@@ -245,12 +247,12 @@ class Result:
 
     @property
     def lower(self) -> Any:
-        """A certified lower bound on the optimum without the `reg`: float, or an array ``(...)``."""
+        """A certified lower bound on the unregularised optimum: float, or an array ``(...)``."""
         return self._bookkeeping(values.certificate(self).lower * self.problem.mass)
 
     @property
     def upper(self) -> Any:
-        """A certified upper bound on the optimum without the `reg`, inf where none was found: float, or ``(...)``."""
+        """A certified upper bound on the unregularised optimum, inf where none was found: float, or ``(...)``."""
         return self._bookkeeping(values.certificate(self).upper * self.problem.mass)
 
     @property
@@ -277,11 +279,11 @@ class Result:
         return [name for name in super().__dir__() if name not in ("problem", "outcome", "link")]
 
     def _linked(self, name: str, x: Array | None, *parts: Array) -> Any:
-        """A field ``(B, …)`` of the inner form, as it is given and recorded."""
+        """A field ``(B, …)`` of the internal form, converted to the caller's form and recorded by autograd."""
         return None if x is None else self._recorded(name, self.problem.as_given(x), *parts)
 
     def _recorded(self, name: str, x: Array, *parts: Array) -> Array:
-        """A field as it is given, in the caller's graph where there is one."""
+        """A field in the caller's form, in the caller's graph where there is one."""
         return x if self.link is None else self.link(self, name, x, parts)
 
     def _bookkeeping(self, x: np.ndarray) -> Any:

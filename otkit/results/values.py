@@ -1,4 +1,4 @@
-"""The objective of a result, its parts and its dual, in the inner form of the problem; and the bounds."""
+"""The objective of a result, its parts, its dual and the bounds, in the internal form of the problem."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from otkit.results.solved import Solved, kept
 
 
 class Values(NamedTuple):
-    """The parts of the objective in float64, ``(B,)`` each; None where there is no such part."""
+    """The parts of the objective in float64, ``(B,)`` each; None where a part does not exist."""
 
     linear: Array
     reg: Array | None
@@ -30,13 +30,13 @@ class Values(NamedTuple):
 
 @kept
 def certificate(result: Solved) -> Certificate:
-    """What proves the bounds, in the inner form of the problem."""
+    """The certificate of the bounds, in the internal form of the problem."""
     out = result.outcome
     return out.certificate or certify(result.problem, out.f, out.g, out.reg)
 
 
 def moved(result: Solved) -> Moved:
-    """⟨C, P⟩ of the reduced costs and the marginals, of an entropic plan."""
+    """⟨C, P⟩ in reduced costs and the marginals, for an entropic plan."""
     (plan,) = result.outcome.plan
     assert isinstance(plan, EntropicPlan)
     return plan.moved
@@ -51,7 +51,7 @@ def objective(result: Solved) -> Values:
         return Values(from_numpy(out.certificate.linear, problem.a) * mass, None, None)
     sums, costs = moved(result), problem.reduced
     offset = xp.sum(costs.row * sums.row, axis=-1) + xp.sum(costs.col * sums.col, axis=-1)
-    # log P/(a⊗b) is (f + g − C)/reg, so that the divergence needs no logarithm.
+    # log P/(a⊗b) is (f + g − C)/reg, so the divergence needs no logarithm.
     gained = xp.sum(out.f * sums.row, axis=-1) + xp.sum(out.g * sums.col, axis=-1) - sums.cost
     by_reg = (gained - out.reg * (xp.sum(sums.row, axis=-1) - _product(problem))) * mass
     return Values((sums.cost + offset) * mass, by_reg, _by_marginals(problem, sums))
