@@ -1,7 +1,7 @@
-"""How fast: the tables of kernels, and which of them runs a problem.
+"""Tables of kernels, and the choice of the table for a problem.
 
-`choose` is asked once, when a problem is built, and the table is kept in it: ``problem.kernels``. Arrays of NumPy get
-`otkit.kernels.numba.NUMBA`, arrays on a GPU `otkit.kernels.triton.TRITON`, and anything else
+`choose` is called once, when a problem is built. The problem keeps the table as ``problem.kernels``. NumPy arrays use
+`otkit.kernels.numba.NUMBA`, arrays on a GPU `otkit.kernels.triton.TRITON`, and all others the operations of
 `otkit.kernels.table.REFERENCE`. A faster version replaces an operation, never an algorithm.
 """
 
@@ -22,14 +22,14 @@ __all__ = ["REFERENCE", "Kernels", "choose", "lacking"]
 
 
 def choose(geometry: Geometry) -> Kernels:
-    """The kernels for this geometry, by where its arrays are and by the environment variable ``OTKIT_KERNELS``.
+    """The kernels for this geometry, by the location of its arrays and the environment variable ``OTKIT_KERNELS``.
 
     Raises
     ------
     ValueError
-        If the variable is none of its values, or asks for Triton on the host without its interpreter.
+        If the variable has an unknown value, or selects Triton on the host without its interpreter.
     """
-    # Compiled code is loaded when it is first needed.
+    # Import compiled code on first use.
     asked, given = _asked(), list(geometry.arrays.values())
     if asked == "reference":
         return REFERENCE
@@ -49,7 +49,7 @@ def choose(geometry: Geometry) -> Kernels:
 
 
 def _is_for_triton(x: Any, asked: str) -> bool:
-    """Whether Triton works on an array: one on a GPU, or a tensor of the host where its interpreter is asked for."""
+    """Whether Triton runs on an array: on a GPU, or a tensor on the host if its interpreter was selected."""
     on_gpu = arrays.on_gpu(x)
     interpreted = asked == "triton" and arrays.is_tensor(x) and not on_gpu
     if interpreted and os.environ.get("TRITON_INTERPRET") != "1":
@@ -62,7 +62,7 @@ def _is_for_triton(x: Any, asked: str) -> bool:
 
 @cache
 def lacking(*packages: str) -> str:
-    """The first of the packages that is not installed; empty where none is missing."""
+    """The first of the packages that is not installed; empty if all are."""
     return next((name for name in packages if find_spec(name) is None), "")
 
 

@@ -1,4 +1,4 @@
-"""The table of kernels: every operation that costs O(n·m), by one way to run it."""
+"""The table of kernels: the implementations of every operation that costs O(n·m)."""
 
 from __future__ import annotations
 
@@ -20,15 +20,15 @@ from otkit.linalg.sparse import Sparse
 class Kernels:
     """Operations on a flat geometry, each with the name, the arguments and the meaning of its reference.
 
-    The references are in `otkit.entropic.operations`, that of `sweep` in `otkit.entropic.sinkhorn`, and those of the
-    last three, on sparse matrices, in `otkit.linalg`.
+    The reference of `sweep` is in `otkit.entropic.sinkhorn`. The references of the last three operations, on sparse
+    matrices, are in `otkit.linalg`. All others are in `otkit.entropic.operations`.
 
     Attributes
     ----------
     name : str
-        What runs the operations, for ``Result.kernel``.
+        The name of the implementation, for ``Result.kernel``.
     home : str
-        Where the table is found, ``"module:NAME"``: a pickle holds this alone.
+        The location of the table, ``"module:NAME"``. A pickle contains only this.
     """
 
     name: str

@@ -1,4 +1,4 @@
-"""Threads for compiled kernels, which release the interpreter lock."""
+"""Threads for compiled kernels, which release the global interpreter lock."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import TypeVar
 
 _Part = TypeVar("_Part")
 
-# Exponentials below which handing work over costs more than it gains (measured: 500 × 500 loses, 1000 × 1000 gains).
+# Number of exponentials below which threads do not pay (measured: 500 × 500 is slower, 1000 × 1000 is faster).
 _WORTH = 2**19
 
 _pool: ThreadPoolExecutor | None = None
@@ -25,7 +25,7 @@ if hasattr(os, "register_at_fork"):  # threads do not survive a fork
 
 
 def count() -> int:
-    """How many threads share the work: ``OTKIT_NUM_THREADS``, or the cores that this process may use."""
+    """Number of threads: ``OTKIT_NUM_THREADS``, or the number of cores available to this process."""
     given = os.environ.get("OTKIT_NUM_THREADS", "")
     if given.isdigit():
         return max(1, int(given))
@@ -33,15 +33,15 @@ def count() -> int:
 
 
 def shares(parts: int, entries: int) -> list[range]:
-    """Runs of so many parts for the threads that `each` takes; one run where that is one thread."""
+    """Contiguous ranges of parts, one for each thread of `each`; a single range if it uses one thread."""
     size = -(-parts // count()) if entries >= _WORTH else parts
     return [range(low, min(low + size, parts)) for low in range(0, parts, size)]
 
 
 def each(work: Callable[[_Part], None], parts: Sequence[_Part], entries: int) -> None:
-    """Do the work for all parts, which costs as much as so many `entries` with an exponential each.
+    """Call `work` for all parts, in threads. The total cost is that of `entries` exponentials.
 
-    How the work is cut into parts must not depend on the number of threads; then neither does the result.
+    The partition must not depend on the number of threads, so that the result does not either.
     """
     global _pool
     threads = min(count(), len(parts)) if entries >= _WORTH else 1
@@ -52,7 +52,7 @@ def each(work: Callable[[_Part], None], parts: Sequence[_Part], entries: int) ->
     if _pool is None:
         _pool = ThreadPoolExecutor(thread_name_prefix="otkit")
 
-    left = iter(parts)  # whoever is free takes the next part
+    left = iter(parts)  # each idle thread takes the next part
 
     def help_out() -> None:
         for part in left:
@@ -61,5 +61,5 @@ def each(work: Callable[[_Part], None], parts: Sequence[_Part], entries: int) ->
     others = [_pool.submit(help_out) for _ in range(1, threads)]
     help_out()
     for other in others:
-        if not other.cancel():  # one that has not started yet has nothing left to do
+        if not other.cancel():  # a task that has not started has no parts left
             other.result()

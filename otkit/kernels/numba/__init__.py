@@ -1,4 +1,4 @@
-"""Kernels for NumPy arrays, which Numba compiles on first use."""
+"""Kernels for NumPy arrays, compiled by Numba on first use."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ NUMBA = replace(
     conjugate_gradients=cg.conjugate_gradients,
 )
 
-# For arrays of any other library: the reference, but sparse matrices are on the host, where they are SciPy's.
+# For arrays of any other library: the reference, with compiled kernels for sparse matrices, which are SciPy's.
 HOSTED: Kernels = replace(
     REFERENCE,
     home="otkit.kernels.numba:HOSTED",

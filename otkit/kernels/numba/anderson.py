@@ -1,4 +1,4 @@
-"""Anderson mixing of one item, compiled: see `otkit.kernels.mixing`."""
+"""Anderson mixing of one item, compiled: see `otkit.entropic.anderson`."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def _subtract(x, factor, y):
 
 @jit
 def start_window(b, bends, gram):
-    """The inner products of what an item remembers."""
+    """Inner products of the stored bends of an item."""
     for p in range(bends.shape[0]):
         weighted = _weighted(b, bends[p])
         for q in range(p + 1):
@@ -47,7 +47,7 @@ def _forget(moves, bends, gram):
 
 @jit
 def _make_conjugate(slot, known, b, moves, bends, gram):
-    """Make the pair of this slot orthogonal to the others."""
+    """Make the pair in this slot conjugate to the others."""
     for p in range(known):
         if p != slot and gram[p, p] > 0.0:
             share = dot(_weighted(b, bends[p]), bends[slot]) / gram[p, p]
@@ -57,7 +57,7 @@ def _make_conjugate(slot, known, b, moves, bends, gram):
 
 @jit
 def _dots(x, y, z):
-    """The inner products of x with two vectors, in one pass."""
+    """Inner products of x with two vectors, in one pass."""
     wide()
     first = second = 0.0
     for j in range(x.size):
@@ -68,7 +68,7 @@ def _dots(x, y, z):
 
 @jit
 def _multiply(slot, known, b, bends, gram, residual, share):
-    """The products of all bends with that of this slot, and with the residual."""
+    """Inner products of all bends with the bend in this slot, and with the residual."""
     bend, rest = _weighted(b, bends[slot]), _weighted(b, residual)
     for p in range(known):
         product, share[p] = _dots(bends[p], bend, rest)
@@ -77,9 +77,9 @@ def _multiply(slot, known, b, bends, gram, residual, share):
 
 @jit
 def _solve(gram, share):
-    """Solve (D⁻¹GD⁻¹ + ridge)·x = D⁻¹y for the roots D of G's diagonal; y becomes D⁻¹x.
+    """Solve (D⁻¹GD⁻¹ + ridge)·x = D⁻¹y, with D² the diagonal of G; y is overwritten by D⁻¹x.
 
-    By Cholesky's factorisation, row by row, with y as one more column.
+    The method is a row-wise Cholesky factorisation, with y as an additional column.
     """
     known = share.size
     stride = -(-(known + 1) // STRIDE) * STRIDE
@@ -99,7 +99,7 @@ def _solve(gram, share):
             factor = U[p, q]
             for j in range(stride):
                 U[q, j] -= factor * U[p, j]
-        U[p, p] = scale  # divides what the row is solved for
+        U[p, p] = scale  # the inverse pivot, for back substitution
     for p in range(known - 1, -1, -1):
         x[p] = (U[p, known] - dot(U[p], x)) * U[p, p]
         share[p] = x[p] * inverse[p]
@@ -107,7 +107,7 @@ def _solve(gram, share):
 
 @jit
 def _combine(g, share, b, reach, moves, gram):
-    """Go from the plain step ``g`` to the combination of the last points whose residuals cancel best."""
+    """Move from the plain step ``g`` to the combination of the last points with the smallest residual."""
     change = np.zeros(g.size)
     _solve(gram, share)
     for p in range(share.size):
@@ -128,7 +128,7 @@ def _combine(g, share, b, reach, moves, gram):
 
 @jit
 def _remember(slot, g, new, b, moves, bends, gram, point, residual, share, fresh, conjugate):
-    """Take in the step from ``g`` to ``new``: as the pair of this slot with the one before it, unless it is `fresh`."""
+    """Store the step from ``g`` to ``new``, and its pair of differences in this slot unless the history is `fresh`."""
     if not fresh:
         for j in range(g.size):
             bends[slot, j] = (new[j] - g[j]) - residual[j]
@@ -144,7 +144,7 @@ def _remember(slot, g, new, b, moves, bends, gram, point, residual, share, fresh
 
 @jit
 def mix(g, new, error, b, reach, moves, bends, gram, memory, point, residual, best):
-    """As `otkit.kernels.mixing.mix`, in place: ``g`` becomes the next point."""
+    """As `otkit.entropic.anderson.mix`, in place: ``g`` is overwritten by the next point."""
     window = moves.shape[0]
     if window == 0:
         copy(new, g)

@@ -1,6 +1,6 @@
 """Sparse matrices of Newton steps, and conjugate gradients for them, compiled.
 
-With few entries, SciPy's bookkeeping takes longer than the products.
+With few entries, SciPy's overhead costs more than the products.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ _PLAIN = 40
 
 
 def sparsified(rows: Sparse, by: Scaling) -> tuple[Sparse, float]:
-    """As `otkit.kernels.sparsified`."""
+    """As `otkit.linalg.sparse.sparsified`."""
     from scipy.sparse import csr_array
 
     n, m = rows.T.shape
@@ -52,7 +52,7 @@ def _sparsify(ends, cols, data, left, right, least_row, least_col, half_row, hal
 
 @jit
 def _turn(ends, cols, data, m):
-    """The transposed rows."""
+    """The rows of the transposed matrix."""
     one, count = np.uint64(1), np.zeros(m + 1, np.uint64)
     for k in range(cols.size):
         count[cols[k] + one] += one
@@ -70,9 +70,10 @@ def _turn(ends, cols, data, m):
 def conjugate_gradients(
     matrix: Schur, rhs: np.ndarray, start: np.ndarray, rtol: float, limit: int, memory: Memory | None = None
 ) -> Solution:
-    """As `otkit.linalg.conjugate_gradients`; a coarse correction helps where many iterations are needed.
+    """As `otkit.linalg.cg.conjugate_gradients`, with a coarse correction if many iterations are needed.
 
-    It takes as long to make as some iterations, so that as many are done without it. For the next matrices it is there.
+    The setup of the correction costs as much as `_PLAIN` iterations, so these are done without it first. `memory` keeps
+    the correction for the following matrices.
     """
     memory, y, steps, accurate = memory or Memory(), start.copy(), 0, False
     T, transposed = _rows(matrix.T), _rows(matrix.transposed)
@@ -91,7 +92,7 @@ def conjugate_gradients(
 
 
 def _rows(T: Any) -> Rows:
-    """Those of a matrix of SciPy, with unsigned places: a signed one might be negative, and is checked each time."""
+    """The rows of a SciPy matrix, with unsigned indices: Numba would check signed ones for negative values."""
     return Rows(T.indptr.astype(np.uint64), T.indices.astype(np.uint32), T.data)
 
 
@@ -119,7 +120,7 @@ def _apply(square, T, transposed, v, middle, out):
 def _conjugate_gradients(square, T, transposed, diagonal, coarse, rhs, rtol, limit, y):
     """Solve in place from ``y (m,)``; returns the number of iterations, and whether the residual is small enough.
 
-    Where a number leaves the finite ones, y is what it was before.
+    If a step is not finite, the iteration ends and y is not updated.
     """
     middle, image = np.empty(T.ends.size - 1), np.empty(y.size)
     small, solved = np.empty(coarse.inverse.shape[1]), np.empty(coarse.inverse.shape[0])

@@ -1,9 +1,9 @@
-"""A coarse correction for conjugate gradients: few unknowns, solved for at once.
+"""A coarse-grid correction for conjugate gradients, with a direct solve for few unknowns.
 
-The matrix of a Newton step is the Laplacian of a graph. Where the plan ties each point to a few neighbours, potentials
-that change slowly from one to the next are what the diagonal leaves nearly all iterations to. Neighbours are therefore
-aggregated (Vaněk, Mandel & Brezina 1996), and what the aggregates solve for is added to what the diagonal does (Dryja &
-Widlund 1990).
+The matrix of a Newton step is the Laplacian of a graph. Where the plan couples each point to a few neighbours, smooth
+potentials converge slowly with the diagonal preconditioner, and cost nearly all iterations. Neighbours are therefore
+aggregated (Vaněk, Mandel & Brezina 1996). The coarse solution on the aggregates is added to the diagonal preconditioner
+(Dryja & Widlund 1990).
 """
 
 from __future__ import annotations
@@ -14,18 +14,19 @@ import numpy as np
 
 from otkit.kernels.numba.jit import STRIDE, jit, wide
 
-# Entries of the matrix of the aggregates, relative to those of T: few enough, and at most; and the aggregates at most.
+# Entries of the coarse matrix relative to the entries of T: aggregation stops at _SMALL, and with more than _LARGE there
+# is no correction. Maximum number of aggregates.
 _SMALL, _LARGE, _MOST = 1, 8, 512
-# What is strong in a row, relative to its largest entry; and where aggregates are joined again.
+# Threshold of strong entries of a row, relative to its largest entry: at first, and when aggregates are joined again.
 _STRONG, _TOUCHING = 0.05, 1e-3
-# Aggregates that are more than this fraction of what they are made of are none.
+# Aggregation stops if more than this fraction of the aggregates would remain.
 _FEWER = 0.9
-# Keeps what is inverted from being singular within rounding.
+# Shift that keeps the coarse matrix from being singular within rounding.
 _RIDGE = 1e-13
 
 
 class Rows(NamedTuple):
-    """A sparse matrix by rows: where each ends, its columns and its entries, with unsigned places."""
+    """A sparse matrix by rows (CSR): the ends of rows, columns and entries, with unsigned indices."""
 
     ends: np.ndarray
     cols: np.ndarray
@@ -33,16 +34,16 @@ class Rows(NamedTuple):
 
 
 class Coarse(NamedTuple):
-    """The part of the space that is solved for at once.
+    """The coarse space of the correction.
 
     Attributes
     ----------
     label : numpy array of int (m,)
         The aggregate of each unknown.
     weight : numpy array (m,)
-        The vectors of the aggregates, of norm 1.
+        The vectors of the aggregates, of norm 1 on each aggregate.
     inverse : numpy array (K, ≥ K)
-        That of the matrix of these K vectors, filled up with columns of zeros.
+        The inverse of the Galerkin matrix of these K vectors, padded with columns of zeros.
     """
 
     label: np.ndarray
@@ -54,7 +55,7 @@ NONE = Coarse(np.zeros(0, np.int64), np.zeros(0), np.empty((0, 0)))
 
 
 def coarse_correction(smooth: np.ndarray | None, square: float, T: Rows, transposed: Rows) -> Coarse:
-    """Aggregates of the unknowns that rows of T tie together; none where few unknowns are tied to each other."""
+    """The coarse correction for aggregates of unknowns coupled by rows of T; `NONE` if too few are coupled."""
     m, strong = transposed.ends.size - 1, _STRONG
     if smooth is None:
         return NONE
@@ -75,10 +76,10 @@ def coarse_correction(smooth: np.ndarray | None, square: float, T: Rows, transpo
 
 @jit
 def _invert(A):
-    """Invert a symmetric matrix in place, in its first columns; whether it is positive definite.
+    """Invert a symmetric matrix in place, in its first columns; returns whether it is positive definite.
 
-    LAPACK's threads wait for each other where other libraries keep the cores busy: it was seen to take a hundred times
-    as long.
+    LAPACK is not used, since its threads wait for each other if other libraries keep the cores busy. Times a hundred
+    times longer were observed.
     """
     wide()
     row = np.empty(A.shape[1])
@@ -101,9 +102,10 @@ def _invert(A):
 
 @jit
 def _join(T, transposed, label, count, strong):
-    """Join aggregates that rows tie together: the new labels of the unknowns, and how many aggregates there are.
+    """Join aggregates that are coupled by rows; returns the new labels of the unknowns and the number of aggregates.
 
-    Each that is part of none goes with the row that it is strongest in, to the strongest there that is part of one.
+    An aggregate that is part of no seed joins the seed of the strongest assigned entry in the row where it is strongest
+    itself.
     """
     joined, fewer = _seeds(T.ends, T.cols, T.data, label, count, strong)
     home = _homes(T.ends, T.cols, T.data, label, joined)
@@ -118,13 +120,13 @@ def _join(T, transposed, label, count, strong):
                 joined[at] = home[rows[k]] if better else joined[at]
     out = np.empty(label.size, np.int64)
     for j in range(label.size):
-        out[j] = max(0, joined[label[j]])  # without entries it is in no sum
+        out[j] = max(0, joined[label[j]])  # unknowns without entries do not affect any sum
     return out, fewer
 
 
 @jit
 def _seeds(ends, cols, data, label, count, strong):
-    """Those that are strong in a row become one, where none of them is part of another yet; the others are -1."""
+    """New aggregates (seeds) of the strong entries of rows, if none of them is part of a seed yet; others get −1."""
     joined, fewer, one = np.full(count, -1), 0, np.uint64(1)
     for i in range(np.uint64(ends.size - 1)):
         bound, taken = 0.0, 0
@@ -142,7 +144,7 @@ def _seeds(ends, cols, data, label, count, strong):
 
 @jit
 def _homes(ends, cols, data, label, joined):
-    """What the strongest entry of each row that is part of anything is part of."""
+    """For each row, the seed of its strongest entry that is part of a seed; −1 for none."""
     n, one = np.uint64(ends.size - 1), np.uint64(1)
     home = np.full(n, -1)
     for i in range(n):
@@ -157,7 +159,7 @@ def _homes(ends, cols, data, label, joined):
 
 @jit
 def _galerkin(ends, cols, data, label, weight, count):
-    """−ZᵀTᵀTZ for the vectors Z of the aggregates, and columns of zeros."""
+    """The Galerkin matrix −ZᵀTᵀTZ for the vectors Z of the aggregates, padded with columns of zeros."""
     out, row = np.zeros((count, -(-count // STRIDE) * STRIDE)), np.zeros(count)
     found = np.empty(count + 1, np.uint64)
     one, last = np.uint64(1), np.full(count, ends.size, np.uint64)
@@ -179,7 +181,7 @@ def _galerkin(ends, cols, data, label, weight, count):
 
 @jit
 def correct(label, weight, inverse, small, solved, residual, out):
-    """Add what the aggregates solve for."""
+    """Add the coarse correction of a residual to ``out``."""
     for q in range(small.size):
         small[q] = 0.0
     for j in range(residual.size):

@@ -1,8 +1,8 @@
-"""The operations on one tile of costs, compiled: a loop over rows, and over their entries without temporaries.
+"""The operations on one tile of costs, compiled: loops over rows and their entries, without temporaries.
 
-A tile ``C (k or 1, r, m)`` holds rows ``first…`` of items ``low…high``, of length 1 in front where they share their
-costs. Costs are reduced on the way by ``row (B, n)`` and ``col (B, m)``, in the order of `Reduced`: the columns first
-where ``transposed``.
+A tile ``C (k or 1, r, m)`` has rows ``first…`` of items ``low…high``. Its first axis has length 1 if the items share
+their costs. The loops reduce the costs by ``row (B, n)`` and ``col (B, m)`` in the order of `Reduced`, with the columns
+first if ``transposed``.
 """
 
 from __future__ import annotations
@@ -59,7 +59,7 @@ def _powers(out, power):
 
 @jit
 def distances(x, y, ground, power, out):
-    """Costs between points ``x (k or 1, r, d)`` and ``y (k or 1, d, m)``, the same numbers as those of `Cost`."""
+    """Costs between points ``x (k or 1, r, d)`` and ``y (k or 1, d, m)``, bitwise equal to those of `Cost`."""
     for k in range(out.shape[0]):
         for r in range(out.shape[1]):
             _distances(x[k % x.shape[0], r], y[k % y.shape[0]], ground, out[k, r])
@@ -69,7 +69,7 @@ def distances(x, y, ground, power, out):
 
 @exact
 def _from_products(out, x, y, cancelled):
-    """‖x‖² + ‖y‖² − 2·out in place; how many of them have cancelled."""
+    """‖x‖² + ‖y‖² − 2·out in place; returns the number of entries that have cancelled."""
     found = 0
     for j in range(out.size):
         size = x + y[j]
@@ -80,7 +80,7 @@ def _from_products(out, x, y, cancelled):
 
 @exact
 def _mend(out, x, y, length, lengths, cancelled):
-    """Square distances in the place of those that have cancelled."""
+    """Recompute the squared distances that have cancelled."""
     for j in range(out.size):
         if out[j] < cancelled * (length + lengths[j]):
             out[j] = 0.0
@@ -91,9 +91,9 @@ def _mend(out, x, y, length, lengths, cancelled):
 
 @jit
 def from_products(out, x, y, lengths_x, lengths_y, power, cancelled):
-    """Costs in place of the products ``out (k, r, m)`` of points ``x (k or 1, r, d)`` and ``y (k or 1, d, m)``.
+    """Replace the products ``out (k, r, m)`` of points ``x (k or 1, r, d)`` and ``y (k or 1, d, m)`` by their costs.
 
-    The square lengths of the points are ``lengths_x (k or 1, r)`` and ``lengths_y (k or 1, m)``.
+    The squared lengths of the points are ``lengths_x (k or 1, r)`` and ``lengths_y (k or 1, m)``.
     """
     for k in range(out.shape[0]):
         kx, ky = k % x.shape[0], k % y.shape[0]
@@ -130,7 +130,7 @@ def _lower(C, row, col, transposed, f, out):
 
 @jit
 def c_transform_columns(C, low, high, first, row, col, transposed, f, out):
-    """min_i C_ij − f_i over the rows of the tile and what ``out (B, m)`` holds."""
+    """The minimum of ``out (B, m)`` and min_i C_ij − f_i over the rows of the tile, in place."""
     for k in range(low, high):
         tile = C[(k - low) % C.shape[0]]
         for r in range(tile.shape[0]):
@@ -151,7 +151,7 @@ def _largest(h, C, row, col, transposed, inverse, out):
 
 @jit
 def softmin(C, low, high, first, row, col, transposed, h, reg, out):
-    """−reg·log Σ_j exp((h_j − C_ij)/reg), 0 for a row without terms."""
+    """−reg·log Σ_j exp((h_j − C_ij)/reg); 0 for a row without terms."""
     wide()
     e = np.empty(h.shape[1])
     for k in range(low, high):
@@ -179,7 +179,7 @@ def _entries(C, i, row, col, transposed, f, g, log_a, log_b, inverse, out):
 
 @jit
 def moved(C, low, high, first, row, col, transposed, f, g, log_a, log_b, reg, rows, cols, cost):
-    """Sums of the rows, and what the tile adds to those of the columns ``cols (B, m)`` and to the cost ``(B,)``."""
+    """Row sums of a tile; adds its column sums to ``cols (B, m)`` and its cost to ``cost (B,)``."""
     wide()
     P = np.empty(g.shape[1])
     for k in range(low, high):
@@ -213,7 +213,7 @@ def plan(C, low, high, first, row, col, transposed, f, g, log_a, log_b, reg, out
 
 @jit
 def _log_plan(C, i, row, col, transposed, f, g, log_a, log_b, inverse, rows, cols, out):
-    """log P of one row, and how many of its entries reach the threshold."""
+    """log P of one row, and the number of its entries that reach the threshold."""
     for j in range(out.size):
         exponent = _exponent(C[j], row[i], col[j], transposed, f[i] + g[j], inverse)
         out[j] = exponent + (log_a[i] + log_b[j])
@@ -225,9 +225,9 @@ def _log_plan(C, i, row, col, transposed, f, g, log_a, log_b, inverse, rows, col
 
 @jit
 def select(C, low, high, first, row, col, transposed, f, g, log_a, log_b, reg, rows, cols, out):
-    """How many entries have log P_ij ≥ min(rows_i, cols_j); they are listed in ``out`` where it has room for all.
+    """The number of entries with log P_ij ≥ min(rows_i, cols_j). They are written to ``out`` unless it is empty.
 
-    ``out`` holds the item, the row, the column and log P of each.
+    ``out`` has arrays for the item, the row, the column and log P of each entry.
     """
     item, lines, columns, values = out
     e = np.empty(g.shape[1])
@@ -268,7 +268,7 @@ def _range(C, row, col, has_b):
 
 @jit
 def cost_range(C, start, stop, first, row, col, has_a, has_b, low, high, span, forbidden):
-    """The range of the costs, the largest reduced cost and whether some are infinite, over arcs between mass."""
+    """Range of the costs, largest reduced cost and number of infinite costs, over arcs between points with mass."""
     for k in range(start, stop):
         tile = C[(k - start) % C.shape[0]]
         for r in range(tile.shape[0]):

@@ -1,14 +1,15 @@
 """Sinkhorn iterations, compiled: one read of the costs and at most one exponential per entry.
 
-The row update makes Q_ij = P_ij/P_i• of every row, whose entries are at most 1, and adds the row's share of the column
-sums at once. Two forms of this pass give the same numbers, and `numba_sparse` has them for the entries that matter:
+The row update computes Q_ij = P_ij/P_i• for every row, with entries of at most 1. In the same pass it adds the row's
+contribution to the column sums. Two forms of this pass give the same numbers. `otkit.kernels.numba.listed` has both for
+the entries that matter.
 
-- in the log domain, with one exponential per entry. The last potential of the row stands in for the largest exponent;
-  where it turns out not to, that row is done again with its maximum.
-- *absorbed*: Q is kept, and the passes that follow only rescale its columns by ``v = exp((g − g₀)/reg)``, with no
-  exponential at all. Where a scaling leaves 2^±60, Q is formed anew.
+- *Log domain*: one exponential per entry. The last potential of the row is the guess of the largest exponent. If the
+  guess is too far off, the row is recomputed with its maximum.
+- *Absorbed*: Q is kept in memory. The following passes only rescale its columns by ``v = exp((g − g₀)/reg)``, without
+  an exponential per entry. If a scaling leaves 2^±60, Q is recomputed.
 
-Column sums that underflow are formed again from the largest exponent of each column.
+Column sums that underflow are recomputed from the largest exponent of each column.
 """
 
 from __future__ import annotations
@@ -20,8 +21,8 @@ import numpy as np
 from otkit.kernels.numba.anderson import mix, start_window
 from otkit.kernels.numba.jit import clear, copy, exact, exp, exp_single, jit, least, log, most, wide
 
-_FEW, _MANY = 1e-15, 1e15  # row sums beside a guessed largest term that are trusted
-LIGHT, LIGHT_SINGLE, _HEAVY = 1e-250, 1e-30, 1e250  # column sums that have not underflowed on the way
+_FEW, _MANY = 1e-15, 1e15  # range of row sums, relative to the guessed largest term, that are accurate
+LIGHT, LIGHT_SINGLE, _HEAVY = 1e-250, 1e-30, 1e250  # range of column sums without intermediate under- or overflow
 SCALED = 41.0  # log 2^60
 
 
@@ -35,7 +36,7 @@ def _sum(x):
 
 @exact
 def exponent(h, C, offset, inverse):
-    """Of an entry: a common offset of the costs is large, and cancels first of all."""
+    """The exponent of an entry. The row's offset is subtracted first: a common offset of the costs may be large."""
     return (h - (C - offset)) * inverse
 
 
@@ -54,7 +55,7 @@ def _exponentials(C, offset, h, inverse, top, out):
     if out.itemsize == 4:
         for j in range(h.size):
             out[j] = exponent(h[j], C[j], offset, inverse) - top
-        for j in range(h.size):  # twice as many at a time
+        for j in range(h.size):  # single precision has twice as many lanes
             out[j] = exp_single(np.float32(out[j]))
     else:
         for j in range(h.size):
@@ -64,7 +65,7 @@ def _exponentials(C, offset, h, inverse, top, out):
 
 @jit
 def row_mass(a, sigma, offset, keep, reg):
-    """The potential of a row whose softmin is `sigma`, and the mass that the row then has."""
+    """The potential of a row whose softmin is `sigma`, and the mass of the row."""
     if keep == 1.0:
         return sigma, a
     f = keep * sigma - (1.0 - keep) * offset
@@ -73,7 +74,7 @@ def row_mass(a, sigma, offset, keep, reg):
 
 @jit
 def _log_row(C, i, a, offset, h, keep, reg, sigma, f, e):
-    """Update a row in the log domain; returns its mass, the sum of its terms, 0 where there are none, and the terms."""
+    """Update a row in the log domain; returns its mass and the sum of its terms, 0 without any. ``e`` has the terms."""
     inverse = 1.0 / reg
     total = 0.0
     top = -sigma[i] * inverse
@@ -81,7 +82,7 @@ def _log_row(C, i, a, offset, h, keep, reg, sigma, f, e):
         total = _exponentials(C, offset, h, inverse, top, e)
     if not _FEW < total < _MANY:
         top = largest(C, offset, h, inverse)
-        if top == -np.inf:  # reaches no mass: such a row has none itself
+        if top == -np.inf:  # no arcs to mass: such a row has no mass
             sigma[i] = 0.0
             f[i] = row_mass(a[i], 0.0, offset, keep, reg)[0]
             clear(e)
@@ -96,9 +97,9 @@ def _log_row(C, i, a, offset, h, keep, reg, sigma, f, e):
 def log_rows(C, first, a, row, h, keep, reg, sigma, f, sums, Q):
     """Update the rows of a tile in the log domain; returns their mass.
 
-    ``C (r, m)`` holds rows ``first…``; ``h (m,)`` is g + reg·log b + the offset of the columns; ``sigma (n,)`` guesses
-    the new softmins, and becomes them. Adds to the column sums ``sums (m,)``, and fills the same rows of Q where it is
-    not empty. Exponentials are taken in the precision of Q.
+    ``C (r, m)`` has rows ``first…``. ``h (m,)`` is g + reg·log b + the offset of the columns. ``sigma (n,)`` has
+    guesses of the new softmins, which overwrite them. Column sums are added to ``sums (m,)``. The rows of Q are filled
+    unless Q is empty. Exponentials have the precision of Q.
     """
     wide()
     m = h.size
@@ -122,8 +123,8 @@ def log_rows(C, first, a, row, h, keep, reg, sigma, f, sums, Q):
 
 @jit
 def _absorbed_row(total, i, a, row, keep, reg, sigma0, sigma, f):
-    """Update a row from the sum of its rescaled entries; returns its mass and what its entries are multiplied by."""
-    if not total > 0.0:  # reaches no mass: such a row has none itself
+    """Update a row from the sum of its rescaled entries; returns its mass and the factor of its entries."""
+    if not total > 0.0:  # no arcs to mass: such a row has no mass
         return 0.0, 0.0
     sigma[i] = sigma0[i] - reg * log(total)
     f[i], mass = row_mass(a[i], sigma[i], row[i], keep, reg)
@@ -134,7 +135,7 @@ def _absorbed_row(total, i, a, row, keep, reg, sigma0, sigma, f):
 def absorbed_rows(Q, low, high, a, row, v, keep, reg, sigma0, sigma, f, sums):
     """Update rows ``low…high`` by their absorbed entries; returns their mass. Adds to the column sums ``sums (m,)``.
 
-    Four rows at a time, so that the scalings and the sums are read and written once for all of them.
+    Four rows are processed at a time, so that the scalings and the sums are read and written once for all four.
     """
     m = v.size
     mass = 0.0
@@ -168,7 +169,7 @@ def absorbed_rows(Q, low, high, a, row, v, keep, reg, sigma0, sigma, f, sums):
 
 @jit
 def absorbed_groups(Q, ends, low, high, a, row, v, keep, reg, sigma0, sigma, f, sums, mass):
-    """Update the rows of groups ``low…high`` by their absorbed entries, each into its own row of the sums."""
+    """Update the rows of groups ``low…high`` by their absorbed entries; each group has a row of the sums."""
     for k in range(low, high):
         clear(sums[k])
         mass[k] = absorbed_rows(Q, ends[k], ends[k + 1], a, row, v, keep, reg, sigma0, sigma, f, sums[k])
@@ -176,10 +177,10 @@ def absorbed_groups(Q, ends, low, high, a, row, v, keep, reg, sigma0, sigma, f, 
 
 @jit
 def log_ratios(sums, v, b, light, out):
-    """log of the column masses over their weights, from the parts ``sums (G, m)``; False where one is not safe.
+    """log of the column masses over their weights, from the parts ``sums (G, m)``; False if a sum is not safe.
 
-    Column j of the sums still has to be multiplied by ``v_j``. Those that are not above ``light`` are not safe. The
-    first part becomes the sum of all.
+    The column sums are ``v_j`` times the sum of all parts. A sum that is not above ``light`` is not safe. The first
+    part is overwritten by the sum of all parts.
     """
     wide()
     for part in range(1, sums.shape[0]):
@@ -196,7 +197,7 @@ def log_ratios(sums, v, b, light, out):
 
 @jit
 def _column_error(ratio, b, col, g, keep, rho, new):
-    """The distance of the column masses from what is optimal at ``g``, and the mass that is optimal at ``new``."""
+    """L1 distance of the column masses from the optimal ones at ``g``, and total of the optimal ones at ``new``."""
     error = total = 0.0
     for j in range(b.size):
         if b[j] > 0.0:
@@ -211,13 +212,13 @@ def _column_error(ratio, b, col, g, keep, rho, new):
 
 @jit
 def update_columns(ratio, b, col, g, keep, rho, reg, coupling, row_mass, scale, new):
-    """The error of the columns, and their updated potentials in ``new (m,)``; ``row_mass (G,)`` is that of the rows."""
+    """The error of the columns; their updated potentials go to ``new (m,)``. ``row_mass (G,)`` has masses of rows."""
     for j in range(b.size):
         new[j] = g[j]
         if b[j] > 0.0:
             new[j] = keep * (g[j] - reg * ratio[j]) - (1.0 - keep) * col[j]
     error, total = _column_error(ratio, b, col, g, keep, rho, new)
-    if coupling > 0.0:  # the constant that can move from one side's potentials to the other's: its best value
+    if coupling > 0.0:  # the optimal constant to move from the potentials of one side to those of the other
         if keep == 1.0:
             total = _sum(b)
         shift = coupling * np.log(_sum(row_mass) / total)
@@ -229,7 +230,7 @@ def update_columns(ratio, b, col, g, keep, rho, reg, coupling, row_mass, scale, 
 
 @jit
 def rescale(g, g0, b, reg, v, far):
-    """The scalings of the columns since Q was formed; False if one of them leaves e^±far."""
+    """Scalings of the columns since Q was computed; False if one of them leaves e^±far."""
     wide()
     inverse = 1.0 / reg
     for j in range(b.size):
@@ -244,7 +245,7 @@ def rescale(g, g0, b, reg, v, far):
 
 @jit
 def start_log(g, log_b, col, reg, h, g0, v):
-    """What a pass in the log domain needs, and what the absorbed ones after it refer to."""
+    """Set ``h`` for a pass in the log domain, and the reference point ``g0`` and scalings ``v`` of absorbed passes."""
     for j in range(g.size):
         h[j] = g[j] + reg * log_b[j] + col[j]
         g0[j] = g[j]
@@ -252,7 +253,7 @@ def start_log(g, log_b, col, reg, h, g0, v):
 
 
 class Given(NamedTuple):
-    """What iterations of items read: ``a``, ``row (B, n)``, ``b``, ``log_b``, ``col (B, m)``, and numbers ``(B,)``."""
+    """Inputs of iterations: ``a``, ``row (B, n)``; ``b``, ``log_b``, ``col (B, m)``; the others ``(B,)``."""
 
     a: np.ndarray
     b: np.ndarray
@@ -271,7 +272,7 @@ class Given(NamedTuple):
 
 
 class Past(NamedTuple):
-    """What mixing remembers of items, as `otkit.entropic.anderson.Mixing`, and rewrites."""
+    """History of the acceleration, as `otkit.entropic.anderson.Mixing`, updated in place."""
 
     moves: np.ndarray
     bends: np.ndarray
@@ -282,7 +283,7 @@ class Past(NamedTuple):
 
 
 class Found(NamedTuple):
-    """What iterations of items write: ``f (B, n)``, ``g``, ``point (B, m)``, ``error`` and ``done (B,)``."""
+    """Outputs of iterations: ``f (B, n)``; ``g``, ``point (B, m)``; ``error`` and ``done (B,)``."""
 
     f: np.ndarray
     g: np.ndarray
@@ -295,7 +296,7 @@ class Found(NamedTuple):
 def sweep_items(C, low, high, given, past, found):
     """All iterations of items ``low…high``, whose costs are ``C (high − low or 1, n, m)``.
 
-    An item whose column sums are not safe is left as it is before that iteration.
+    An item whose column sums are not safe stops, in the state before that iteration.
     """
     a, b, log_b, row, col, reg, keep_a, keep_b, rho_b, coupling, tol, budget, reach, scale = given
     moves, bends, memory, old, residual, best = past

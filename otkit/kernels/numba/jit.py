@@ -1,7 +1,7 @@
-"""How every kernel is compiled, and the elementary functions that they share.
+"""Compilation options of all kernels, and their elementary functions.
 
 The wheels of Numba call libm for exp and log, one number at a time. The polynomials here are inlined and vectorised,
-which makes them 6 to 9 times faster, and their time does not depend on the argument.
+which makes them 6 to 9 times faster. Their time does not depend on the argument.
 """
 
 from __future__ import annotations
@@ -16,14 +16,14 @@ from numba import types
 from numba.extending import intrinsic
 
 # Sums may be reordered, so that they vectorise. NaN and infinities keep their meaning: forbidden costs are infinite.
-# A loop that sums writes to no array: else LLVM checks at run time whether the arrays overlap, some of these checks
-# fail by where the arrays happen to lie, and the order of the sum is then another one.
+# A loop with a sum must not write to an array. Otherwise LLVM checks at run time whether arrays overlap. The result of
+# the check may depend on their addresses, and with it the order of the sum.
 _FAST = {"reassoc", "contract", "arcp", "nsz"}
 
-# No signatures: a kernel is compiled on first use, and kept on disk. Never ``parallel``: threads are ours.
+# No signatures: a kernel is compiled on first use, and cached on disk. Never ``parallel``: otkit manages the threads.
 jit = numba.njit(cache=True, nogil=True, error_model="numpy", fastmath=_FAST)
-# Rounds as it is written: what must be the same number as NumPy's, or would lose digits when reordered. A difference
-# has to be here as a whole, since LLVM reorders it where only its last operation may be.
+# Exact order of operations, for results that must equal NumPy's or would lose digits if reordered. All operations of a
+# difference must be in one such function: LLVM reorders a chain if its last operation permits it.
 exact = numba.njit(cache=True, nogil=True, error_model="numpy", fastmath={"nsz"}, forceinline=True)
 _careful = numba.njit(
     cache=True, nogil=True, error_model="numpy", fastmath={"contract", "nsz"}, forceinline=True
@@ -31,7 +31,7 @@ _careful = numba.njit(
 
 
 def _bitcast(given: Any, wanted: Any) -> Any:
-    """A function of a number of one type that gives the number of another one with the same bits."""
+    """A function that reinterprets the bits of a number of one type as a number of another."""
 
     @intrinsic
     def cast(typing_context: Any, x: Any) -> Any:
@@ -49,21 +49,22 @@ _single_of = _bitcast(types.int32, types.float32)
 
 @intrinsic
 def wide(typing_context: Any) -> Any:
-    """Called by a kernel, has its loops use the widest vectors that there are.
+    """Compile the loops of the calling kernel with the widest vectors of the processor.
 
-    LLVM takes half of them on Intel's processors, which once clocked down for long ones: exponentials then take half
-    as long again. The attribute says so of one function, where the target's features would of all that Numba compiles.
+    On Intel processors, LLVM prefers vectors of half the width, since older ones reduced their clock for wide vectors.
+    Exponentials then take 1.5 times as long. The attribute applies to one function, target features would apply to all
+    that Numba compiles.
     """
 
     def build(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        set.add(builder.function.attributes, '"prefer-vector-width"="512"')  # which llvmlite has no name for
+        set.add(builder.function.attributes, '"prefer-vector-width"="512"')  # llvmlite has no name for this attribute
         return context.get_dummy_value()
 
     return types.none(), build
 
 
 def _extremum(name: str) -> Any:
-    """A function of two numbers that are not NaN, whose reductions vectorise, as those of Python's do not."""
+    """A minimum or maximum of two numbers that are not NaN. Unlike with Python's, reductions with it vectorise."""
 
     @intrinsic
     def extremum(typing_context: Any, x: Any, y: Any) -> Any:
@@ -79,13 +80,13 @@ def _extremum(name: str) -> Any:
 
 least, most = _extremum("llvm.minnum"), _extremum("llvm.maxnum")
 
-# Loops take so many numbers at a time, in several vectors, and what is left over one by one: short rows are filled up.
+# Numbers that loops process at a time, in several vectors. Remainders are processed singly, so short rows are padded.
 STRIDE = 32
 
 
 @jit
 def copy(x, out):
-    """Assigned as a slice, it would take a second to compile, for the message of its error."""
+    """Copy x to out. A slice assignment would cost a second of compilation, for its error message."""
     for j in range(x.size):
         out[j] = x[j]
 
@@ -102,24 +103,24 @@ def dot(x, y):
 
 @jit
 def gather(where, value, first, stop, v):
-    """The product of a sparse row with a vector, where the row's places are unsigned."""
+    """The product of a sparse row with a vector, for unsigned indices of columns."""
     total = 0.0
-    for k in range(np.uint64(first), np.uint64(stop)):  # a signed index might be negative, and is looked at each time
+    for k in range(np.uint64(first), np.uint64(stop)):  # Numba would check signed indices for negative values
         total += value[k] * v[where[k]]
     return total
 
 
 @jit
 def clear(x):
-    """Zeros in place."""
+    """Set x to zero in place."""
     for j in range(x.size):
         x[j] = 0.0
 
 
 _LOG2_E = 1.4426950408889634
-# ln 2 in two parts, the first with so few digits that its multiples are exact.
+# ln 2 in two parts. The first has few enough digits that its multiples are exact.
 _LN2_HIGH, _LN2_LOW = 6.93147180369123816490e-01, 1.90821492927058770002e-10
-_LOW, _HIGH = -708.0, 700.0  # below, e^x is not a normal number; sums of terms beyond e^700 overflow
+_LOW, _HIGH = -708.0, 700.0  # below _LOW, e^x is not a normal number; sums of terms above e^_HIGH may overflow
 _C = tuple(1 / math.factorial(k) for k in range(12))
 
 
@@ -146,7 +147,7 @@ def exp(x: float) -> float:
     return p * power if x >= _LOW else 0.0
 
 
-# The same for single precision: a constant of double would make doubles of them.
+# Constants in single precision: constants in double precision would promote the results.
 _S: Any = tuple(np.float32(v) for v in _C[:7])
 _ZERO_S, _HALF_S, _LOG2_E_S, _LN2_HIGH_S, _LN2_LOW_S, _LOW_S, _HIGH_S = (
     np.float32(v) for v in (0.0, 0.5, _LOG2_E, 0.693359375, -2.12194440e-4, -87.0, 87.0)

@@ -1,7 +1,7 @@
 """L1 distances between rows, and their gradient, compiled.
 
-Both kernels take a few coordinates of the rows: ``x (n, w)``, and those of the other side as columns, ``y (w, m)``, so
-that loops run along the many points. They write to the rows ``low…high`` of the first side, which threads share out.
+Both kernels process a few coordinates: ``x (n, w)`` of the first side, and ``y (w, m)`` of the other side, transposed
+so that inner loops run over points. They write to the rows ``low…high`` of the first side. Threads divide these rows.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from otkit.kernels.numba.jit import exact, jit
 
 @exact
 def _accumulate(x, y, out):
-    # Four coordinates a pass: the sums are read and written a quarter as often.
+    # Four coordinates per pass, so that the sums are read and written a quarter as often.
     d = x.size - x.size % 4
     for k in range(0, d, 4):
         x0, x1, x2, x3 = x[k], x[k + 1], x[k + 2], x[k + 3]

@@ -1,8 +1,8 @@
 """Sinkhorn iterations on the entries of the plan that matter, compiled (Schmitzer 2019).
 
-At a small regularisation nearly all entries are so far below the tolerance that leaving them out changes nothing that
-could be seen. One pass over the costs lists the others, in row order, and takes exponentials of these alone; the
-iterations that follow rescale them.
+At a small regularisation nearly all entries are far below the tolerance, so dropping them has no visible effect. One
+pass over the costs lists the other entries in row order, and computes exponentials for these only. The following
+iterations rescale them.
 """
 
 from __future__ import annotations
@@ -13,21 +13,21 @@ from otkit.entropic.sparsity import left_out, thresholds
 from otkit.kernels.numba.iterations import exponent, largest, row_mass
 from otkit.kernels.numba.jit import clear, exp, gather, jit, least, log, wide
 
-# The largest term of a row is guessed by so much less, in the exponent, so that all entries that matter are among those
-# that were found. That they are shows in a sum that lies between these.
+# The guess of the largest exponent of a row is lowered by _BELOW, so that no entry that matters is missed. The guess is
+# valid if the sum of the row lies between _FEW and _MANY.
 _BELOW, _FEW, _MANY = 3.0, 1.0, 1e15
 _LEAST = -1e4  # the logarithm of no mass
 
 
 def cuts(tol: float, b: np.ndarray, n: int) -> tuple[float, np.ndarray]:
-    """Logarithms of what an entry is at least to be kept: relative to the mass of its row, and as a mass ``(m,)``."""
+    """Logarithms of the thresholds for entries: relative to the mass of the row, and in mass by column ``(m,)``."""
     low, cut = thresholds(left_out(tol), 1.0, b, (n, b.size))
     return float(low), cut
 
 
 @jit
 def _terms(C, i, a, row, h, keep, reg, top, low, cut, e, kept, index, terms):
-    """The terms of a row that are large enough, relative to e^top; returns their number and their sum."""
+    """The terms of a row above the thresholds, relative to e^top; returns their number and their sum."""
     wide()
     inverse = 1.0 / reg
     mass = np.log(row_mass(a[i], -reg * top, row[i], keep, reg)[1])
@@ -37,7 +37,7 @@ def _terms(C, i, a, row, h, keep, reg, top, low, cut, e, kept, index, terms):
     for j in range(h.size):
         kept[j] = e[j] > least(low, cut[j] + below)
     count = np.uint64(0)
-    for j in range(h.size):  # without a branch, which could not be foreseen
+    for j in range(h.size):  # branch-free, since a branch would be unpredictable
         index[count] = j
         count += np.uint64(kept[j])
     for k in range(count):
@@ -50,10 +50,10 @@ def _terms(C, i, a, row, h, keep, reg, top, low, cut, e, kept, index, terms):
 
 @jit
 def list_rows(C, first, a, row, h, keep, reg, sigma, f, sums, low, cut, least_mass, spans, where, value, at, end):
-    """Update the rows of a tile in the log domain, as `log_rows` does, by the entries that are kept alone.
+    """Update the rows of a tile in the log domain, as `log_rows`, by the kept entries only.
 
-    They are listed in ``where`` and ``value`` from place `at` on, those of row i from ``spans[i, 0]`` to ``spans[i,
-    1]``. Returns the mass of the rows and the next place, which is beyond `end` where there was no room for all.
+    The entries are written to ``where`` and ``value`` from place `at` on, for row i from ``spans[i, 0]`` to ``spans[i,
+    1]``. Returns the mass of the rows and the next place, which is beyond `end` if there was no room for all entries.
     """
     m = h.size
     e, kept, index, terms = np.empty(m), np.empty(m, np.bool_), np.empty(m + 1, np.uint32), np.empty(m)
@@ -66,7 +66,7 @@ def list_rows(C, first, a, row, h, keep, reg, sigma, f, sums, low, cut, least_ma
             count, total = _terms(C[r], i, a, row, h, keep, reg, top, low, cut, e, kept, index, terms)
         if not _FEW < total < _MANY:
             top = largest(C[r], row[i], h, 1.0 / reg)
-            if top == -np.inf:  # reaches no mass: such a row has none itself
+            if top == -np.inf:  # no arcs to mass: such a row has no mass
                 sigma[i] = 0.0
                 f[i] = row_mass(a[i], 0.0, row[i], keep, reg)[0]
                 continue
@@ -84,7 +84,7 @@ def list_rows(C, first, a, row, h, keep, reg, sigma, f, sums, low, cut, least_ma
 
 @jit
 def _keep(index, terms, total, mass, low, least_mass, where, value):
-    """List the terms that are large enough beside their sum; returns how many."""
+    """Write the terms that are above the thresholds for the actual sum of the row; returns their number."""
     inverse = 1.0 / total
     least_term, per_mass = exp(low) * total, total / mass if mass > 0.0 else np.inf
     count = np.uint64(0)
@@ -102,10 +102,10 @@ def _scatter(where, value, first, stop, scale, sums):
 
 @jit
 def _update(total, a, row, keep, reg, sigma0, sigma, f):
-    """Update rows from the sums of their rescaled entries, which become what these carry; returns the mass."""
+    """Update rows from the sums of their rescaled entries; the sums become the rows' factors. Returns the mass."""
     wide()
     for i in range(a.size):
-        t = total[i] if total[i] > 0.0 else 1.0  # no entries: such a row has no mass
+        t = total[i] if total[i] > 0.0 else 1.0  # a row without entries has no mass
         sigma[i] = sigma0[i] - reg * log(t)
         f[i] = keep * sigma[i] - (1.0 - keep) * row[i]
     mass = 0.0
@@ -122,7 +122,7 @@ def _update(total, a, row, keep, reg, sigma0, sigma, f):
 def listed_groups(
     spans, where, value, ends, low, high, a, row, v, keep, reg, sigma0, sigma, f, sums, mass, total
 ):  # fmt: skip
-    """Update the rows of groups ``low…high`` by their entries, each into its own row of the sums."""
+    """Update the rows of groups ``low…high`` by their entries; each group has a row of the sums."""
     for k in range(low, high):
         clear(sums[k])
         first, last = ends[k], ends[k + 1]

@@ -1,6 +1,6 @@
-"""The operations for NumPy arrays, on compiled kernels: tiles, threads, and what of it all is kept in memory.
+"""The operations for NumPy arrays, by compiled kernels on tiles, in threads.
 
-Each has the name, the arguments and the meaning of its reference in `otkit.geometry.base`.
+Each has the name, the arguments and the meaning of its reference in `otkit.entropic.operations`.
 """
 
 from __future__ import annotations
@@ -126,7 +126,7 @@ def c_transform(geometry: Geometry, g: np.ndarray) -> np.ndarray:
 
 
 def _upright(geometry: Geometry) -> Geometry | None:
-    """The transposed geometry, where this one is a matrix lying across memory."""
+    """The transposed geometry, if this one is a matrix in column-major order; else None."""
     C = geometry.matrix
     if C is None or C.flags.c_contiguous or not C.transpose(0, 2, 1).flags.c_contiguous:
         return None

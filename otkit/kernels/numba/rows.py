@@ -1,7 +1,7 @@
-"""The row updates of one large problem: which entries of the plan are kept for those that follow, in how much memory.
+"""Row updates of one large problem, and the entries of the plan that they keep in memory.
 
-The first update is made in the log domain. Those that follow only rescale the columns of the entries that it formed:
-all of them, or the few that matter where the plan is sparse.
+The first update is computed in the log domain. Later updates only rescale the columns of its entries: of all entries,
+or of the few that matter if the plan is sparse.
 """
 
 from __future__ import annotations
@@ -18,25 +18,25 @@ from otkit.kernels.numba import iterations
 from otkit.kernels.numba import listed as listed_entries
 from otkit.kernels.numba.tiles import Tiles, parts
 
-# All entries may take this many bytes, or as many as the cost matrix itself; those that are listed this many.
+# Maximum memory in bytes for all entries, and for listed entries. The size of the cost matrix is allowed in any case.
 KEPT, LISTED = 2**28, 2**29
-# Single precision loses 1e-8 to 1e-7 of every row sum: it is enough for tolerances from here on.
+# Single precision loses 1e-8 to 1e-7 of every row sum. It is accurate enough for tolerances of at least this.
 _SINGLE = 1e-5
-# A plan is sparse where less than this fraction of its entries matters, and worth a look at so many of its rows where
-# it has so many entries.
+# A plan is sparse if less than this fraction of its entries matters. The fraction is estimated from so many rows, for
+# problems of at least so many entries.
 _SPARSE, _SAMPLE, WORTH = 1 / 6, 16, 2**16
-# Places for entries beside twice the mean of the sample or its most, in each row, and the bytes of an entry.
+# Spare places in each row, beyond twice the mean of the sample or its maximum, and bytes of an entry.
 _SPARE, _ENTRY = 32, 12
-# What an entry that is listed costs, relative to one of all that are kept.
+# Cost of a listed entry in an update, relative to an entry of a full matrix.
 _DEARER = 3
 
-# Fresh memory costs more than several updates: the system clears it page by page. This much is held on to.
+# Fresh memory costs more than several updates, since the system clears it page by page. This many bytes are reused.
 _HELD = NEGLIGIBLE
 _held: list[np.ndarray] = []
 
 
 def _room(size: int) -> np.ndarray:
-    """Bytes to use for a while, those of an earlier use where they are enough; nobody else has them."""
+    """A buffer for exclusive use, reused from an earlier call if it is large enough."""
     try:
         room = _held.pop()
     except IndexError:
@@ -45,10 +45,11 @@ def _room(size: int) -> np.ndarray:
 
 
 class Item(NamedTuple):
-    """One problem, as its rows see it.
+    """One problem in the form needed by row updates.
 
-    ``f (n,)`` guesses the potentials of the rows, and becomes them. ``h (m,)`` holds the potentials of the columns with
-    all that belongs to them, for the log domain, and ``v (m,)`` their scalings since; both change with each iteration.
+    ``f (n,)`` has guesses of the potentials of the rows, which overwrite them. ``h (m,)`` is g + reg·log b + the offset
+    of the columns, for the log domain. ``v (m,)`` has the scalings of the columns since the entries were computed. Both
+    change with each iteration.
     """
 
     costs: Reduced
@@ -62,7 +63,7 @@ class Item(NamedTuple):
 
 
 def begin(item: Item, b: np.ndarray, tol: float, budget: int, listed: Listed | None) -> Rows:
-    """How to update the rows for so many iterations, to this tolerance, by what is known before the first."""
+    """The kind of row updates for at most `budget` iterations to this tolerance, chosen before the first iteration."""
     n, m = item.costs.n, item.costs.m
     C = item.costs.matrix
     held = 0 if C is None else C.nbytes // C.shape[0]
@@ -73,7 +74,7 @@ def begin(item: Item, b: np.ndarray, tol: float, budget: int, listed: Listed | N
         few = listed is not None or found.mean() <= _SPARSE * m
         if few and _is_room(int(n * (found.mean() + _SPARE)) * _ENTRY, allowed):
             return SparseRows(item, low, cut, int(max(2 * found.mean(), found.max())) + _SPARE, allowed, listed)
-    if budget <= 1:  # there is nothing to keep entries for
+    if budget <= 1:  # no later iteration would use the entries
         return Rows(item)
     dtype = np.dtype(np.float32 if tol >= _SINGLE else np.float64)
     return DenseRows(item, dtype) if _is_room(n * m * dtype.itemsize, max(KEPT, held)) else Rows(item)
@@ -85,7 +86,7 @@ def _is_room(need: int, allowed: int) -> bool:
 
 
 def _sample(item: Item, low: float, cut: np.ndarray) -> np.ndarray:
-    """How many entries are to be kept of some of the rows."""
+    """Numbers of entries to keep in a sample of rows."""
     some = slice(0, item.costs.n, max(1, item.costs.n // _SAMPLE))
     C = Tiles(item.costs).tile(slice(0, 1), some)[0]
     a, row, sigma = (np.ascontiguousarray(v[some]) for v in (item.a, item.row, item.f))
@@ -96,20 +97,21 @@ def _sample(item: Item, low: float, cut: np.ndarray) -> np.ndarray:
 
 
 class Rows:
-    """Row updates in the log domain throughout: nothing is kept.
+    """Row updates that are always in the log domain and keep no entries.
 
     Attributes
     ----------
     sums, mass : numpy array (G, m), (G,)
-        The sums of the columns before they are scaled, and the mass of the rows, by groups of rows.
+        The column sums before scaling, and the mass of the rows, by groups of rows.
     far : float
-        How far scalings may move, in the exponent, for `rescaled`; 0 where nothing is kept.
+        Largest exponent of a scaling for `rescaled`; 0 if no entries are kept.
     light : float
         Sums that are not above this may have underflowed.
     effort : float
-        Entries that an update visits, or as many as would take its time; NaN where it was not seen whether all matter.
+        Number of entries that an update visits, or a number of entries of the same cost; NaN if it is unknown whether
+        all entries matter.
     given : Listed or None
-        What an earlier sweep has listed, while nothing else was formed.
+        The entries listed by an earlier sweep, until they are recomputed.
     """
 
     far, light = 0.0, iterations.LIGHT
@@ -126,13 +128,13 @@ class Rows:
         self.Q = np.empty((0, 0))
 
     def formed(self) -> None:
-        """Update the rows in the log domain, by ``h``, and keep what the next updates need."""
+        """Update the rows in the log domain, by ``h``, and keep the entries for the next updates."""
         self.sums[:] = self.mass[:] = 0.0
         threads.each(lambda part: self.tiles.walk(part, self._tile), self.parts, self.item.costs.n * self.item.costs.m)
         self.sigma0[:] = self.sigma
 
     def rescaled(self) -> None:
-        """Update the rows by the entries that were kept, with the columns scaled by ``v``."""
+        """Update the rows by the kept entries, with the columns scaled by ``v``."""
         threads.each(self._share, threads.shares(len(self.parts), self.work), self.work)
 
     def _tile(self, C: np.ndarray, low: int, high: int, first: int, group: int) -> None:
@@ -145,11 +147,11 @@ class Rows:
         raise NotImplementedError
 
     def to_list(self, g: np.ndarray) -> Listed | None:
-        """The entries that are visited since the potentials of the columns were `g`, if they are not all."""
+        """The kept entries, computed at the potentials `g` of the columns; None if these are all entries or none."""
         return None
 
     def end(self) -> None:
-        """Give back what room was taken."""
+        """Release buffers."""
 
 
 class DenseRows(Rows):
@@ -177,10 +179,10 @@ class DenseRows(Rows):
 
 
 class SparseRows(Rows):
-    """Row updates by the entries that matter, which are listed.
+    """Row updates by a list of the entries that matter.
 
-    A list that grows beyond its `places` in each row is made anew with more of them, while it takes no more bytes than
-    are `allowed`; then nothing is kept.
+    If a list needs more than `places` in each row, it is recomputed with more places as long as it needs at most
+    `allowed` bytes. Beyond this, no entries are kept.
     """
 
     def __init__(
@@ -212,7 +214,7 @@ class SparseRows(Rows):
         used = self.next - starts[:-1]
         self._visit(int(used.sum()))
         most = float((used / np.diff(self.ends)).max())
-        if most > self.places:  # the sums are those of all entries all the same
+        if most > self.places:  # the list is incomplete, but the sums include all entries
             self.far = 0.0
             if _is_room(self.count * _ENTRY, self.allowed):
                 self.places = int(1.5 * most) + 1

@@ -1,6 +1,6 @@
-"""Rounds of Sinkhorn's algorithm by scalings, and the way back through them, compiled: one read of the kernel a round.
+"""Sinkhorn iterations by scalings, and their backward pass, compiled: one read of the kernel matrix per iteration.
 
-For one problem: ``K (n, m)``, weights ``a (n,)`` and ``b (m,)``, scalings ``U (T, n)`` and ``V (T + 1, m)``.
+Shapes for one problem: ``K (n, m)``, weights ``a (n,)`` and ``b (m,)``, scalings ``U (T, n)`` and ``V (T + 1, m)``.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ def _add(factor, x, out):
 
 @jit
 def scale(K, a, b, U, V):
-    """Rounds from ``V[0]``: u = a/(K·v), v = b/(Kᵀ·u)."""
+    """T iterations from ``V[0]``: u = a/(K·v), v = b/(Kᵀ·u)."""
     for t in range(U.shape[0]):
         v = V[t + 1]
         v[:] = 0
@@ -37,9 +37,10 @@ def scale(K, a, b, U, V):
 
 @jit
 def unscale(K, per_a, per_b, U, V, by_u, by_v, W, Z):
-    """The cotangents ``W (T, m)`` of the sums Kᵀ·u and ``Z (T, n)`` of K·v; those of the last log u and log v are lost.
+    """Backward pass of `scale`: the cotangents ``W (T, m)`` of the sums Kᵀ·u and ``Z (T, n)`` of K·v.
 
-    `per_a` and `per_b` are 1/a and 1/b, and 0 where those are 0.
+    `by_u` and `by_v` are the cotangents of the last log u and log v, and are overwritten. `per_a` and `per_b` are 1/a
+    and 1/b, and 0 where a weight is 0.
     """
     for t in range(U.shape[0] - 1, -1, -1):
         for j in range(by_v.size):

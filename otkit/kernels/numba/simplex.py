@@ -1,9 +1,8 @@
 """The network simplex method on a few arcs of a bipartite graph, compiled.
 
-Nodes are the rows, the columns and a root. A basis is a tree at the root: real arcs from rows to columns, and an
-artificial arc for every part of the tree that hangs at the root itself. Masses are whole numbers, so that flows are
-exact and what is zero is zero. Arcs without flow always point up to the root: such bases are *strongly feasible*, and
-pivots that move nothing cannot cycle (Cunningham 1976).
+Nodes are the rows, the columns and a root. A basis is a spanning tree: real arcs from rows to columns, and an
+artificial arc for each subtree of the root. Masses are integers, so flows, and zero flows, are exact. Arcs without flow
+always point towards the root. Such bases are *strongly feasible*, and degenerate pivots cannot cycle (Cunningham 1976).
 
 With the prices ``pi``, an arc from row i to column j of cost c has the reduced cost ``c + pi_i − pi_j``: the potentials
 of transport are ``f = −pi`` and ``g = pi``.
@@ -19,21 +18,22 @@ from otkit.kernels.numba.jit import jit
 
 
 class Tree(NamedTuple):
-    """A basis. Each array has an entry for every node; of those that speak of an arc, it is the one to the parent.
+    """A basis. Each array has an entry for every node; `up`, `arc` and `flow` describe its arc to the parent.
 
     Attributes
     ----------
     parent, depth : array of int
     up : array of bool
-        Whether the arc leads to the parent.
+        Whether the arc is directed from the node to its parent.
     arc : array of int
-        Its index among the arcs; −1 where it is artificial.
+        Index of the arc; −1 for an artificial arc.
     flow : array of int
     pi : array
+        The price of the node.
     child, following, previous : array of int
-        The first child, and the neighbours among the children of one parent; −1 for none.
+        The first child of the node, and the next and previous children of its parent; −1 for none.
     stack : array of int
-        Room to walk the tree.
+        Buffer for traversals of the tree.
     """
 
     parent: np.ndarray
@@ -49,7 +49,7 @@ class Tree(NamedTuple):
 
     @staticmethod
     def empty(nodes: int) -> Tree:
-        """Room for so many nodes and the root, which comes last."""
+        """Uninitialised arrays for this number of nodes and the root, which comes last."""
         size = nodes + 1
         parent, depth, arc, child, following, previous, stack = (np.full(size, -1, dtype=np.int64) for _ in range(7))
         return Tree(
@@ -84,7 +84,7 @@ def _cut(node, tree):
 
 @jit
 def _incidence(nodes, tails, heads, members):
-    """The arcs of each node: node i has those of ``at[ends[i]:ends[i + 1]]``."""
+    """The arcs of each node: for node i, ``at[ends[i]:ends[i + 1]]``."""
     ends = np.zeros(nodes + 1, dtype=np.int64)
     for k in members:
         ends[tails[k] + 1] += 1
@@ -101,7 +101,7 @@ def _incidence(nodes, tails, heads, members):
 
 @jit
 def _walk(nodes, tails, heads, members):
-    """The nodes of a forest, parents before children, with the parent of each and the arc to it; −1 for none."""
+    """The nodes of a forest, parents before children; also the parent of each node and the arc to it, −1 for none."""
     ends, at = _incidence(nodes, tails, heads, members)
     order, parent, arc = np.empty(nodes, dtype=np.int64), np.full(nodes, -1), np.full(nodes, -1)
     seen = np.zeros(nodes, dtype=np.bool_)
@@ -129,9 +129,9 @@ def _walk(nodes, tails, heads, members):
 def start(supply, tails, heads, members, prices, tree):
     """The basis whose flows meet the supplies along the forest of the arcs ``members``.
 
-    ``supply (nodes,)`` is positive for rows and negative for columns. Where a flow would not be positive the forest is
-    cut, and the artificial arc of the part below takes what is missing or left over. Parts of which nothing is missing
-    keep the price that their top has in ``prices (nodes,)``.
+    ``supply (nodes,)`` is positive for rows and negative for columns. The forest is cut at arcs whose flow would not be
+    positive. An artificial arc then carries the missing or excess mass of the subtree below. The top of a subtree
+    without missing or excess mass gets its price from ``prices (nodes,)``.
     """
     nodes = root = supply.size
     order, parent, arc = _walk(nodes, tails, heads, members)
@@ -154,7 +154,7 @@ def start(supply, tails, heads, members, prices, tree):
 
 @jit
 def _push(node, size, tree):
-    """Put the children of a node on the stack; returns its new size."""
+    """Push the children of a node on the stack; returns the new size of the stack."""
     below = tree.child[node]
     while below >= 0:
         tree.stack[size] = below
@@ -165,9 +165,9 @@ def _push(node, size, tree):
 
 @jit
 def price(costs, penalty, tree):
-    """The prices and depths that the tree gives, from the root down.
+    """Compute the prices and depths of the nodes, from the root down.
 
-    Artificial arcs with a flow cost ``penalty``; the others keep the price of their node.
+    Artificial arcs with a flow cost ``penalty``. Nodes whose artificial arc has no flow keep their price.
     """
     root = tree.parent.size - 1
     tree.stack[0] = root
@@ -187,7 +187,7 @@ def price(costs, penalty, tree):
 
 @jit
 def _enter(tails, heads, costs, tolerance, block, first, tree):
-    """The arc of smallest reduced cost in the next block that has a negative one; −1 if none has."""
+    """The arc of smallest reduced cost in the next block with a negative one (block pricing); −1 if there is none."""
     count = tails.size
     worst, found, looked = -tolerance, -1, 0
     k = first
@@ -206,10 +206,10 @@ def _enter(tails, heads, costs, tolerance, block, first, tree):
 
 @jit
 def _leave(tail, head, tree):
-    """The node whose arc leaves the tree when an arc from tail to head enters, the flow that moves, and the join.
+    """The node whose arc leaves the tree when an arc from tail to head enters; also the flow to move, and the join.
 
-    Of the arcs that are emptied first it is the last one on the way around, from the join and in the direction of the
-    flow, which keeps the tree strongly feasible.
+    Of the blocking arcs, the leaving one is the last on the cycle, from the join in the direction of the flow. This
+    keeps the tree strongly feasible.
     """
     i, j = tail, head
     while i != j:
@@ -236,7 +236,7 @@ def _leave(tail, head, tree):
 
 @jit
 def _move(tail, head, join, moved, tree):
-    """Send a flow around the cycle that an arc from tail to head closes."""
+    """Augment the flow along the cycle that an arc from tail to head closes."""
     node = tail
     while node != join:
         tree.flow[node] += -moved if tree.up[node] else moved
@@ -249,7 +249,7 @@ def _move(tail, head, join, moved, tree):
 
 @jit
 def _turn(node, out, parent, arc, flow, up, tree):
-    """Hang the part of the tree below ``out`` at another parent, by its ``node``."""
+    """Attach the subtree of ``out`` to another parent at its ``node``, which becomes its top."""
     while True:
         old_parent, old_arc, old_flow, old_up = tree.parent[node], tree.arc[node], tree.flow[node], tree.up[node]
         _cut(node, tree)
@@ -263,7 +263,7 @@ def _turn(node, out, parent, arc, flow, up, tree):
 
 @jit
 def _shift(top, change, tree):
-    """Change the prices of a part of the tree, and set its depths anew."""
+    """Shift the prices of a subtree, and recompute its depths."""
     tree.stack[0] = top
     size = 1
     while size > 0:
@@ -276,9 +276,9 @@ def _shift(top, change, tree):
 
 @jit
 def solve(tails, heads, costs, penalty, tolerance, most, tree):
-    """Pivot until no arc has a reduced cost below ``−tolerance``, `most` times at most; returns the number of pivots.
+    """Pivot at most `most` times, until no arc has a reduced cost below ``−tolerance``; returns the number of pivots.
 
-    Prices are set anew from the tree before that is believed, since changes of them add up their rounding.
+    Before optimality is accepted, prices are recomputed from the tree, since updates accumulate rounding errors.
     """
     block = max(20, int(np.sqrt(tails.size)))
     first, pivots, fresh = 0, 0, False

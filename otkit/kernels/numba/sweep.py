@@ -1,4 +1,4 @@
-"""Sinkhorn iterations on compiled kernels: which form of them runs, on how many threads, with how much memory."""
+"""Sinkhorn iterations by compiled kernels, and the choice of their form by the size of the problem."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from otkit.kernels.numba.iterations import Found, Given, Past
 from otkit.kernels.numba.operations import softmin
 from otkit.kernels.numba.tiles import SMALL, Tiles, solid
 
-# Calls for single small problems before their loop is compiled: a few solves.
+# Number of calls for single small problems, a few solves, before their loop is compiled as a whole.
 _OFTEN = 50
-# After so much of the iterations, entries that are looked for anew say that potentials do not settle.
+# Potentials are restless if entries are recomputed after this fraction of the iterations.
 _LATE = 0.75
 
 
@@ -30,7 +30,7 @@ def sweep(
     k: int,
     listed: np.ndarray | None = None,
 ) -> Swept:
-    """As `otkit.kernels.mixing.sweep`."""
+    """As `otkit.entropic.sinkhorn.sweep`."""
     items = start.reg.shape[0]
     run = _Run(costs, start, penalties, mixing, tol, np.minimum(limit, k).astype(np.int64))
     if listed is not None:
@@ -51,10 +51,10 @@ _calls = 0
 
 
 def _is_worth_compiling() -> bool:
-    """Whether single small problems come often enough to compile their loop as a whole, not only what it consists of.
+    """Whether enough single small problems were solved to compile their loop of iterations as a whole.
 
-    The numbers are the same, but for rounding. It spares the interpreter's time between iterations, and costs a few
-    seconds once.
+    The numbers are the same up to rounding. The compiled loop avoids the interpreter's overhead in each iteration, and
+    costs a few seconds once.
     """
     global _calls
     _calls += 1
@@ -62,7 +62,7 @@ def _is_worth_compiling() -> bool:
 
 
 class _Run:
-    """The arrays of one call: those that it reads, and those that it writes."""
+    """The input and output arrays of one call."""
 
     def __init__(
         self,
@@ -94,12 +94,12 @@ class _Run:
 
     @property
     def mixing(self) -> Mixing:
-        """What the acceleration remembers."""
+        """The history of the acceleration."""
         best_error, wait, age = self.memory.T
         return Mixing(self.moves, self.bends, self.old, self.residual, self.best, best_error, wait, age, self.reach)
 
     def small(self, C: np.ndarray, low: int, high: int) -> None:
-        """All iterations of some items, on one thread; those whose sums underflow are left to `large`."""
+        """All iterations of some items, on one thread. Items whose sums underflow stop, and `large` continues them."""
         given = Given(
             self.a, self.b, self.log_b, self.row, self.col, self.reg, self.keep_a, self.keep_b, self.rho_b,
             self.coupling, self.tol, self.budget, self.reach, self.scale,
@@ -109,7 +109,7 @@ class _Run:
         iterations.sweep_items(C, low, high, given, past, found)
 
     def large(self, item: int) -> None:
-        """The iterations that are left of one item, its rows shared among the threads."""
+        """The remaining iterations of one item, with its rows divided among threads."""
         b, log_b, col, reg = self.b[item], self.log_b[item], self.col[item], self.reg[item]
         keep_b, rho_b, coupling = self.keep_b[item], self.rho_b[item], self.coupling[item]
         g, x, scale = self.g[item], self.point[item], self.scale[item]
@@ -151,7 +151,7 @@ class _Run:
         rows.end()
 
     def _ratios(self, one: Reduced, f: np.ndarray, g: np.ndarray, item: int) -> np.ndarray:
-        """log of the column masses over their weights, formed without underflow."""
+        """log of the column masses over their weights, computed without underflow."""
         reg = self.reg[item]
         below = softmin(one.T, f[None], self.log_a[item : item + 1], reg[None])[0]
         return np.where(self.b[item] > 0, (g - below) / reg, 0.0)

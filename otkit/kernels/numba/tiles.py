@@ -1,4 +1,4 @@
-"""How compiled operations walk over a problem: parts for threads, and tiles of costs."""
+"""Partition of a problem for compiled operations: parts for threads, and tiles of costs."""
 
 from __future__ import annotations
 
@@ -15,16 +15,16 @@ from otkit.geometry.costs import CANCELLED
 from otkit.kernels import threads
 from otkit.kernels.numba import entries
 
-SMALL = 2**19  # entries of a problem that one thread does alone
-_CHUNK = 2**17  # entries of the small problems that are done in one go
-_TILE = 2**16  # entries of a tile of distances: half of a cache of the second level
-_GROUP, _GROUPS = 2**18, 16  # entries of a part of a large problem, and its parts at most
+SMALL = 2**19  # maximum entries of a problem that a single thread computes
+_CHUNK = 2**17  # entries of small problems that form one part
+_TILE = 2**16  # entries of a tile of distances: half of a second-level cache
+_GROUP, _GROUPS = 2**18, 16  # entries of a part of a large problem, and maximum number of parts
 
 Work = Callable[[np.ndarray, int, int, int, int], None]  # tile, low, high, first row, group
 
 
 class Part(NamedTuple):
-    """Rows of some items that one thread does in turn; sums over rows are formed for each `group` first."""
+    """Rows of some items, computed by one thread. Sums over rows are first accumulated for each `group`."""
 
     items: slice
     rows: slice
@@ -32,7 +32,7 @@ class Part(NamedTuple):
 
 
 def parts(n: int, m: int, items: int) -> list[Part]:
-    """How the work is cut: by the size of a problem alone, so that neither threads nor neighbours change a sum."""
+    """Partition into parts, by the size of a problem only: sums depend on neither threads nor other items."""
     if n * m <= SMALL:
         width = max(1, _CHUNK // (n * m))
         return [Part(slice(k, min(k + width, items)), slice(0, n), 0) for k in range(0, items, width)]
@@ -42,12 +42,12 @@ def parts(n: int, m: int, items: int) -> list[Part]:
 
 @lru_cache
 def _cut(n: int, count: int) -> list[slice]:
-    """Rows in so many groups of nearly the same size."""
+    """Slices of rows, in `count` groups of nearly equal size."""
     return [slice(*ends) for ends in pairwise(np.linspace(0, n, count + 1).astype(int).tolist())]
 
 
 def groups(n: int, m: int) -> int:
-    """Into how many groups of rows a problem is cut."""
+    """Number of groups of rows of a problem."""
     if n * m <= SMALL:
         return 1
     return min(_GROUPS, n, 2 ** max(0, math.ceil(math.log2(n * m / _GROUP))))
@@ -68,7 +68,7 @@ class Tiles:
                 self.squares = [(v * v).sum(-1) for v in (self.cloud.x, self.cloud.y)]
 
     def reduction(self, items: int) -> tuple[np.ndarray, np.ndarray, bool]:
-        """The offsets ``row (B, n)`` and ``col (B, m)``, and whether the columns come first."""
+        """The offsets ``row (B, n)`` and ``col (B, m)``, and whether columns are subtracted first."""
         if self.offsets is None:
             return np.zeros((items, self.n)), np.zeros((items, self.m)), False
         row, col, columns_first = self.offsets
@@ -94,7 +94,7 @@ class Tiles:
         return out
 
     def walk(self, part: Part, work: Work) -> None:
-        """Call the work for every tile of a part."""
+        """Call `work` for every tile of a part."""
         rows, height = part.rows, part.rows.stop - part.rows.start
         if self.C is None and self.n * self.m > SMALL:
             height = max(1, _TILE // self.m)
@@ -103,7 +103,7 @@ class Tiles:
             work(tile, part.items.start, part.items.stop, first, part.group)
 
     def each(self, items: int, work: Work) -> None:
-        """Call the work for every tile, on all threads."""
+        """Call `work` for every tile, on all threads."""
         cut = parts(self.n, self.m, items)
         threads.each(lambda part: self.walk(part, work), cut, items * self.n * self.m)
 
@@ -117,6 +117,6 @@ _FORMS: dict[Any, tuple[int, float]] = {
 
 
 def solid(x: Any, items: int) -> np.ndarray:
-    """A vector of each item, contiguous and in float64."""
+    """A vector for each item, contiguous and in float64."""
     x = np.ascontiguousarray(x, dtype=np.float64)
     return x if x.shape[0] == items else np.repeat(x, items, axis=0)
