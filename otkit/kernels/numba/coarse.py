@@ -14,8 +14,8 @@ import numpy as np
 
 from otkit.kernels.numba.jit import STRIDE, jit, wide
 
-# Entries of the coarse matrix relative to the entries of T: aggregation stops at _SMALL, and with more than _LARGE there
-# is no correction. Maximum number of aggregates.
+# Entries of the coarse matrix relative to the entries of T: aggregation stops at _SMALL, and with more than _LARGE no
+# correction is used. Maximum number of aggregates.
 _SMALL, _LARGE, _MOST = 1, 8, 512
 # Threshold of strong entries of a row, relative to its largest entry: at first, and when aggregates are joined again.
 _STRONG, _TOUCHING = 0.05, 1e-3

@@ -1,4 +1,4 @@
-"""Kernels for tensors and arrays of CuPy on a GPU, in Triton; its interpreter runs them on tensors of the host."""
+"""Triton kernels for tensors and CuPy arrays on a GPU. Triton's interpreter runs them on tensors of the host."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ TRITON = replace(
     conjugate_gradients=cg.conjugate_gradients,
 )
 
-# For arrays of CuPy: the same, on views of them.
+# For CuPy arrays: the same kernels on tensor views.
 CUPY: Kernels = replace(
     TRITON,
     home="otkit.kernels.triton:CUPY",
@@ -45,7 +45,7 @@ CUPY: Kernels = replace(
     cost_range=bridged(TRITON.cost_range),
 )
 
-# For costs that a function of the caller's returns: the reference, but sparse matrices stay on the device.
+# For costs returned by a function of the caller: the reference, with Triton kernels for sparse matrices.
 CALLED: Kernels = replace(
     REFERENCE,
     home="otkit.kernels.triton:CALLED",

@@ -1,9 +1,9 @@
 """Sparse linear systems on a GPU: conjugate gradients whose iterations do not wait for the host.
 
-An iteration is three kernels. Each program of the next adds up all parts of a sum by itself, in one order, so that all
-agree and no result depends on who is first. Once the state says that iterations have ended kernels do nothing: the host
-enqueues them before it knows whether they are needed. No kernel writes what another of its programs or threads may
-still read.
+An iteration consists of three kernels. Each program of the next kernel adds up all partial sums itself, in the same
+order, so that all programs agree and results are deterministic. The host enqueues kernels before it knows whether they
+are needed. Kernels do nothing once the state says that iterations have ended. No kernel writes data that another of its
+programs or threads may still read.
 """
 
 from __future__ import annotations
@@ -21,21 +21,21 @@ from otkit.kernels.triton.launch import Tensor, follow, interpreted, launch
 from otkit.linalg.cg import Memory, Schur, Solution
 from otkit.linalg.sparse import Coupling, Scaling, Sparse, kept_entries
 
-# Whether to go on.
+# State of the iteration.
 _RUNNING, _SOLVED, _BROKEN = tl.constexpr(0), tl.constexpr(1), tl.constexpr(2)
-# Parts of a sum that are added at a time; buffers are filled up with zeros to a multiple of it.
+# Number of partial sums that are added at a time. Buffers are padded with zeros to a multiple of it.
 _PARTS = tl.constexpr(256)
-# Entries of the matrix that a program takes at a time, elements of vectors, and programs for these at most.
+# Entries of the matrix per program at a time. Minimum elements of vectors per program, and maximum number of programs.
 _ENTRIES, _ELEMENTS, _PROGRAMS = 1024, 1024, 256
-# Iterations between two looks at the state; the host looks at how it was one look ago.
+# Iterations between two checks of the state. Each check reads the state as of the check before.
 _CHUNK = 16
 _WARPS = 4
 
 
 class Rows(NamedTuple):
-    """A sparse matrix by rows, of tensors: what `otkit.linalg.Sparse` is made of, and what kernels take.
+    """A sparse matrix by rows (CSR) of tensors, a member of `otkit.linalg.sparse.Sparse` and an argument of kernels.
 
-    ``data (K,)`` are its entries, ``indices (K,)`` their columns, and those of row i begin at ``indptr[i]``.
+    ``data (K,)`` has the entries and ``indices (K,)`` their columns. The entries of row i begin at ``indptr[i]``.
     """
 
     data: Any
@@ -46,7 +46,7 @@ class Rows(NamedTuple):
 
     @staticmethod
     def of(arcs: Coupling, shape: tuple[int, int]) -> Rows:
-        """Of entries in row order."""
+        """The matrix of entries in row order."""
         rows, cols, values = arcs
         starts = torch.searchsorted(rows.contiguous(), torch.arange(shape[0] + 1, device=rows.device))
         return Rows(values.double().contiguous(), cols.int().contiguous(), starts, *shape)
@@ -57,7 +57,7 @@ class Rows(NamedTuple):
 
     @property
     def block(self) -> tuple[int, int]:
-        """Rows that a program does, and the entries of each that it takes at a time: about as many as a row has."""
+        """Rows per program, and entries of each row at a time: about the mean number of entries of a row."""
         if interpreted():
             return 64, 16
         width = min(128, max(8, triton.next_power_of_2(self.data.shape[0] // self.n)))
@@ -68,7 +68,7 @@ class Rows(NamedTuple):
         return triton.cdiv(self.n, self.block[0])
 
     def power(self, n: int) -> Rows:
-        """Each entry to that power."""
+        """The elementwise power."""
         return self._replace(data=self.data**n)
 
     def __matmul__(self, v: np.ndarray) -> np.ndarray:
@@ -79,7 +79,7 @@ class Rows(NamedTuple):
 
 
 def compressed(arcs: Coupling, shape: tuple[int, int]) -> Sparse:
-    """The matrix of entries in row order, all different, that are on a GPU and stay there."""
+    """The matrix of distinct entries in row order, on the GPU."""
     rows, cols, values = (from_dlpack(x) for x in arcs)
     transposed, order = torch.sort(cols, stable=True)
     return Sparse(Rows.of((rows, cols, values), shape), Rows.of((transposed, rows[order], values[order]), shape[::-1]))
@@ -93,7 +93,7 @@ def sparsified(rows: Sparse, by: Scaling) -> tuple[Sparse, float]:
 
 @triton.jit
 def _row_sums(T, i, v, more, factor, BK: tl.constexpr):
-    """The products of rows ``i`` with ``v + factor·more``; None is for no more."""
+    """Products of rows ``i`` with ``v + factor·more``, or with ``v`` if ``more`` is None."""
     inside = i < T.n
     first = tl.load(T.indptr + i, mask=inside, other=0)
     end = tl.load(T.indptr + i + 1, mask=inside, other=0)
@@ -117,28 +117,28 @@ def _multiply(T, v, out, BM: tl.constexpr, BK: tl.constexpr):
 
 
 class System(NamedTuple):
-    """What an iteration reads and writes, for a solution of m numbers.
+    """The arrays of an iteration, for m unknowns.
 
     Attributes
     ----------
     y, residual, diagonal : array (m,)
     scaled : array (m,)
-        The residual over the diagonal.
+        The residual divided by the diagonal.
     image : array (m,)
-        What the matrix makes of the direction.
+        The matrix times the direction.
     middle : array (n,)
         T times the direction.
     curvatures : array (parts,)
-        Parts of direction·image.
+        Partial sums of direction·image.
     numbers : array (3,)
-        ``square``, the residual to reach, and the share of the last direction in the next.
+        ``square``, the residual to reach, and the coefficient of the last direction in the next.
     state : array (3,)
-        Whether to go on, as of `_ahead` and as of `_step`, and the steps that were taken.
+        The state after `_ahead`, the state after `_step`, and the number of steps.
     parts : int
         The length of `curvatures`.
     sums : int
-        The length of either half of the parts ``(2, sums)`` of residual·residual and residual·scaled. They and the
-        direction are written to two buffers in turn.
+        The length of each row of the partial sums ``(2, sums)`` of residual·residual and residual·scaled. These and the
+        direction are double-buffered.
     """
 
     y: Any
@@ -156,7 +156,7 @@ class System(NamedTuple):
 
 @triton.jit
 def _total(parts, count):
-    """The sum of all parts."""
+    """Sum of all parts."""
     k = tl.arange(0, _PARTS)
     total = tl.zeros((_PARTS,), tl.float64)
     for first in range(0, count, _PARTS):
@@ -166,7 +166,7 @@ def _total(parts, count):
 
 @triton.jit
 def _ahead(T, system, direction, now, before, BM: tl.constexpr, BK: tl.constexpr):
-    """T times the next direction, whose share of this one is noted; or the end."""
+    """T times the next direction, and the coefficient of this direction in it; or the end of the iteration."""
     program = tl.program_id(0)
     state = tl.load(system.state + 1)
     if state == _RUNNING:
@@ -186,7 +186,7 @@ def _ahead(T, system, direction, now, before, BM: tl.constexpr, BK: tl.constexpr
 
 @triton.jit
 def _back(transposed, system, direction, following, BM: tl.constexpr, BK: tl.constexpr):
-    """The next direction, its image and their product."""
+    """The next direction, its image and their inner product."""
     if tl.load(system.state) == _RUNNING:
         program = tl.program_id(0)
         j = program * BM + tl.arange(0, BM)
@@ -201,7 +201,7 @@ def _back(transposed, system, direction, following, BM: tl.constexpr, BK: tl.con
 
 @triton.jit
 def _step(system, direction, now, after, m, BLOCK: tl.constexpr):
-    """The step along the direction to where the residual is orthogonal to it; or the end."""
+    """The step along the direction that makes the residual orthogonal to it; or the end of the iteration."""
     program = tl.program_id(0)
     state = tl.load(system.state)
     if state == _RUNNING:
@@ -232,7 +232,7 @@ def _step(system, direction, now, after, m, BLOCK: tl.constexpr):
 def conjugate_gradients(
     matrix: Schur, rhs: np.ndarray, start: np.ndarray, rtol: float, limit: int, memory: Memory | None = None
 ) -> Solution:
-    """As `otkit.linalg.conjugate_gradients`, of a matrix whose T is `Rows`; the `memory` stays empty."""
+    """As `otkit.linalg.cg.conjugate_gradients`, for a matrix whose T is `Rows`; `memory` is not used."""
     T, transposed, m = matrix.T, matrix.transposed, rhs.size
     width = max(_ELEMENTS, triton.next_power_of_2(triton.cdiv(m, _PROGRAMS)))
     programs = triton.cdiv(m, width)
@@ -256,9 +256,9 @@ def conjugate_gradients(
 def _begin(
     matrix: Schur, rhs: np.ndarray, start: np.ndarray, rtol: float, programs: int
 ) -> tuple[System, Tensor, Tensor]:
-    """A system at its start, with the buffers for sums of `programs` parts and for directions, as if a step led there.
+    """The initial system, with buffers for sums of `programs` parts and for directions, as after a step.
 
-    The sums and the direction of that step give it no share in the next.
+    The sums of this fictitious step are infinite, so its direction has the coefficient 0 in the first one.
     """
     n, m = matrix.T.shape
     residual = rhs - matrix @ start if start.any() else rhs

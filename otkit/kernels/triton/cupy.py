@@ -1,4 +1,4 @@
-"""Arrays of CuPy for kernels that take tensors: views through DLPack, on CuPy's stream."""
+"""CuPy arrays as arguments of kernels for tensors: views through DLPack, on CuPy's stream."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from otkit.arrays import is_cupy, map_arrays, namespace
 
 
 def bridged(operation: Callable[..., Any]) -> Callable[..., Any]:
-    """The operation on tensors, for arrays of another library, in which it answers."""
+    """The operation on tensors, converted to take and return arrays of another library."""
 
     def call(geometry: Any, *args: Any, **kwargs: Any) -> Any:
         xp = namespace(*geometry.arrays.values())
@@ -27,7 +27,7 @@ def bridged(operation: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def _stream(x: Any) -> AbstractContextManager[Any]:
-    """CuPy's current stream as that of torch."""
+    """A context in which torch uses CuPy's current stream."""
     if not is_cupy(x):
         return nullcontext()
     there: Any = torch.cuda

@@ -1,6 +1,6 @@
-"""The operations that go through the entries of a plan or the costs, compiled: one program for BM rows of an item.
+"""Kernels of operations on all entries of a plan or of the costs: one program for BM rows of an item.
 
-Sums of columns are those of the rows of the transposed costs, so that no two programs add to the same number.
+Column sums are computed as row sums of the transposed costs, so that no two programs add to the same number.
 """
 
 from __future__ import annotations
@@ -12,11 +12,11 @@ import triton.language as tl
 
 from otkit.kernels.triton.math import LOG2_E, given_tile, reduce_tile, tile, vector
 
-_TOP = tl.constexpr(700 * 1.4426950408889634)  # the largest exponent in base 2, that of the reference
+_TOP = tl.constexpr(700 * 1.4426950408889634)  # the largest exponent in base 2, as in the reference
 
 
 class Point(NamedTuple):
-    """`Potentials`, as kernels take them: ``f``, ``log_a (B, n)``, ``g``, ``log_b (B, m)`` and ``reg (B,)``."""
+    """`Potentials` as an argument of kernels: ``f``, ``log_a (B, n)``, ``g``, ``log_b (B, m)`` and ``reg (B,)``."""
 
     f: Any
     g: Any
@@ -34,7 +34,7 @@ def _exp(x, E: tl.constexpr):
 
 @triton.jit
 def log_plan(costs, at, b, i, j, C, D: tl.constexpr):
-    """log P of rows ``i`` and columns ``j`` of item ``b``, whose reduced costs are ``C``: −inf where those are inf."""
+    """log P of rows ``i`` and columns ``j`` of item ``b`` with reduced costs ``C``; −inf where a cost is inf."""
     f, g = vector(at.f, b, i, costs.n, 0.0).to(D), vector(at.g, b, j, costs.m, 0.0).to(D)
     log_a, log_b = vector(at.log_a, b, i, costs.n, 0.0).to(D), vector(at.log_b, b, j, costs.m, 0.0).to(D)
     exponent = (f[:, None] + g[None, :] - C) * (1.0 / tl.load(at.reg + b)).to(D)
@@ -43,7 +43,7 @@ def log_plan(costs, at, b, i, j, C, D: tl.constexpr):
 
 @triton.jit
 def plan_tile(costs, at, b, i, j, D: tl.constexpr, E: tl.constexpr):
-    """P and, where it is not 0, the reduced costs of rows ``i`` and columns ``j`` of item ``b``; 0 elsewhere."""
+    """P and the reduced costs of rows ``i`` and columns ``j`` of item ``b``; costs are 0 where P is 0."""
     C = tile(costs, b, i, j, D)
     P = _exp(log_plan(costs, at, b, i, j, C, D), E)
     return P, tl.where(P > 0, C, 0.0).to(E)
@@ -51,7 +51,7 @@ def plan_tile(costs, at, b, i, j, D: tl.constexpr, E: tl.constexpr):
 
 @triton.jit
 def row_sums(costs, at, out, paid, D: tl.constexpr, E: tl.constexpr, BM: tl.constexpr, BN: tl.constexpr):
-    """Σ_j P_ij in ``out (B, n)`` and Σ_j P_ij·C_ij in ``paid (B, n)``, or None if nobody asks for it."""
+    """Σ_j P_ij to ``out (B, n)``, and Σ_j P_ij·C_ij to ``paid (B, n)`` unless that is None."""
     b = tl.program_id(0).to(tl.int64)
     i = tl.program_id(1).to(tl.int64) * BM + tl.arange(0, BM)
     sums, total = tl.zeros((BM, BN), tl.float64), tl.zeros((BM, BN), tl.float64)
@@ -80,7 +80,7 @@ def products(
     BM: tl.constexpr,
     BN: tl.constexpr,
 ):
-    """Σ_j P_ij·C_ij^power·v_j in ``out (B, n, k)`` for ``v (B, m, k)``, of which BK holds all k columns."""
+    """Σ_j P_ij·C_ij^power·v_j to ``out (B, n, k)`` for ``v (B, m, k)``, with BK ≥ k."""
     b = tl.program_id(0).to(tl.int64)
     i = tl.program_id(1).to(tl.int64) * BM + tl.arange(0, BM)
     c = tl.arange(0, BK)
@@ -97,8 +97,8 @@ def products(
     tl.store(out + (b * costs.n + i)[:, None] * k + c[None, :], tl.sum(sums, 1), mask=inside)
 
 
-# Slabs: some rows of some items, from `item` and `row` on, written to arrays (…, height, m).
-_ANY = ["item", "row", "height"]  # not worth code of their own where they are 1 or multiples of 16
+# Slabs: consecutive rows of consecutive items, from `row` and `item` on, written to arrays (…, height, m).
+_ANY = ["item", "row", "height"]  # arguments not worth specialised code for 1 and multiples of 16
 
 
 @triton.jit(do_not_specialize=_ANY)
@@ -141,7 +141,7 @@ def cost_slab(costs, item, row, height, out, BM: tl.constexpr, BN: tl.constexpr)
 
 @triton.jit(do_not_specialize=_ANY)
 def signed_sums(costs, W, item, row, height, out, BM: tl.constexpr, BN: tl.constexpr):
-    """Σ_j W_ij·sign(x_i − y_j) of a slab of weights in ``out (…, height, d)``, one program for each coordinate."""
+    """Σ_j W_ij·sign(x_i − y_j) for a slab of weights, to ``out (…, height, d)``; one program for each coordinate."""
     b = tl.program_id(0).to(tl.int64)
     i = tl.program_id(1).to(tl.int64) * BM + tl.arange(0, BM)
     c = tl.program_id(2).to(tl.int64)
@@ -171,7 +171,7 @@ def c_transform(costs, g, out, BM: tl.constexpr, BN: tl.constexpr):
 
 @triton.jit
 def _reaches(costs, at, b, i, j, rows, cols):
-    """Which entries have log P_ij ≥ min(rows_i, cols_j), and log P."""
+    """Mask of the entries with log P_ij ≥ min(rows_i, cols_j), and log P."""
     entries = log_plan(costs, at, b, i, j, tile(costs, b, i, j, tl.float64), tl.float64)
     low, other = vector(rows, b, i, costs.n, 0.0), vector(cols, b, j, costs.m, 0.0)
     reached = (entries >= tl.minimum(low[:, None], other[None, :])) & (entries > float("-inf"))
@@ -180,7 +180,7 @@ def _reaches(costs, at, b, i, j, rows, cols):
 
 @triton.jit
 def count(costs, at, rows, cols, out, BM: tl.constexpr, BN: tl.constexpr):
-    """How many entries of every row are selected."""
+    """Number of selected entries of every row."""
     b = tl.program_id(0).to(tl.int64)
     i = tl.program_id(1).to(tl.int64) * BM + tl.arange(0, BM)
     found = tl.zeros((BM,), tl.int64)
@@ -193,7 +193,7 @@ def count(costs, at, rows, cols, out, BM: tl.constexpr, BN: tl.constexpr):
 
 @triton.jit
 def select(costs, at, rows, cols, start, item, row, col, value, BM: tl.constexpr, BN: tl.constexpr):
-    """The item, row, column and log P of every selected entry, those of row i from ``start (B, n)`` on."""
+    """Item, row, column and log P of every selected entry; those of a row are written from ``start (B, n)`` on."""
     b = tl.program_id(0).to(tl.int64)
     i = tl.program_id(1).to(tl.int64) * BM + tl.arange(0, BM)
     free = vector(start, b, i, costs.n, 0)
@@ -211,7 +211,7 @@ def select(costs, at, rows, cols, start, item, row, col, value, BM: tl.constexpr
 
 @triton.jit
 def cost_range(costs, has_a, has_b, low, high, span, forbidden, BM: tl.constexpr, BN: tl.constexpr):
-    """Of every row's arcs between mass: the range of costs, the largest reduced one, and whether some are infinite."""
+    """Range of costs, largest reduced cost and whether costs are infinite, for every row's arcs between mass."""
     b = tl.program_id(0).to(tl.int64)
     i = tl.program_id(1).to(tl.int64) * BM + tl.arange(0, BM)
     carries = vector(has_a, b, i, costs.n, 0) != 0
@@ -237,7 +237,7 @@ def cost_range(costs, has_a, has_b, low, high, span, forbidden, BM: tl.constexpr
 
 @triton.jit
 def bad_costs(costs, out, BM: tl.constexpr, BN: tl.constexpr):
-    """How many entries of every row are neither a number nor +inf."""
+    """Number of entries of every row that are neither a number nor +inf."""
     b = tl.program_id(0).to(tl.int64)
     i = tl.program_id(1).to(tl.int64) * BM + tl.arange(0, BM)
     bad = tl.zeros((BM, BN), tl.int32)

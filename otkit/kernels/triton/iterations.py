@@ -1,14 +1,14 @@
-"""Sinkhorn iterations as Triton kernels: rows, columns, and what settles an iteration of each item on the device.
+"""Sinkhorn iterations as Triton kernels: updates of rows and columns, and the end of an iteration of each item.
 
-The algorithm is that of `otkit.kernels.mixing.sweep`. Nothing waits for the host: whether an item still runs is a flag
-on the device, which every kernel looks at first.
+The algorithm is `otkit.entropic.sinkhorn.sweep`. No kernel waits for the host: a flag on the device says whether an
+item still runs, and every kernel checks it first.
 
-- `rows` holds whole rows of costs on chip, so that one read and one exponential per entry update the rows and add up
-  the columns. The last softmin of a row stands in for its largest exponent; where it turns out not to, the iteration is
-  done again with maxima, as the first one is. `columns` joins the sums of all programs; where one has underflowed,
-  `mend_columns` forms it anew, which as a rule has nothing to do and costs a launch.
-- Rows too long for that are passed over twice, by `update_rows` and `update_columns`.
-- `small` does all iterations of a problem that fits on chip in one launch.
+- `rows` keeps whole rows of costs on chip. One read and one exponential per entry then update the rows and add to the
+  column sums. The last softmin of a row is the guess of its largest exponent. If a guess is too far off, the iteration
+  is repeated with maxima. The first iteration always uses maxima. `columns` adds up the sums of all programs. If a sum
+  has underflowed, `mend_columns` recomputes it. As a rule it has nothing to do and costs only its launch.
+- `update_rows` and `update_columns` are for longer rows, in two passes over tiles.
+- `small` runs all iterations of a problem that fits on chip in one launch.
 """
 
 from __future__ import annotations
@@ -19,30 +19,30 @@ import triton.language as tl
 from otkit.kernels.triton.math import FEW, LN_2, LOG2_E, MANY, given_tile, softmin_rows, vector
 from otkit.kernels.triton.settle import offset, settle_item
 
-# Column sums from here on have not underflowed on the way.
+# Smallest column sums without intermediate underflow.
 _LIGHT_SINGLE, _LIGHT_DOUBLE = tl.constexpr(1e-28), tl.constexpr(1e-250)
 
 
 @triton.jit
 def _row_potential(s, costs, b, i, sigma):
-    """The potential of rows whose softmin is ``sigma``."""
+    """The potentials of rows with softmin ``sigma``."""
     keep = tl.load(s.keep_a + b)
     return keep * sigma - (1.0 - keep) * offset(costs.row, b, i, costs.n)
 
 
 @triton.jit
 def _row_update(s, costs, b, i, C, h, robust, D: tl.constexpr, E: tl.constexpr):
-    """Update rows that are held whole; what they send to every column: ``(R, m)``.
+    """Update rows that are stored whole; returns the entries of the plan ``(R, m)``.
 
-    ``C`` are their costs less the offsets of the rows, and ``h`` holds those of the columns. A row whose guess is of no
-    use sends nothing.
+    ``C`` has the costs less the offsets of the rows, and ``h`` includes the offsets of the columns. If the guess of a
+    row is invalid, its entries are 0.
     """
     reg, inside = tl.load(s.reg + b), i < costs.n
     inverse = (1.0 / reg) * LOG2_E
     exponent = (h[None, :] - C) * inverse.to(D)
     if robust:
         top = tl.max(exponent, 1).to(tl.float64)
-        top = tl.where(top > float("-inf"), top, 0.0)  # a row that reaches no mass
+        top = tl.where(top > float("-inf"), top, 0.0)  # a row without arcs to mass
     else:
         top = -vector(s.sigma, b, i, costs.n, 0.0) * inverse
     e = tl.exp2((exponent - top.to(D)[:, None]).to(E))
@@ -56,7 +56,7 @@ def _row_update(s, costs, b, i, C, h, robust, D: tl.constexpr, E: tl.constexpr):
     if robust == 0:
         if tl.sum((inside & ~good).to(tl.int32)) > 0:
             tl.store(s.missed + b, 1)
-            e = tl.where(good[:, None], e, 0.0).to(E)  # which may be infinite
+            e = tl.where(good[:, None], e, 0.0).to(E)  # may be infinite
     tl.store(s.sigma + b * costs.n + i, sigma, mask=inside)
     tl.store(s.f + b * costs.n + i, f, mask=inside)
     return e * tl.where(good, mass / tl.where(good, total, 1.0), 0.0).to(E)[:, None]
@@ -64,14 +64,14 @@ def _row_update(s, costs, b, i, C, h, robust, D: tl.constexpr, E: tl.constexpr):
 
 @triton.jit
 def _pulled(s, costs, b, j, D: tl.constexpr):
-    """x_j + reg·log b_j + the offset of the column: what the costs of rows are taken from."""
+    """x_j + reg·log b_j + the offset of the column, from which costs are subtracted."""
     h = vector(s.x, b, j, costs.m, 0.0) + tl.load(s.reg + b) * vector(s.log_b, b, j, costs.m, float("-inf"))
     return (h + offset(costs.col, b, j, costs.m)).to(D)
 
 
 @triton.jit
 def _from_rows(costs, b, i, j, D: tl.constexpr):
-    """Costs less the offsets of the rows: a common offset is large, and cancels first of all."""
+    """Costs less the offsets of the rows. These are subtracted first, since a common offset may be large."""
     return given_tile(costs, b, i, j, D) - offset(costs.row, b, i, costs.n).to(D)[:, None]
 
 
@@ -79,15 +79,15 @@ def _from_rows(costs, b, i, j, D: tl.constexpr):
 def rows(
     s, costs, pulled, sums, D: tl.constexpr, E: tl.constexpr, R: tl.constexpr, M: tl.constexpr, BLOCK: tl.constexpr
 ):
-    """Update the rows, R at a time, and add up what they send in ``sums (B, programs, m)``; M is m or more.
+    """Update the rows, R at a time, and store their column sums in ``sums (B, programs, m)``; M ≥ m.
 
-    ``pulled``, of the same shape, is room for what the costs are taken from.
+    ``pulled`` is a buffer of the same shape for the results of `_pulled`.
     """
     b = tl.program_id(0).to(tl.int64)
     part, parts = tl.program_id(1).to(tl.int64), tl.num_programs(1)
     if tl.load(s.running + b) != 0:
         own, robust = (b * parts + part) * costs.m, tl.load(s.robust + b)
-        for first in range(0, costs.m, BLOCK):  # all at once are too many in float64
+        for first in range(0, costs.m, BLOCK):  # in blocks, since all in float64 exceed the registers
             k = first + tl.arange(0, BLOCK)
             tl.store(pulled + own + k, _pulled(s, costs, b, k, D), mask=k < costs.m)
         tl.debug_barrier()
@@ -102,7 +102,7 @@ def rows(
 
 @triton.jit
 def _column_softmin(s, b, j, m, total):
-    """The softmin of columns of the mass ``total``, that of the last step where there is no weight."""
+    """The softmin of columns with the mass ``total``; unchanged for columns without weight."""
     weight = vector(s.b, b, j, m, 0.0)
     some = (weight > 0) & (total > 0)
     ratio = tl.log2(tl.where(some, total, 1.0)) - tl.log2(tl.where(some, weight, 1.0))
@@ -111,7 +111,7 @@ def _column_softmin(s, b, j, m, total):
 
 @triton.jit
 def _is_light(s, b, j, m, total, E: tl.constexpr):
-    """Whether a column with weight has a sum that may have underflowed on the way."""
+    """Whether the sum of a column with weight may have underflowed."""
     least = _LIGHT_DOUBLE if E == tl.float64 else _LIGHT_SINGLE
     return tl.sum(((vector(s.b, b, j, m, 0.0) > 0) & ~(total > least)).to(tl.int32)) > 0
 
@@ -138,7 +138,7 @@ def _softmin_of_columns(s, transposed, b, j, guess, D: tl.constexpr, E: tl.const
 
 @triton.jit
 def mend_columns(s, transposed, D: tl.constexpr, E: tl.constexpr, BM: tl.constexpr, BN: tl.constexpr):
-    """The softmins of the columns by their largest exponents, for items whose sums are not safe."""
+    """The softmins of the columns by their largest exponents, for items with an unsafe sum."""
     b = tl.program_id(0).to(tl.int64)
     if (tl.load(s.running + b) != 0) & (tl.load(s.unsafe + b) != 0):
         j = tl.program_id(1).to(tl.int64) * BM + tl.arange(0, BM)
@@ -168,7 +168,7 @@ def update_columns(s, transposed, D: tl.constexpr, E: tl.constexpr, BM: tl.const
 
 @triton.jit
 def _columns_of_small(s, costs, b, i, j, C, sent, D: tl.constexpr, E: tl.constexpr):
-    """The softmins of the columns of a problem that is held whole, by their largest exponents where that is needed."""
+    """The softmins of the columns of a problem that is stored whole, by their largest exponents if necessary."""
     total = tl.sum(sent, 0).to(tl.float64)
     tau = _column_softmin(s, b, j, costs.m, total)
     if _is_light(s, b, j, costs.m, total, E):
@@ -186,7 +186,7 @@ def _columns_of_small(s, costs, b, i, j, C, sent, D: tl.constexpr, E: tl.constex
 
 @triton.jit
 def small(s, costs, D: tl.constexpr, E: tl.constexpr, R: tl.constexpr, M: tl.constexpr, BLOCK: tl.constexpr):
-    """All iterations of one problem for each program, whose costs are held on chip; R ≥ n, M ≥ m."""
+    """All iterations of a problem, in one program that keeps the costs on chip; R ≥ n, M ≥ m."""
     b = tl.program_id(0).to(tl.int64)
     i, j = tl.arange(0, R).to(tl.int64), tl.arange(0, M).to(tl.int64)
     going = tl.load(s.running + b) != 0

@@ -1,4 +1,4 @@
-"""How Triton kernels are launched: the costs as they take them, the precision, and the shape of a program."""
+"""Launch of Triton kernels: costs as arguments, precision, shape of programs, and asynchronous reads."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _GROUNDS = {"euclidean": kernels.EUCLIDEAN, "cityblock": kernels.CITYBLOCK, "cos
 
 
 def multiplies(geometry: Geometry) -> bool:
-    """Whether costs in single precision are formed from products of points, by tensor cores."""
+    """Whether costs in single precision are computed from products of points, by tensor cores."""
     cloud = geometry.cloud
     return cloud is not None and not cloud.metric.direct(cloud.d) and cloud.d > DIRECT_DIMENSIONS
 
@@ -45,7 +45,7 @@ DOUBLE = Precision(tl.float64, tl.float64)
 
 
 def kernel_costs(geometry: Geometry, precision: Precision = DOUBLE) -> Costs:
-    """A flat geometry of tensors, as kernels of some precision take it."""
+    """A flat geometry of tensors, as an argument of kernels with the given precision."""
     row, col, columns_first = geometry.offsets or (None, None, False)
     row, col = (v if v is None else v.contiguous() for v in (row, col))
     rest = (row, col, tl.constexpr(columns_first), geometry.n, geometry.m)
@@ -59,7 +59,7 @@ def kernel_costs(geometry: Geometry, precision: Precision = DOUBLE) -> Costs:
         return Costs(kernels.DENSE, C, *strides, None, None, 0, 0, 0, tl.constexpr(1.0), *rest)
     assert cloud is not None
     kind, points = _GROUNDS[cloud.metric.ground], cloud
-    if precision is SINGLE:  # after centring, or the digits of a common offset are all that is left
+    if precision is SINGLE:  # centred first, or a common offset takes all digits
         points = cloud.centred()
         if multiplies(cloud):
             kind = kernels.COSINE_PRODUCT if cloud.metric.ground == "cosine" else kernels.PRODUCT
@@ -79,24 +79,24 @@ class Shape(NamedTuple):
     warps: int
 
 
-# Programs that keep a GPU busy: two for each of its multiprocessors, of which the largest have about 130.
+# Number of programs that keep a GPU busy: two for each multiprocessor, of which the largest GPUs have about 130.
 BUSY = 264
-# In the interpreter a tile takes as long as a few thousand entries.
+# In the interpreter, the overhead of a tile costs as much as a few thousand entries.
 _INTERPRETED = Shape(32, 64, 4)
 
 
 def shape(n: int, items: int, precision: Precision) -> Shape:
-    """The shape of programs that go through the rows of `items` problems tile by tile."""
+    """The shape of programs that process the rows of `items` problems tile by tile."""
     if interpreted():
         return _INTERPRETED
     many = n * items >= 32 * BUSY
     if precision is SINGLE:
-        return Shape(32, 128, 8) if many else Shape(16, 128, 8)  # products want 16 rows
+        return Shape(32, 128, 8) if many else Shape(16, 128, 8)  # products need 16 rows
     return Shape(16, 64, 4) if many else Shape(8, 64, 4)
 
 
 def programs(n: int, items: int, form: Shape) -> tuple[int, int]:
-    """The grid: items, of which there may be any number along the first axis, and blocks of rows."""
+    """The grid: items along the first axis, whose size has no practical limit, and blocks of rows along the second."""
     return items, triton.cdiv(n, form.rows)
 
 
@@ -111,7 +111,7 @@ def launch(
 ) -> None:
     """Run a kernel on the device of a tensor.
 
-    `registers` bounds those of a thread; `fused` allows a product and a sum to be rounded once.
+    `registers` limits the registers of a thread. `fused` allows fused multiply-add, which rounds once.
     """
     cuda: Any = torch.cuda
     with cuda.device_of(like):
@@ -119,12 +119,12 @@ def launch(
 
 
 class Look:
-    """What a number on the device was when it was last asked for, so that the host need not wait for it.
+    """Asynchronous read of a device scalar: each call returns the previous value and starts copying the current one.
 
     Parameters
     ----------
     number : callable
-        Gives a tensor of one number.
+        Returns a tensor with one number.
     """
 
     def __init__(self, number: Callable[[], Tensor]) -> None:
@@ -132,7 +132,7 @@ class Look:
         self.before: tuple[Tensor, Any] | None = None
 
     def __call__(self) -> int | None:
-        """The number of the call before this one, None at the first; that of now is copied meanwhile."""
+        """The value at the time of the previous call; None at the first call."""
         before, self.before = self.before, self._ask()
         if before is None:
             return None
@@ -155,9 +155,10 @@ class Look:
 
 
 def follow(step: Callable[[int], None], ended: Callable[[], Tensor], limit: int, chunk: int) -> bool:
-    """Enqueue steps until they are seen to have ended, a chunk after that; whether they were seen to.
+    """Enqueue at most `limit` steps, until a check finds that they have ended; returns whether it did.
 
-    `ended` gives a number on the device, 0 while they go on.
+    `ended` returns a number on the device, 0 while steps continue. It is checked once per chunk of steps, with a delay
+    of one chunk.
     """
     look = Look(ended)
     for first in range(0, limit, chunk):
@@ -169,5 +170,5 @@ def follow(step: Callable[[int], None], ended: Callable[[], Tensor], limit: int,
 
 
 def solid(x: Any, items: int) -> Tensor:
-    """A vector of each item, contiguous and in float64."""
+    """A vector for each item, contiguous and in float64."""
     return x.double().expand(items, *x.shape[1:]).contiguous()

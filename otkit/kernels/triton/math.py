@@ -1,8 +1,8 @@
-"""What every Triton kernel is made of: tiles of costs, of any geometry, in the precision that is asked for.
+"""Building blocks of Triton kernels: tiles of costs of any geometry and precision, and softmins.
 
-Kernels take the costs as one tuple, `Costs`, and know its kind when they are compiled. Two types go with a kernel: that
-in which the exponent's differences are formed, and that of its exponentials. Potentials and all sums across programs
-are float64.
+Kernels take the costs as one tuple, `Costs`, whose kind is known at compile time. A kernel has two types as parameters:
+the type D of the differences in exponents, and the type E of exponentials. Potentials and all sums across programs are
+float64.
 """
 
 from __future__ import annotations
@@ -12,35 +12,36 @@ from typing import Any, NamedTuple
 import triton
 import triton.language as tl
 
-# What a tile is formed from.
+# Kinds of costs: a matrix, or a distance of points.
 DENSE, EUCLIDEAN, CITYBLOCK, COSINE = tl.constexpr(0), tl.constexpr(1), tl.constexpr(2), tl.constexpr(3)
-# The same from products of points in float32, which tensor cores form: for many coordinates.
+# Euclidean and cosine costs from products of points in float32, by tensor cores, for many coordinates.
 PRODUCT, COSINE_PRODUCT = tl.constexpr(4), tl.constexpr(5)
-# Coordinates of such a product at a time.
+# Coordinates per step of such a product.
 _DEPTH = tl.constexpr(16)
 LOG2_E, LN_2 = tl.constexpr(1.4426950408889634), tl.constexpr(0.6931471805599453)
-# Sums beside a guessed largest term that are trusted.
+# Range of sums, relative to the guessed largest term, that are accurate.
 FEW, MANY = tl.constexpr(1e-15), tl.constexpr(1e15)
 
 
 class Costs(NamedTuple):
-    """The costs of a flat geometry, as kernels take them; `None` for what the kind does not have.
+    """The costs of a flat geometry, as an argument of kernels; fields that do not apply to the kind are None.
 
     Attributes
     ----------
     kind : constexpr
-        Of what a tile is formed.
+        The kind of costs.
     C : array (k or 1, n, m)
-        Dense costs, of any strides: ``item`` (0 where the items share them), ``down`` and ``across``.
+        Dense costs. Their strides are ``item`` (0 if the items share them), ``down`` and ``across``.
     unit : constexpr
-        Entries that lie together and can be loaded at once: ``item``, ``down`` and ``m`` are multiples of it.
+        Number of adjacent entries that can be loaded at once. ``item``, ``down`` and ``m`` are multiples of it.
     x, y : array (k or 1, d, n), (k or 1, d, m)
-        Points, by coordinates: contiguous, ``x_item`` and ``y_item`` apart or 0.
+        Points by coordinates, contiguous. The strides between items are ``x_item`` and ``y_item``, 0 if shared.
     d : int
+        Number of coordinates.
     power : constexpr
-        Of the sum over coordinates: ½ is the root of squares.
+        The power of the sum over coordinates: ½ for the root of a sum of squares.
     row, col : array (B, n), (B, m)
-        Offsets that reduce the costs, taken off in the order that ``transposed`` tells; None for costs as they are.
+        Offsets that reduce the costs, subtracted columns first if ``transposed``; None for costs that are not reduced.
     n, m : int
     """
 
@@ -69,7 +70,7 @@ def _any_power(s, power: tl.constexpr):
     bits = s.to(tl.int64, bitcast=True)
     exponent = ((bits >> 52) - 1023).to(tl.float64)
     mantissa = ((bits & 0x000FFFFFFFFFFFFF) | 0x3FF0000000000000).to(tl.float64, bitcast=True)
-    # power·exponent in two parts: that of the leading digits is exact.
+    # power·exponent in two parts. The part of the leading digits of the power is exact.
     whole = tl.full(s.shape, power, tl.float64)
     leading = whole.to(tl.float32).to(tl.float64)
     high = exponent * leading
@@ -98,7 +99,7 @@ def _to_power(s, power: tl.constexpr):
 
 @triton.jit
 def _from_products(costs, b, i, j):
-    """Square distances in float32 as ‖x‖² + ‖y‖² − 2·⟨x, y⟩, in three products of TF32: as good as float32."""
+    """Squared distances ‖x‖² + ‖y‖² − 2·⟨x, y⟩ in float32; three products in TF32 give the accuracy of float32."""
     product = tl.zeros((i.shape[0], j.shape[0]), tl.float32)
     lengths, others = tl.zeros((i.shape[0],), tl.float32), tl.zeros((j.shape[0],), tl.float32)
     for first in range(0, costs.d, _DEPTH):
@@ -115,7 +116,7 @@ def _from_products(costs, b, i, j):
 
 @triton.jit
 def _distances(costs, b, i, j, D: tl.constexpr):
-    """Sums over coordinates of the squares of differences, or of their absolute values: no cancellation."""
+    """Sums over coordinates of the squares or absolute values of differences, without cancellation."""
     total = tl.zeros((i.shape[0], j.shape[0]), D)
     x, y = costs.x + b * costs.x_item + i, costs.y + b * costs.y_item + j
     for _ in range(costs.d):
@@ -133,8 +134,8 @@ def _distances(costs, b, i, j, D: tl.constexpr):
 
 @triton.jit
 def given_tile(costs, b, i, j, D: tl.constexpr):
-    """Costs of rows ``i`` and columns ``j`` of item ``b`` as they were given, ``inf`` outside: all three int64."""
-    # What the unit divides, in words that the compiler knows.
+    """Costs of rows ``i`` and columns ``j`` of item ``b`` as given, ``inf`` outside; i, j and b are int64."""
+    # Tell the compiler that the unit divides these numbers.
     item, down = costs.item // costs.unit * costs.unit, costs.down // costs.unit * costs.unit
     m = costs.m // costs.unit * costs.unit
     inside = (i < costs.n)[:, None] & (j < m)[None, :]
@@ -154,7 +155,7 @@ def given_tile(costs, b, i, j, D: tl.constexpr):
 
 @triton.jit
 def reduce_tile(costs, b, i, j, C, D: tl.constexpr):
-    """A tile of costs less the offsets, in the order of `Reduced`."""
+    """A tile of costs less the offsets, subtracted in the order of `Reduced`."""
     if costs.row is not None:
         row = tl.load(costs.row + b * costs.n + i, mask=i < costs.n, other=0.0).to(D)[:, None]
         col = tl.load(costs.col + b * costs.m + j, mask=j < costs.m, other=0.0).to(D)[None, :]
@@ -179,14 +180,14 @@ def vector(pointer, b, k, size, other):
 
 @triton.jit
 def _shifted(costs, b, i, j, g, log_b, reg, D: tl.constexpr):
-    """(g_j + reg·log b_j − C_ij)/reg in base 2: what softmins are sums of."""
+    """The exponents (g_j + reg·log b_j − C_ij)/reg of a softmin, in base 2."""
     h = vector(g, b, j, costs.m, 0.0) + reg * vector(log_b, b, j, costs.m, float("-inf"))
     return (h.to(D)[None, :] - tile(costs, b, i, j, D)) * ((1.0 / reg) * LOG2_E).to(D)
 
 
 @triton.jit
 def guessed_sums(costs, b, i, g, log_b, reg, top, D: tl.constexpr, E: tl.constexpr, BN: tl.constexpr):
-    """Σ_j of the exponentials over 2^top, one exponential per entry and nothing else."""
+    """Σ_j of the exponentials divided by 2^top, with one exponential per entry."""
     sums = tl.zeros((i.shape[0], BN), E)
     for first in range(0, costs.m, BN):
         j = (first + tl.arange(0, BN)).to(tl.int64)
@@ -197,7 +198,7 @@ def guessed_sums(costs, b, i, g, log_b, reg, top, D: tl.constexpr, E: tl.constex
 
 @triton.jit
 def largest_sums(costs, b, i, g, log_b, reg, D: tl.constexpr, E: tl.constexpr, BN: tl.constexpr):
-    """The largest exponent of every row, and Σ_j of the exponentials over it, by one pass."""
+    """The largest exponent of every row, and Σ_j of the exponentials relative to it, in one pass."""
     top = tl.full((i.shape[0],), float("-inf"), D)
     sums = tl.zeros((i.shape[0],), tl.float64)
     for first in range(0, costs.m, BN):
@@ -215,7 +216,8 @@ def largest_sums(costs, b, i, g, log_b, reg, D: tl.constexpr, E: tl.constexpr, B
 def softmin_rows(costs, b, i, g, log_b, reg, guess, D: tl.constexpr, E: tl.constexpr, BN: tl.constexpr):
     """−reg·log Σ_j b_j exp((g_j − C_ij)/reg) of rows ``i``; 0 for a row that reaches no mass.
 
-    ``guess`` stands in for the largest exponent; where it turns out not to, the rows are done again. None is for none.
+    ``guess`` is a guess of the softmin or None. It gives the largest exponent. If it is too far off, the rows are
+    recomputed with their maxima.
     """
     if guess is not None:
         top = -guess * ((1.0 / reg) * LOG2_E)
@@ -231,7 +233,7 @@ def softmin_rows(costs, b, i, g, log_b, reg, guess, D: tl.constexpr, E: tl.const
 
 @triton.jit
 def softmin(costs, g, log_b, reg, guess, out, D: tl.constexpr, E: tl.constexpr, BM: tl.constexpr, BN: tl.constexpr):
-    """A softmin of every row: one program for BM rows of an item."""
+    """The softmin of every row: one program for BM rows of an item."""
     b = tl.program_id(0).to(tl.int64)
     i = tl.program_id(1).to(tl.int64) * BM + tl.arange(0, BM)
     start = guess

@@ -1,6 +1,6 @@
-"""The operations for tensors on a GPU, by Triton's kernels.
+"""The operations for tensors on a GPU, by Triton kernels.
 
-Each has the name, the arguments and the meaning of its reference in `otkit.geometry.base`.
+Each has the name, the arguments and the meaning of its reference in `otkit.entropic.operations`.
 """
 
 from __future__ import annotations
@@ -22,8 +22,8 @@ from otkit.kernels.triton import entries, math
 from otkit.kernels.triton.entries import Point
 from otkit.kernels.triton.launch import DOUBLE, MIXED, Precision, Tensor, kernel_costs, launch, programs, shape, solid
 
-_SLAB = 2**22  # entries of a matrix that is formed to be handed on: its arithmetic hides what it takes to start it
-_FEW = 4  # columns that are multiplied by the plan as its entries are formed; for more of them it is a slab first
+_SLAB = 2**22  # entries of an intermediate slab of the plan: large enough to hide the launch overhead
+_FEW = 4  # maximum number of columns multiplied by entries of the plan on the fly; for more, slabs are stored first
 
 
 def _launch(
@@ -36,7 +36,7 @@ def _launch(
     precision: Precision = DOUBLE,
     fused: bool = True,
 ) -> None:
-    """Run a kernel over the rows of a geometry or so many of them, and over `more` axes."""
+    """Run a kernel over `rows` rows of a geometry, by default all, and over `more` axes of the grid."""
     rows = geometry.n if rows is None else rows
     form = shape(rows, items, precision)
     grid = (*programs(rows, items, form), *more)
@@ -90,7 +90,7 @@ def transport_cost(geometry: Geometry, at: Potentials) -> Moved:
 
 
 def _row_sums(geometry: Geometry, at: Potentials, paid: Tensor | None = None) -> Tensor:
-    """The row sums of the plan; those of P·C go to `paid`."""
+    """The row sums of the plan. The row sums of P·C are written to `paid` if given."""
     items = at.reg.shape[0]
     out = _empty(at.f, items, geometry.n)
     _launch(entries.row_sums, geometry, items, _point(at), out, paid, *DOUBLE)
@@ -103,7 +103,7 @@ def plan(geometry: Geometry, at: Potentials, *, single: bool = False) -> Tensor:
 
 
 def _plan_slab(geometry: Geometry, at: Point, s: slice, r: slice, power: int = 0, *, single: bool = False) -> Tensor:
-    """P·C^power of some rows of some items."""
+    """P·C^power for a slice of the items and a slice of the rows."""
     items, rows = s.stop - s.start, r.stop - r.start
     out = _empty(at.f, items, rows, geometry.m, dtype=torch.float32 if single else torch.float64)
     precision = MIXED if single else DOUBLE
@@ -112,7 +112,7 @@ def _plan_slab(geometry: Geometry, at: Point, s: slice, r: slice, power: int = 0
 
 
 def _cost_slab(geometry: Geometry, like: Tensor, s: slice, r: slice) -> Tensor:
-    """The costs of some rows of some items."""
+    """The costs for a slice of the items and a slice of the rows."""
     items, rows = s.stop - s.start, r.stop - r.start
     out = _empty(like, items, rows, geometry.m)
     _launch(entries.cost_slab, geometry, items, s.start, r.start, rows, out, rows=rows)
@@ -146,7 +146,7 @@ def apply_cost_gradient(geometry: Reduced, at: Potentials, U: Tensor, V: Tensor,
 
 
 def _pulled(cloud: PointCloud, W: Tensor, s: slice, r: slice) -> Tensor:
-    """Σ_j W_ij·∇₁c(x_i, y_j) of some rows of some items, as `PointCloud.pulled`."""
+    """Σ_j W_ij·∇₁c(x_i, y_j) for a slice of the items and of the rows, as `PointCloud.pulled`."""
     ground, exponent = cloud.metric.ground, cloud.metric.exponent
     if exponent != 1:
         sums = Cost("cityblock", 1.0) if ground == "cityblock" else Cost("euclidean", 2.0)
@@ -172,7 +172,7 @@ def c_transform(geometry: Geometry, g: Tensor) -> Tensor:
 def select(geometry: Geometry, at: Potentials, rows: Tensor, cols: Tensor, limit: float) -> Arcs | None:
     items = at.reg.shape[0]
     chosen = _point(at), solid(rows, items), solid(cols, items)
-    # Not fused, so that both kernels find the same entries, to the last digit.
+    # Without fused multiply-add, so that both kernels compute bitwise equal entries.
     counts = _empty(at.f, items, geometry.n, dtype=torch.int64)
     _launch(entries.count, geometry, items, *chosen, counts, fused=False)
     ends = counts.flatten().cumsum(0)

@@ -1,6 +1,7 @@
-"""The end of an iteration, compiled: errors, the best constant between the potentials, and Anderson mixing.
+"""The end of an iteration, compiled: errors, the optimal constant between the potentials, and Anderson mixing.
 
-As `otkit.entropic.anderson` and the end of `otkit.entropic.sinkhorn.iterate`, by one program an item.
+The algorithm is that of `otkit.entropic.anderson` and of the end of `otkit.entropic.sinkhorn.iterate`, with one program
+for each item.
 """
 
 from __future__ import annotations
@@ -19,29 +20,30 @@ _PLAIN_STEPS, _WORSE, _FAR = (
     tl.constexpr(anderson.FAR),
 )
 _RIDGE, _LONG, _SHORT = tl.constexpr(anderson.RIDGE), tl.constexpr(anderson.LONG), tl.constexpr(anderson.SHORT)
-# Slots of the past that are looked at at a time.
+# Number of slots of the history that are processed at a time.
 _GROUP = tl.constexpr(8)
 
 
 class State(NamedTuple):
-    """The arrays of a sweep, as kernels take them.
+    """The arrays of a sweep, as an argument of kernels.
 
-    What `otkit.kernels.mixing` calls them, float64, and beside that:
+    Fields with the names of `otkit.entropic` are float64 arrays. ``x`` is the current point; ``old``, ``residual`` and
+    ``best`` are the points and the residual of `Mixing`. The others are:
 
     Attributes
     ----------
     running : int32 array (B,)
-        Whether an item goes on.
+        Whether an item still runs.
     robust, missed : int32 array (B,)
-        Whether rows look for their largest exponents, and whether the guess of one was of no use.
+        Whether rows compute their largest exponents, and whether the guess of one was invalid.
     unsafe : int32 array (B,)
         Whether a column sum has underflowed.
     sigma, tau : array (B, n), (B, m)
-        The last softmins of rows and columns: guesses of the next ones.
+        The last softmins of rows and columns, which are guesses of the next ones.
     change : array (B, m)
-        Room for a step.
+        Buffer for a step.
     gram : array (B, W, W)
-        Inner products of the bends; W is a power of two, which `window` may be below.
+        Inner products of the bends. W is a power of two of at least `window`.
     """
 
     running: Any
@@ -85,19 +87,19 @@ class State(NamedTuple):
 
 @triton.jit
 def offset(offsets, b, k, size):
-    """What was taken off the costs; 0 where nothing was."""
+    """The offsets subtracted from the costs; 0 if there are none."""
     found = tl.zeros(k.shape, tl.float64)
     if offsets is not None:
         found = vector(offsets, b, k, size, 0.0)
     return found
 
 
-# What settles an iteration: one program for each item.
+# Kernels for the end of an iteration: one program for each item.
 
 
 @triton.jit
 def target(weight, potential, rho):
-    """The mass w·e^(−f/ρ) that is optimal at a potential in the costs as given."""
+    """Optimal mass w·e^(−f/ρ) at a potential f in the costs as given."""
     priced = (rho > 0) & (rho < float("inf"))
     exponent = -potential * (LOG2_E / tl.where(priced, rho, 1.0).to(tl.float64))
     return weight * tl.exp2(tl.where(priced, exponent, 0.0))
@@ -105,7 +107,7 @@ def target(weight, potential, rho):
 
 @triton.jit
 def following(s, costs, b, j):
-    """The potential of the columns after a plain step, but for the constant that moves between the sides."""
+    """The potential of the columns after a plain step, without the constant that moves between the sides."""
     keep = tl.load(s.keep_b + b)
     tau, x = vector(s.tau, b, j, costs.m, 0.0), vector(s.x, b, j, costs.m, 0.0)
     there = keep * tau - (1.0 - keep) * offset(costs.col, b, j, costs.m)
@@ -114,7 +116,7 @@ def following(s, costs, b, j):
 
 @triton.jit
 def _column_error(s, costs, b, BLOCK: tl.constexpr):
-    """The distance of the column masses from what is optimal at ``x``, and the mass that is so one step on."""
+    """L1 distance of the column masses from the optimal ones at ``x``, and total of the optimal ones after the step."""
     rho, reg = tl.load(s.rho_b + b), tl.load(s.reg + b)
     miss, received = tl.zeros((BLOCK,), tl.float64), tl.zeros((BLOCK,), tl.float64)
     for first in range(0, costs.m, BLOCK):
@@ -131,7 +133,7 @@ def _column_error(s, costs, b, BLOCK: tl.constexpr):
 
 @triton.jit
 def sent_mass(s, costs, b, BLOCK: tl.constexpr):
-    """The mass of all rows, which are optimal at ``f``."""
+    """Total mass of the rows, which are optimal at ``f``."""
     rho = tl.load(s.rho_a + b)
     mass = tl.zeros((BLOCK,), tl.float64)
     for first in range(0, costs.n, BLOCK):
@@ -143,7 +145,7 @@ def sent_mass(s, costs, b, BLOCK: tl.constexpr):
 
 @triton.jit
 def _shift(s, costs, b, received, BLOCK: tl.constexpr):
-    """The constant that is best moved from the potentials of the columns to those of the rows."""
+    """The optimal constant to move from the potentials of the columns to those of the rows."""
     coupling = tl.load(s.coupling + b)
     shift = coupling * 0.0
     if coupling > 0.0:
@@ -164,7 +166,7 @@ def _past(pointer, s, b, p, j, m, known):
 
 @triton.jit
 def _difference(s, costs, b, j, shift, conjugate, shares):
-    """What a new pair of the past is, its share of the older ones taken off: a move, a bend and the residual."""
+    """A new pair of move and bend, made conjugate by its shares of the older ones; also the residual."""
     x, new = vector(s.x, b, j, costs.m, 0.0), following(s, costs, b, j) - shift
     residual = vector(s.residual, b, j, costs.m, 0.0)
     bend = (new - x) - residual
@@ -178,7 +180,7 @@ def _difference(s, costs, b, j, shift, conjugate, shares):
 
 @triton.jit
 def _shares(s, costs, b, slot, known, shift, BLOCK: tl.constexpr):
-    """How much of each of the last few bends is in the new one, in the inner product of the masses."""
+    """Coefficients of the last few bends in the new one, in the inner product weighted by the masses."""
     p = tl.arange(0, _SHORT)
     inner = tl.zeros((_SHORT,), tl.float64)
     for first in range(0, costs.m, BLOCK):
@@ -193,7 +195,7 @@ def _shares(s, costs, b, slot, known, shift, BLOCK: tl.constexpr):
 
 @triton.jit
 def _take_in(s, costs, b, slot, known, shift, conjugate, shares, BLOCK: tl.constexpr):
-    """Write the new pair into its slot; its inner products with all bends, and theirs with the residual."""
+    """Write the new pair to its slot; returns the inner products of all bends with its bend and with the residual."""
     p, q = tl.arange(0, s.W), tl.arange(0, _GROUP)
     inner, along = tl.zeros((s.W,), tl.float64), tl.zeros((s.W,), tl.float64)
     for first in range(0, costs.m, BLOCK):
@@ -204,7 +206,7 @@ def _take_in(s, costs, b, slot, known, shift, conjugate, shares, BLOCK: tl.const
         at = (b * s.window + slot) * costs.m + j
         tl.store(s.moves + at, move, mask=inside)
         tl.store(s.bends + at, bend, mask=inside)
-        for group in range(0, tl.maximum(known, slot + 1), _GROUP):  # few at a time, or registers run out
+        for group in range(0, tl.maximum(known, slot + 1), _GROUP):  # in small groups, to limit registers
             old = _past(s.bends, s, b, group + q, j, costs.m, known)
             bends = tl.where((group + q == slot)[:, None], bend[None, :], old)
             here = p[:, None] == (group + q)[None, :]
@@ -215,7 +217,7 @@ def _take_in(s, costs, b, slot, known, shift, conjugate, shares, BLOCK: tl.const
 
 @triton.jit
 def _solve(gram, along, known, W: tl.constexpr):
-    """Solve (D⁻¹GD⁻¹ + ridge)·x = D⁻¹y for the diagonal D of the sizes, by Gauss and Jordan's elimination: D⁻¹x."""
+    """D⁻¹x for the solution of (D⁻¹GD⁻¹ + ridge)·x = D⁻¹y by Gauss–Jordan elimination, with D² the diagonal of G."""
     p = tl.arange(0, W)
     same = p[:, None] == p[None, :]
     inside = p < known
@@ -237,7 +239,7 @@ def _solve(gram, along, known, W: tl.constexpr):
 
 @triton.jit
 def _combine(s, costs, b, known, share, BLOCK: tl.constexpr):
-    """Go on from the combination of the last points whose residuals cancel best; ``x`` is the plain step already."""
+    """Move ``x`` from the plain step to the combination of the last points with the smallest residual."""
     p, q = tl.arange(0, s.W), tl.arange(0, _GROUP)
     total, weights = tl.zeros((BLOCK,), tl.float64), tl.zeros((BLOCK,), tl.float64)
     for first in range(0, costs.m, BLOCK):
@@ -252,7 +254,7 @@ def _combine(s, costs, b, known, share, BLOCK: tl.constexpr):
         weights += weight
         tl.store(s.change + b * costs.m + j, change, mask=j < costs.m)
     tl.debug_barrier()
-    # A constant changes no plan, and would grow without anything to hold it; so would columns without mass.
+    # A constant does not change the plan, and nothing bounds it. The same holds for columns without mass.
     mean = tl.sum(total) / tl.sum(weights)
     furthest = tl.zeros((BLOCK,), tl.float64)
     for first in range(0, costs.m, BLOCK):
@@ -273,7 +275,7 @@ def _combine(s, costs, b, known, share, BLOCK: tl.constexpr):
 
 @triton.jit
 def _step(s, costs, b, shift, lost, better, BLOCK: tl.constexpr):
-    """Take the plain step, or go back to the best point where the way is lost; remember the one before."""
+    """Take the plain step, or return to the best point if `lost`; store the point before and its residual."""
     for first in range(0, costs.m, BLOCK):
         j = (first + tl.arange(0, BLOCK)).to(tl.int64)
         at, inside = b * costs.m + j, j < costs.m
@@ -289,14 +291,14 @@ def _step(s, costs, b, shift, lost, better, BLOCK: tl.constexpr):
 
 @triton.jit
 def _mix(s, costs, b, error, shift, BLOCK: tl.constexpr):
-    """Anderson mixing of one item: see `otkit.kernels.mixing.mix`."""
+    """Anderson mixing of one item: see `otkit.entropic.anderson.mix`."""
     best_error, wait, age = tl.load(s.best_error + b), tl.load(s.wait + b), tl.load(s.age + b)
     lost, better = error > _WORSE * best_error, error < best_error
     fresh = lost | (wait >= _PLAIN_STEPS)
     conjugate = (age >= _LONG) & (fresh == 0)
     age = tl.where(fresh, 0.0, age)
     window = tl.where(conjugate, tl.minimum(_SHORT, s.window), s.window)
-    # What is older than the last break is not looked at.
+    # Pairs from before the last restart are ignored.
     since = tl.where(conjugate, age - _LONG, age).to(tl.int32)
     slot = since % window
     p = tl.arange(0, s.W)
@@ -326,7 +328,7 @@ def _mix(s, costs, b, error, shift, BLOCK: tl.constexpr):
 
 @triton.jit
 def settle_item(s, costs, b, BLOCK: tl.constexpr):
-    """The error of an iteration and the next point; whether the item goes on."""
+    """Compute the error of an iteration and the next point; returns whether the item continues."""
     error, received = _column_error(s, costs, b, BLOCK)
     shift = _shift(s, costs, b, received, BLOCK)
     count, tol = tl.load(s.count + b) + 1.0, tl.load(s.tol + b)
@@ -345,7 +347,7 @@ def settle_item(s, costs, b, BLOCK: tl.constexpr):
 
 @triton.jit
 def settle(s, costs, BLOCK: tl.constexpr):
-    """End an iteration of every item that runs, or have it done again."""
+    """End an iteration of every running item, or request its repetition with maxima."""
     b = tl.program_id(0).to(tl.int64)
     missed = tl.load(s.missed + b)
     if tl.load(s.running + b) != 0:

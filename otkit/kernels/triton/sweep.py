@@ -1,4 +1,4 @@
-"""Sinkhorn iterations on a GPU: which form of them runs, and how the host follows without waiting."""
+"""Sinkhorn iterations on a GPU: choice of their form and precision, and launches without waiting for the device."""
 
 from __future__ import annotations
 
@@ -31,16 +31,16 @@ from otkit.kernels.triton.launch import (
 from otkit.kernels.triton.settle import State, settle
 
 _TYPES = {tl.float32: torch.float32, tl.float64: torch.float64}
-# Sides of a problem that one program does alone.
+# Maximum sides of a problem that a single program computes.
 _SMALL = 64
-# Columns of rows that are held on chip, half of that where costs are formed; with twice as many registers run out.
+# Maximum number of columns of rows kept on chip; half of it for computed costs. Twice as many exceed the registers.
 _WHOLE = {SINGLE: 16384, MIXED: 8192, DOUBLE: 4096}
-# Entries of the rows that a program holds at a time.
+# Entries of the rows that a program keeps on chip at a time.
 _HELD = 4096
-# Columns that are settled at a time: at least one for each thread, so that none is two threads' business.
+# Columns per block at the end of an iteration: one for each thread, so that no two threads share one.
 _WARPS = 8
 _BLOCK = 32 * _WARPS
-# Iterations between two looks at who still runs; the host looks at how it was one look ago.
+# Iterations between two checks for running items. Each check reads the flags as of the check before.
 _CHUNK = 8
 
 
@@ -54,11 +54,11 @@ def sweep(
     k: int,
     listed: None = None,
 ) -> Swept:
-    """As `otkit.kernels.mixing.sweep`; nothing is listed."""
+    """As `otkit.entropic.sinkhorn.sweep`; entries are never listed."""
     items, n, m = start.reg.shape[0], costs.n, costs.m
     state = _begin(costs, start, penalties, mixing, tol, limit.clamp(max=float(k)))
     precision = _precision(costs, start, mixing, tol)
-    in_products = precision is SINGLE and multiplies(costs)  # which are formed in tiles
+    in_products = precision is SINGLE and multiplies(costs)  # computed in tiles only
     if max(n, m) <= _SMALL and not in_products:
         _small(state, costs, items, precision, mixed=mixing.window > 0)
     else:
@@ -71,7 +71,7 @@ def sweep(
 
 
 def _is_held(costs: Reduced, precision: Precision) -> bool:
-    """Whether rows are short enough to be held on chip, and can be read one by one."""
+    """Whether rows are short enough to be kept on chip, and contiguous."""
     if costs.transposed:
         return False
     if costs.matrix is None:
@@ -82,7 +82,7 @@ def _is_held(costs: Reduced, precision: Precision) -> bool:
 def _begin(
     costs: Reduced, start: Potentials, penalties: Penalties, mixing: Mixing, tol: Tensor, limit: Tensor
 ) -> State:
-    """Fresh copies of all that kernels write to."""
+    """The initial state, with copies of all arrays that kernels write."""
     items, window = start.reg.shape[0], mixing.window
     read = dict(log_a=start.log_a, log_b=start.log_b, reg=start.reg, tol=tol, limit=limit, reach=mixing.reach)
     read |= dict(zip(("keep_a", "keep_b"), penalties.keep(start.reg), strict=True))
@@ -116,16 +116,17 @@ def _begin(
     )
 
 
-# What rounding may take from the tolerance, and what single precision can do at best.
+# Maximum rounding error relative to the tolerance, and smallest tolerance for single precision.
 _SHARE, _SINGLE_TOL = 1 / 8, 1e-5
-_SINGLE_DEFAULT = 1e-4  # the tolerance of problems in single precision
+_SINGLE_DEFAULT = 1e-4  # default tolerance of problems in single precision
 
 
 def _precision(costs: Reduced, start: Potentials, mixing: Mixing, tol: Tensor) -> Precision:
-    """The least precision that reaches the tolerance: a look at a few numbers that are on the device.
+    """The lowest precision that reaches the tolerance. Reads a few numbers from the device.
 
-    Single exponentials leave 1e-7 in every sum; differences in single precision what the costs lose in it, over reg. A
-    given number of iterations, which has no tolerance, is done as is usual for the type of the costs.
+    Exponentials in single precision cause a relative error of 1e-7 in every sum. Differences in single precision cause
+    the rounding error of the costs divided by reg. A fixed number of iterations has no tolerance. Its precision is the
+    usual one for the dtype of the costs.
     """
     smallest = float(tol.min())
     if smallest == -torch.inf and next(iter(costs.arrays.values())).dtype == torch.float32:
@@ -137,23 +138,23 @@ def _precision(costs: Reduced, start: Potentials, mixing: Mixing, tol: Tensor) -
 
 
 def _lost(costs: Reduced, span: Tensor) -> Tensor:
-    """A bound on the rounding of costs in single precision, whose range once they are reduced is `span`."""
+    """A bound on the rounding error of costs in single precision; `span` is the range of the reduced costs."""
     if costs.matrix is not None:
         return span * (2.0**-24 if costs.matrix.dtype == torch.float32 else torch.inf)
     assert costs.cloud is not None
     cloud, metric = costs.cloud.centred(), costs.cloud.metric
-    # What power of a distance they are, times what.
+    # Costs are scale·distance^power.
     order = 1 if metric.ground == "cityblock" else 2
     power, scale = order * metric.exponent, metric.factor**metric.exponent
     widest = 2 * max(torch.linalg.vector_norm(v, order, -1).max() for v in (cloud.x, cloud.y))
-    # A distance is off by a unit of the widest one, or where it comes from products its square is.
+    # The error of a distance is a unit of the widest one. From products, this is the error of the squared distance.
     steps, unit = (power / 2, 2.0**-21) if multiplies(costs) else (power, 2.0**-23)
     return 2.0**-24 * span + scale * widest**power * max(steps, 1.0) * unit ** min(steps, 1.0)
 
 
 def _small(state: State, costs: Reduced, items: int, precision: Precision, *, mixed: bool) -> None:
     rows, cols = (max(16, triton.next_power_of_2(v)) for v in (costs.n, costs.m))
-    # Mixing is what takes registers. Left alone, the compiler allows a thread fewer than there are, and spills.
+    # Mixing needs many registers. By default the compiler limits a thread to fewer than available, and spills.
     held = 256 if precision is DOUBLE else 512
     warps = _WARPS if mixed else min(_WARPS, max(1, rows * cols // held))
     args = state, kernel_costs(costs, precision), *precision, rows, cols, 32 * warps
@@ -161,7 +162,7 @@ def _small(state: State, costs: Reduced, items: int, precision: Precision, *, mi
 
 
 def _whole(state: State, costs: Reduced, items: int, precision: Precision) -> Callable[[], None]:
-    """An iteration with one read of the costs."""
+    """A function that enqueues an iteration with one read of the costs."""
     n, m, like = costs.n, costs.m, state.f
     upright, transposed = kernel_costs(costs, precision), kernel_costs(costs.T, precision)
     wide = triton.next_power_of_2(m)
@@ -183,7 +184,7 @@ def _whole(state: State, costs: Reduced, items: int, precision: Precision) -> Ca
 
 
 def _tiled(state: State, costs: Reduced, items: int, precision: Precision) -> Callable[[], None]:
-    """An iteration in two passes over tiles."""
+    """A function that enqueues an iteration in two passes over tiles."""
     like = state.f
     passes = [
         (kernel, kernel_costs(side, precision), shape(side.n, items, precision), side.n)
@@ -201,7 +202,7 @@ def _tiled(state: State, costs: Reduced, items: int, precision: Precision) -> Ca
 
 
 def _again(once: Callable[[], None], running: Tensor, k: int) -> None:
-    """The iterations that are still to do since some were done again, each once at most."""
+    """The remaining iterations, where some had to be repeated; each is repeated at most once."""
     for _ in range(k):
         if not bool(running.any()):
             break
