@@ -1,8 +1,8 @@
 """Two-sided bounds on the unregularised optimum, widened by a bound on rounding errors.
 
 The lower bound comes from potentials made feasible by c-transforms. The upper bound is the cost of a plan made feasible
-by rounding. Both are valid for any potentials, also after one iteration. They meet as the potentials approach optimal
-ones.
+by rounding. Both are valid for any potentials, also after a single iteration. They meet as the potentials approach
+optimal ones.
 """
 
 from __future__ import annotations

@@ -25,7 +25,7 @@ from otkit.solvers.base import State
 _SLACK = 0.999
 # Down to the range of the costs divided by this, zero is as good a start as the solution at a larger regularisation.
 _EASY = 256.0
-# In the last stage an item has stalled unless its error falls to this fraction within so many iterations.
+# In the last stage an item has stalled unless its error falls to the fraction _FALL within _PATIENCE iterations.
 _PATIENCE, _FALL = 1000, 0.99
 # A stalled item restarts its descent from the top. If the regularisation falls fast, weakly coupled parts of a problem
 # decouple, and neither sweeps nor Newton steps then see the mass that is missing between them. For each restart the

@@ -27,7 +27,7 @@ class Univariate(Solver[State]):
 
     Notes
     -----
-    Santambrogio (2015), Theorem 2.9; the potentials are those of the north-west corner rule on a Monge cost.
+    Santambrogio (2015), Theorem 2.9. The potentials come from the north-west corner rule on a Monge cost.
 
     Examples
     --------

@@ -22,8 +22,8 @@ from otkit.kernels.numba.tiles import Tiles, parts
 KEPT, LISTED = 2**28, 2**29
 # Single precision loses 1e-8 to 1e-7 of every row sum. It is accurate enough for tolerances of at least this.
 _SINGLE = 1e-5
-# A plan is sparse if less than this fraction of its entries matters. The fraction is estimated from so many rows, for
-# problems of at least so many entries.
+# A plan is sparse if at most the fraction _SPARSE of its entries matters. The fraction is estimated from about _SAMPLE
+# rows, for problems of at least WORTH entries.
 _SPARSE, _SAMPLE, WORTH = 1 / 6, 16, 2**16
 # Spare places in each row, beyond twice the mean of the sample or its maximum, and bytes of an entry.
 _SPARE, _ENTRY = 32, 12

@@ -18,7 +18,7 @@ from otkit.solvers import descent
 # Masses are integer multiples of this.
 GRAIN = 2.0**-62
 # The initial arcs are the entries of the plan above a fraction of the mean entry of their row: the first of these
-# fractions that leaves at most so many arcs for each node.
+# fractions that leaves at most _MOST arcs for each node.
 _SHARES, _MOST = (1e-6, 1e-3, 0.1, 1.0, 10.0), 32
 # Maximum number of arcs added to a row in a round of pricing.
 _NEW = 4

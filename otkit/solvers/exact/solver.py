@@ -30,7 +30,7 @@ from otkit.solvers.descent import Annealed
 from otkit.solvers.exact.basis import DEARER, GRAIN, PENALTY, Basis, begin, cheaper, dearer
 from otkit.solvers.sns.solver import SparseNewton
 
-# Up to so many entries, all arcs are used from the start. This is faster than selecting arcs.
+# Maximum number of entries with which all arcs are used from the start. This is faster than selecting arcs.
 _ALL = 2**16
 # Final regularisation of annealing, times the number of points; its maximum; and the error to reach there.
 _REG, _REG_MOST, _ERROR = 3.0, 3e-3, 0.1
