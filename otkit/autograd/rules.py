@@ -89,10 +89,7 @@ Product = tuple[Array, Array]
 def field_gradients(
     result: Result, name: str, cotangent: Array, parts: tuple[Array, ...], wanted: frozenset[str]
 ) -> Gradients:
-    """Gradients of `wanted` inputs, from the cotangent of a field.
-
-    For the marginals and the products of the plan with vectors, `parts` has the vectors.
-    """
+    """Gradients of `wanted` inputs, from the cotangent of a field; `parts` has the vectors that the plan multiplies."""
     if name in OUTPUTS:
         return gradients(result, {name: _inside(result, name, cotangent)}, [], wanted)
     n, m = result.problem.reduced.n, result.problem.reduced.m
