@@ -1,4 +1,4 @@
-"""What values, maps and gauge read of a result, and what is computed once and kept in it."""
+"""The interface of a result for `values`, `maps` and `gauge`, and the cache of derived quantities."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from otkit.results.outcome import Outcome
 
 
 class Solved(Protocol):
-    """A problem with the outcome of its solve; a link says that autograd records it."""
+    """A problem with the outcome of its solve. `link` is None unless autograd records the result."""
 
     @property
     def problem(self) -> LinearProblem: ...
@@ -25,7 +25,7 @@ _Value = TypeVar("_Value")
 
 
 def kept(function: Callable[[Solved], _Value]) -> Callable[[Solved], _Value]:
-    """The function of a result, which is called on first use only."""
+    """The function of a result, evaluated once for each result and cached in it."""
     name = f"_{function.__module__}.{function.__name__}"
 
     @wraps(function)
