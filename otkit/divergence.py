@@ -59,9 +59,9 @@ class DivergenceResult:
             return one - other
         xp = namespace(one)
         rho, reg = (cross.problem.as_given(v)[..., None] for v in (problem.penalties.rho_a, problem.reg))
-        priced = (rho > 0) & (rho < xp.inf)
-        scale = xp.where(priced, rho, 1.0)
-        slope = xp.where(priced, (rho + reg) * (xp.expm1(-other / scale) - xp.expm1(-one / scale)), one - other)
+        penalised = (rho > 0) & (rho < xp.inf)
+        scale = xp.where(penalised, rho, 1.0)
+        slope = xp.where(penalised, (rho + reg) * (xp.expm1(-other / scale) - xp.expm1(-one / scale)), one - other)
         if xp.any(rho == 0):
             gained = [cross.problem.as_given(convert(_row_sums(result, side), problem.a)) for result in (alone, cross)]
             slope = xp.where(rho == 0, reg * (gained[0] - gained[1]), slope)
@@ -83,10 +83,10 @@ class DivergenceResult:
     def _mass_term(self) -> Any:
         """½·reg·(Σa − Σb)², ``(...)``: without it, measures of different mass could have a negative divergence."""
         problem = self.cross.problem
-        reg, priced = (self.cross.problem.as_given(convert(v, problem.a)) for v in (problem.reg, ~problem.balanced))
+        reg, penalised = (self.cross.problem.as_given(convert(v, problem.a)) for v in (problem.reg, ~problem.balanced))
         reg = problem.given.reg if arrays.requires_grad(problem.given.reg) else reg
         one, other = problem.given.masses
-        term = priced * reg * (one - other) ** 2 / 2
+        term = penalised * reg * (one - other) ** 2 / 2
         return namespace(term).astype(term, problem.dtype, copy=False)
 
     def __float__(self) -> float:

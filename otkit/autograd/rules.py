@@ -200,7 +200,7 @@ def _divergences(problem: LinearProblem, rows: Array, cols: Array) -> tuple[Arra
     return one, other
 
 
-def _where_priced(rho: Array, value: Array) -> Array:
+def _where_penalised(rho: Array, value: Array) -> Array:
     """The value where the penalty on a marginal is finite, 0 where the marginal is exact."""
     xp = namespace(rho)
     return xp.where(rho == xp.inf, xp.zeros_like(value), value)
@@ -214,8 +214,8 @@ def _envelope(result: Result, pull: Pullback, cotangent: Array, at: Potentials) 
     pull.terms.append(Term(at, cotangent[:, None, None] * ones[0], ones[1]))
     pull.reg = pull.reg + cotangent * objective(result).reg / from_numpy(problem.mass, f) / at.reg
     divergences = _divergences(problem, sums.row, sums.col)
-    pull.rho_a = pull.rho_a + cotangent * _where_priced(held.rho_a, divergences[0])
-    pull.rho_b = pull.rho_b + cotangent * _where_priced(held.rho_b, divergences[1])
+    pull.rho_a = pull.rho_a + cotangent * _where_penalised(held.rho_a, divergences[0])
+    pull.rho_b = pull.rho_b + cotangent * _where_penalised(held.rho_b, divergences[1])
     total_a, total_b = xp.sum(problem.a, axis=-1), xp.sum(problem.b, axis=-1)
     unit_a, unit_b = ones[0][:, :, 0], ones[1][:, :, 0]
     if not problem.balanced.all() and pull.wants("a", "b"):
@@ -294,12 +294,12 @@ def _marginal(result: Result, pull: Pullback, by_plan: _ByPlan, cotangent: Array
         ("a", problem.a, sums.row, held.rho_a, divergences[0]),
         ("b", problem.b, sums.col, held.rho_b, divergences[1]),
     ):
-        price = (cotangent * _where_priced(rho, rho))[:, None]
+        penalty = (cotangent * _where_penalised(rho, rho))[:, None]
         ratio = xp.where(w > 0, mass / xp.where(w > 0, w, 1.0), 1.0)
-        setattr(pull, name, getattr(pull, name) + price * (1 - ratio))
-        grown = getattr(pull, f"rho_{name}") + cotangent * _where_priced(rho, total)
+        setattr(pull, name, getattr(pull, name) + penalty * (1 - ratio))
+        grown = getattr(pull, f"rho_{name}") + cotangent * _where_penalised(rho, total)
         setattr(pull, f"rho_{name}", grown)
-        slope = price * xp.where(ratio > 0, log(ratio), 0.0)
+        slope = penalty * xp.where(ratio > 0, log(ratio), 0.0)
         by_plan.add(*((slope, other) if name == "a" else (one, slope)))
 
 

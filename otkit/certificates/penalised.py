@@ -91,21 +91,21 @@ def _exact_sides(problem: LinearProblem, f: Array, g: Array, reg: Array) -> tupl
 
 def _conjugate_rounding(potential: np.ndarray, w: np.ndarray, rho: np.ndarray) -> np.ndarray:
     """A bound on the rounding error of `conjugate`."""
-    priced = (rho > 0) & (rho < np.inf)
-    scale = np.where(priced, rho, 1.0)[:, None]
+    penalised = (rho > 0) & (rho < np.inf)
+    scale = np.where(penalised, rho, 1.0)[:, None]
     potential = np.where(w > 0, potential, 0.0)
     with np.errstate(over="ignore"):
-        steep = w * np.exp(np.where(priced[:, None], -potential / scale, 0.0))
-    size = (steep * abs(potential)).sum(-1) + np.where(priced, scale[:, 0] * abs(w - steep).sum(-1), 0.0)
+        steep = w * np.exp(np.where(penalised[:, None], -potential / scale, 0.0))
+    size = (steep * abs(potential)).sum(-1) + np.where(penalised, scale[:, 0] * abs(w - steep).sum(-1), 0.0)
     return np.where(rho > 0, sum_rounding(w.shape[-1]) * size, 0.0)
 
 
 def _penalty_size(p: np.ndarray, w: np.ndarray, rho: np.ndarray) -> np.ndarray:
     """Absolute sum of the terms of a penalty and of their sensitivities to p."""
-    priced = (rho > 0) & (rho < np.inf)
+    penalised = (rho > 0) & (rho < np.inf)
     with np.errstate(divide="ignore", invalid="ignore"):
         terms = np.where(p > 0, p * (1 + abs(np.log(p / w))), 0.0) + p + w
-    return np.where(priced, np.where(priced, rho, 0.0) * terms.sum(-1), 0.0)
+    return np.where(penalised, np.where(penalised, rho, 0.0) * terms.sum(-1), 0.0)
 
 
 def _miss(p: np.ndarray, w: np.ndarray, rho: np.ndarray) -> np.ndarray:

@@ -73,6 +73,6 @@ class Penalties:
     def target(self, w: Array, potential: Array, side: Array) -> Array:
         """Optimal mass w·e^(−f/ρ) at a potential f in the costs as given; `side` is the ρ of that side."""
         xp = namespace(w)
-        priced = ((side > 0) & (side < xp.inf))[:, None]
-        rho = xp.where(priced, side[:, None], xp.ones_like(side[:, None]))
-        return w * exp(xp.where(priced, -potential / rho, xp.zeros_like(potential)))
+        penalised = ((side > 0) & (side < xp.inf))[:, None]
+        rho = xp.where(penalised, side[:, None], xp.ones_like(side[:, None]))
+        return w * exp(xp.where(penalised, -potential / rho, xp.zeros_like(potential)))

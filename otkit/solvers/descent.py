@@ -262,9 +262,9 @@ def checked(problem: LinearProblem, state: Annealed, used: np.ndarray) -> tuple[
 
     Only items in the final stage can stall. `used` has the iterations in the stage before the current step.
     """
-    look = (state.reg <= to_numpy(problem.reg)) & (state.used // _PATIENCE > used // _PATIENCE)
-    stalled = look & (state.error > _FALL * state.mark)
-    return replace(state, mark=np.where(look, state.error, state.mark)), stalled
+    due = (state.reg <= to_numpy(problem.reg)) & (state.used // _PATIENCE > used // _PATIENCE)
+    stalled = due & (state.error > _FALL * state.mark)
+    return replace(state, mark=np.where(due, state.error, state.mark)), stalled
 
 
 def settled(

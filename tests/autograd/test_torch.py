@@ -113,7 +113,7 @@ def test_compilers_break_their_graph_around_a_solve(cloud):
     torch.testing.assert_close(compiled, plain)
     one, other = (torch.autograd.grad(v, x)[0] for v in (compiled, plain))
     torch.testing.assert_close(one, other)
-    # Calls and fields break it; nothing inside of them is looked at.
+    # Calls and fields break it; nothing inside them is traced.
     assert sum(torch._dynamo.utils.counters["graph_break"].values()) <= 8
 
 

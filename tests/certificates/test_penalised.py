@@ -1,4 +1,4 @@
-"""The bounds of problems whose mass is priced."""
+"""The bounds of problems whose marginals are penalised."""
 
 import numpy as np
 import ot

@@ -28,7 +28,7 @@ _SPARSE, _SAMPLE, WORTH = 1 / 6, 16, 2**16
 # Spare places in each row, beyond twice the mean of the sample or its maximum, and bytes of an entry.
 _SPARE, _ENTRY = 32, 12
 # Cost of a listed entry in an update, relative to an entry of a full matrix.
-_DEARER = 3
+_LISTED_COST = 3
 
 # Fresh memory costs more than several updates, since the system clears it page by page. This many bytes are reused.
 _HELD = NEGLIGIBLE
@@ -200,7 +200,7 @@ class SparseRows(Rows):
             self._visit(listed.values.size)
 
     def _visit(self, count: int) -> None:
-        self.count, self.work, self.far = count, _DEARER * count, FAR
+        self.count, self.work, self.far = count, _LISTED_COST * count, FAR
         self.effort = float(self.work)
 
     def formed(self) -> None:

@@ -189,18 +189,18 @@ def price(costs, penalty, tree):
 def _enter(tails, heads, costs, tolerance, block, first, tree):
     """The arc of smallest reduced cost in the next block with a negative one (block pricing); −1 if there is none."""
     count = tails.size
-    worst, found, looked = -tolerance, -1, 0
+    worst, found, checked = -tolerance, -1, 0
     k = first
     for _ in range(count):
         reduced = costs[k] + tree.pi[tails[k]] - tree.pi[heads[k]]
         if reduced < worst:
             worst, found = reduced, k
         k = k + 1 if k + 1 < count else 0
-        looked += 1
-        if looked == block:
+        checked += 1
+        if checked == block:
             if found >= 0:
                 break
-            looked = 0
+            checked = 0
     return found, worst, k
 
 

@@ -118,7 +118,7 @@ def launch(
         kernel[grid](*args, num_warps=warps, maxnreg=registers, enable_fp_fusion=fused)
 
 
-class Look:
+class DelayedRead:
     """Asynchronous read of a device scalar: each call returns the previous value and starts copying the current one.
 
     Parameters
@@ -160,11 +160,11 @@ def follow(step: Callable[[int], None], ended: Callable[[], Tensor], limit: int,
     `ended` returns a number on the device, 0 while steps continue. It is checked once per chunk of steps, with a delay
     of one chunk.
     """
-    look = Look(ended)
+    read = DelayedRead(ended)
     for first in range(0, limit, chunk):
         for number in range(first, min(first + chunk, limit)):
             step(number)
-        if look():
+        if read():
             return True
     return False
 

@@ -100,9 +100,9 @@ def offset(offsets, b, k, size):
 @triton.jit
 def target(weight, potential, rho):
     """Optimal mass w·e^(−f/ρ) at a potential f in the costs as given."""
-    priced = (rho > 0) & (rho < float("inf"))
-    exponent = -potential * (LOG2_E / tl.where(priced, rho, 1.0).to(tl.float64))
-    return weight * tl.exp2(tl.where(priced, exponent, 0.0))
+    penalised = (rho > 0) & (rho < float("inf"))
+    exponent = -potential * (LOG2_E / tl.where(penalised, rho, 1.0).to(tl.float64))
+    return weight * tl.exp2(tl.where(penalised, exponent, 0.0))
 
 
 @triton.jit

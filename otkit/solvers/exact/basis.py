@@ -23,7 +23,7 @@ _SHARES, _MOST = (1e-6, 1e-3, 0.1, 1.0, 10.0), 32
 # Maximum number of arcs added to a row in a round of pricing.
 _NEW = 4
 # Initial cost of artificial arcs, relative to the range of the costs, and the factor by which it is increased.
-PENALTY, DEARER = 4.0, 64.0
+PENALTY, STEEPER = 4.0, 64.0
 
 
 @dataclass(frozen=True)
@@ -162,8 +162,8 @@ def cheaper(problem: LinearProblem, costs: Reduced, basis: Basis, item: int, tol
     return replace(basis, tails=np.concatenate(tails), heads=np.concatenate(heads), costs=np.concatenate(found))
 
 
-def dearer(basis: Basis) -> Basis:
+def steeper(basis: Basis) -> Basis:
     """The basis with a larger cost of artificial arcs."""
-    basis = replace(basis, penalty=basis.penalty * DEARER)
+    basis = replace(basis, penalty=basis.penalty * STEEPER)
     simplex.price(basis.costs, basis.penalty, basis.tree)
     return basis

@@ -27,7 +27,7 @@ from otkit.solvers import descent
 from otkit.solvers.annealing import Annealing
 from otkit.solvers.base import Solver, State, check_options
 from otkit.solvers.descent import Annealed
-from otkit.solvers.exact.basis import DEARER, GRAIN, PENALTY, Basis, begin, cheaper, dearer
+from otkit.solvers.exact.basis import GRAIN, PENALTY, STEEPER, Basis, begin, cheaper, steeper
 from otkit.solvers.sns.solver import SparseNewton
 
 # Maximum number of entries with which all arcs are used from the start. This is faster than selecting arcs.
@@ -129,10 +129,10 @@ class Exact(Solver[Annealed | Pivoted]):
                 bases[k] = new
             elif not basis.missing or (basis.penalty > PENALTY * scale and basis.missing * GRAIN <= rounding):
                 state = state.ended(np.array([k]), Status.CONVERGED)
-            elif basis.penalty > DEARER * (costs.n + costs.m) * scale:
+            elif basis.penalty > STEEPER * (costs.n + costs.m) * scale:
                 state = state.ended(np.array([k]), Status.INFEASIBLE)
             else:
-                bases[k] = dearer(basis)
+                bases[k] = steeper(basis)
         error = np.array([basis.missing * 2 * GRAIN for basis in bases])
         return replace(state, bases=tuple(bases), n_iter=n_iter, error=error)
 

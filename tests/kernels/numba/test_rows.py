@@ -105,7 +105,7 @@ class TestWhatIsLeftOut:
         assert max(rows, abs(cols - found.error[0])) <= 1e-9
 
     def test_holds_while_scalings_move(self, rng):
-        # The start is so far off that the lists have to be made again, and each step is looked at.
+        # The start is so far off that the lists have to be made again, and each step is checked.
         setting = Setting(Dense(high_dimension(rng)), np.ones(N), np.ones(M), 1e-3)
         for count in range(1, 40):
             found = setting.sweep(1e-8, count)

@@ -38,7 +38,7 @@ def poisoned(monkeypatch):
 
 @pytest.fixture
 def impatient(monkeypatch):
-    """The host looks often: kernels that do nothing are not for free in the interpreter."""
+    """The host checks often: kernels that do nothing are not for free in the interpreter."""
     monkeypatch.setattr(triton_cg, "_CHUNK", 2)
 
 
@@ -243,7 +243,7 @@ class TestWaits:
         return names
 
     @pytest.fixture
-    def looks(self, monkeypatch):
+    def checks(self, monkeypatch):
         """The names of the calls that wait for the device, or might."""
         names = []
 
@@ -265,15 +265,15 @@ class TestWaits:
         matrix = Schur(1.01, *sparse_of(np.eye(20) / 2, device), np.ones(20))
         return triton_cg.conjugate_gradients(matrix, np.ones(20), np.zeros(20), 1e-9, limit)
 
-    def test_no_iteration_is_waited_for(self, device, launches, looks):
+    def test_no_iteration_is_waited_for(self, device, launches, checks):
         counts = {}
         for limit in (0, 15, 31, 320):
             launches.clear()
-            looks.clear()
+            checks.clear()
             assert not self.run(device, limit).accurate
             assert launches == ["_ahead"] + ["_back", "_step", "_ahead"] * limit
-            counts[limit] = len(looks)
-        # One look for every 16 iterations, the result, and nothing else.
+            counts[limit] = len(checks)
+        # One check for every 16 iterations, the result, and nothing else.
         for limit, count in counts.items():
             assert count <= counts[0] + -(-limit // 16)
 

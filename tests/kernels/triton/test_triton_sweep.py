@@ -12,7 +12,7 @@ from otkit import Dense, PointCloud  # noqa: E402
 from otkit.entropic.anderson import LONG, PLAIN_STEPS, WINDOW, Mixing  # noqa: E402
 from otkit.kernels import REFERENCE  # noqa: E402
 from otkit.kernels.triton import sweep as triton_sweep  # noqa: E402
-from otkit.kernels.triton.launch import DOUBLE, MIXED, SINGLE, Look  # noqa: E402
+from otkit.kernels.triton.launch import DOUBLE, MIXED, SINGLE, DelayedRead  # noqa: E402
 from otkit.problems import LinearProblem  # noqa: E402
 
 # A guess that is of no use overflows, which the kernels see and NumPy tells in the interpreter.
@@ -229,8 +229,8 @@ def test_the_host_looks_one_chunk_late(device, monkeypatch, rng):
     """It is asked who runs at most once for each chunk of iterations, and nothing else comes back."""
     monkeypatch.setattr(triton_sweep, "_SMALL", 0)
     asked = []
-    look = Look.__call__
-    monkeypatch.setattr(Look, "__call__", lambda self: asked.append(1) or look(self))
+    call = DelayedRead.__call__
+    monkeypatch.setattr(DelayedRead, "__call__", lambda self: asked.append(1) or call(self))
     case = Case(device, dense(rng, device, 12, 14), 0.02)
     found = case.sweep(triton_sweep.sweep, 32, tol=-INF)
     assert found.count.tolist() == [32]
