@@ -11,7 +11,7 @@ from PIL import Image
 
 from otkit import cli
 
-settings.register_profile("otkit", max_examples=40, deadline=None, derandomize=True)
+settings.register_profile("otkit", max_examples=40, deadline=None, derandomize=True, print_blob=True)
 settings.load_profile("otkit")
 
 HAS_TORCH = find_spec("torch") is not None

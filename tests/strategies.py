@@ -1,10 +1,28 @@
 """Problems for the tests: drawn at random, hard ones by name, and ones that know their answer."""
 
+from collections.abc import Iterable
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import numpy as np
+import pytest
 
 METRICS = ("sqeuclidean", "euclidean", "cityblock", "cosine", ("power", 1.5), ("power", 3.0))
+
+
+def first(quick, values: Iterable):
+    """Parameters of which the `quick` first are in a quick run, and the others among the slow tests."""
+    return [pytest.param(v, marks=() if k < quick else pytest.mark.slow) for k, v in enumerate(values)]
+
+
+@contextmanager
+def told(seed):
+    """Say the seed of a random problem beside what fails with it."""
+    try:
+        yield
+    except Exception as error:
+        error.add_note(f"the random seed is {seed}")
+        raise
 
 
 @dataclass(frozen=True)

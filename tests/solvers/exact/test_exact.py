@@ -7,7 +7,7 @@ from checks import solved_by
 from forms import in_groups
 from measure import no_matrix
 from scipy.optimize import linear_sum_assignment
-from strategies import blocks, distances, hard_cases, small_reg_cases
+from strategies import blocks, distances, first, hard_cases, small_reg_cases, told
 
 import otkit
 from otkit.solvers.exact import solver
@@ -64,14 +64,15 @@ def check_optimal(result, C, a, b):
     assert result.lower <= float(result.value) <= result.upper
 
 
-@pytest.mark.parametrize("part", range(10))
+@pytest.mark.parametrize("part", first(3, range(10)))
 def test_the_optimum_is_that_of_the_network_simplex_of_pot(part, arcs):
     for seed in range(15 * part, 15 * (part + 1)):
         C, a, b = problem(seed)
-        result = solve(C, a, b, method="exact")
-        check_optimal(result, C, a, b)
-        wanted = ot.emd2(a, b, C, numItermax=10**7)
-        assert abs(float(result.value) - wanted) <= 1e-12 * (np.ptp(C) or 1.0)
+        with told(seed):
+            result = solve(C, a, b, method="exact")
+            check_optimal(result, C, a, b)
+            wanted = ot.emd2(a, b, C, numItermax=10**7)
+            assert abs(float(result.value) - wanted) <= 1e-12 * (np.ptp(C) or 1.0)
 
 
 @pytest.mark.parametrize("name", hard_cases() | small_reg_cases())
