@@ -5,7 +5,7 @@ import ot
 import pytest
 from checks import solved_by
 from forms import in_groups
-from measure import no_matrix
+from measure import without_matrix
 from scipy.optimize import linear_sum_assignment
 from strategies import blocks, distances, first, hard_cases, small_reg_cases, told
 
@@ -118,8 +118,7 @@ def test_points_are_priced_without_a_matrix(rng, monkeypatch):
     dense = solve(distances(x, y, "euclidean"), method="exact")
     monkeypatch.setattr("otkit.kernels.numba.rows.KEPT", 0)  # on the way down
     in_groups(monkeypatch, 2**13, tile=2**13)
-    with no_matrix(1200, 1000):
-        cloud = solve_sample(x, y, metric="euclidean", method="exact")
+    cloud = without_matrix(lambda: solve_sample(x, y, metric="euclidean", method="exact"), 1200, 1000)
     assert cloud.stages
     assert float(cloud.value) == pytest.approx(float(dense.value), rel=1e-13)
     assert cloud.upper - cloud.lower < 1e-12
