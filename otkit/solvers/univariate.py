@@ -10,8 +10,7 @@ import numpy as np
 
 from otkit.arrays import Array, from_numpy, to_numpy
 from otkit.certificates.base import widened
-from otkit.geometry.costs import Cost
-from otkit.linalg.trees import difference
+from otkit.kernels.numba.staircase import potentials, staircase
 from otkit.plans import Arcs, SparsePlan
 from otkit.problems.linear import LinearProblem
 from otkit.results.outcome import Outcome, Status, marginal_error
@@ -58,16 +57,16 @@ class Univariate(Solver[State]):
         host = problem.geometry.to_numpy().cloud
         assert host is not None
         x, y = (np.broadcast_to(v[..., 0], (problem.items, v.shape[1])) for v in (host.x, host.y))
-        sides = zip(x, y, to_numpy(problem.a), to_numpy(problem.b), strict=True)
-        stairs = [_staircase(host.metric, *side) for side in sides]
+        across, down = np.argsort(x, axis=-1, kind="stable"), np.argsort(y, axis=-1, kind="stable")
+        weights = (to_numpy(problem.a), across), (to_numpy(problem.b), down)
+        rows, cols, mass, defect = staircase(*(np.take_along_axis(w, order, axis=-1) for w, order in weights))
+        row, col = np.take_along_axis(across, rows, axis=-1), np.take_along_axis(down, cols, axis=-1)
+        ends = np.take_along_axis(x, row, axis=-1), np.take_along_axis(y, col, axis=-1)
+        cost = host.metric(*(v[..., None, None] for v in ends))[..., 0, 0]
+        linear = (mass * cost).sum(-1)
 
-        item = np.repeat(np.arange(problem.items), host.n + host.m - 1)
-        arcs = Arcs(item, *(np.concatenate([getattr(s, k) for s in stairs]) for k in ("row", "col", "mass")))
-        some = arcs.mass > 0
-        arcs = Arcs(arcs.item[some], arcs.row[some], arcs.col[some], arcs.mass[some])
-        plan = (SparsePlan((problem.items, host.n, host.m), arcs, problem.a),)
-        linear, defect = np.array([s.linear for s in stairs]), np.array([s.defect for s in stairs])
-        f, g = (from_numpy(np.stack([getattr(s, k) for s in stairs]), problem.a) for k in "fg")
+        plan = (SparsePlan((problem.items, host.n, host.m), _arcs(row, col, mass), problem.a),)
+        f, g = (from_numpy(v, problem.a) for v in _potentials(rows, cols, cost, across, down))
         # The monotone plan is optimal by a theorem, so the lower bound is its cost less the effect of its defect.
         found = widened(problem, linear - 1.01 * defect * problem.span, linear, defect, f, g, plan)
         error, tol = marginal_error(problem, plan, f, g), np.zeros(problem.items)
@@ -86,55 +85,18 @@ class Univariate(Solver[State]):
         )
 
 
-@dataclass(frozen=True)
-class _Staircase:
-    """The optimal arcs of one item, in the order of the line, with potentials that equal the costs on them."""
-
-    row: np.ndarray
-    col: np.ndarray
-    mass: np.ndarray
-    linear: float
-    defect: float
-    f: np.ndarray
-    g: np.ndarray
+def _arcs(row: np.ndarray, col: np.ndarray, mass: np.ndarray) -> Arcs:
+    """The steps ``(B, K)`` of all items that carry mass."""
+    item, step = np.nonzero(mass > 0)
+    return Arcs(item, row[item, step], col[item, step], mass[item, step])
 
 
-def _staircase(metric: Cost, x: np.ndarray, y: np.ndarray, a: np.ndarray, b: np.ndarray) -> _Staircase:
-    across, down = np.argsort(x, kind="stable"), np.argsort(y, kind="stable")
-    n, m = x.size, y.size
-    supply, demand = a[across].tolist(), b[down].tolist()
-    i = j = 0
-    have, want = supply[0], demand[0]
-    defect = 0.0
-    steps = []
-    for _ in range(n + m - 1):
-        # At the end of one side only the other one advances, whatever excess rounding has left.
-        to_next_row = j == m - 1 or (i < n - 1 and have <= want)
-        mass = max(have if to_next_row else want, 0.0)
-        steps.append((i, j, mass))
-        (have, lost_a), (want, lost_b) = difference(have, mass), difference(want, mass)
-        defect += abs(lost_a) + abs(lost_b)
-        if to_next_row:
-            defect += abs(have)
-            i += 1
-            have = supply[i] if i < n else 0.0
-        else:
-            defect += abs(want)
-            j += 1
-            want = demand[j]
-    rows, cols, masses = (np.array(part) for part in zip(*steps, strict=True))
-    row, col = across[rows], down[cols]
-    cost = metric(x[row][:, None, None], y[col][:, None, None])[:, 0, 0]
-
-    f, g = [0.0] * n, [0.0] * m
-    g[0] = float(cost[0])
-    previous = 0
-    for i, j, c in zip(rows[1:].tolist(), cols[1:].tolist(), cost[1:].tolist(), strict=True):
-        if i > previous:
-            f[i] = c - g[j]
-        else:
-            g[j] = c - f[i]
-        previous = i
-    potential_f, potential_g = np.empty(n), np.empty(m)
-    potential_f[across], potential_g[down] = f, g
-    return _Staircase(row, col, masses, float((masses * cost).sum()), defect + abs(want), potential_f, potential_g)
+def _potentials(
+    rows: np.ndarray, cols: np.ndarray, cost: np.ndarray, across: np.ndarray, down: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """Potentials ``(B, n)``, ``(B, m)`` that equal the costs on the arcs, in the order of the points as given."""
+    f, g, sorted_f, sorted_g = (np.empty(order.shape) for order in (across, down, across, down))
+    potentials(rows, cols, cost, sorted_f, sorted_g)
+    np.put_along_axis(f, across, sorted_f, axis=-1)
+    np.put_along_axis(g, down, sorted_g, axis=-1)
+    return f, g
