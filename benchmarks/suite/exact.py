@@ -1,5 +1,7 @@
 """Exact optima: time, pivots and memory."""
 
+import numpy as np
+
 import otkit
 
 from .problems import costs
@@ -24,3 +26,19 @@ class Exact:
 
     def peakmem_solve(self, problem, n):
         otkit.solve(self.C, self.a, self.b).plan_sparse()
+
+
+class Line:
+    """Points on a line, one pair and a batch of many small ones."""
+
+    param_names = ["items", "n"]
+    params = [[1, 200], [50, 1000, 100_000]]
+
+    def setup(self, items, n):
+        if items * n > 10**6:
+            raise NotImplementedError("too large")
+        self.x, self.y = np.random.default_rng(0).random((2, items, n, 1))
+        self.time_wasserstein(items, n)
+
+    def time_wasserstein(self, items, n):
+        otkit.wasserstein(self.x, self.y, p=1)
