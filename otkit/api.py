@@ -186,13 +186,13 @@ def with_options(solver: Solver[Any], **options: Any) -> Solver[Any]:
     known = {field.name for field in fields(solver)}  # type: ignore[arg-type]
     for name, value in given.items():
         checks.positive(value, name, below=1.0 if name == "rtol" else np.inf)
-        if name not in known:
+        if name not in known and value != getattr(solver, name, None):
             _refuse(solver, name)
-    return replace(solver, **given)  # type: ignore[type-var]
+    return replace(solver, **{name: value for name, value in given.items() if name in known})  # type: ignore[type-var]
 
 
 def _refuse(solver: Solver[Any], name: str) -> NoReturn:
-    raise ValueError(f"{name} does not apply to method {solver.name!r}; {solver.refuses[name]}")
+    raise ValueError(f"{name} does not apply to method {solver.name!r}; {solver.refuses.get(name, f'drop {name}=')}")
 
 
 def _start(problem: LinearProblem, init: Any) -> tuple[Array, Array] | None:

@@ -44,5 +44,5 @@ class Given:
     def by_name(self) -> dict[str, Any]:
         """All inputs by the names of `otkit.autograd.inputs.Gradients`; a common penalty of both sides is `rho`."""
         rho = self.unbalanced
-        prices = {"rho_a": rho[0], "rho_b": rho[1]} if isinstance(rho, tuple) else {"rho": rho}
-        return {**self.geometry.arrays, "a": self.a, "b": self.b, "reg": self.reg, **prices}
+        penalties = {"rho_a": rho[0], "rho_b": rho[1]} if isinstance(rho, tuple) else {"rho": rho}
+        return {**self.geometry.arrays, "a": self.a, "b": self.b, "reg": self.reg, **penalties}

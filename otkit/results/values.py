@@ -6,8 +6,8 @@ from typing import NamedTuple
 
 from otkit import plans
 from otkit.arrays import Array, from_numpy, namespace, to_numpy
-from otkit.certificates import certify
 from otkit.certificates.base import Certificate
+from otkit.certificates.certify import certify
 from otkit.entropic.operations import Moved
 from otkit.plans import EntropicPlan
 from otkit.problems.linear import LinearProblem

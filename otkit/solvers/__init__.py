@@ -7,10 +7,8 @@ from typing import Any
 from otkit.problems import LinearProblem
 from otkit.solvers.annealing import Annealing
 from otkit.solvers.base import Progress, Solver, run
-from otkit.solvers.counted import Counted
 from otkit.solvers.exact.solver import Exact
 from otkit.solvers.sinkhorn import Sinkhorn
-from otkit.solvers.sns.published import Published
 from otkit.solvers.sns.solver import SparseNewton
 from otkit.solvers.univariate import Univariate
 
@@ -30,8 +28,6 @@ __all__ = [
 SOLVERS: dict[str, type[Solver[Any]]] = {
     solver.name: solver for solver in (SparseNewton, Sinkhorn, Annealing, Exact, Univariate)
 }
-# Solvers of problems with a `reg`.
-_ENTROPIC = (SparseNewton, Published, Sinkhorn, Counted)
 
 
 def choose_solver(problem: LinearProblem, method: str | Solver[Any], bounded: bool = False) -> Solver[Any]:
@@ -62,11 +58,11 @@ def choose_solver(problem: LinearProblem, method: str | Solver[Any], bounded: bo
         method = SOLVERS[method]()
     if not isinstance(method, Solver):
         raise ValueError(f"method must be a name or a solver such as otkit.Sinkhorn(), got {method!r}")
-    if isinstance(method, _ENTROPIC) and problem.reg is None:
+    if method.entropic and problem.reg is None:
         raise ValueError(
             f"method {method.name!r} needs a reg, got reg=None; pass reg=, or method='auto' to solve without one"
         )
-    if not isinstance(method, _ENTROPIC) and problem.reg is not None:
+    if not method.entropic and problem.reg is not None:
         raise ValueError(f"method {method.name!r} solves the unregularised problem, got a reg; drop reg= or method=")
     if isinstance(method, Univariate) and not line:
         raise ValueError(

@@ -9,8 +9,8 @@ from typing import ClassVar
 import numpy as np
 
 from otkit.arrays import Array, from_numpy, take
-from otkit.certificates import certify
 from otkit.certificates.base import Certificate
+from otkit.certificates.certify import certify
 from otkit.geometry.costs import UNIT
 from otkit.problems.linear import LinearProblem
 from otkit.results.outcome import Outcome, Status, marginal_error

@@ -5,6 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields, replace
+from inspect import signature
 from typing import Any, ClassVar, Generic, Self, TypeVar
 
 import numpy as np
@@ -79,6 +80,7 @@ Callback = Callable[[Progress], Any]
 
 
 S = TypeVar("S", bound=State)
+_Class = TypeVar("_Class")
 
 
 class Solver(ABC, Generic[S]):
@@ -90,12 +92,15 @@ class Solver(ABC, Generic[S]):
         The name of the method, for `Result.method`.
     max_iter : int
         Maximum number of iterations over all stages.
+    entropic : bool
+        Whether the method solves problems with a `reg`, or those without one.
     refuses : mapping
         Arguments that do not apply to the method, each with the reason.
     """
 
     name: ClassVar[str]
     max_iter: int
+    entropic: ClassVar[bool] = False
     refuses: ClassVar[Mapping[str, str]] = {}
 
     @abstractmethod
@@ -127,13 +132,21 @@ def check_options(solver: Solver[Any]) -> None:
 
 
 def given_options(solver: type[Solver[Any]], args: tuple[Any, ...], options: dict[str, Any]) -> dict[str, Any]:
-    """The options passed to a solver class, by name and without None."""
-    names = [field.name for field in fields(solver)]  # type: ignore[arg-type]
+    """The options passed to a solver class by name, without those that equal their default."""
+    defaults = {field.name: field.default for field in fields(solver)}  # type: ignore[arg-type]
+    names = list(defaults)
     unknown = set(options) - set(names)
     if unknown or len(args) > len(names):
         raise TypeError(f"{solver.__name__} takes {', '.join(names)}, got {', '.join(unknown) or len(args)}")
     given = {**dict(zip(names, args, strict=False)), **options}
-    return {name: value for name, value in given.items() if value is not None}
+    return {name: value for name, value in given.items() if value != defaults[name]}
+
+
+def with_signature(solver: type[_Class]) -> type[_Class]:
+    """The class with the signature of its ``__init__`` where its ``__new__`` returns other classes too."""
+    shown = signature(solver.__init__)
+    solver.__signature__ = shown.replace(parameters=list(shown.parameters.values())[1:])  # type: ignore[attr-defined]
+    return solver
 
 
 def run(

@@ -16,7 +16,7 @@ from otkit.solvers.base import Solver, check_options
 from otkit.solvers.descent import Annealed
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Counted(Solver[Annealed]):
     """A fixed number of Sinkhorn iterations from zero potentials, at the `reg` of the problem, without acceleration.
 
@@ -47,12 +47,13 @@ class Counted(Solver[Annealed]):
     last: str = "cols"
     sweeps: int | None = None
     name = "sinkhorn"
+    entropic = True
     refuses: ClassVar[Mapping[str, str]] = {
         "rtol": "tol= bounds the error with a reg",
         "tol": "n_iters= asks for so many iterations and tol= for an error; pass one of them",
-        "max_iter": "n_iters= asks for exactly so many iterations, and max_iter= does not apply; drop one of them",
-        "factor": "n_iters= runs at the reg asked for, and factor= does not apply; drop one of them",
-        "stage_tol": "n_iters= runs at the reg asked for, and stage_tol= does not apply; drop one of them",
+        "max_iter": "n_iters= asks for exactly so many iterations; drop one of them",
+        "factor": "n_iters= runs at one regularisation; drop one of them",
+        "stage_tol": "n_iters= runs at one regularisation; drop one of them",
         "init": "n_iters= starts from zero potentials; drop init=, or pass tol= instead of n_iters=",
     }
 
@@ -66,8 +67,12 @@ class Counted(Solver[Annealed]):
         """The solver for ``Sinkhorn(n_iters=…, last=…, **options)``."""
         for name in options:
             if name in Counted.refuses and not (name == "max_iter" and options[name] == n_iters):
-                raise ValueError(Counted.refuses[name])
+                raise ValueError(f"{name}= does not apply with n_iters=; {Counted.refuses[name]}")
         return Counted(n_iters, "cols" if last is None else last, options.get("sweeps"))
+
+    def __repr__(self) -> str:
+        sweeps = "" if self.sweeps is None else f", sweeps={self.sweeps}"
+        return f"Sinkhorn(n_iters={self.n_iters}, last={self.last!r}{sweeps})"
 
     @property
     def max_iter(self) -> int:  # type: ignore[override]

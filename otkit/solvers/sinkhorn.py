@@ -12,7 +12,7 @@ from otkit.arrays import Array, to_numpy
 from otkit.problems.linear import LinearProblem
 from otkit.results.outcome import Outcome
 from otkit.solvers import descent
-from otkit.solvers.base import Solver, check_options, given_options
+from otkit.solvers.base import Solver, check_options, given_options, with_signature
 from otkit.solvers.counted import Counted
 from otkit.solvers.descent import Annealed
 
@@ -20,6 +20,7 @@ from otkit.solvers.descent import Annealed
 _ATTEMPTS = 1
 
 
+@with_signature
 @dataclass(frozen=True)
 class Sinkhorn(Solver[Annealed]):
     """Sinkhorn's alternating updates of rows and columns, annealed from a large regularisation to the `reg`.
@@ -70,6 +71,7 @@ class Sinkhorn(Solver[Annealed]):
     n_iters: InitVar[int | None] = None
     last: InitVar[str | None] = None
     name = "sinkhorn"
+    entropic = True
     refuses: ClassVar[Mapping[str, str]] = {"rtol": "tol= bounds the error with a reg"}
 
     def __new__(cls, *args: Any, n_iters: int | None = None, last: str | None = None, **options: Any) -> Self:

@@ -1,5 +1,8 @@
 """What holds of every solver, by its name in `SOLVERS`: hard cases, and the potentials that it starts from."""
 
+from dataclasses import replace
+from inspect import signature
+
 import numpy as np
 import ot
 import pytest
@@ -65,11 +68,17 @@ def test_the_simplex_goes_on_from_what_is_given(shape, share, rng):
     assert float(warm.value) == pytest.approx(ot.emd2(a, b, near), rel=1e-12)
 
 
-def test_a_useless_start_changes_no_answer(rng):
-    C = rng.random((40, 30))
+@pytest.mark.parametrize("shape", [(41, 33), (300, 260)], ids=["all arcs", "few arcs"])
+@pytest.mark.parametrize("size", [1.0, 10.0, 1e6, 1e12])
+@pytest.mark.parametrize("forbidden", [False, True])
+def test_a_useless_start_changes_no_answer(shape, size, forbidden, rng):
+    C = rng.random(shape)
+    C[3, : shape[1] // 2] = np.inf if forbidden else 1.0
     wanted = otkit.solve(C)
-    found = otkit.solve(C, init=(1e3 * rng.normal(size=40), rng.normal(size=30)))
+    found = otkit.solve(C, init=tuple(size * rng.normal(size=k) for k in shape))
+    assert found.converged
     assert float(found.value) == pytest.approx(float(wanted.value), rel=1e-12)
+    assert found.gap <= 1e-12
 
 
 def test_the_published_method_sweeps_plainly_from_a_given_start(rng):
@@ -95,6 +104,20 @@ def test_the_published_method_sweeps_plainly_from_a_given_start(rng):
 def test_the_published_method_has_no_stages(options, kind, message):
     with pytest.raises(kind, match=message):
         otkit.SparseNewton(**options)
+
+
+@pytest.mark.parametrize("method", [otkit.Sinkhorn, otkit.SparseNewton], ids=lambda method: method.name)
+def test_signatures_show_every_option(method):
+    assert list(signature(method).parameters) == list(signature(method.__init__).parameters)[1:]
+    assert {"tol", "max_iter", "factor", "stage_tol", "sweeps"} < set(signature(method).parameters)
+
+
+def test_a_solver_is_replaced_by_one_of_another_class():
+    counted = replace(otkit.Sinkhorn(), n_iters=4)
+    assert repr(counted) == "Sinkhorn(n_iters=4, last='cols')"
+    assert otkit.solve(np.eye(3), reg=1.0, method=counted, max_iter=4).n_iter == 4
+    published = replace(otkit.SparseNewton(), keep=0.1, factor=np.inf)
+    assert eval(repr(published), {"SparseNewton": otkit.SparseNewton, "inf": np.inf}) == published
 
 
 @pytest.mark.parametrize("option", ["factor", "stage_tol"])

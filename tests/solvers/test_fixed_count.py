@@ -151,7 +151,7 @@ REFUSED = {
     "tol": (lambda: Sinkhorn(n_iters=3, tol=1e-3), "pass one of them"),
     "tol of the call": (lambda: solve(C, reg=1, tol=1e-3, method=Sinkhorn(n_iters=3)), "pass one of them"),
     "max_iter": (lambda: Sinkhorn(n_iters=3, max_iter=5), "max_iter= does not apply"),
-    "max_iter of the call": (lambda: solve(C, reg=1, max_iter=9, method=Sinkhorn(n_iters=3)), "max_iter= does not"),
+    "max_iter of the call": (lambda: solve(C, reg=1, max_iter=9, method=Sinkhorn(n_iters=3)), "max_iter does not apply to method 'sinkhorn'; n_iters="),
     "last alone": (lambda: Sinkhorn(last="rows"), "last= applies to a run of n_iters="),
     "last": (lambda: Sinkhorn(n_iters=3, last="both"), "last must be 'rows' or 'cols', .* got 'both'"),
     "init": (lambda: solve(C, reg=1, method=Sinkhorn(n_iters=3), init=(np.zeros(2), np.zeros(3))), "drop init="),

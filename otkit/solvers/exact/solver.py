@@ -17,6 +17,7 @@ import numpy as np
 from otkit import checks
 from otkit.arrays import Array, from_numpy, to_numpy
 from otkit.certificates.balanced import certify_plan
+from otkit.certificates.base import dual_bound, feasible
 from otkit.entropic.dual import Potentials
 from otkit.geometry.costs import UNIT
 from otkit.kernels.numba import simplex
@@ -37,6 +38,8 @@ _REG, _REG_MOST, _ERROR = 3.0, 3e-3, 0.1
 # Negative reduced costs above minus these tolerances, relative to the largest cost or price, count as rounding errors:
 # in the simplex, and in the pricing of all arcs, where operations in another order give other last digits.
 _ROUNDING, _PRICED = 16 * UNIT, 32 * UNIT
+# Pivots of an item in a step, at most.
+_BURST = 2**15
 
 
 @dataclass(frozen=True)
@@ -87,6 +90,7 @@ class Exact(Solver[Annealed | Pivoted]):
         checks.positive(self.reg, "reg")
 
     def init(self, problem: LinearProblem, start: tuple[Array, Array] | None) -> Annealed | Pivoted:
+        start = start and _feasible(problem, start[1])
         if problem.reduced.n * problem.reduced.m <= _ALL:
             prices, reg = start or (problem.a * 0.0, problem.b * 0.0), np.full(problem.items, np.nan)
             return _pivoted(problem, prices, reg, np.zeros(problem.items, dtype=np.int64), ())
@@ -123,7 +127,10 @@ class Exact(Solver[Annealed | Pivoted]):
         for k in state.running:
             scale, basis = float(descent.top(problem)[k]), bases[k]
             arcs = basis.tails, basis.heads, basis.costs, basis.penalty, _ROUNDING * basis.size(scale)
-            n_iter[k] += simplex.solve(*arcs, self.max_iter - n_iter[k], basis.tree)
+            pivots = simplex.solve(*arcs, min(_BURST, self.max_iter - n_iter[k]), basis.tree)
+            n_iter[k] += pivots
+            if pivots == _BURST:  # the callback is asked before more of them
+                continue
             new = cheaper(problem, costs, basis, int(k), _PRICED * basis.size(scale))
             if new is not None:
                 bases[k] = new
@@ -168,6 +175,16 @@ class Exact(Solver[Annealed | Pivoted]):
             errors=errors,
             stages=state.stages,
         )
+
+
+def _feasible(problem: LinearProblem, g: Array) -> tuple[Array, Array] | None:
+    """Feasible potentials from the given ones of the columns; None if these are no better than zeros for some item.
+
+    The dual of the reduced costs is 0 at zero potentials. Wild potentials would spoil the prices, and the tolerances
+    that follow from their size.
+    """
+    f, g = problem.centred(*feasible(problem, g=g))
+    return (f, g) if (dual_bound(problem, f, g) > 0).all() else None
 
 
 def _pivoted(

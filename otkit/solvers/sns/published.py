@@ -19,7 +19,7 @@ from otkit.solvers.sns.descend import Sparsification, descend
 from otkit.solvers.sns.dual import Entries, Point
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Published(Solver[Annealed]):
     """Plain sweeps at the `reg` of the problem, then Newton steps that keep a fraction of the entries of the plan.
 
@@ -55,11 +55,16 @@ class Published(Solver[Annealed]):
     max_iter: int = 10_000
     sweeps: int = 20
     name = "sns"
+    entropic = True
     refuses: ClassVar[Mapping[str, str]] = {"rtol": "tol= bounds the error with a reg"}
 
     def __post_init__(self) -> None:
         check_options(self)
         checks.fraction(self.keep, "keep", "of the entries of the plan")
+
+    def __repr__(self) -> str:
+        options = f"tol={self.tol}, max_iter={self.max_iter}, factor=inf, sweeps={self.sweeps}"
+        return f"SparseNewton(keep={self.keep}, {options})"
 
     @property
     def factor(self) -> float:

@@ -12,7 +12,7 @@ from otkit.arrays import Array, to_numpy
 from otkit.problems.linear import LinearProblem
 from otkit.results.outcome import Outcome
 from otkit.solvers import descent
-from otkit.solvers.base import Solver, check_options, given_options
+from otkit.solvers.base import Solver, check_options, given_options, with_signature
 from otkit.solvers.descent import Annealed
 from otkit.solvers.sns.descend import Sparsification, descend
 from otkit.solvers.sns.dual import Entries, Point
@@ -36,6 +36,7 @@ _DROP, _SHIFT = 0.1, 0.05
 _DROP_MOST, _DROP_LEAST = 0.1, 1e-14
 
 
+@with_signature
 @dataclass(frozen=True)
 class SparseNewton(Solver[Annealed]):
     """Sinkhorn-Newton-Sparse: annealed sweeps, and Newton steps with a sparsified Hessian where sweeps are slow.
@@ -86,6 +87,7 @@ class SparseNewton(Solver[Annealed]):
     _: KW_ONLY
     keep: InitVar[float | None] = None
     name = "sns"
+    entropic = True
     refuses: ClassVar[Mapping[str, str]] = {"rtol": "tol= bounds the error with a reg"}
 
     def __new__(cls, *args: Any, keep: float | None = None, **options: Any) -> Self:
