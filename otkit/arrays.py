@@ -1,12 +1,11 @@
 """Array libraries: the standard namespace, and the few functions that it lacks.
 
-Numerical code is written against the Python array API standard, through `array_api_compat`. No other module checks
-which library an array belongs to.
+Numerical code is written against the Python array API standard, through `array_api_compat`. Here a CUDA tensor is told
+from a NumPy array; `otkit.kernels.choose` asks, once for a problem.
 """
 
 from __future__ import annotations
 
-import os
 import sys
 from collections.abc import Callable
 from dataclasses import fields, is_dataclass, replace
@@ -50,11 +49,8 @@ def on_gpu(x: Array) -> bool:
 
 
 def hosted(x: Array) -> Array:
-    """A NumPy view of a tensor in host memory; any other array unchanged.
-
-    With ``OTKIT_KERNELS=triton`` a tensor stays a tensor, for Triton's interpreter.
-    """
-    if not is_tensor(x) or x.device.type != "cpu" or os.environ.get("OTKIT_KERNELS") == "triton":
+    """A NumPy view of a tensor in host memory; any other array is returned unchanged."""
+    if not is_tensor(x) or x.device.type != "cpu":
         return x
     return (x.float() if str(x.dtype) == "torch.bfloat16" else x).detach().numpy()
 

@@ -258,7 +258,7 @@ def _solve(problem: LinearProblem, at: Potentials, bars: tuple[Array, Array], rt
 
 
 def _transposed(problem: LinearProblem) -> LinearProblem:
-    held = problem.penalties
+    penalties = problem.penalties
     return replace(
         problem,
         reduced=problem.reduced.T,
@@ -266,7 +266,7 @@ def _transposed(problem: LinearProblem) -> LinearProblem:
         b=problem.a,
         log_a=problem.log_b,
         log_b=problem.log_a,
-        penalties=replace(held, rho_a=held.rho_b, rho_b=held.rho_a),
+        penalties=replace(penalties, rho_a=penalties.rho_b, rho_b=penalties.rho_a),
     )
 
 

@@ -144,7 +144,7 @@ def _by_points(result: Result, pull: Pullback) -> dict[str, Array]:
         if result.outcome.reg is None:
             by = by + _by_arcs(result, pull, name)
         if cloud.metric.ground == "cosine":
-            given = flatten_batch(problem.asked.hosted().arrays[name], problem.batch, 2)
+            given = flatten_batch(problem.inside(problem.asked.arrays[name]), problem.batch, 2)
             by = _through_length(given, cloud.x, by)
         found[name] = by
     return found

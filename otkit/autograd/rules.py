@@ -209,13 +209,13 @@ def _where_penalised(rho: Array, value: Array) -> Array:
 def _envelope(result: Result, pull: Pullback, cotangent: Array, at: Potentials) -> None:
     """Pull back from the optimal value: the derivatives of the objective at a fixed plan (envelope theorem)."""
     problem, xp, sums = pull.problem, namespace(pull.a), moved(result)
-    held, (f, g) = problem.penalties, _given_costs(problem, at)
+    penalties, (f, g) = problem.penalties, _given_costs(problem, at)
     ones = [xp.ones_like(v)[:, :, None] for v in (f, g)]
     pull.terms.append(Term(at, cotangent[:, None, None] * ones[0], ones[1]))
     pull.reg = pull.reg + cotangent * objective(result).reg / from_numpy(problem.mass, f) / at.reg
     divergences = _divergences(problem, sums.row, sums.col)
-    pull.rho_a = pull.rho_a + cotangent * _where_penalised(held.rho_a, divergences[0])
-    pull.rho_b = pull.rho_b + cotangent * _where_penalised(held.rho_b, divergences[1])
+    pull.rho_a = pull.rho_a + cotangent * _where_penalised(penalties.rho_a, divergences[0])
+    pull.rho_b = pull.rho_b + cotangent * _where_penalised(penalties.rho_b, divergences[1])
     total_a, total_b = xp.sum(problem.a, axis=-1), xp.sum(problem.b, axis=-1)
     unit_a, unit_b = ones[0][:, :, 0], ones[1][:, :, 0]
     if not problem.balanced.all() and pull.wants("a", "b"):
@@ -223,8 +223,8 @@ def _envelope(result: Result, pull: Pullback, cotangent: Array, at: Potentials) 
         unit_a = problem.kernels.apply_plan(problem.reduced, replace(at, log_a=f * 0.0), ones[1])[:, :, 0]
         unit_b = problem.kernels.apply_plan(problem.reduced.T, replace(at, log_b=g * 0.0).T, ones[0])[:, :, 0]
     for name, v, unit, rho, other in (
-        ("a", f, unit_a, held.rho_a, total_b),
-        ("b", g, unit_b, held.rho_b, total_a),
+        ("a", f, unit_a, penalties.rho_a, total_b),
+        ("b", g, unit_b, penalties.rho_b, total_a),
     ):
         exact = (rho == xp.inf)[:, None]
         # For an exact marginal, the derivative by the weight is the potential itself.
@@ -287,12 +287,12 @@ def _linear(problem: LinearProblem, pull: Pullback, by_plan: _ByPlan, cotangent:
 def _marginal(result: Result, pull: Pullback, by_plan: _ByPlan, cotangent: Array) -> None:
     """Pull back from ρ_a·KL(P1 | a) + ρ_b·KL(Pᵀ1 | b), where an exact side adds nothing."""
     problem, sums = pull.problem, moved(result)
-    held, xp = problem.penalties, namespace(pull.a)
+    penalties, xp = problem.penalties, namespace(pull.a)
     divergences = _divergences(problem, sums.row, sums.col)
     one, other = xp.ones_like(pull.a), xp.ones_like(pull.b)
     for name, w, mass, rho, total in (
-        ("a", problem.a, sums.row, held.rho_a, divergences[0]),
-        ("b", problem.b, sums.col, held.rho_b, divergences[1]),
+        ("a", problem.a, sums.row, penalties.rho_a, divergences[0]),
+        ("b", problem.b, sums.col, penalties.rho_b, divergences[1]),
     ):
         penalty = (cotangent * _where_penalised(rho, rho))[:, None]
         ratio = xp.where(w > 0, mass / xp.where(w > 0, w, 1.0), 1.0)

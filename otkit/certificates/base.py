@@ -121,4 +121,4 @@ def widened(
     lower, upper = lower - below, upper + above
     non_negative = problem.asked.non_negative | (problem.low >= 0)
     lower = np.where(non_negative, np.maximum(lower, 0.0), lower)
-    return Certificate(lower, upper, f, g, plan, linear + offset, below + above)
+    return Certificate(lower=lower, upper=upper, f=f, g=g, plan=plan, linear=linear + offset, rounding=below + above)

@@ -18,9 +18,9 @@ def certify_relaxed(problem: LinearProblem, f: Array, g: Array, reg: Array) -> C
 
     An exact side is first scaled to its weights. Bounds of balanced items are not valid; the caller replaces them.
     """
-    costs, held = problem.reduced, problem.penalties
+    costs, penalties = problem.reduced, problem.penalties
     a, b, row, col = sides(problem)
-    rho_a, rho_b = to_numpy(held.rho_a), to_numpy(held.rho_b)
+    rho_a, rho_b = to_numpy(penalties.rho_a), to_numpy(penalties.rho_b)
     relative, absolute = problem.geometry.rounding
     top = np.maximum(abs(problem.low), abs(problem.high))
     evaluation = 3 * UNIT * (2 * problem.span + abs(col).max(-1) + abs(row).max(-1)) + relative * top + absolute
@@ -54,22 +54,28 @@ def certify_relaxed(problem: LinearProblem, f: Array, g: Array, reg: Array) -> C
     widen = (4 * (costs.n + costs.m + 64) * UNIT + 4 * miss) * size + evaluation * rows.sum(-1)
     upper = np.where(missing | (miss > 1e-3), np.inf, paid + widen)
     return Certificate(
-        lower, upper, best_f, best_g, (EntropicPlan(costs, at, problem.kernels),), linear, evaluation + widen
+        lower=lower,
+        upper=upper,
+        f=best_f,
+        g=best_g,
+        plan=(EntropicPlan(costs, at, problem.kernels),),
+        linear=linear,
+        rounding=evaluation + widen,
     )
 
 
 def _feasible_relaxed(problem: LinearProblem, g: Array) -> tuple[Array, Array, np.ndarray]:
     """Potentials with f_i + g_j ≤ C_ij, 0 on a free side, and with the t in f + t, g − t that maximises the dual."""
-    xp, costs, held = namespace(g), problem.reduced, problem.penalties
+    xp, costs, penalties = namespace(g), problem.reduced, problem.penalties
     has_a, has_b = problem.a > 0, problem.b > 0
-    free_a, free_b = (held.rho_a == 0)[:, None], (held.rho_b == 0)[:, None]
+    free_a, free_b = (penalties.rho_a == 0)[:, None], (penalties.rho_b == 0)[:, None]
     g = xp.where(free_b, -costs.col, g)
     f = xp.where(free_a, -costs.row, finite_or_zero(problem.kernels.c_transform(costs, only(g, has_b))))
     g = xp.where(free_b, -costs.col, finite_or_zero(problem.kernels.c_transform(costs.T, only(f, has_a))))
     # With both sides free, the zero plan is optimal and zero potentials are feasible where costs are not negative.
-    sent = xp.sum(held.target(problem.a, f + costs.row, held.rho_a), axis=-1)
-    received = xp.sum(held.target(problem.b, g + costs.col, held.rho_b), axis=-1)
-    shift = (held.coupling() * finite_or_zero(log(sent) - log(received)))[:, None]
+    sent = xp.sum(penalties.target(problem.a, f + costs.row, penalties.rho_a), axis=-1)
+    received = xp.sum(penalties.target(problem.b, g + costs.col, penalties.rho_b), axis=-1)
+    shift = (penalties.coupling() * finite_or_zero(log(sent) - log(received)))[:, None]
     return f + shift, g - shift, abs(to_numpy(shift)[:, 0])
 
 
@@ -77,14 +83,14 @@ def _exact_sides(problem: LinearProblem, f: Array, g: Array, reg: Array) -> tupl
     """The plan with its exact side scaled to the weights; also which items have a point of that side without mass."""
     at = problem.at(f, g, reg)
     rows, cols = problem.kernels.marginals(problem.reduced, at)
-    xp, held = namespace(f), problem.penalties
-    short_a = xp.any((problem.a > 0) & (rows <= 0), axis=-1) & (held.rho_a == xp.inf)
-    short_b = xp.any((problem.b > 0) & (cols <= 0), axis=-1) & (held.rho_b == xp.inf)
+    xp, penalties = namespace(f), problem.penalties
+    short_a = xp.any((problem.a > 0) & (rows <= 0), axis=-1) & (penalties.rho_a == xp.inf)
+    short_b = xp.any((problem.b > 0) & (cols <= 0), axis=-1) & (penalties.rho_b == xp.inf)
     gain_a, gain_b = (
         reg[:, None] * xp.where(sums > 0, finite_or_zero(log_w) - finite_or_zero(log(sums)), xp.zeros_like(sums))
         for log_w, sums in ((problem.log_a, rows), (problem.log_b, cols))
     )
-    exact_a, exact_b = ((rho == xp.inf)[:, None] for rho in (held.rho_a, held.rho_b))
+    exact_a, exact_b = ((rho == xp.inf)[:, None] for rho in (penalties.rho_a, penalties.rho_b))
     f, g = xp.where(exact_a, f + gain_a, f), xp.where(exact_b & ~exact_a, g + gain_b, g)
     return problem.at(f, g, reg), to_numpy(short_a | short_b)
 

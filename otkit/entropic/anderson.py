@@ -73,7 +73,9 @@ class Mixing:
         items, m = g.shape
         empty = from_numpy(np.zeros((items, window, m)), g)
         inf, wait, age = (from_numpy(np.full(items, v), g) for v in (np.inf, PLAIN_STEPS, 0.0))
-        return Mixing(empty, empty, g, g, g, inf, wait, age, reach)
+        return Mixing(
+            moves=empty, bends=empty, point=g, residual=g, best_point=g, best_error=inf, wait=wait, age=age, reach=reach
+        )
 
 
 def mix(past: Mixing, g: Array, g_new: Array, error: Array, weight: Array) -> tuple[Array, Mixing]:
@@ -115,7 +117,17 @@ def mix(past: Mixing, g: Array, g_new: Array, error: Array, weight: Array) -> tu
     g_next = xp.where(plain[:, None], g_new, mixed)
     g_next = xp.where(lost[:, None], past.best_point, g_next)
     best_error = xp.where(lost, xp.full_like(error, xp.inf), xp.where(better, error, past.best_error))
-    return g_next, Mixing(moves, bends, g, residual, best_point, best_error, wait, age, past.reach)
+    return g_next, Mixing(
+        moves=moves,
+        bends=bends,
+        point=g,
+        residual=residual,
+        best_point=best_point,
+        best_error=best_error,
+        wait=wait,
+        age=age,
+        reach=past.reach,
+    )
 
 
 def _remember(past: Mixing, move: Array, bend: Array, weight: Array, known: Array) -> tuple[Array, Array]:

@@ -210,4 +210,13 @@ def cost_range(geometry: Geometry, has_a: Array, has_b: Array) -> CostRange:
         return xp.stack(columns, axis=-1)
 
     top = xp.max(map_rows(geometry, size, rows_of), axis=1)
-    return CostRange(row, reduced.col, top[:, 0], -top[:, 1], top[:, 2], top[:, 3] > 0, reach_a, reach_b)
+    return CostRange(
+        row=row,
+        col=reduced.col,
+        span=top[:, 0],
+        low=-top[:, 1],
+        high=top[:, 2],
+        forbidden=top[:, 3] > 0,
+        reach_a=reach_a,
+        reach_b=reach_b,
+    )

@@ -116,4 +116,4 @@ def sweep(
         following, mixing = mix(mixing, g, one.g, error, weight)
         point = xp.where((active & done)[:, None], one.g, xp.where(active[:, None], following, point))
         active = active & ~done & (count < limit)
-    return Swept(f, g, point, error, count, mixing)
+    return Swept(f=f, g=g, point=point, error=error, count=count, mixing=mixing)

@@ -10,15 +10,17 @@ from __future__ import annotations
 import os
 from functools import cache
 from importlib.util import find_spec
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
 from otkit import arrays
-from otkit.geometry.base import Geometry
+from otkit.geometry.base import Geometry, GivenGeometry
 from otkit.kernels.table import REFERENCE, Kernels
 
-__all__ = ["REFERENCE", "Kernels", "choose", "lacking"]
+__all__ = ["REFERENCE", "Kernels", "choose", "hosted", "lacking"]
+
+Geometries = TypeVar("Geometries", bound=GivenGeometry)
 
 
 def choose(geometry: Geometry) -> Kernels:
@@ -46,6 +48,11 @@ def choose(geometry: Geometry) -> Kernels:
     if geometry.called:
         return CALLED
     return CUPY if any(map(arrays.is_cupy, given)) else TRITON
+
+
+def hosted(geometry: Geometries) -> Geometries:
+    """The geometry over NumPy views of tensors in host memory, unless Triton's interpreter is asked for."""
+    return geometry if _asked() == "triton" else geometry.hosted()
 
 
 def _is_for_triton(x: Any, asked: str) -> bool:

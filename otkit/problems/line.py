@@ -17,4 +17,6 @@ def line_range(geometry: PointCloud, has_a: Array, has_b: Array) -> CostRange:
     span = xp.broadcast_to(reach, (has_a.shape[0],))
     nothing = xp.zeros_like(span)
     row, col = (xp.astype(v, xp.float64) * 0 for v in (has_a, has_b))
-    return CostRange(row, col, span, nothing, span, nothing > 0, has_a, has_b)
+    return CostRange(
+        row=row, col=col, span=span, low=nothing, high=span, forbidden=nothing > 0, reach_a=has_a, reach_b=has_b
+    )

@@ -14,7 +14,7 @@ from otkit.entropic.operations import CostRange
 from otkit.geometry.base import GivenGeometry
 from otkit.geometry.costs import UNIT
 from otkit.geometry.reduced import Reduced
-from otkit.kernels import Kernels, choose
+from otkit.kernels import Kernels, choose, hosted
 from otkit.problems.given import Given
 from otkit.problems.line import line_range
 
@@ -118,7 +118,7 @@ class LinearProblem:
             unbalanced=np.broadcast_shapes(*(r.shape for r in rho)),
         )
         dtype, unit = _result_dtype([*asked.arrays.values(), a, b])
-        geometry = asked.hosted().flat(batch)
+        geometry = hosted(asked).flat(batch)
         kernels = choose(geometry)
         like = next(iter(geometry.arrays.values()))
         rho_a, rho_b = (np.broadcast_to(r, batch).reshape(-1) for r in rho)

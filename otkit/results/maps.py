@@ -12,6 +12,7 @@ from otkit.entropic.dual import Potentials
 from otkit.geometry.costs import UNIT
 from otkit.geometry.points import PointCloud
 from otkit.geometry.reduced import Reduced
+from otkit.kernels import hosted
 from otkit.kernels.memory import fits_in_memory
 from otkit.plans import EntropicPlan, add_arcs
 from otkit.results.gauge import conditional_reg
@@ -85,7 +86,7 @@ def transport(result: Solved, x_new: Any) -> Array:
     x_new = checks.as_array(x_new, "x_new")
     checks.same_library(x_new=x_new, y=asked.y)
     checks.points(x_new, asked.y)
-    costs = PointCloud(x_new, asked.y, asked.metric).hosted().flat(problem.batch)
+    costs = hosted(PointCloud(x_new, asked.y, asked.metric)).flat(problem.batch)
     rows = from_numpy(np.zeros((problem.items, costs.n)), problem.a)
     y, _ = problem.columns(asked.y, asked.m, "y")
     return problem.as_given(_conditional(result, Reduced(costs, rows, problem.reduced.col)).apply(y))

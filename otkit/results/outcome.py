@@ -129,9 +129,9 @@ class Outcome:
 def marginal_error(problem: LinearProblem, plan: Sequence[Plan], f: Array, g: Array) -> np.ndarray:
     """(‖P1 − a·e^(−f/ρ_a)‖₁ + ‖Pᵀ1 − b·e^(−g/ρ_b)‖₁) / (½(Σa + Σb)), for potentials of reduced costs: ``(B,)``."""
     rows, cols = plans.marginals(plan)
-    xp, costs, held = namespace(rows), problem.reduced, problem.penalties
-    target_a = held.target(problem.a, f + costs.row, held.rho_a)
-    target_b = held.target(problem.b, g + costs.col, held.rho_b)
-    miss_a = xp.where(held.rho_a > 0, xp.sum(xp.abs(rows - target_a), axis=-1), xp.zeros_like(held.rho_a))
-    miss_b = xp.where(held.rho_b > 0, xp.sum(xp.abs(cols - target_b), axis=-1), xp.zeros_like(held.rho_b))
+    xp, costs, penalties = namespace(rows), problem.reduced, problem.penalties
+    target_a = penalties.target(problem.a, f + costs.row, penalties.rho_a)
+    target_b = penalties.target(problem.b, g + costs.col, penalties.rho_b)
+    miss_a = xp.where(penalties.rho_a > 0, xp.sum(xp.abs(rows - target_a), axis=-1), xp.zeros_like(penalties.rho_a))
+    miss_b = xp.where(penalties.rho_b > 0, xp.sum(xp.abs(cols - target_b), axis=-1), xp.zeros_like(penalties.rho_b))
     return to_numpy(miss_a + miss_b) / problem.size

@@ -70,8 +70,8 @@ def dual(result: Solved) -> Array | None:
     out, problem, xp = result.outcome, result.problem, namespace(result.problem.a)
     if out.reg is None:
         return None
-    held, costs = problem.penalties, problem.reduced
-    sides = ((out.f + costs.row, problem.a, held.rho_a), (out.g + costs.col, problem.b, held.rho_b))
+    penalties, costs = problem.penalties, problem.reduced
+    sides = ((out.f + costs.row, problem.a, penalties.rho_a), (out.g + costs.col, problem.b, penalties.rho_b))
     earned = from_numpy(plans.add([conjugate(*(to_numpy(v) for v in side)) for side in sides]), problem.a)
     sent = xp.sum(moved(result).row, axis=-1)
     return (earned - out.reg * (sent - _product(problem))) * from_numpy(problem.mass, problem.a)

@@ -71,7 +71,9 @@ class Tally:
     def begin(items: int) -> Tally:
         """Statistics before the first step."""
         steps, cg, kept, failed = (np.zeros(items, dtype=np.int64) for _ in range(4))
-        return Tally(steps, cg, kept, np.zeros(items), failed, np.zeros(items, dtype=bool))
+        return Tally(
+            steps=steps, cg=cg, kept=kept, dropped=np.zeros(items), failed=failed, dense=np.zeros(items, dtype=bool)
+        )
 
 
 @dataclass(frozen=True)

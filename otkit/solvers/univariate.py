@@ -48,7 +48,15 @@ class Univariate(Solver[State]):
     def init(self, problem: LinearProblem, start: tuple[Array, Array] | None) -> State:
         f, g = (from_numpy(np.zeros(w.shape), w) for w in (problem.a, problem.b))
         nothing, running = np.zeros(problem.items), np.full(problem.items, None, dtype=object)
-        return State(f, g, nothing, running, nothing, np.zeros(problem.items, dtype=np.int64), ())
+        return State(
+            f=f,
+            g=g,
+            reg=nothing,
+            status=running,
+            error=nothing,
+            n_iter=np.zeros(problem.items, dtype=np.int64),
+            stages=(),
+        )
 
     def step(self, problem: LinearProblem, state: State) -> State:
         return state.ended(state.running, Status.CONVERGED)

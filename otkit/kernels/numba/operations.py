@@ -185,4 +185,13 @@ def cost_range(geometry: Geometry, has_a: np.ndarray, has_b: np.ndarray) -> Cost
         entries.cost_range(C, start, stop, first, *given, *out)
 
     tiles.each(items, work)
-    return CostRange(row, col, span.max(0), low.min(0), high.max(0), forbidden.any(0), reach_a, reach_b)
+    return CostRange(
+        row=row,
+        col=col,
+        span=span.max(0),
+        low=low.min(0),
+        high=high.max(0),
+        forbidden=forbidden.any(0),
+        reach_a=reach_a,
+        reach_b=reach_b,
+    )

@@ -43,7 +43,16 @@ def sweep(
         run.large(int(item))
     count = run.count.astype(np.float64)
     return Swept(
-        run.f, run.g, run.point, run.error, count, run.mixing, run.effort, run.halfway, run.restless, run.listed
+        f=run.f,
+        g=run.g,
+        point=run.point,
+        error=run.error,
+        count=count,
+        mixing=run.mixing,
+        effort=run.effort,
+        halfway=run.halfway,
+        restless=run.restless,
+        listed=run.listed,
     )
 
 
@@ -96,15 +105,39 @@ class _Run:
     def mixing(self) -> Mixing:
         """The history of the acceleration."""
         best_error, wait, age = self.memory.T
-        return Mixing(self.moves, self.bends, self.old, self.residual, self.best, best_error, wait, age, self.reach)
+        return Mixing(
+            moves=self.moves,
+            bends=self.bends,
+            point=self.old,
+            residual=self.residual,
+            best_point=self.best,
+            best_error=best_error,
+            wait=wait,
+            age=age,
+            reach=self.reach,
+        )
 
     def small(self, C: np.ndarray, low: int, high: int) -> None:
         """All iterations of some items, on one thread. Items whose sums underflow stop, and `large` continues them."""
         given = Given(
-            self.a, self.b, self.log_b, self.row, self.col, self.reg, self.keep_a, self.keep_b, self.rho_b,
-            self.coupling, self.tol, self.budget, self.reach, self.scale,
-        )  # fmt: skip
-        past = Past(self.moves, self.bends, self.memory, self.old, self.residual, self.best)
+            a=self.a,
+            b=self.b,
+            log_b=self.log_b,
+            row=self.row,
+            col=self.col,
+            reg=self.reg,
+            keep_a=self.keep_a,
+            keep_b=self.keep_b,
+            rho_b=self.rho_b,
+            coupling=self.coupling,
+            tol=self.tol,
+            budget=self.budget,
+            reach=self.reach,
+            scale=self.scale,
+        )
+        past = Past(
+            moves=self.moves, bends=self.bends, memory=self.memory, old=self.old, residual=self.residual, best=self.best
+        )
         found = Found(self.f, self.g, self.point, self.error, self.count)
         iterations.sweep_items(C, low, high, given, past, found)
 

@@ -273,5 +273,17 @@ def _begin(
     image, middle = (torch.empty(size, dtype=sums.dtype, device=sums.device) for size in (m, n))
     curvatures, directions = (torch.zeros(size, dtype=sums.dtype, device=sums.device) for size in (parts, (2, m)))
     state = torch.zeros(3, dtype=torch.int32, device=sums.device)
-    system = System(y, residual, diagonal, scaled, image, middle, curvatures, numbers, state, parts, room)
+    system = System(
+        y=y,
+        residual=residual,
+        diagonal=diagonal,
+        scaled=scaled,
+        image=image,
+        middle=middle,
+        curvatures=curvatures,
+        numbers=numbers,
+        state=state,
+        parts=parts,
+        sums=room,
+    )
     return system, sums, directions

@@ -195,7 +195,16 @@ def cost_range(geometry: Geometry, has_a: Tensor, has_b: Tensor) -> CostRange:
     forbidden = _empty(row, items, geometry.n, dtype=torch.int32)
     reduced = Reduced(geometry, row, col)
     _launch(entries.cost_range, reduced, items, has_a.contiguous(), has_b.contiguous(), low, high, span, forbidden)
-    return CostRange(row, col, span.amax(-1), low.amin(-1), high.amax(-1), forbidden.any(-1), reach_a, reach_b)
+    return CostRange(
+        row=row,
+        col=col,
+        span=span.amax(-1),
+        low=low.amin(-1),
+        high=high.amax(-1),
+        forbidden=forbidden.any(-1),
+        reach_a=reach_a,
+        reach_b=reach_b,
+    )
 
 
 def are_costs(geometry: Geometry) -> bool:

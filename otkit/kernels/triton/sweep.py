@@ -67,7 +67,9 @@ def sweep(
         if not follow(lambda _: once(), lambda: running.max() == 0, k, _CHUNK):
             _again(once, running, k)
     past = (state.moves, state.bends, state.old, state.residual, state.best, state.best_error, state.wait, state.age)
-    return Swept(state.f, state.g, state.x, state.error, state.count, Mixing(*past, state.reach))
+    return Swept(
+        f=state.f, g=state.g, point=state.x, error=state.error, count=state.count, mixing=Mixing(*past, state.reach)
+    )
 
 
 def _is_held(costs: Reduced, precision: Precision) -> bool:

@@ -50,18 +50,22 @@ def evaluate(part: LinearProblem, f: Array, g: Array, reg: Array, goal: float, l
     """The point g of the dual, by one iteration from it or, if valid there, by the `listed` entries; `f` is a guess."""
     if listed is not None and listed.reaches(g, reg):
         return listed.evaluate(part, g, reg)
-    held = replace(part.penalties, shifts=False)
+    penalties = replace(part.penalties, shifts=False)
     once = from_numpy(np.ones(1), g)
-    swept = part.kernels.sweep(part.reduced, part.at(f, g, reg), held, Mixing.begin(g, once, 0), -goal * once, once, 1)
+    swept = part.kernels.sweep(
+        part.reduced, part.at(f, g, reg), penalties, Mixing.begin(g, once, 0), -goal * once, once, 1
+    )
     b, col, here, after = (to_numpy(v)[0] for v in (part.b, part.reduced.col, g, swept.point))
-    keep = float(held.keep(reg)[1][0])
+    keep = float(penalties.keep(reg)[1][0])
     # The update was keep·(g − reg·log(c/b)) − (1 − keep)·col.
     ratio = (here - (after + (1 - keep) * col) / keep) / float(reg[0]) if keep else np.zeros_like(here)
-    target = to_numpy(held.target(part.b, g + part.reduced.col, held.rho_b))[0]
+    target = to_numpy(penalties.target(part.b, g + part.reduced.col, penalties.rho_b))[0]
     masses = np.where(b > 0, b * np.exp(np.minimum(ratio, 700.0)), 0.0)
     visited = None if swept.listed is None else swept.listed[0]
     listed = visited and Entries.handed(part, visited, reg)
-    return Point(swept.f, g, float(swept.error[0]), masses, target, swept.point, listed)
+    return Point(
+        f=swept.f, g=g, error=float(swept.error[0]), masses=masses, target=target, following=swept.point, listed=listed
+    )
 
 
 class Entries(NamedTuple):
@@ -143,7 +147,9 @@ class Entries(NamedTuple):
         ratio = log_of(np.where(used, masses / np.where(used, b, 1.0), 1.0))
         following = np.where(used, keep_b * (here - scale * ratio) - (1 - keep_b) * col, here)
         error = 2 * float(abs(masses - target).sum() / (to_numpy(part.a).sum() + b.sum()))
-        return Point(f, g, error, masses, target, from_numpy(following[None], g), self)
+        return Point(
+            f=f, g=g, error=error, masses=masses, target=target, following=from_numpy(following[None], g), listed=self
+        )
 
     def scaled(
         self, part: LinearProblem, at: Point, reg: Array, halves: list[np.ndarray], drop: float
