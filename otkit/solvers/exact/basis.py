@@ -1,4 +1,4 @@
-"""The arcs of the network simplex, and its basis."""
+"""The basis of the network simplex: where it starts, and how it becomes optimal."""
 
 from __future__ import annotations
 
@@ -7,163 +7,210 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from otkit.arrays import to_numpy
-from otkit.entropic.dual import Potentials
+from otkit.geometry.costs import UNIT
 from otkit.geometry.reduced import Reduced
-from otkit.kernels import choose
-from otkit.kernels.numba import simplex
+from otkit.kernels.numba import pricing, simplex, starts
 from otkit.linalg.trees import SpanningTree, heaviest_forest
-from otkit.problems.linear import LinearProblem
-from otkit.solvers import descent
+from otkit.results.outcome import Status
 
 # Masses are integer multiples of this.
 GRAIN = 2.0**-62
-# The initial arcs are the entries of the plan above a fraction of the mean entry of their row: the first of these
-# fractions that leaves at most _MOST arcs for each node.
-_SHARES, _MOST = (1e-6, 1e-3, 0.1, 1.0, 10.0), 32
-# Maximum number of arcs added to a row in a round of pricing.
-_NEW = 4
-# Initial cost of artificial arcs, relative to the range of the costs, and the factor by which it is increased.
-PENALTY, STEEPER = 4.0, 64.0
+# Negative reduced costs above minus this tolerance, relative to the largest cost or price, count as rounding errors.
+ROUNDING = 32 * UNIT
+# Number of arcs by rank for each row and column: where masses go greedily, and where a forest is chosen.
+_GREEDY, _FOREST = 5, 8
+# Rows of which the best arc enters, and the number of costs above which there are more of them. Beyond the cache, rows
+# cost more than pivots.
+_TOGETHER, _LARGE = 2, 2**22
+# Artificial arcs cost the price of their node and a surcharge, relative to the range of the costs: the first without
+# potentials, the second with the caller's. While mass is left on them, it becomes so many times larger.
+_COLD, _GIVEN, _STEEPER = 1.0, 2.0**-10, 8.0
+# Surcharge, relative to the range, from which mass of the order of rounding errors may stay on artificial arcs; and the
+# one, relative to the range and the number of points, from which other mass has no way.
+_SURE, _HOPELESS = 50.0, 64.0
 
 
 @dataclass(frozen=True)
 class Basis:
-    """The arcs of an item that the network simplex considers, and the tree of the arcs in its basis.
+    """The basis of an item: a spanning tree of the points with mass. Pivots change its arrays in place.
 
     Attributes
     ----------
-    tails, heads : array of int (K,)
-        Row nodes, numbered from 0, and column nodes, numbered from n.
-    costs : array (K,)
-        Reduced costs of the problem.
-    penalty : float
-        The cost of artificial arcs.
+    rows, cols : array of int
+        Indices of the points with mass.
+    natural : array
+        Prices of the nodes before the first pivot. An artificial arc costs as much, so that it has no effect on them.
+    hot : array of bool
+        The nodes whose artificial arcs have a surcharge: those that ever carried mass.
+    surcharge : float
+    listed : pricing.Arcs
+        Arcs that enter first.
     tree : simplex.Tree
-        The basis. Pivots change it in place.
+    by_rows : int
+        The best arc of so many rows enters; 0 if only listed arcs may.
     """
 
-    tails: np.ndarray
-    heads: np.ndarray
-    costs: np.ndarray
-    penalty: float
+    rows: np.ndarray
+    cols: np.ndarray
+    natural: np.ndarray
+    hot: np.ndarray
+    surcharge: float
+    listed: pricing.Arcs
     tree: simplex.Tree
+    by_rows: int
+
+    @property
+    def artificial(self) -> np.ndarray:
+        """Whether the arc of each node to its parent is artificial."""
+        return self.tree.parent[:-1] == self.natural.size
 
     @property
     def missing(self) -> int:
         """The mass on artificial arcs, in grains."""
-        return int(self.tree.flow[self.tree.arc < 0].sum())
+        return int(self.tree.flow[:-1][self.artificial].sum())
 
-    def size(self, scale: float) -> float:
-        """The largest absolute value among costs and prices, which scales the rounding of reduced costs."""
-        pi = self.tree.pi[:-1]
-        if not self.missing:  # the cost of artificial arcs shifts all prices and has no effect
-            pi -= pi.mean()
-        return max(scale, float(abs(pi).max()))
+    @property
+    def size(self) -> float:
+        """The largest absolute value of the prices."""
+        return float(abs(self.tree.pi).max())
+
+    def prices(self, n: int, m: int) -> tuple[np.ndarray, np.ndarray]:
+        """The potentials of n rows and m columns, 0 for points without mass."""
+        f, g = np.zeros(n), np.zeros(m)
+        f[self.rows], g[self.cols] = -self.tree.pi[: self.rows.size], self.tree.pi[self.rows.size : -1]
+        return f, g
 
     def vertex(self, a: np.ndarray, b: np.ndarray) -> tuple[np.ndarray, ...]:
         """Row, column, mass and cost of the arcs of the basis, and the L1 distance of their marginals from the weights.
 
         The masses are computed from the unrounded weights, by differences from the leaves of the tree up.
         """
-        nodes = a.size + b.size
-        arc = self.tree.arc[:nodes]
-        parent = np.where(arc >= 0, self.tree.parent[:nodes], -1)
-        order, nothing = np.argsort(self.tree.depth[:nodes], kind="stable"), np.zeros(nodes)
-        flow, _, defect = SpanningTree(a.size, order, parent, nothing, nothing).flows(np.concatenate([a, b]))
-        k, mass = arc[arc >= 0], flow[arc >= 0]
+        n, nodes = self.rows.size, self.natural.size
+        order, thread = [], self.tree.thread.tolist()
+        node = thread[nodes]
+        while node != nodes:
+            order.append(node)
+            node = thread[node]
+        parent = np.where(self.artificial, -1, self.tree.parent[:-1])
+        tree = SpanningTree(n, np.array(order), parent, np.zeros(nodes), np.zeros(nodes))
+        flow, _, defect = tree.flows(np.concatenate([a[self.rows], b[self.cols]]))
+        at = np.flatnonzero(~self.artificial)
+        row, col = tree.arcs(at)
+        mass = flow[at]
         defect -= 2 * float(mass[mass < 0].sum())  # negative masses, of about a grain, from rounding
-        mass = np.maximum(mass, 0.0)
-        return self.tails[k], self.heads[k] - a.size, mass, self.costs[k], np.array(defect)
+        return self.rows[row], self.cols[col], np.maximum(mass, 0.0), self.tree.cost[at], np.array(defect)
 
 
-def begin(problem: LinearProblem, costs: Reduced, at: Potentials, item: int) -> Basis:
-    """The initial basis: the heaviest forest of the entropic plan; without a regularisation, all arcs and no forest.
+def points_with_mass(a: np.ndarray, b: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Indices of the rows and columns with mass, and their supplies.
 
-    In the latter case, prices given by the caller select the forest.
+    Supplies are weights of total 1 in integer grains, with columns negative, so that the sum is exactly 0.
     """
-    n, m = costs.n, costs.m
+    rows, cols = np.flatnonzero(a), np.flatnonzero(b)
+    out, into = (np.rint(w / w.sum() / GRAIN).astype(np.int64) for w in (a[rows], b[cols]))
+    into[into.argmax()] += out.sum() - into.sum()
+    return rows, cols, np.concatenate([out, -into])
+
+
+def matrix(costs: Reduced, item: int, rows: np.ndarray, cols: np.ndarray) -> np.ndarray:
+    """The reduced costs between these points, in row order."""
     one = slice(item, item + 1)
-    supply = _whole(to_numpy(problem.a)[item], to_numpy(problem.b)[item])
-    prices = np.concatenate([-at.f[item], at.g[item]])
-    if np.isnan(at.reg[item]):
-        cost = to_numpy(costs.block(one, slice(0, n)))[0]
-        rows, cols = np.nonzero((supply[:n, None] > 0) & (supply[None, n:] < 0) & np.isfinite(cost))
-        cost, members = cost[rows, cols], np.empty(0, dtype=np.int64)
-        if prices.any():  # given by the caller: the arcs of smallest reduced cost are nearly a basis
-            members = heaviest_forest(n, m, rows, cols, at.f[item][rows] + at.g[item][cols] - cost)
-    else:
-        here = Potentials(at.f[one], at.g[one], at.log_a[one], at.log_b[one], at.reg[one])
-        rows, cols, log_plan = _entries(costs.take(np.array([item])), here)
-        there = (supply[rows] > 0) & (supply[n + cols] < 0)
-        rows, cols, log_plan = rows[there], cols[there], log_plan[there]
-        cost, members = _costs(costs, item, rows, cols), heaviest_forest(n, m, rows, cols, log_plan)
-    tree = simplex.Tree.empty(n + m)
-    tails, heads, penalty = rows, cols + n, PENALTY * float(descent.top(problem)[item])
-    simplex.start(supply, tails, heads, members, prices, tree)
-    simplex.price(cost, penalty, tree)
-    return Basis(tails, heads, cost, penalty, tree)
+    base = to_numpy(costs.base.block(one, slice(0, costs.n)))[0]
+    return starts.reduced(base, to_numpy(costs.row)[item], to_numpy(costs.col)[item], costs.transposed, rows, cols)
 
 
-def _whole(a: np.ndarray, b: np.ndarray) -> np.ndarray:
-    """Weights of total 1 in integer grains, with columns negative, so that the sum is exactly 0."""
-    rows, cols = (np.rint(w / w.sum() / GRAIN).astype(np.int64) for w in (a, b))
-    cols[cols.argmax()] += rows.sum() - cols.sum()
-    return np.concatenate([rows, -cols])
+def cold(costs: Reduced, item: int, a: np.ndarray, b: np.ndarray, scale: float) -> Basis:
+    """The basis of masses that go greedily along the arcs of least reduced cost."""
+    rows, cols, supply = points_with_mass(a, b)
+    C = matrix(costs, item, rows, cols)
+    n, m = C.shape
+    zeros, nothing = np.zeros(n + m), np.empty(0, dtype=np.int32)  # reduced costs have zero potentials
+    i, j = _by_rank(C, zeros[:n], zeros[n:], _GREEDY)
+    cost = C[i, j]
+    members = starts.greedy(np.argsort(cost, kind="stable"), i, j, supply, n)
+    listed = pricing.Arcs(nothing, nothing, np.empty(0))
+    forest = pricing.Arcs(i[members], j[members], cost[members])
+    return planted((rows, cols, supply), forest, zeros, _COLD * scale, listed, 0, _TOGETHER if C.size > _LARGE else 1)
 
 
-def _entries(costs: Reduced, at: Potentials) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Row, column and log P of the largest entries of a plan: at most `_MOST` for each node."""
-    every = np.full_like(at.g, np.inf)
-    # In a row of weight a, fewer than k entries are above a/k.
-    shares = [share for share in _SHARES if share < costs.m / _MOST] + [costs.m / _MOST]
-    for share in shares[:-1]:
-        found = choose(costs).select(costs, at, at.log_a + np.log(share / costs.m), every, _MOST * (costs.n + costs.m))
-        if found is not None:
-            break
-    else:
-        found = choose(costs).select(costs, at, at.log_a - np.log(_MOST), every, np.inf)
-        assert found is not None
-    return found.row, found.col, found.log_plan
+def given(costs: Reduced, item: int, a: np.ndarray, b: np.ndarray, g: np.ndarray, scale: float) -> Basis:
+    """The basis of the arcs on which potentials of the columns, chosen by the caller, nearly meet the costs."""
+    rows, cols, supply = points_with_mass(a, b)
+    C = matrix(costs, item, rows, cols)
+    g = g[cols]
+    f = starts.c_transform(C, g)
+    i, j = _by_rank(C, f, g, _FOREST)
+    members = heaviest_forest(rows.size, cols.size, i, j, f[i] + g[j] - C[i, j])
+    forest = pricing.Arcs(i[members], j[members], C[i[members], j[members]])
+    prices = np.concatenate([-f, g])
+    return planted((rows, cols, supply), forest, prices, _GIVEN * scale, _with_room(C, i, j), i.size, 1)
 
 
-def _costs(costs: Reduced, item: int, rows: np.ndarray, cols: np.ndarray) -> np.ndarray:
-    """Reduced costs of arcs in row order."""
-    found = np.empty(rows.size)
-    at, starts = np.unique(rows, return_index=True)
-    ends = np.append(starts, rows.size)[1:]
-    for row, low, high in zip(at.tolist(), starts, ends, strict=True):
-        found[low:high] = _row(costs, item, row)[cols[low:high]]
-    return found
+def _by_rank(C: np.ndarray, f: np.ndarray, g: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
+    """Rows and columns of the k best arcs of each row and of each column, in row order."""
+    (n, m), k = C.shape, min(k, *C.shape)
+    by_row, by_col = starts.ranked(C, f, g, k)
+    of_rows = np.where(by_row < 0, -1, np.arange(n)[:, None] * m + by_row)
+    of_cols = np.where(by_col < 0, -1, by_col * np.int64(m) + np.arange(m)[:, None])
+    code = np.unique(np.concatenate([of_rows.ravel(), of_cols.ravel()]))
+    code = code[code >= 0]
+    return code // m, code % m
 
 
-def _row(costs: Reduced, item: int, row: int) -> np.ndarray:
-    return to_numpy(costs.block(slice(item, item + 1), slice(row, row + 1)))[0, 0]
+def _with_room(C: np.ndarray, rows: np.ndarray, cols: np.ndarray) -> pricing.Arcs:
+    """A list that begins with these arcs, with room for those that pricing adds."""
+    size = 4 * rows.size + 64 * sum(C.shape)
+    listed = pricing.Arcs(np.empty(size, dtype=np.int32), np.empty(size, dtype=np.int32), np.empty(size))
+    for place, arcs in zip(listed, (rows, cols, C[rows, cols]), strict=True):
+        place[: rows.size] = arcs
+    return listed
 
 
-def cheaper(problem: LinearProblem, costs: Reduced, basis: Basis, item: int, tolerance: float) -> Basis | None:
-    """The basis with added arcs of negative reduced cost, at most `_NEW` for each row; None if there are none."""
-    n = costs.n
-    f, g = -basis.tree.pi[:n], basis.tree.pi[n:-1]
-    g = np.where(to_numpy(problem.b)[item] > 0, g, -np.inf)
-    least = choose(costs).c_transform(costs.take(np.array([item])), g[None])[0] - f
-    rows = np.flatnonzero((to_numpy(problem.a)[item] > 0) & (least < -tolerance))
-    if not rows.size:
-        return None
-    tails, heads, found = [basis.tails], [basis.heads], [basis.costs]
-    for row in rows.tolist():
-        cost = _row(costs, item, row)
-        reduced = cost - f[row] - g
-        shifted = np.roll(np.arange(reduced.size), -row)  # different rows choose different columns among equals
-        new = shifted[np.argpartition(reduced[shifted], min(_NEW, reduced.size) - 1)[:_NEW]]
-        new = new[reduced[new] < -tolerance]
-        tails.append(np.full(new.size, row))
-        heads.append(new + n)
-        found.append(cost[new])
-    return replace(basis, tails=np.concatenate(tails), heads=np.concatenate(heads), costs=np.concatenate(found))
+def planted(
+    points: tuple[np.ndarray, np.ndarray, np.ndarray],
+    forest: pricing.Arcs,
+    prices: np.ndarray,
+    surcharge: float,
+    listed: pricing.Arcs,
+    count: int,
+    by_rows: int,
+) -> Basis:
+    """The basis of a forest of arcs between the points with mass, which have these indices and supplies.
+
+    The list begins with `count` arcs.
+    """
+    rows, cols, supply = points
+    tree = simplex.Tree.empty(supply.size, count)
+    simplex.start(supply, rows.size, forest.rows, forest.cols, forest.costs, tree)
+    basis = Basis(rows, cols, prices, np.zeros(supply.size, dtype=bool), surcharge, listed, tree, by_rows)
+    return _charged(basis, surcharge, every=False)
 
 
-def steeper(basis: Basis) -> Basis:
-    """The basis with a larger cost of artificial arcs."""
-    basis = replace(basis, penalty=basis.penalty * STEEPER)
-    simplex.price(basis.costs, basis.penalty, basis.tree)
-    return basis
+def _charged(basis: Basis, surcharge: float, *, every: bool) -> Basis:
+    """The basis with this surcharge on the artificial arcs that carry mass or ever did, or on every one."""
+    tree, artificial = basis.tree, basis.artificial
+    hot = basis.hot | (artificial & (tree.flow[:-1] > 0)) | every
+    price = np.where(tree.up[:-1], -basis.natural, basis.natural) + np.where(hot, surcharge, 0.0)
+    tree.cost[:-1][artificial] = price[artificial]
+    return replace(basis, hot=hot, surcharge=surcharge)
+
+
+def judged(basis: Basis, scale: float, points: int) -> tuple[Basis, Status | None]:
+    """What follows from optimality among the arcs and the artificial arcs: the final status, or a changed basis.
+
+    `scale` is the range of the costs, and `points` the number of rows and columns.
+    """
+    missing, rounding = basis.missing, 16 * points * UNIT
+    if not missing:
+        if not basis.surcharge or basis.size <= 2 * scale:
+            return basis, Status.CONVERGED
+        # Pivots move no mass to artificial arcs from now on. Their surcharge shifts prices, which then round more.
+        centred = replace(basis, natural=basis.tree.pi[:-1] - basis.tree.pi[:-1].mean(), hot=basis.hot & False)
+        return _charged(centred, 0.0, every=False), None
+    # Weights differ by rounding errors where they must be equal, within a component of allowed arcs.
+    if basis.surcharge > _SURE * scale and missing * GRAIN <= rounding:
+        return basis, Status.CONVERGED
+    if basis.surcharge > _HOPELESS * points * scale:
+        return basis, Status.INFEASIBLE
+    surcharge = basis.surcharge * _STEEPER
+    return _charged(basis, surcharge, every=surcharge > scale), None

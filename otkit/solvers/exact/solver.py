@@ -18,8 +18,8 @@ from otkit import checks
 from otkit.arrays import Array, from_numpy, to_numpy
 from otkit.certificates.balanced import certify_plan
 from otkit.entropic.dual import Potentials
-from otkit.geometry.costs import UNIT
-from otkit.kernels.numba import simplex
+from otkit.geometry.reduced import Reduced
+from otkit.kernels.numba import pricing
 from otkit.plans import Arcs, SparsePlan
 from otkit.problems.linear import LinearProblem
 from otkit.results.outcome import Outcome, Stage, Status, marginal_error
@@ -27,16 +27,16 @@ from otkit.solvers import descent
 from otkit.solvers.annealing import Annealing
 from otkit.solvers.base import Solver, State, check_options
 from otkit.solvers.descent import Annealed
-from otkit.solvers.exact.basis import GRAIN, PENALTY, STEEPER, Basis, begin, cheaper, steeper
+from otkit.solvers.exact.basis import GRAIN, ROUNDING, Basis, cold, given, judged, matrix
+from otkit.solvers.exact.listed import begin, cheaper
 from otkit.solvers.sns.solver import SparseNewton
 
-# Maximum number of entries with which all arcs are used from the start. This is faster than selecting arcs.
-_ALL = 2**16
+# Maximum number of entries with which the simplex starts at once, without annealing.
+_ALL = 2**18
 # Final regularisation of annealing, times the number of points; its maximum; and the error to reach there.
 _REG, _REG_MOST, _ERROR = 3.0, 3e-3, 0.1
-# Negative reduced costs above minus these tolerances, relative to the largest cost or price, count as rounding errors:
-# in the simplex, and in the pricing of all arcs, where operations in another order give other last digits.
-_ROUNDING, _PRICED = 16 * UNIT, 32 * UNIT
+# Maximum number of pivots in a step.
+_PIVOTS = 2**15
 
 
 @dataclass(frozen=True)
@@ -88,8 +88,7 @@ class Exact(Solver[Annealed | Pivoted]):
 
     def init(self, problem: LinearProblem, start: tuple[Array, Array] | None) -> Annealed | Pivoted:
         if problem.reduced.n * problem.reduced.m <= _ALL:
-            prices, reg = start or (problem.a * 0.0, problem.b * 0.0), np.full(problem.items, np.nan)
-            return _pivoted(problem, prices, reg, np.zeros(problem.items, dtype=np.int64), ())
+            return _pivoted(problem, start)
         return self._rough.init(self._entropic(problem), start)
 
     def step(self, problem: LinearProblem, state: Annealed | Pivoted) -> Annealed | Pivoted:
@@ -112,27 +111,22 @@ class Exact(Solver[Annealed | Pivoted]):
         if (state.n_iter[state.running] < rough.max_iter).any() or (state.n_iter >= self.max_iter).any():
             return state
         found = rough.finish(entropic, state, np.empty((0, problem.items)))
-        return _pivoted(problem, (found.f, found.g), to_numpy(found.reg), found.n_iter, found.stages)
+        costs = problem.reduced.to_numpy()
+        f, g, log_a, log_b = (to_numpy(v) for v in (found.f, found.g, problem.log_a, problem.log_b))
+        at = Potentials(f, g, log_a, log_b, to_numpy(found.reg))
+        bases = tuple(begin(problem, costs, at, k) for k in range(problem.items))
+        return Pivoted(**vars(_before(problem, found.n_iter, found.stages)), bases=bases)
 
     def _pivot(self, problem: LinearProblem, state: Pivoted) -> Pivoted:
-        """Pivot each item to an optimal basis among its arcs, then price all arcs."""
+        """A bounded number of pivots of each item, towards an optimal basis."""
         costs = problem.reduced.to_numpy()
         bases, n_iter = list(state.bases), state.n_iter.copy()
-        # Bound on the rounding of weight totals that must be equal within a component of allowed arcs.
-        rounding = 16 * (costs.n + costs.m) * UNIT
         for k in state.running:
-            scale, basis = float(descent.top(problem)[k]), bases[k]
-            arcs = basis.tails, basis.heads, basis.costs, basis.penalty, _ROUNDING * basis.size(scale)
-            n_iter[k] += simplex.solve(*arcs, self.max_iter - n_iter[k], basis.tree)
-            new = cheaper(problem, costs, basis, int(k), _PRICED * basis.size(scale))
-            if new is not None:
-                bases[k] = new
-            elif not basis.missing or (basis.penalty > PENALTY * scale and basis.missing * GRAIN <= rounding):
-                state = state.ended(np.array([k]), Status.CONVERGED)
-            elif basis.penalty > STEEPER * (costs.n + costs.m) * scale:
-                state = state.ended(np.array([k]), Status.INFEASIBLE)
-            else:
-                bases[k] = steeper(basis)
+            most = min(_PIVOTS, self.max_iter - int(n_iter[k]))
+            bases[k], pivots, status = _improved(problem, costs, bases[k], int(k), most)
+            n_iter[k] += pivots
+            if status is not None:
+                state = state.ended(np.array([k]), status)
         error = np.array([basis.missing * 2 * GRAIN for basis in bases])
         return replace(state, bases=tuple(bases), n_iter=n_iter, error=error)
 
@@ -141,10 +135,10 @@ class Exact(Solver[Annealed | Pivoted]):
             cause = Status.MAX_ITER if (state.status == Status.MAX_ITER).any() else Status.STOPPED
             state = state.ended(np.flatnonzero(state.status == Status.CONVERGED), cause)
             return replace(Annealing().finish(problem, state, errors), tol=np.zeros(problem.items))
-        n, shape = problem.reduced.n, (problem.items, problem.reduced.n, problem.reduced.m)
-        pi = np.stack([basis.tree.pi[:-1] for basis in state.bases])
+        shape = problem.items, problem.reduced.n, problem.reduced.m
+        prices = zip(*(basis.prices(*shape[1:]) for basis in state.bases), strict=True)
         # Prices contain the cost of artificial arcs as a constant, which has no effect except on rounding. Remove it.
-        _, g = problem.centred(*(from_numpy(v.copy(), problem.a) for v in (-pi[:, :n], pi[:, n:])))
+        _, g = problem.centred(*(from_numpy(np.stack(v), problem.a) for v in prices))
         weights = zip(to_numpy(problem.a), to_numpy(problem.b), strict=True)
         ends = [basis.vertex(*pair) for basis, pair in zip(state.bases, weights, strict=True)]
         rows, cols, mass, cost, defect = zip(*ends, strict=True)
@@ -170,20 +164,41 @@ class Exact(Solver[Annealed | Pivoted]):
         )
 
 
-def _pivoted(
-    problem: LinearProblem, prices: tuple[Array, Array], reg: np.ndarray, n_iter: np.ndarray, log: tuple[Stage, ...]
-) -> Pivoted:
-    """The state before the first pivot, from potentials for ``reg (B,)``; NaN means all arcs."""
-    costs, items = problem.reduced.to_numpy(), problem.items
-    f, g, log_a, log_b = (to_numpy(v) for v in (*prices, problem.log_a, problem.log_b))
-    at = Potentials(f, g, log_a, log_b, reg)
-    return Pivoted(
-        f=prices[0],
-        g=prices[1],
-        reg=np.zeros(items),
-        status=np.full(items, None, dtype=object),
-        error=np.full(items, np.inf),
-        n_iter=n_iter,
-        stages=log,
-        bases=tuple(begin(problem, costs, at, k) for k in range(items)),
-    )
+def _before(problem: LinearProblem, n_iter: np.ndarray, log: tuple[Stage, ...]) -> State:
+    """The state before the first pivot."""
+    items = problem.items
+    nothing, running = np.zeros(items), np.full(items, None, dtype=object)
+    return State(problem.a, problem.b, nothing, running, np.full(items, np.inf), n_iter, log)
+
+
+def _pivoted(problem: LinearProblem, start: tuple[Array, Array] | None) -> Pivoted:
+    """The state before the first pivot, without annealing."""
+    costs, scale = problem.reduced.to_numpy(), descent.top(problem)
+    a, b = to_numpy(problem.a), to_numpy(problem.b)
+    if start is None:
+        bases = (cold(costs, k, a[k], b[k], scale[k]) for k in range(problem.items))
+    else:
+        g = to_numpy(start[1])
+        bases = (given(costs, k, a[k], b[k], g[k], scale[k]) for k in range(problem.items))
+    return Pivoted(**vars(_before(problem, np.zeros(problem.items, dtype=np.int64), ())), bases=tuple(bases))
+
+
+def _improved(
+    problem: LinearProblem, costs: Reduced, basis: Basis, item: int, most: int
+) -> tuple[Basis, int, Status | None]:
+    """The basis of an item after at most so many pivots, their number, and the status if it is final."""
+    scale, points, done = float(descent.top(problem)[item]), costs.n + costs.m, 0
+    C = matrix(costs, item, basis.rows, basis.cols) if basis.by_rows else np.empty((0, basis.cols.size))
+    while done < most:
+        listed = C, basis.listed, basis.tree, basis.rows.size, basis.by_rows
+        pivots, optimal = pricing.solve(*listed, ROUNDING, scale, most - done)
+        done += pivots
+        if not optimal:
+            break
+        new = None if basis.by_rows else cheaper(problem, costs, basis, item)
+        if new is not None:
+            return new, done, None
+        basis, status = judged(basis, scale, points)
+        if status is not None:
+            return basis, done, status
+    return basis, done, None
