@@ -5,10 +5,12 @@ from __future__ import annotations
 import numpy as np
 
 from otkit.kernels.numba.entries import _reduced
-from otkit.kernels.numba.jit import jit, least, wide
+from otkit.kernels.numba.jit import exp, jit, least, wide
 
 # Rows and columns are visited in strides. Their costs may be sorted, which is the worst case of an insertion.
 _ROWS, _COLUMNS = 16, 8
+# Exponent of terms that have no effect on the entropy of a row.
+_NEGLIGIBLE = -700.0
 
 
 @jit
@@ -85,3 +87,19 @@ def greedy(order, rows, cols, supply, n):
             found[count] = k
             count += 1
     return found[:count]
+
+
+@jit
+def widths(C, h, reg):
+    """The exponential of the entropy of every row of exp((h_j − C_ij)/reg)."""
+    out = np.empty(C.shape[0])
+    for i in range(out.size):
+        lowest = _transform(C[i], h)
+        total, weighted = 0.0, 0.0
+        for j in range(h.size):
+            exponent = (h[j] - C[i, j] + lowest) / reg
+            e = exp(exponent)
+            total += e
+            weighted += e * max(exponent, _NEGLIGIBLE)
+        out[i] = total * exp(-weighted / total)
+    return out

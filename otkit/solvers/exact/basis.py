@@ -22,9 +22,9 @@ _GREEDY, _FOREST = 5, 8
 # Rows of which the best arc enters, and the number of costs above which there are more of them. Beyond the cache, rows
 # cost more than pivots.
 _TOGETHER, _LARGE = 2, 2**22
-# Artificial arcs cost the price of their node and a surcharge, relative to the range of the costs: the first without
-# potentials, the second with the caller's. While mass is left on them, it becomes so many times larger.
-_COLD, _GIVEN, _STEEPER = 1.0, 2.0**-10, 8.0
+# Artificial arcs cost the price of their node and a surcharge: without potentials, the range of the costs; with them, a
+# few times the regularisation. While mass is left on these arcs, the surcharge becomes so many times larger.
+_STEEPER = 8.0
 # Surcharge, relative to the range, from which mass of the order of rounding errors may stay on artificial arcs; and the
 # one, relative to the range and the number of points, from which other mass has no way.
 _SURE, _HOPELESS = 50.0, 64.0
@@ -119,9 +119,9 @@ def matrix(costs: Reduced, item: int, rows: np.ndarray, cols: np.ndarray) -> np.
     return starts.reduced(base, to_numpy(costs.row)[item], to_numpy(costs.col)[item], costs.transposed, rows, cols)
 
 
-def cold(costs: Reduced, item: int, a: np.ndarray, b: np.ndarray, scale: float) -> Basis:
+def cold(costs: Reduced, item: int, weights: tuple[np.ndarray, np.ndarray], scale: float) -> Basis:
     """The basis of masses that go greedily along the arcs of least reduced cost."""
-    rows, cols, supply = points_with_mass(a, b)
+    rows, cols, supply = points_with_mass(*weights)
     C = matrix(costs, item, rows, cols)
     n, m = C.shape
     zeros, nothing = np.zeros(n + m), np.empty(0, dtype=np.int32)  # reduced costs have zero potentials
@@ -130,20 +130,33 @@ def cold(costs: Reduced, item: int, a: np.ndarray, b: np.ndarray, scale: float) 
     members = starts.greedy(np.argsort(cost, kind="stable"), i, j, supply, n)
     listed = pricing.Arcs(nothing, nothing, np.empty(0))
     forest = pricing.Arcs(i[members], j[members], cost[members])
-    return planted((rows, cols, supply), forest, zeros, _COLD * scale, listed, 0, _TOGETHER if C.size > _LARGE else 1)
+    return planted((rows, cols, supply), forest, zeros, scale, listed, 0, _TOGETHER if C.size > _LARGE else 1)
 
 
-def given(costs: Reduced, item: int, a: np.ndarray, b: np.ndarray, g: np.ndarray, scale: float) -> Basis:
-    """The basis of the arcs on which potentials of the columns, chosen by the caller, nearly meet the costs."""
-    rows, cols, supply = points_with_mass(a, b)
+def warm(
+    costs: Reduced,
+    item: int,
+    weights: tuple[np.ndarray, np.ndarray],
+    g: np.ndarray,
+    surcharge: float,
+    absorbed: tuple[np.ndarray, np.ndarray] | None = None,
+) -> Basis:
+    """The basis of arcs on which potentials nearly meet the costs: the heaviest forest of them.
+
+    Potentials of the rows follow from those of the columns. The arcs are of least reduced cost, with the weights
+    `absorbed` in the potentials if these are of an entropic plan: they are then the largest of its entries.
+    """
+    rows, cols, supply = points_with_mass(*weights)
     C = matrix(costs, item, rows, cols)
     g = g[cols]
-    f = starts.c_transform(C, g)
-    i, j = _by_rank(C, f, g, _FOREST)
-    members = heaviest_forest(rows.size, cols.size, i, j, f[i] + g[j] - C[i, j])
-    forest = pricing.Arcs(i[members], j[members], C[i[members], j[members]])
+    f = starts.c_transform(C, g)  # feasible, so that no cycle through artificial arcs has a negative cost
+    of_rows, of_cols = (f, g) if absorbed is None else (absorbed[0][rows], absorbed[1][cols])
+    i, j = _by_rank(C, of_rows, of_cols, _FOREST)
+    cost = C[i, j]
+    members = heaviest_forest(rows.size, cols.size, i, j, (of_rows[i] + of_cols[j] - cost) / surcharge)
+    forest = pricing.Arcs(i[members], j[members], cost[members])
     prices = np.concatenate([-f, g])
-    return planted((rows, cols, supply), forest, prices, _GIVEN * scale, _with_room(C, i, j), i.size, 1)
+    return planted((rows, cols, supply), forest, prices, surcharge, _with_room(C, i, j), i.size, 1)
 
 
 def _by_rank(C: np.ndarray, f: np.ndarray, g: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:

@@ -1,14 +1,17 @@
-"""Exact solution of the unregularised problem: annealing, the network simplex on few arcs, and pricing of all arcs.
+"""Exact solution of the unregularised problem: sweeps where they help, and the network simplex.
 
 At a small regularisation the plan is close to an optimal vertex. Its largest entries form a forest that is nearly an
-optimal basis. The network simplex makes it optimal among the few arcs that carry mass. Pricing then computes the
-reduced costs of all arcs and adds arcs of negative reduced cost. Both are repeated until no such arc exists, which
-proves optimality.
+optimal basis. Where sweeps do not lead to such a plan in a short time, masses that go greedily along cheap arcs are a
+basis too. The simplex prices rows of the cost matrix until no arc has a negative reduced cost, which proves optimality.
+
+Costs of points, and costs on a GPU, are not a matrix on the host. The simplex then makes the basis optimal among the
+few arcs that carry mass. Pricing computes the reduced costs of all arcs and adds arcs of negative reduced cost. Both
+are repeated until no such arc exists.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import ClassVar
 
@@ -27,13 +30,19 @@ from otkit.solvers import descent
 from otkit.solvers.annealing import Annealing
 from otkit.solvers.base import Solver, State, check_options
 from otkit.solvers.descent import Annealed
-from otkit.solvers.exact.basis import GRAIN, ROUNDING, Basis, cold, given, judged, matrix
+from otkit.solvers.exact import approach
+from otkit.solvers.exact.approach import Approach
+from otkit.solvers.exact.basis import GRAIN, ROUNDING, Basis, cold, judged, matrix, warm
 from otkit.solvers.exact.listed import begin, cheaper
 from otkit.solvers.sns.solver import SparseNewton
 
-# Maximum number of entries with which the simplex starts at once, without annealing.
+# Maximum number of entries with which the simplex starts at once.
 _ALL = 2**18
-# Final regularisation of annealing, times the number of points; its maximum; and the error to reach there.
+# Surcharge of artificial arcs: relative to the final regularisation of sweeps, and to the range of the costs with
+# potentials of the caller, of which no regularisation is known.
+_SURCHARGE, _GIVEN = 8.0, 2.0**-10
+# Where only some arcs are known: the final regularisation of annealing, times the number of points; its
+# maximum; and the error to reach there.
 _REG, _REG_MOST, _ERROR = 3.0, 3e-3, 0.1
 # Maximum number of pivots in a step.
 _PIVOTS = 2**15
@@ -48,22 +57,23 @@ class Pivoted(State):
 
 @dataclass(frozen=True)
 class Exact(Solver[Annealed | Pivoted]):
-    """An optimal vertex of the unregularised problem: Sinkhorn-Newton-Sparse, then the network simplex.
+    """An optimal vertex of the unregularised problem: sweeps where they help, then the network simplex.
 
     Attributes
     ----------
     reg : float, optional
-        The regularisation at which the simplex takes over, in units of the range of the costs. By default 3 divided by
-        the number of points of the larger side, and at most 3e-3. A plan in the plane then has a few dozen entries for
-        each point.
+        The regularisation at which the simplex takes over, in units of the range of the costs. By default, sweeps end
+        when rows of the plan have about 16 entries, or when it shows that sweeps do not help. Points, and costs on a
+        GPU, are annealed to 3 divided by the number of points of the larger side, and at most 3e-3.
     max_iter : int
         Maximum number of sweeps and Newton steps of the descent and of pivots together.
 
     Notes
     -----
     Annealing with a crossover to a basis follows Ge, Wang, Xiong & Ye (2021). Pivots on strongly feasible trees follow
-    Cunningham (1976) and cannot cycle. Arcs are added by pricing all arcs (the few arcs are a sparse neighbourhood in
-    the words of Schmitzer 2016). Masses are rounded to 2⁻⁶² of the total, so that flows are exact. The plan has at most
+    Cunningham (1976) and cannot cycle. The tree is that of LEMON's simplex (Király & Kovács 2012). Where few arcs
+    are known, arcs are added by pricing all arcs (the few arcs are a sparse neighbourhood in the words of Schmitzer
+    2016). Masses are rounded to 2⁻⁶² of the total, so that flows are exact. The plan has at most
     n + m − 1 entries, on which the potentials equal the costs.
 
     Examples
@@ -87,16 +97,28 @@ class Exact(Solver[Annealed | Pivoted]):
         checks.positive(self.reg, "reg")
 
     def init(self, problem: LinearProblem, start: tuple[Array, Array] | None) -> Annealed | Pivoted:
-        if problem.reduced.n * problem.reduced.m <= _ALL:
-            return _pivoted(problem, start)
-        return self._rough.init(self._entropic(problem), start)
+        small, by_rows = problem.reduced.n * problem.reduced.m <= _ALL, _has_matrix(problem)
+        if start is not None and (small or (by_rows and not self.reg)):
+            return _from_potentials(problem, start[1])
+        if small:
+            return _from_masses(problem)
+        return approach.begin(problem) if by_rows and not self.reg else self._rough.init(self._entropic(problem), start)
 
     def step(self, problem: LinearProblem, state: Annealed | Pivoted) -> Annealed | Pivoted:
-        return self._pivot(problem, state) if isinstance(state, Pivoted) else self._anneal(problem, state)
+        if isinstance(state, Pivoted):
+            return self._pivot(problem, state)
+        return self._approach(problem, state) if isinstance(state, Approach) else self._anneal(problem, state)
+
+    def _approach(self, problem: LinearProblem, state: Approach) -> Approach | Pivoted:
+        """A step of the sweeps; at their end, the state with the initial bases."""
+        state = approach.sweep(problem, state, self.max_iter)
+        if state.running.size or (state.n_iter >= self.max_iter).any():
+            return state
+        return _from_plans(problem, (state.f, state.g), state.reg, state)
 
     @property
     def _rough(self) -> SparseNewton:
-        """The solver of the descent."""
+        """The solver of the descent where only some arcs are known, or to a given regularisation."""
         return SparseNewton(tol=_ERROR, max_iter=min(self.max_iter, SparseNewton.max_iter))
 
     def _entropic(self, problem: LinearProblem) -> LinearProblem:
@@ -111,11 +133,7 @@ class Exact(Solver[Annealed | Pivoted]):
         if (state.n_iter[state.running] < rough.max_iter).any() or (state.n_iter >= self.max_iter).any():
             return state
         found = rough.finish(entropic, state, np.empty((0, problem.items)))
-        costs = problem.reduced.to_numpy()
-        f, g, log_a, log_b = (to_numpy(v) for v in (found.f, found.g, problem.log_a, problem.log_b))
-        at = Potentials(f, g, log_a, log_b, to_numpy(found.reg))
-        bases = tuple(begin(problem, costs, at, k) for k in range(problem.items))
-        return Pivoted(**vars(_before(problem, found.n_iter, found.stages)), bases=bases)
+        return _from_plans(problem, (found.f, found.g), to_numpy(found.reg), found)
 
     def _pivot(self, problem: LinearProblem, state: Pivoted) -> Pivoted:
         """A bounded number of pivots of each item, towards an optimal basis."""
@@ -164,23 +182,53 @@ class Exact(Solver[Annealed | Pivoted]):
         )
 
 
-def _before(problem: LinearProblem, n_iter: np.ndarray, log: tuple[Stage, ...]) -> State:
+def _has_matrix(problem: LinearProblem) -> bool:
+    """Whether rows of the costs are in memory, so that the simplex can price them."""
+    return isinstance(problem.geometry.matrix, np.ndarray)
+
+
+def _pivoted(problem: LinearProblem, bases: Iterable[Basis], n_iter: np.ndarray, log: tuple[Stage, ...]) -> Pivoted:
     """The state before the first pivot."""
     items = problem.items
     nothing, running = np.zeros(items), np.full(items, None, dtype=object)
-    return State(problem.a, problem.b, nothing, running, np.full(items, np.inf), n_iter, log)
+    return Pivoted(problem.a, problem.b, nothing, running, np.full(items, np.inf), n_iter, log, tuple(bases))
 
 
-def _pivoted(problem: LinearProblem, start: tuple[Array, Array] | None) -> Pivoted:
-    """The state before the first pivot, without annealing."""
+def _weights(problem: LinearProblem) -> list[tuple[np.ndarray, np.ndarray]]:
+    return list(zip(to_numpy(problem.a), to_numpy(problem.b), strict=True))
+
+
+def _from_masses(problem: LinearProblem) -> Pivoted:
+    """The state with bases of masses that go greedily."""
     costs, scale = problem.reduced.to_numpy(), descent.top(problem)
-    a, b = to_numpy(problem.a), to_numpy(problem.b)
-    if start is None:
-        bases = (cold(costs, k, a[k], b[k], scale[k]) for k in range(problem.items))
-    else:
-        g = to_numpy(start[1])
-        bases = (given(costs, k, a[k], b[k], g[k], scale[k]) for k in range(problem.items))
-    return Pivoted(**vars(_before(problem, np.zeros(problem.items, dtype=np.int64), ())), bases=tuple(bases))
+    bases = (cold(costs, k, pair, scale[k]) for k, pair in enumerate(_weights(problem)))
+    return _pivoted(problem, bases, np.zeros(problem.items, dtype=np.int64), ())
+
+
+def _from_potentials(problem: LinearProblem, g: Array) -> Pivoted:
+    """The state with bases from the caller's potentials of the columns."""
+    costs, surcharge = problem.reduced.to_numpy(), _GIVEN * descent.top(problem)
+    bases = (warm(costs, k, pair, to_numpy(g)[k], surcharge[k]) for k, pair in enumerate(_weights(problem)))
+    return _pivoted(problem, bases, np.zeros(problem.items, dtype=np.int64), ())
+
+
+def _from_plans(
+    problem: LinearProblem, potentials: tuple[Array, Array], reg: np.ndarray, found: Approach | Outcome
+) -> Pivoted:
+    """The state with bases from entropic plans, or from masses where sweeps did not help."""
+    costs, scale = problem.reduced.to_numpy(), descent.top(problem)
+    f, g, log_a, log_b = (to_numpy(v) for v in (*potentials, problem.log_a, problem.log_b))
+    at, bases = Potentials(f, g, log_a, log_b, reg), []
+    for k, pair in enumerate(_weights(problem)):
+        if not _has_matrix(problem):
+            bases.append(begin(problem, costs, at, k))
+        elif isinstance(found, Approach) and not found.helps[k]:
+            bases.append(cold(costs, k, pair, scale[k]))
+        else:
+            absorbed = f[k] + reg[k] * log_a[k], g[k] + reg[k] * log_b[k]
+            bases.append(warm(costs, k, pair, g[k], _SURCHARGE * reg[k], absorbed))
+    log = descent.log(found) if isinstance(found, Approach) else found.stages
+    return _pivoted(problem, bases, found.n_iter, log)
 
 
 def _improved(
