@@ -16,7 +16,7 @@ from otkit.kernels.numba.simplex import pivot, price
 # Listed arcs of which the best one enters: the square root of their number, at least this many.
 _BLOCK = 32
 # Entries of a row whose minimum is computed at a time. The place of the minimum is then sought among these only.
-_CHUNK = 256
+_CHUNK = 512
 # Arcs of a row that join the list when one of them enters.
 _NEW = 4
 # The list is searched again when an entering arc was found after so many rows, or K/m rows if these are more.
@@ -38,33 +38,33 @@ def _reduced(cost, pi, g):
 
 
 @jit
-def _lowest(costs, g, first, stop):
-    """The least ``costs_j − g_j`` in a range of columns."""
+def lowest(costs, g):
+    """The least ``costs_j − g_j``."""
     wide()
-    lowest = np.inf
-    for j in range(first, stop):
-        lowest = least(lowest, costs[j] - g[j])
-    return lowest
+    found = np.inf
+    for j in range(g.size):  # from 0: the check of indices for negative values would prevent vectors
+        found = least(found, costs[j] - g[j])
+    return found
 
 
 @exact
-def _place(costs, g, first, stop, lowest):
-    """The first column of the range that attains the minimum."""
-    for j in range(first, stop):
-        if costs[j] - g[j] <= lowest:
+def _place(costs, g, value):
+    """The first column that attains the least value."""
+    for j in range(g.size):
+        if costs[j] - g[j] <= value:
             return j
-    return first
+    return 0
 
 
 @jit
 def _row(costs, g):
     """The least ``costs_j − g_j`` of a row, and where the chunk of columns begins that attains it."""
-    lowest, begin = np.inf, 0
+    value, begin = np.inf, 0
     for first in range(0, g.size, _CHUNK):
-        found = _lowest(costs, g, first, min(first + _CHUNK, g.size))
-        if found < lowest:
-            lowest, begin = found, first
-    return lowest, begin
+        found = lowest(costs[first : first + _CHUNK], g[first : first + _CHUNK])
+        if found < value:
+            value, begin = found, first
+    return value, begin
 
 
 @jit
@@ -73,20 +73,20 @@ def _by_rows(C, pi, g, row, together, tolerance):
 
     Returns its row, −1 if no row of the matrix has one, its column, the row to go on from, and the number of rows seen.
     """
-    n, m = C.shape
-    best, found, begin, lowest, seen = -tolerance, -1, 0, 0.0, 0
+    n = C.shape[0]
+    best, found, begin, value, seen = -tolerance, -1, 0, 0.0, 0
     while seen < n:
         low, first = _row(C[row], g)
         reduced = low + pi[row]
         if reduced < best:
-            best, found, begin, lowest = reduced, row, first, low
+            best, found, begin, value = reduced, row, first, low
         row = row + 1 if row + 1 < n else 0
         seen += 1
         if seen >= together and found >= 0:
             break
     if found < 0:
         return -1, 0, row, seen
-    return found, _place(C[found], g, begin, min(begin + _CHUNK, m), lowest), row, seen
+    return found, begin + _place(C[found, begin : begin + _CHUNK], g[begin : begin + _CHUNK], value), row, seen
 
 
 @jit

@@ -5,7 +5,8 @@ from __future__ import annotations
 import numpy as np
 
 from otkit.kernels.numba.entries import _reduced
-from otkit.kernels.numba.jit import exp, jit, least, wide
+from otkit.kernels.numba.jit import exp, jit
+from otkit.kernels.numba.pricing import lowest
 
 # Rows and columns are visited in strides. Their costs may be sorted, which is the worst case of an insertion.
 _ROWS, _COLUMNS = 16, 8
@@ -14,22 +15,11 @@ _NEGLIGIBLE = -700.0
 
 
 @jit
-def reduced(C, row, col, transposed, rows, cols):
-    """The matrix of reduced costs between some of the rows and some of the columns."""
-    out = np.empty((rows.size, cols.size))
-    for r in range(rows.size):
-        for j in range(cols.size):
-            out[r, j] = _reduced(C[rows[r], cols[j]], row[rows[r]], col[cols[j]], transposed)
-    return out
-
-
-@jit
-def _transform(costs, g):
-    wide()
-    lowest = np.inf
-    for j in range(g.size):
-        lowest = least(lowest, costs[j] - g[j])
-    return lowest
+def reduce_costs(C, row, col, transposed, out):
+    """The matrix of reduced costs."""
+    for i in range(row.size):
+        for j in range(col.size):
+            out[i, j] = _reduced(C[i, j], row[i], col[j], transposed)
 
 
 @jit
@@ -37,7 +27,7 @@ def c_transform(C, g):
     """min_j C_ij − g_j of every row."""
     out = np.empty(C.shape[0])
     for i in range(out.size):
-        out[i] = _transform(C[i], g)
+        out[i] = lowest(C[i], g)
     return out
 
 
@@ -94,10 +84,10 @@ def widths(C, h, reg):
     """The exponential of the entropy of every row of exp((h_j − C_ij)/reg)."""
     out = np.empty(C.shape[0])
     for i in range(out.size):
-        lowest = _transform(C[i], h)
+        value = lowest(C[i], h)
         total, weighted = 0.0, 0.0
         for j in range(h.size):
-            exponent = (h[j] - C[i, j] + lowest) / reg
+            exponent = (h[j] - C[i, j] + value) / reg
             e = exp(exponent)
             total += e
             weighted += e * max(exponent, _NEGLIGIBLE)

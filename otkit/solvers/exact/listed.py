@@ -15,7 +15,7 @@ from otkit.kernels.numba import pricing
 from otkit.linalg.trees import heaviest_forest
 from otkit.problems.linear import LinearProblem
 from otkit.solvers import descent
-from otkit.solvers.exact.basis import Basis, planted, points_with_mass
+from otkit.solvers.exact.basis import Basis, Priced, planted, points_with_mass
 
 # The initial arcs are the entries of the plan above a fraction of the mean entry of their row: the first of these
 # fractions that leaves at most _MOST arcs for each node.
@@ -40,7 +40,8 @@ def begin(problem: LinearProblem, costs: Reduced, at: Potentials, item: int) -> 
     forest = pricing.Arcs(i[members], j[members], cost[members])
     listed = pricing.Arcs(i.astype(np.int32), j.astype(np.int32), cost)
     prices = np.concatenate([-at.f[item][points[0]], at.g[item][points[1]]])
-    return planted(points, forest, prices, _SURCHARGE * float(descent.top(problem)[item]), listed, i.size, 0)
+    surcharge = _SURCHARGE * float(descent.top(problem)[item])
+    return planted(points, forest, prices, surcharge, Priced(listed, i.size, 0, None))
 
 
 def _entries(costs: Reduced, at: Potentials) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

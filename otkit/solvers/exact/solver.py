@@ -32,12 +32,15 @@ from otkit.solvers.base import Solver, State, check_options
 from otkit.solvers.descent import Annealed
 from otkit.solvers.exact import approach
 from otkit.solvers.exact.approach import Approach
-from otkit.solvers.exact.basis import GRAIN, ROUNDING, Basis, cold, judged, matrix, warm
+from otkit.solvers.exact.basis import GRAIN, ROUNDING, Basis, cold, judged, reduced_matrix, warm
 from otkit.solvers.exact.listed import begin, cheaper
 from otkit.solvers.sns.solver import SparseNewton
 
-# Maximum number of entries with which the simplex starts at once.
-_ALL = 2**18
+# Maximum number of entries with which the simplex starts at once: sweeps take as long or longer (16 to 61 ms instead of
+# 12 to 59 ms for 1000 points, in ten families of benchmarks/compare/exact.py).
+_ALL = 2**20
+# The same where the costs are not a matrix on the host, which is then formed.
+_FORMED = 2**18
 # Surcharge of artificial arcs: relative to the final regularisation of sweeps, and to the range of the costs with
 # potentials of the caller, of which no regularisation is known.
 _SURCHARGE, _GIVEN = 8.0, 2.0**-10
@@ -97,7 +100,8 @@ class Exact(Solver[Annealed | Pivoted]):
         checks.positive(self.reg, "reg")
 
     def init(self, problem: LinearProblem, start: tuple[Array, Array] | None) -> Annealed | Pivoted:
-        small, by_rows = problem.reduced.n * problem.reduced.m <= _ALL, _has_matrix(problem)
+        by_rows = _has_matrix(problem)
+        small = problem.reduced.n * problem.reduced.m <= (_ALL if by_rows else min(_ALL, _FORMED))
         if start is not None and (small or (by_rows and not self.reg)):
             return _from_potentials(problem, start[1])
         if small:
@@ -236,7 +240,10 @@ def _improved(
 ) -> tuple[Basis, int, Status | None]:
     """The basis of an item after at most so many pivots, their number, and the status if it is final."""
     scale, points, done = float(descent.top(problem)[item]), costs.n + costs.m, 0
-    C = matrix(costs, item, basis.rows, basis.cols) if basis.by_rows else np.empty((0, basis.cols.size))
+    if not basis.by_rows:
+        C = np.empty((0, basis.cols.size))
+    else:
+        C = reduced_matrix(costs, item, basis.rows, basis.cols) if basis.matrix is None else basis.matrix
     while done < most:
         listed = C, basis.listed, basis.tree, basis.rows.size, basis.by_rows
         pivots, optimal = pricing.solve(*listed, ROUNDING, scale, most - done)
@@ -248,5 +255,5 @@ def _improved(
             return new, done, None
         basis, status = judged(basis, scale, points)
         if status is not None:
-            return basis, done, status
+            return replace(basis, matrix=None), done, status
     return basis, done, None
