@@ -17,7 +17,7 @@ from otkit.problems.linear import LinearProblem
 from otkit.results.outcome import Status
 from otkit.solvers import descent
 from otkit.solvers.descent import Annealed
-from otkit.solvers.exact.basis import reduced_matrix
+from otkit.solvers.exact.basis import matrix_of
 
 # The rule below was chosen on 13 families of 300 to 4000 points (clouds, clusters, grids, lines, integers, log-normal
 # costs) by the time of whole solves, on one core, and checked by benchmarks/compare/exact.py.
@@ -103,7 +103,8 @@ def _width(problem: LinearProblem, costs: Reduced, state: Approach, k: int) -> f
     rows, cols = (np.flatnonzero(to_numpy(w)[k]) for w in (problem.a, problem.b))
     rows = rows[np.arange(min(_SAMPLE, rows.size)) * rows.size // min(_SAMPLE, rows.size)]
     h = to_numpy(state.g)[k] + state.reg[k] * to_numpy(problem.log_b)[k]
-    return float(starts.widths(reduced_matrix(costs, k, rows, cols), h[cols], state.reg[k]).mean())
+    C, (_, col) = matrix_of(problem, costs, k, rows, cols)
+    return float(starts.widths(C, h[cols] + col, state.reg[k]).mean())
 
 
 def _put(values: np.ndarray, k: int, value: float) -> np.ndarray:

@@ -12,7 +12,9 @@ from otkit.geometry.costs import UNIT
 from otkit.geometry.reduced import Reduced
 from otkit.kernels.numba import pricing, simplex, starts
 from otkit.linalg.trees import SpanningTree, heaviest_forest
+from otkit.problems.linear import LinearProblem
 from otkit.results.outcome import Status
+from otkit.solvers import descent
 
 # Masses are integer multiples of this.
 GRAIN = 2.0**-62
@@ -23,6 +25,9 @@ _GREEDY, _FOREST = 5, 8
 # The best arc of so many rows that have one enters. One row takes up to a fifth less time on most families, but a
 # multiple where costs are degenerate (grids: 0.38 s instead of 0.13 s).
 _TOGETHER = 2
+# The simplex reads costs as given, if they are at most so many times their range, and else a copy of reduced costs:
+# tolerances are relative to the largest price.
+_MODERATE = 2.0
 # Artificial arcs cost the price of their node and a surcharge: without potentials, the range of the costs; with them, a
 # few times the regularisation. While mass is left on these arcs, the surcharge becomes so many times larger.
 _STEEPER = 8.0
@@ -49,8 +54,11 @@ class Basis:
     tree : simplex.Tree
     by_rows : int
         The best arc of so many rows enters; 0 if only listed arcs may.
+    offsets : array, array
+        Offsets of the rows and columns by which the costs of arcs exceed reduced costs.
     matrix : array, optional
-        The costs between the points with mass. In a batch, each step forms them anew to save memory.
+        The costs between the points with mass. Where each item of a batch has its own copy, each step forms it anew to
+        save memory.
     """
 
     rows: np.ndarray
@@ -61,6 +69,7 @@ class Basis:
     listed: pricing.Arcs
     tree: simplex.Tree
     by_rows: int
+    offsets: tuple[np.ndarray, np.ndarray]
     matrix: np.ndarray | None
 
     @property
@@ -79,15 +88,17 @@ class Basis:
         return float(abs(self.tree.pi).max())
 
     def prices(self, n: int, m: int) -> tuple[np.ndarray, np.ndarray]:
-        """The potentials of n rows and m columns, 0 for points without mass."""
-        f, g = np.zeros(n), np.zeros(m)
-        f[self.rows], g[self.cols] = -self.tree.pi[: self.rows.size], self.tree.pi[self.rows.size : -1]
+        """The potentials of n rows and m columns of reduced costs, 0 for points without mass."""
+        f, g, (row, col) = np.zeros(n), np.zeros(m), self.offsets
+        f[self.rows] = -self.tree.pi[: self.rows.size] - row
+        g[self.cols] = self.tree.pi[self.rows.size : -1] - col
         return f, g
 
     def vertex(self, a: np.ndarray, b: np.ndarray) -> tuple[np.ndarray, ...]:
-        """Row, column, mass and cost of the arcs of the basis, and the L1 distance of their marginals from the weights.
+        """Row, column, mass and reduced cost of the arcs of the basis, and the defect of their marginals.
 
-        The masses are computed from the unrounded weights, by differences from the leaves of the tree up.
+        This is their L1 distance from the weights. The masses are computed from the unrounded weights, by differences
+        from the leaves of the tree up.
         """
         n, nodes = self.rows.size, self.natural.size
         order, thread = [], self.tree.thread.tolist()
@@ -102,7 +113,8 @@ class Basis:
         row, col = tree.arcs(at)
         mass = flow[at]
         defect -= 2 * float(mass[mass < 0].sum())  # negative masses, of about a grain, from rounding
-        return self.rows[row], self.cols[col], np.maximum(mass, 0.0), self.tree.cost[at], np.array(defect)
+        cost = self.tree.cost[at] - self.offsets[0][row] - self.offsets[1][col]
+        return self.rows[row], self.cols[col], np.maximum(mass, 0.0), cost, np.array(defect)
 
 
 class Priced(NamedTuple):
@@ -111,7 +123,15 @@ class Priced(NamedTuple):
     listed: pricing.Arcs
     filled: int
     by_rows: int
+    offsets: tuple[np.ndarray, np.ndarray]
     matrix: np.ndarray | None
+
+
+class Matrix(NamedTuple):
+    """Costs between points with mass: less these offsets of rows and columns, they are the reduced costs."""
+
+    C: np.ndarray
+    offsets: tuple[np.ndarray, np.ndarray]
 
 
 def points_with_mass(a: np.ndarray, b: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -125,36 +145,53 @@ def points_with_mass(a: np.ndarray, b: np.ndarray) -> tuple[np.ndarray, np.ndarr
     return rows, cols, np.concatenate([out, -into])
 
 
-def reduced_matrix(costs: Reduced, item: int, rows: np.ndarray, cols: np.ndarray) -> np.ndarray:
-    """The reduced costs between these points, in row order."""
-    one = slice(item, item + 1)
-    base = to_numpy(costs.base.block(one, slice(0, costs.n)))[0]
+def points_of(problem: LinearProblem, item: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """`points_with_mass` of an item."""
+    return points_with_mass(to_numpy(problem.a)[item], to_numpy(problem.b)[item])
+
+
+def matrix_of(problem: LinearProblem, costs: Reduced, item: int, rows: np.ndarray, cols: np.ndarray) -> Matrix:
+    """The costs between these points, in row order: those of the problem, or a copy if there must be one."""
+    base = to_numpy(costs.base.block(slice(item, item + 1), slice(0, costs.n)))[0]
     row, col = to_numpy(costs.row)[item], to_numpy(costs.col)[item]
-    if rows.size < costs.n or cols.size < costs.m:
+    every = rows.size == costs.n and cols.size == costs.m
+    if every and base.flags.c_contiguous and _largest(problem, item) <= _MODERATE * problem.span[item]:
+        return Matrix(base, (row, col))
+    if not every:
         base, row, col = base[np.ix_(rows, cols)], row[rows], col[cols]
     out = np.empty(base.shape)  # unlike Numba's, memory of NumPy is in huge pages, so that pivots are faster
     starts.reduce_costs(base, row, col, costs.transposed, out)
-    return out
+    return Matrix(out, (np.zeros(rows.size), np.zeros(cols.size)))
 
 
-def cold(costs: Reduced, item: int, weights: tuple[np.ndarray, np.ndarray], scale: float) -> Basis:
+def _largest(problem: LinearProblem, item: int) -> float:
+    return max(abs(float(problem.low[item])), abs(float(problem.high[item])))
+
+
+def _kept(costs: Reduced, C: np.ndarray) -> np.ndarray | None:
+    """The matrix, where it takes no more memory than one copy."""
+    own = costs.matrix is None or not np.may_share_memory(C, costs.matrix)
+    return None if own and costs.batch != (1,) else C
+
+
+def cold(problem: LinearProblem, costs: Reduced, item: int) -> Basis:
     """The basis of masses that go greedily along the arcs of least reduced cost."""
-    rows, cols, supply = points_with_mass(*weights)
-    C = reduced_matrix(costs, item, rows, cols)
-    n, m = C.shape
-    zeros, nothing = np.zeros(n + m), np.empty(0, dtype=np.int32)  # reduced costs have zero potentials
-    i, j = _by_rank(C, zeros[:n], zeros[n:], _GREEDY)
+    rows, cols, supply = points_of(problem, item)
+    C, (f, g) = matrix_of(problem, costs, item, rows, cols)
+    i, j = _by_rank(C, f, g, _GREEDY)  # reduced costs have zero potentials
     cost = C[i, j]
-    members = starts.greedy(np.argsort(cost, kind="stable"), i, j, supply, n)
-    listed = pricing.Arcs(nothing, nothing, np.empty(0))
+    members = starts.greedy(np.argsort(cost - f[i] - g[j], kind="stable"), i, j, supply, rows.size)
     forest = pricing.Arcs(i[members], j[members], cost[members])
-    return planted((rows, cols, supply), forest, zeros, scale, Priced(listed, 0, _TOGETHER, _kept(costs, C)))
+    nothing = np.empty(0, dtype=np.int32)
+    listed = pricing.Arcs(nothing, nothing, np.empty(0))
+    priced = Priced(listed, 0, _TOGETHER, (f, g), _kept(costs, C))
+    return planted((rows, cols, supply), forest, np.concatenate([-f, g]), descent.top(problem)[item], priced)
 
 
 def warm(
+    problem: LinearProblem,
     costs: Reduced,
     item: int,
-    weights: tuple[np.ndarray, np.ndarray],
     g: np.ndarray,
     surcharge: float,
     absorbed: tuple[np.ndarray, np.ndarray] | None = None,
@@ -164,22 +201,17 @@ def warm(
     Potentials of the rows follow from those of the columns. The arcs are of least reduced cost, with the weights
     `absorbed` in the potentials if these are of an entropic plan: they are then the largest of its entries.
     """
-    rows, cols, supply = points_with_mass(*weights)
-    C = reduced_matrix(costs, item, rows, cols)
-    g = g[cols]
+    rows, cols, supply = points_of(problem, item)
+    C, (row, col) = matrix_of(problem, costs, item, rows, cols)
+    g = g[cols] + col
     f = starts.c_transform(C, g)  # feasible, so that no cycle through artificial arcs has a negative cost
-    of_rows, of_cols = (f, g) if absorbed is None else (absorbed[0][rows], absorbed[1][cols])
+    of_rows, of_cols = (f, g) if absorbed is None else (absorbed[0][rows] + row, absorbed[1][cols] + col)
     i, j = _by_rank(C, of_rows, of_cols, _FOREST)
     cost = C[i, j]
     members = heaviest_forest(rows.size, cols.size, i, j, (of_rows[i] + of_cols[j] - cost) / surcharge)
     forest = pricing.Arcs(i[members], j[members], cost[members])
-    prices = np.concatenate([-f, g])
-    priced = Priced(_with_room(C, i, j), i.size, 1, _kept(costs, C))
-    return planted((rows, cols, supply), forest, prices, surcharge, priced)
-
-
-def _kept(costs: Reduced, C: np.ndarray) -> np.ndarray | None:
-    return C if costs.batch == (1,) else None
+    priced = Priced(_with_room(C, i, j), i.size, 1, (row, col), _kept(costs, C))
+    return planted((rows, cols, supply), forest, np.concatenate([-f, g]), surcharge, priced)
 
 
 def _by_rank(C: np.ndarray, f: np.ndarray, g: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
@@ -214,8 +246,8 @@ def planted(
     tree = simplex.Tree.empty(supply.size, priced.filled)
     simplex.start(supply, rows.size, forest.rows, forest.cols, forest.costs, tree)
     cool = np.zeros(supply.size, dtype=bool)
-    basis = Basis(rows, cols, prices, cool, surcharge, priced.listed, tree, priced.by_rows, priced.matrix)
-    return _charged(basis, surcharge, every=False)
+    basis = Basis(rows, cols, prices, cool, surcharge, priced.listed, tree, *priced[2:])
+    return _charged(basis, float(surcharge), every=False)
 
 
 def _charged(basis: Basis, surcharge: float, *, every: bool) -> Basis:
@@ -234,7 +266,7 @@ def judged(basis: Basis, scale: float, points: int) -> tuple[Basis, Status | Non
     """
     missing, rounding = basis.missing, 16 * points * UNIT
     if not missing:
-        if not basis.surcharge or basis.size <= 2 * scale:
+        if not basis.surcharge or basis.size <= 2 * (_MODERATE + 1) * scale:
             return basis, Status.CONVERGED
         # Pivots move no mass to artificial arcs from now on. Their surcharge shifts prices, which then round more.
         centred = replace(basis, natural=basis.tree.pi[:-1] - basis.tree.pi[:-1].mean(), hot=basis.hot & False)
@@ -242,7 +274,7 @@ def judged(basis: Basis, scale: float, points: int) -> tuple[Basis, Status | Non
     # Weights differ by rounding errors where they must be equal, within a component of allowed arcs.
     if basis.surcharge > _SURE * scale and missing * GRAIN <= rounding:
         return basis, Status.CONVERGED
-    if basis.surcharge > _HOPELESS * points * scale:
-        return basis, Status.INFEASIBLE
     surcharge = basis.surcharge * _STEEPER
+    if basis.surcharge > _HOPELESS * points * scale or surcharge == np.inf:
+        return basis, Status.INFEASIBLE
     return _charged(basis, surcharge, every=surcharge > scale), None

@@ -15,7 +15,7 @@ from otkit.kernels.numba import pricing
 from otkit.linalg.trees import heaviest_forest
 from otkit.problems.linear import LinearProblem
 from otkit.solvers import descent
-from otkit.solvers.exact.basis import Basis, Priced, planted, points_with_mass
+from otkit.solvers.exact.basis import Basis, Priced, planted, points_of
 
 # The initial arcs are the entries of the plan above a fraction of the mean entry of their row: the first of these
 # fractions that leaves at most _MOST arcs for each node.
@@ -32,7 +32,7 @@ _ROUNDING = 48 * UNIT
 def begin(problem: LinearProblem, costs: Reduced, at: Potentials, item: int) -> Basis:
     """The initial basis: the heaviest forest of the entropic plan."""
     n, m, one = costs.n, costs.m, slice(item, item + 1)
-    points = points_with_mass(to_numpy(problem.a)[item], to_numpy(problem.b)[item])
+    points = points_of(problem, item)
     here = Potentials(at.f[one], at.g[one], at.log_a[one], at.log_b[one], at.reg[one])
     rows, cols, log_plan = _entries(costs.take(np.array([item])), here)
     cost, members = _costs(costs, item, rows, cols), heaviest_forest(n, m, rows, cols, log_plan)
@@ -41,7 +41,13 @@ def begin(problem: LinearProblem, costs: Reduced, at: Potentials, item: int) -> 
     listed = pricing.Arcs(i.astype(np.int32), j.astype(np.int32), cost)
     prices = np.concatenate([-at.f[item][points[0]], at.g[item][points[1]]])
     surcharge = _SURCHARGE * float(descent.top(problem)[item])
-    return planted(points, forest, prices, surcharge, Priced(listed, i.size, 0, None))
+    return planted(
+        points,
+        forest,
+        prices,
+        surcharge,
+        Priced(listed, i.size, 0, (np.zeros(points[0].size), np.zeros(points[1].size)), None),
+    )
 
 
 def _entries(costs: Reduced, at: Potentials) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

@@ -32,7 +32,7 @@ from otkit.solvers.base import Solver, State, check_options
 from otkit.solvers.descent import Annealed
 from otkit.solvers.exact import approach
 from otkit.solvers.exact.approach import Approach
-from otkit.solvers.exact.basis import GRAIN, ROUNDING, Basis, cold, judged, reduced_matrix, warm
+from otkit.solvers.exact.basis import GRAIN, ROUNDING, Basis, cold, judged, matrix_of, warm
 from otkit.solvers.exact.listed import begin, cheaper
 from otkit.solvers.sns.solver import SparseNewton
 
@@ -44,8 +44,8 @@ _FORMED = 2**18
 # Surcharge of artificial arcs: relative to the final regularisation of sweeps, and to the range of the costs with
 # potentials of the caller, of which no regularisation is known.
 _SURCHARGE, _GIVEN = 8.0, 2.0**-10
-# Where only some arcs are known: the final regularisation of annealing, times the number of points; its
-# maximum; and the error to reach there.
+# Where only some arcs are known: the final regularisation of annealing, times the number of points; its maximum; and
+# the error to reach there.
 _REG, _REG_MOST, _ERROR = 3.0, 3e-3, 0.1
 # Maximum number of pivots in a step.
 _PIVOTS = 2**15
@@ -69,15 +69,15 @@ class Exact(Solver[Annealed | Pivoted]):
         when rows of the plan have about 16 entries, or when it shows that sweeps do not help. Points, and costs on a
         GPU, are annealed to 3 divided by the number of points of the larger side, and at most 3e-3.
     max_iter : int
-        Maximum number of sweeps and Newton steps of the descent and of pivots together.
+        Maximum number of sweeps, Newton steps and pivots together.
 
     Notes
     -----
     Annealing with a crossover to a basis follows Ge, Wang, Xiong & Ye (2021). Pivots on strongly feasible trees follow
-    Cunningham (1976) and cannot cycle. The tree is that of LEMON's simplex (Király & Kovács 2012). Where few arcs
-    are known, arcs are added by pricing all arcs (the few arcs are a sparse neighbourhood in the words of Schmitzer
-    2016). Masses are rounded to 2⁻⁶² of the total, so that flows are exact. The plan has at most
-    n + m − 1 entries, on which the potentials equal the costs.
+    Cunningham (1976) and cannot cycle. The tree is that of LEMON's simplex (Király & Kovács 2012). Where few arcs are
+    known, pricing of all arcs adds others (the few arcs are a sparse neighbourhood in the words of Schmitzer 2016).
+    Masses are rounded to 2⁻⁶² of the total, so that flows are exact. The plan has at most n + m − 1 entries, on which
+    the potentials equal the costs.
 
     Examples
     --------
@@ -198,39 +198,35 @@ def _pivoted(problem: LinearProblem, bases: Iterable[Basis], n_iter: np.ndarray,
     return Pivoted(problem.a, problem.b, nothing, running, np.full(items, np.inf), n_iter, log, tuple(bases))
 
 
-def _weights(problem: LinearProblem) -> list[tuple[np.ndarray, np.ndarray]]:
-    return list(zip(to_numpy(problem.a), to_numpy(problem.b), strict=True))
-
-
 def _from_masses(problem: LinearProblem) -> Pivoted:
     """The state with bases of masses that go greedily."""
-    costs, scale = problem.reduced.to_numpy(), descent.top(problem)
-    bases = (cold(costs, k, pair, scale[k]) for k, pair in enumerate(_weights(problem)))
-    return _pivoted(problem, bases, np.zeros(problem.items, dtype=np.int64), ())
+    costs, none = problem.reduced.to_numpy(), np.zeros(problem.items, dtype=np.int64)
+    return _pivoted(problem, (cold(problem, costs, k) for k in range(problem.items)), none, ())
 
 
 def _from_potentials(problem: LinearProblem, g: Array) -> Pivoted:
     """The state with bases from the caller's potentials of the columns."""
-    costs, surcharge = problem.reduced.to_numpy(), _GIVEN * descent.top(problem)
-    bases = (warm(costs, k, pair, to_numpy(g)[k], surcharge[k]) for k, pair in enumerate(_weights(problem)))
-    return _pivoted(problem, bases, np.zeros(problem.items, dtype=np.int64), ())
+    costs, none = problem.reduced.to_numpy(), np.zeros(problem.items, dtype=np.int64)
+    surcharge, prices = _GIVEN * descent.top(problem), to_numpy(g)
+    bases = (warm(problem, costs, k, prices[k], surcharge[k]) for k in range(problem.items))
+    return _pivoted(problem, bases, none, ())
 
 
 def _from_plans(
     problem: LinearProblem, potentials: tuple[Array, Array], reg: np.ndarray, found: Approach | Outcome
 ) -> Pivoted:
     """The state with bases from entropic plans, or from masses where sweeps did not help."""
-    costs, scale = problem.reduced.to_numpy(), descent.top(problem)
+    costs = problem.reduced.to_numpy()
     f, g, log_a, log_b = (to_numpy(v) for v in (*potentials, problem.log_a, problem.log_b))
     at, bases = Potentials(f, g, log_a, log_b, reg), []
-    for k, pair in enumerate(_weights(problem)):
+    for k in range(problem.items):
         if not _has_matrix(problem):
             bases.append(begin(problem, costs, at, k))
         elif isinstance(found, Approach) and not found.helps[k]:
-            bases.append(cold(costs, k, pair, scale[k]))
+            bases.append(cold(problem, costs, k))
         else:
             absorbed = f[k] + reg[k] * log_a[k], g[k] + reg[k] * log_b[k]
-            bases.append(warm(costs, k, pair, g[k], _SURCHARGE * reg[k], absorbed))
+            bases.append(warm(problem, costs, k, g[k], _SURCHARGE * reg[k], absorbed))
     log = descent.log(found) if isinstance(found, Approach) else found.stages
     return _pivoted(problem, bases, found.n_iter, log)
 
@@ -240,10 +236,13 @@ def _improved(
 ) -> tuple[Basis, int, Status | None]:
     """The basis of an item after at most so many pivots, their number, and the status if it is final."""
     scale, points, done = float(descent.top(problem)[item]), costs.n + costs.m, 0
-    if not basis.by_rows:
-        C = np.empty((0, basis.cols.size))
-    else:
-        C = reduced_matrix(costs, item, basis.rows, basis.cols) if basis.matrix is None else basis.matrix
+    C = basis.matrix
+    if C is None:
+        C = (
+            matrix_of(problem, costs, item, basis.rows, basis.cols).C
+            if basis.by_rows
+            else np.empty((0, basis.cols.size))
+        )
     while done < most:
         listed = C, basis.listed, basis.tree, basis.rows.size, basis.by_rows
         pivots, optimal = pricing.solve(*listed, ROUNDING, scale, most - done)
