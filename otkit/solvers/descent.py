@@ -8,7 +8,7 @@ between weakly coupled parts of the problem, which sweeps hardly change.
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import Protocol
+from typing import Protocol, TypeVar
 
 import numpy as np
 
@@ -123,6 +123,9 @@ class Annealed(State):
     tally: Tally
 
 
+A = TypeVar("A", bound=Annealed)
+
+
 def begin(problem: LinearProblem, g: Array | None, reg: np.ndarray, window: int = WINDOW) -> Annealed:
     """The state before the first iteration, at regularisation ``reg (B,)``."""
     items = problem.items
@@ -183,9 +186,7 @@ def visited(problem: LinearProblem, state: Annealed, share: float = 1.0) -> np.n
     return np.where(np.isnan(state.effort), share * problem.reduced.n * problem.reduced.m, state.effort)
 
 
-def advance(
-    problem: LinearProblem, state: Annealed, tol: np.ndarray, sweeps: np.ndarray | int, max_iter: int
-) -> Annealed:
+def advance(problem: LinearProblem, state: A, tol: np.ndarray, sweeps: np.ndarray | int, max_iter: int) -> A:
     """At most `sweeps` iterations of every running item; an item stops when its error is at most ``tol (B,)``."""
     items = state.running
     part = problem.take(items)
@@ -221,7 +222,7 @@ def advance(
     )
 
 
-def next_stage(state: Annealed, items: np.ndarray, reg: np.ndarray, reached: np.ndarray) -> Annealed:
+def next_stage(state: A, items: np.ndarray, reg: np.ndarray, reached: np.ndarray) -> A:
     """Lower the regularisation of some items to ``reg (B,)``; ``reached (B,)``: whether a stage met its tolerance."""
     moving = np.zeros(reg.size, dtype=bool)
     moving[items] = True

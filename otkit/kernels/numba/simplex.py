@@ -1,11 +1,14 @@
-"""The network simplex method on a few arcs of a bipartite graph, compiled.
+"""The network simplex method on a bipartite graph, compiled.
 
-Nodes are the rows, the columns and a root. A basis is a spanning tree: real arcs from rows to columns, and an
-artificial arc for each subtree of the root. Masses are integers, so flows, and zero flows, are exact. Arcs without flow
-always point towards the root. Such bases are *strongly feasible*, and degenerate pivots cannot cycle (Cunningham 1976).
+Nodes are the rows, the columns and a root. A basis is a spanning tree: arcs from rows to columns, and an artificial arc
+between the root and the top of each of its subtrees. Masses are integers, so flows, and zero flows, are exact. Arcs
+without flow always point towards the root. Such bases are *strongly feasible*, and degenerate pivots cannot cycle
+(Cunningham 1976).
 
 With the prices ``pi``, an arc from row i to column j of cost c has the reduced cost ``c + pi_i − pi_j``: the potentials
 of transport are ``f = −pi`` and ``g = pi``.
+
+`otkit.kernels.numba.pricing` chooses the arcs that enter.
 """
 
 from __future__ import annotations
@@ -14,95 +17,71 @@ from typing import NamedTuple
 
 import numpy as np
 
-from otkit.kernels.numba.jit import jit
+from otkit.kernels.numba.jit import exact, jit
 
 
 class Tree(NamedTuple):
-    """A basis. Each array has an entry for every node; `up`, `arc` and `flow` describe its arc to the parent.
+    """A basis. Each array has an entry for every node, the root last, except `cursor`.
+
+    The nodes are threaded in preorder. `up`, `flow` and `cost` describe the arc of a node to its parent. An arc is
+    artificial if and only if the parent is the root. (The tree of LEMON's simplex: Király & Kovács 2012.)
 
     Attributes
     ----------
-    parent, depth : array of int
+    parent, thread, reverse : array of int
+        The parent of the node, and the nodes after and before it in preorder.
+    size, last : array of int
+        Number of nodes of its subtree, and the last one of these in preorder.
     up : array of bool
         Whether the arc is directed from the node to its parent.
-    arc : array of int
-        Index of the arc; −1 for an artificial arc.
     flow : array of int
-    pi : array
-        The price of the node.
-    child, following, previous : array of int
-        The first child of the node, and the next and previous children of its parent; −1 for none.
-    stack : array of int
-        Buffer for traversals of the tree.
+    cost, pi : array
+        The cost of the arc, and the price of the node.
+    cursor : array of int (4,)
+        Where pricing goes on: the row, the place in the list, the number of listed arcs, whether the list is next.
     """
 
     parent: np.ndarray
-    depth: np.ndarray
+    thread: np.ndarray
+    reverse: np.ndarray
+    size: np.ndarray
+    last: np.ndarray
     up: np.ndarray
-    arc: np.ndarray
     flow: np.ndarray
+    cost: np.ndarray
     pi: np.ndarray
-    child: np.ndarray
-    following: np.ndarray
-    previous: np.ndarray
-    stack: np.ndarray
+    cursor: np.ndarray
 
     @staticmethod
-    def empty(nodes: int) -> Tree:
-        """Uninitialised arrays for this number of nodes and the root, which comes last."""
-        size = nodes + 1
-        parent, depth, arc, child, following, previous, stack = (np.full(size, -1, dtype=np.int64) for _ in range(7))
-        return Tree(
-            parent, depth, np.zeros(size, dtype=np.bool_), arc, np.zeros(size, dtype=np.int64), np.zeros(size),
-            child, following, previous, stack,
-        )  # fmt: skip
+    def empty(nodes: int, listed: int) -> Tree:
+        """The arrays for this number of nodes and the root, before `start`, and the number of listed arcs."""
+        parent, thread, reverse, size, last = (np.full(nodes + 1, -1, dtype=np.int32) for _ in range(5))
+        up, flow = np.ones(nodes + 1, dtype=np.bool_), np.zeros(nodes + 1, dtype=np.int64)
+        cost, pi, cursor = np.zeros(nodes + 1), np.zeros(nodes + 1), np.array([0, 0, listed, listed > 0])
+        return Tree(parent, thread, reverse, size, last, up, flow, cost, pi, cursor)
 
 
 @jit
-def _hang(node, parent, tree):
-    """Make a node the first child of another one."""
-    tree.parent[node] = parent
-    first = tree.child[parent]
-    tree.previous[node] = -1
-    tree.following[node] = first
-    if first >= 0:
-        tree.previous[first] = node
-    tree.child[parent] = node
-
-
-@jit
-def _cut(node, tree):
-    """Take a node from the children of its parent."""
-    before, after = tree.previous[node], tree.following[node]
-    if before >= 0:
-        tree.following[before] = after
-    else:
-        tree.child[tree.parent[node]] = after
-    if after >= 0:
-        tree.previous[after] = before
-
-
-@jit
-def _incidence(nodes, tails, heads, members):
+def _incidence(nodes, rows, cols, n):
     """The arcs of each node: for node i, ``at[ends[i]:ends[i + 1]]``."""
     ends = np.zeros(nodes + 1, dtype=np.int64)
-    for k in members:
-        ends[tails[k] + 1] += 1
-        ends[heads[k] + 1] += 1
+    for k in range(rows.size):
+        ends[rows[k] + 1] += 1
+        ends[n + cols[k] + 1] += 1
     for node in range(nodes):
         ends[node + 1] += ends[node]
-    at, room = np.empty(2 * members.size, dtype=np.int64), ends[:-1].copy()
-    for k in members:
-        for node in (tails[k], heads[k]):
+    at, room = np.empty(2 * rows.size, dtype=np.int64), ends[:-1].copy()
+    for k in range(rows.size):
+        for node in (rows[k], n + cols[k]):
             at[room[node]] = k
             room[node] += 1
     return ends, at
 
 
 @jit
-def _walk(nodes, tails, heads, members):
+def _walk(nodes, rows, cols, n):
     """The nodes of a forest, parents before children; also the parent of each node and the arc to it, −1 for none."""
-    ends, at = _incidence(nodes, tails, heads, members)
+    ends, at = _incidence(nodes, rows, cols, n)
     order, parent, arc = np.empty(nodes, dtype=np.int64), np.full(nodes, -1), np.full(nodes, -1)
     seen = np.zeros(nodes, dtype=np.bool_)
     walked = count = 0
@@ -117,7 +96,7 @@ def _walk(nodes, tails, heads, members):
             walked += 1
             for p in range(ends[node], ends[node + 1]):
                 k = at[p]
-                other = tails[k] + heads[k] - node
+                other = rows[k] + n + cols[k] - node
                 if not seen[other]:
                     seen[other] = True
                     parent[other], arc[other], order[count] = node, k, other
@@ -126,86 +105,76 @@ def _walk(nodes, tails, heads, members):
 
 
 @jit
-def start(supply, tails, heads, members, prices, tree):
-    """The basis whose flows meet the supplies along the forest of the arcs ``members``.
+def start(supply, n, rows, cols, costs, tree):
+    """The basis whose flows meet the supplies along a forest of arcs.
 
-    ``supply (nodes,)`` is positive for rows and negative for columns. The forest is cut at arcs whose flow would not be
-    positive. An artificial arc then carries the missing or excess mass of the subtree below. The top of a subtree
-    without missing or excess mass gets its price from ``prices (nodes,)``.
+    ``supply (nodes,)`` is positive for the n rows and negative for the columns. The forest is cut at arcs whose flow
+    would not be positive. An artificial arc then carries the missing or excess mass of the subtree below. The costs of
+    artificial arcs are left to the caller.
     """
     nodes = root = supply.size
-    order, parent, arc = _walk(nodes, tails, heads, members)
+    order, parent, arc = _walk(nodes, rows, cols, n)
     excess = supply.copy()
-    tree.parent[root], tree.depth[root] = -1, 0
     for p in range(nodes - 1, -1, -1):
         node = order[p]
         k = arc[node]
-        upward = k >= 0 and tails[k] == node
+        upward = k >= 0 and node < n
         flow = excess[node] if upward else -excess[node]
         if k >= 0 and flow > 0:
             excess[parent[node]] += excess[node]
-            tree.up[node], tree.arc[node], tree.flow[node] = upward, k, flow
-            _hang(node, parent[node], tree)
+            tree.parent[node], tree.up[node], tree.flow[node] = parent[node], upward, flow
+            tree.cost[node] = costs[k]
         else:
-            tree.up[node], tree.arc[node], tree.flow[node] = excess[node] >= 0, -1, abs(excess[node])
-            tree.pi[node] = prices[node]
-            _hang(node, root, tree)
+            tree.parent[node], tree.up[node], tree.flow[node] = root, excess[node] >= 0, abs(excess[node])
+    _thread(tree.parent, tree.thread, tree.reverse, tree.size, tree.last)
 
 
 @jit
-def _push(node, size, tree):
-    """Push the children of a node on the stack; returns the new size of the stack."""
-    below = tree.child[node]
-    while below >= 0:
-        tree.stack[size] = below
-        size += 1
-        below = tree.following[below]
-    return size
+def _thread(parent, thread, reverse, size, last):
+    """Thread a tree in preorder, from the parents of its nodes."""
+    root = parent.size - 1
+    child, following = np.full(parent.size, -1), np.full(parent.size, -1)
+    stack, order = np.empty(parent.size, dtype=np.int64), np.empty(parent.size, dtype=np.int64)
+    for node in range(root - 1, -1, -1):
+        following[node] = child[parent[node]]
+        child[parent[node]] = node
+    stack[0] = root
+    waiting, count = 1, 0
+    while waiting > 0:
+        waiting -= 1
+        node = stack[waiting]
+        order[count] = node
+        count += 1
+        below = child[node]
+        while below >= 0:
+            stack[waiting] = below
+            waiting += 1
+            below = following[below]
+    for p in range(count):
+        after = order[p + 1] if p + 1 < count else root
+        thread[order[p]], reverse[after], size[order[p]] = after, order[p], 1
+    for p in range(count - 1, 0, -1):
+        size[parent[order[p]]] += size[order[p]]
+    for p in range(count):
+        last[order[p]] = order[p + size[order[p]] - 1]
 
 
-@jit
-def price(costs, penalty, tree):
-    """Compute the prices and depths of the nodes, from the root down.
-
-    Artificial arcs with a flow cost ``penalty``. Nodes whose artificial arc has no flow keep their price.
-    """
-    root = tree.parent.size - 1
-    tree.stack[0] = root
-    size = 1
-    while size > 0:
-        size -= 1
-        node = tree.stack[size]
-        if node != root:
-            above, k = tree.parent[node], tree.arc[node]
-            tree.depth[node] = tree.depth[above] + 1
-            if k >= 0:
-                tree.pi[node] = tree.pi[above] - costs[k] if tree.up[node] else tree.pi[above] + costs[k]
-            elif tree.flow[node] > 0:
-                tree.pi[node] = -penalty if tree.up[node] else penalty
-        size = _push(node, size, tree)
+@exact
+def price(parent, thread, up, cost, pi):
+    """Compute the prices of all nodes, from the root down; returns the largest absolute value."""
+    root = parent.size - 1
+    largest = 0.0
+    pi[root] = 0.0
+    node = thread[root]
+    while node != root:
+        pi[node] = pi[parent[node]] - cost[node] if up[node] else pi[parent[node]] + cost[node]
+        largest = max(largest, abs(pi[node]))
+        node = thread[node]
+    return largest
 
 
-@jit
-def _enter(tails, heads, costs, tolerance, block, first, tree):
-    """The arc of smallest reduced cost in the next block with a negative one (block pricing); −1 if there is none."""
-    count = tails.size
-    worst, found, checked = -tolerance, -1, 0
-    k = first
-    for _ in range(count):
-        reduced = costs[k] + tree.pi[tails[k]] - tree.pi[heads[k]]
-        if reduced < worst:
-            worst, found = reduced, k
-        k = k + 1 if k + 1 < count else 0
-        checked += 1
-        if checked == block:
-            if found >= 0:
-                break
-            checked = 0
-    return found, worst, k
-
-
-@jit
-def _leave(tail, head, tree):
+@exact
+def _leave(tail, head, parent, size, up, flow):
     """The node whose arc leaves the tree when an arc from tail to head enters; also the flow to move, and the join.
 
     Of the blocking arcs, the leaving one is the last on the cycle, from the join in the direction of the flow. This
@@ -213,93 +182,150 @@ def _leave(tail, head, tree):
     """
     i, j = tail, head
     while i != j:
-        if tree.depth[i] > tree.depth[j]:
-            i = tree.parent[i]
-        elif tree.depth[j] > tree.depth[i]:
-            j = tree.parent[j]
+        if size[i] < size[j]:
+            i = np.int64(parent[i])
         else:
-            i, j = tree.parent[i], tree.parent[j]
+            j = np.int64(parent[j])
     join = i
-    moved, out, below_tail = np.int64(2**63 - 1), -1, True
+    moved, out, below_tail = np.int64(2**63 - 1), np.int64(-1), True
     node = tail
     while node != join:
-        if tree.up[node] and tree.flow[node] < moved:
-            moved, out = tree.flow[node], node
-        node = tree.parent[node]
+        if up[node] and flow[node] < moved:
+            moved, out = flow[node], node
+        node = np.int64(parent[node])
     node = head
     while node != join:
-        if not tree.up[node] and tree.flow[node] <= moved:
-            moved, out, below_tail = tree.flow[node], node, False
-        node = tree.parent[node]
+        if not up[node] and flow[node] <= moved:
+            moved, out, below_tail = flow[node], node, False
+        node = np.int64(parent[node])
     return out, moved, below_tail, join
 
 
-@jit
-def _move(tail, head, join, moved, tree):
+@exact
+def _move(tail, head, join, moved, parent, up, flow):
     """Augment the flow along the cycle that an arc from tail to head closes."""
     node = tail
     while node != join:
-        tree.flow[node] += -moved if tree.up[node] else moved
-        node = tree.parent[node]
+        flow[node] += -moved if up[node] else moved
+        node = np.int64(parent[node])
     node = head
     while node != join:
-        tree.flow[node] += moved if tree.up[node] else -moved
-        node = tree.parent[node]
+        flow[node] += moved if up[node] else -moved
+        node = np.int64(parent[node])
 
 
-@jit
-def _turn(node, out, parent, arc, flow, up, tree):
-    """Attach the subtree of ``out`` to another parent at its ``node``, which becomes its top."""
-    while True:
-        old_parent, old_arc, old_flow, old_up = tree.parent[node], tree.arc[node], tree.flow[node], tree.up[node]
-        _cut(node, tree)
-        tree.arc[node], tree.flow[node], tree.up[node] = arc, flow, up
-        _hang(node, parent, tree)
-        if node == out:
-            return
-        parent, arc, flow, up = node, old_arc, old_flow, not old_up
-        node = old_parent
+@exact
+def _link(before, after, thread, reverse):
+    thread[before] = after
+    reverse[after] = before
 
 
-@jit
-def _shift(top, change, tree):
-    """Shift the prices of a subtree, and recompute its depths."""
-    tree.stack[0] = top
-    size = 1
-    while size > 0:
-        size -= 1
-        node = tree.stack[size]
-        tree.pi[node] += change
-        tree.depth[node] = tree.depth[tree.parent[node]] + 1
-        size = _push(node, size, tree)
+@exact
+def _turn(top, above, out, parent, thread, reverse, size, last, up, flow, cost, loose):
+    """Attach the subtree of `out` below `above` by its node `top`, which becomes its top.
 
-
-@jit
-def solve(tails, heads, costs, penalty, tolerance, most, tree):
-    """Pivot at most `most` times, until no arc has a reduced cost below ``−tolerance``; returns the number of pivots.
-
-    Before optimality is accepted, prices are recomputed from the tree, since updates accumulate rounding errors.
+    The path from `top` to `out` turns round: parents become children. Returns the number of nodes in `loose`, whose
+    thread is set and whose reverse is not.
     """
-    block = max(20, int(np.sqrt(tails.size)))
-    first, pivots, fresh = 0, 0, False
-    while pivots < most:
-        k, reduced, first = _enter(tails, heads, costs, tolerance, block, first, tree)
-        if k < 0:
-            if fresh:
-                break
-            price(costs, penalty, tree)
-            fresh = True
-            continue
-        fresh = False
-        tail, head = tails[k], heads[k]
-        out, moved, below_tail, join = _leave(tail, head, tree)
-        if moved > 0:
-            _move(tail, head, join, moved, tree)
-        if below_tail:
-            _turn(tail, out, head, k, moved, True, tree)
-            _shift(tail, -reduced, tree)
-        else:
-            _turn(head, out, tail, k, moved, False, tree)
-            _shift(head, reduced, tree)
-        pivots += 1
-    return pivots
+    before, end = np.int64(reverse[out]), np.int64(last[out])
+    beyond = np.int64(thread[end]) if before == above else np.int64(thread[above])
+    node, below, tail = top, above, np.int64(last[top])
+    after = np.int64(thread[tail])
+    thread[above] = top
+    loose[0] = above
+    count = 1
+    while node != out:
+        upper = np.int64(parent[node])
+        thread[tail] = upper
+        loose[count] = tail
+        count += 1
+        _link(reverse[node], after, thread, reverse)
+        parent[node] = below
+        below, node = node, upper
+        tail = np.int64(reverse[below]) if last[node] == last[below] else np.int64(last[node])
+        after = np.int64(thread[tail])
+    parent[out] = below
+    _link(tail, beyond, thread, reverse)
+    last[out] = tail
+    if before != above:
+        _link(before, after, thread, reverse)
+    for k in range(count):
+        reverse[thread[loose[k]]] = loose[k]
+    node, total = out, 0
+    while node != top:
+        upper = np.int64(parent[node])
+        up[node], flow[node], cost[node] = not up[upper], flow[upper], cost[upper]
+        total += size[node] - size[upper]
+        size[node], last[upper] = total, tail
+        node = upper
+
+
+@exact
+def _transfer(top, above, parent, thread, reverse, last):
+    """Attach the subtree of `top`, as it is, below another node."""
+    before, end = np.int64(reverse[top]), np.int64(last[top])
+    parent[top] = above
+    if thread[above] != top:
+        _link(before, thread[end], thread, reverse)
+        after = np.int64(thread[above])
+        _link(above, top, thread, reverse)
+        _link(end, after, thread, reverse)
+
+
+@exact
+def _update_last(above, left, join, before, old_last, new_last, parent, last):
+    """Correct the last successors of the ancestors, after a subtree has moved from `left` to `above`."""
+    limit = np.int64(join) if last[join] == above else np.int64(-1)
+    node = above
+    while node != -1 and last[node] == above:
+        last[node] = new_last
+        node = np.int64(parent[node])
+    if join != before and above != before:
+        wanted = before
+    elif new_last != old_last:
+        wanted = new_last
+    else:
+        return
+    node = left
+    while node != limit and node != -1 and last[node] == old_last:
+        last[node] = wanted
+        node = np.int64(parent[node])
+
+
+@exact
+def _shift(top, change, moved, thread, last, pi):
+    """Shift the prices of a subtree, or those of all other nodes the other way if they are fewer."""
+    end = np.int64(thread[last[top]])
+    first, stop, change = (end, top, -change) if 2 * moved > pi.size else (top, end, change)
+    node = first
+    while node != stop:
+        pi[node] += change
+        node = np.int64(thread[node])
+
+
+@exact
+def pivot(tail, head, entering, parent, thread, reverse, size, last, up, flow, cost, pi, loose):
+    """Exchange arcs: the arc of cost `entering` from node `tail` to node `head` for one on the cycle that it closes."""
+    out, moved, below_tail, join = _leave(tail, head, parent, size, up, flow)
+    if moved > 0:
+        _move(tail, head, join, moved, parent, up, flow)
+    top, above = (tail, head) if below_tail else (head, tail)
+    left, before = np.int64(parent[out]), np.int64(reverse[out])
+    count, old_last = np.int64(size[out]), np.int64(last[out])
+    if top == out:
+        _transfer(top, above, parent, thread, reverse, last)
+    else:
+        _turn(top, above, out, parent, thread, reverse, size, last, up, flow, cost, loose)
+        size[top] = count
+    up[top], flow[top], cost[top] = below_tail, moved, entering
+    _update_last(above, left, join, before, old_last, np.int64(last[out]), parent, last)
+    node = above
+    while node != join:
+        size[node] += count
+        node = np.int64(parent[node])
+    node = left
+    while node != join:
+        size[node] -= count
+        node = np.int64(parent[node])
+    change = pi[above] - pi[top] + (-entering if below_tail else entering)
+    _shift(top, change, count, thread, last, pi)

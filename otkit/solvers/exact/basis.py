@@ -1,169 +1,280 @@
-"""The arcs of the network simplex, and its basis."""
+"""The basis of the network simplex: where it starts, and how it becomes optimal."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 import numpy as np
 
 from otkit.arrays import to_numpy
-from otkit.entropic.dual import Potentials
+from otkit.geometry.costs import UNIT
 from otkit.geometry.reduced import Reduced
-from otkit.kernels import choose
-from otkit.kernels.numba import simplex
+from otkit.kernels.numba import pricing, simplex, starts
 from otkit.linalg.trees import SpanningTree, heaviest_forest
 from otkit.problems.linear import LinearProblem
+from otkit.results.outcome import Status
 from otkit.solvers import descent
 
 # Masses are integer multiples of this.
 GRAIN = 2.0**-62
-# The initial arcs are the entries of the plan above a fraction of the mean entry of their row: the first of these
-# fractions that leaves at most _MOST arcs for each node.
-_SHARES, _MOST = (1e-6, 1e-3, 0.1, 1.0, 10.0), 32
-# Maximum number of arcs added to a row in a round of pricing.
-_NEW = 4
-# Initial cost of artificial arcs, relative to the range of the costs, and the factor by which it is increased.
-PENALTY, STEEPER = 4.0, 64.0
+# Negative reduced costs above minus this tolerance, relative to the largest cost or price, count as rounding errors.
+ROUNDING = 32 * UNIT
+# Number of arcs by rank for each row and column: where masses go greedily, and where a forest is chosen.
+_GREEDY, _FOREST = 5, 8
+# The best arc of so many rows that have one enters. One row takes up to a fifth less time on most families, but a
+# multiple where costs are degenerate (grids: 0.38 s instead of 0.13 s).
+_TOGETHER = 2
+# The simplex reads costs as given, if they are at most so many times their range, and else a copy of reduced costs:
+# tolerances are relative to the largest price.
+_MODERATE = 2.0
+# Artificial arcs cost the price of their node and a surcharge: without potentials, the range of the costs; with them, a
+# few times the regularisation. While mass is left on these arcs, the surcharge becomes so many times larger.
+_STEEPER = 8.0
+# Surcharge, relative to the range, from which mass of the order of rounding errors may stay on artificial arcs; and the
+# one, relative to the range and the number of points, from which other mass has no way.
+_SURE, _HOPELESS = 50.0, 64.0
 
 
 @dataclass(frozen=True)
 class Basis:
-    """The arcs of an item that the network simplex considers, and the tree of the arcs in its basis.
+    """The basis of an item: a spanning tree of the points with mass. Pivots change its arrays in place.
 
     Attributes
     ----------
-    tails, heads : array of int (K,)
-        Row nodes, numbered from 0, and column nodes, numbered from n.
-    costs : array (K,)
-        Reduced costs of the problem.
-    penalty : float
-        The cost of artificial arcs.
+    rows, cols : array of int
+        Indices of the points with mass.
+    natural : array
+        Prices of the nodes before the first pivot. An artificial arc costs as much, so that it has no effect on them.
+    hot : array of bool
+        The nodes whose artificial arcs have a surcharge: those that ever carried mass.
+    surcharge : float
+    listed : pricing.Arcs
+        Arcs that enter first.
     tree : simplex.Tree
-        The basis. Pivots change it in place.
+    by_rows : int
+        The best arc of so many rows enters; 0 if only listed arcs may.
+    offsets : array, array
+        Offsets of the rows and columns by which the costs of arcs exceed reduced costs.
+    matrix : array, optional
+        The costs between the points with mass. Where each item of a batch has its own copy, each step forms it anew to
+        save memory.
     """
 
-    tails: np.ndarray
-    heads: np.ndarray
-    costs: np.ndarray
-    penalty: float
+    rows: np.ndarray
+    cols: np.ndarray
+    natural: np.ndarray
+    hot: np.ndarray
+    surcharge: float
+    listed: pricing.Arcs
     tree: simplex.Tree
+    by_rows: int
+    offsets: tuple[np.ndarray, np.ndarray]
+    matrix: np.ndarray | None
+
+    @property
+    def artificial(self) -> np.ndarray:
+        """Whether the arc of each node to its parent is artificial."""
+        return self.tree.parent[:-1] == self.natural.size
 
     @property
     def missing(self) -> int:
         """The mass on artificial arcs, in grains."""
-        return int(self.tree.flow[self.tree.arc < 0].sum())
+        return int(self.tree.flow[:-1][self.artificial].sum())
 
-    def size(self, scale: float) -> float:
-        """The largest absolute value among costs and prices, which scales the rounding of reduced costs."""
-        pi = self.tree.pi[:-1]
-        if not self.missing:  # the cost of artificial arcs shifts all prices and has no effect
-            pi -= pi.mean()
-        return max(scale, float(abs(pi).max()))
+    @property
+    def size(self) -> float:
+        """The largest absolute value of the prices."""
+        return float(abs(self.tree.pi).max())
+
+    def prices(self, n: int, m: int) -> tuple[np.ndarray, np.ndarray]:
+        """The potentials of n rows and m columns of reduced costs, 0 for points without mass."""
+        f, g, (row, col) = np.zeros(n), np.zeros(m), self.offsets
+        f[self.rows] = -self.tree.pi[: self.rows.size] - row
+        g[self.cols] = self.tree.pi[self.rows.size : -1] - col
+        return f, g
 
     def vertex(self, a: np.ndarray, b: np.ndarray) -> tuple[np.ndarray, ...]:
-        """Row, column, mass and cost of the arcs of the basis, and the L1 distance of their marginals from the weights.
+        """Row, column, mass and reduced cost of the arcs of the basis, and the defect of their marginals.
 
-        The masses are computed from the unrounded weights, by differences from the leaves of the tree up.
+        This is their L1 distance from the weights. The masses are computed from the unrounded weights, by differences
+        from the leaves of the tree up.
         """
-        nodes = a.size + b.size
-        arc = self.tree.arc[:nodes]
-        parent = np.where(arc >= 0, self.tree.parent[:nodes], -1)
-        order, nothing = np.argsort(self.tree.depth[:nodes], kind="stable"), np.zeros(nodes)
-        flow, _, defect = SpanningTree(a.size, order, parent, nothing, nothing).flows(np.concatenate([a, b]))
-        k, mass = arc[arc >= 0], flow[arc >= 0]
+        n, nodes = self.rows.size, self.natural.size
+        order, thread = [], self.tree.thread.tolist()
+        node = thread[nodes]
+        while node != nodes:
+            order.append(node)
+            node = thread[node]
+        parent = np.where(self.artificial, -1, self.tree.parent[:-1])
+        tree = SpanningTree(n, np.array(order), parent, np.zeros(nodes), np.zeros(nodes))
+        flow, _, defect = tree.flows(np.concatenate([a[self.rows], b[self.cols]]))
+        at = np.flatnonzero(~self.artificial)
+        row, col = tree.arcs(at)
+        mass = flow[at]
         defect -= 2 * float(mass[mass < 0].sum())  # negative masses, of about a grain, from rounding
-        mass = np.maximum(mass, 0.0)
-        return self.tails[k], self.heads[k] - a.size, mass, self.costs[k], np.array(defect)
+        cost = self.tree.cost[at] - self.offsets[0][row] - self.offsets[1][col]
+        return self.rows[row], self.cols[col], np.maximum(mass, 0.0), cost, np.array(defect)
 
 
-def begin(problem: LinearProblem, costs: Reduced, at: Potentials, item: int) -> Basis:
-    """The initial basis: the heaviest forest of the entropic plan; without a regularisation, all arcs and no forest.
+class Priced(NamedTuple):
+    """The arcs that may enter a basis, as in `Basis`; and the number of those in the list, which may have more room."""
 
-    In the latter case, prices given by the caller select the forest.
+    listed: pricing.Arcs
+    filled: int
+    by_rows: int
+    offsets: tuple[np.ndarray, np.ndarray]
+    matrix: np.ndarray | None
+
+
+class Matrix(NamedTuple):
+    """Costs between points with mass: less these offsets of rows and columns, they are the reduced costs."""
+
+    C: np.ndarray
+    offsets: tuple[np.ndarray, np.ndarray]
+
+
+def points_with_mass(a: np.ndarray, b: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Indices of the rows and columns with mass, and their supplies.
+
+    Supplies are weights of total 1 in integer grains, with columns negative, so that the sum is exactly 0.
     """
-    n, m = costs.n, costs.m
-    one = slice(item, item + 1)
-    supply = _whole(to_numpy(problem.a)[item], to_numpy(problem.b)[item])
-    prices = np.concatenate([-at.f[item], at.g[item]])
-    if np.isnan(at.reg[item]):
-        cost = to_numpy(costs.block(one, slice(0, n)))[0]
-        rows, cols = np.nonzero((supply[:n, None] > 0) & (supply[None, n:] < 0) & np.isfinite(cost))
-        cost, members = cost[rows, cols], np.empty(0, dtype=np.int64)
-        if prices.any():  # given by the caller: the arcs of smallest reduced cost are nearly a basis
-            members = heaviest_forest(n, m, rows, cols, at.f[item][rows] + at.g[item][cols] - cost)
-    else:
-        here = Potentials(at.f[one], at.g[one], at.log_a[one], at.log_b[one], at.reg[one])
-        rows, cols, log_plan = _entries(costs.take(np.array([item])), here)
-        there = (supply[rows] > 0) & (supply[n + cols] < 0)
-        rows, cols, log_plan = rows[there], cols[there], log_plan[there]
-        cost, members = _costs(costs, item, rows, cols), heaviest_forest(n, m, rows, cols, log_plan)
-    tree = simplex.Tree.empty(n + m)
-    tails, heads, penalty = rows, cols + n, PENALTY * float(descent.top(problem)[item])
-    simplex.start(supply, tails, heads, members, prices, tree)
-    simplex.price(cost, penalty, tree)
-    return Basis(tails, heads, cost, penalty, tree)
+    rows, cols = np.flatnonzero(a), np.flatnonzero(b)
+    out, into = (np.rint(w / w.sum() / GRAIN).astype(np.int64) for w in (a[rows], b[cols]))
+    into[into.argmax()] += out.sum() - into.sum()
+    return rows, cols, np.concatenate([out, -into])
 
 
-def _whole(a: np.ndarray, b: np.ndarray) -> np.ndarray:
-    """Weights of total 1 in integer grains, with columns negative, so that the sum is exactly 0."""
-    rows, cols = (np.rint(w / w.sum() / GRAIN).astype(np.int64) for w in (a, b))
-    cols[cols.argmax()] += rows.sum() - cols.sum()
-    return np.concatenate([rows, -cols])
+def points_of(problem: LinearProblem, item: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """`points_with_mass` of an item."""
+    return points_with_mass(to_numpy(problem.a)[item], to_numpy(problem.b)[item])
 
 
-def _entries(costs: Reduced, at: Potentials) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Row, column and log P of the largest entries of a plan: at most `_MOST` for each node."""
-    every = np.full_like(at.g, np.inf)
-    # In a row of weight a, fewer than k entries are above a/k.
-    shares = [share for share in _SHARES if share < costs.m / _MOST] + [costs.m / _MOST]
-    for share in shares[:-1]:
-        found = choose(costs).select(costs, at, at.log_a + np.log(share / costs.m), every, _MOST * (costs.n + costs.m))
-        if found is not None:
-            break
-    else:
-        found = choose(costs).select(costs, at, at.log_a - np.log(_MOST), every, np.inf)
-        assert found is not None
-    return found.row, found.col, found.log_plan
+def matrix_of(problem: LinearProblem, costs: Reduced, item: int, rows: np.ndarray, cols: np.ndarray) -> Matrix:
+    """The costs between these points, in row order: those of the problem, or a copy if there must be one."""
+    base = to_numpy(costs.base.block(slice(item, item + 1), slice(0, costs.n)))[0]
+    row, col = to_numpy(costs.row)[item], to_numpy(costs.col)[item]
+    every = rows.size == costs.n and cols.size == costs.m
+    if every and base.flags.c_contiguous and _largest(problem, item) <= _MODERATE * problem.span[item]:
+        return Matrix(base, (row, col))
+    if not every:
+        base, row, col = base[np.ix_(rows, cols)], row[rows], col[cols]
+    out = np.empty(base.shape)  # unlike Numba's, memory of NumPy is in huge pages, so that pivots are faster
+    starts.reduce_costs(base, row, col, costs.transposed, out)
+    return Matrix(out, (np.zeros(rows.size), np.zeros(cols.size)))
 
 
-def _costs(costs: Reduced, item: int, rows: np.ndarray, cols: np.ndarray) -> np.ndarray:
-    """Reduced costs of arcs in row order."""
-    found = np.empty(rows.size)
-    at, starts = np.unique(rows, return_index=True)
-    ends = np.append(starts, rows.size)[1:]
-    for row, low, high in zip(at.tolist(), starts, ends, strict=True):
-        found[low:high] = _row(costs, item, row)[cols[low:high]]
-    return found
+def _largest(problem: LinearProblem, item: int) -> float:
+    return max(abs(float(problem.low[item])), abs(float(problem.high[item])))
 
 
-def _row(costs: Reduced, item: int, row: int) -> np.ndarray:
-    return to_numpy(costs.block(slice(item, item + 1), slice(row, row + 1)))[0, 0]
+def _kept(costs: Reduced, C: np.ndarray) -> np.ndarray | None:
+    """The matrix, where it takes no more memory than one copy."""
+    own = costs.matrix is None or not np.may_share_memory(C, costs.matrix)
+    return None if own and costs.batch != (1,) else C
 
 
-def cheaper(problem: LinearProblem, costs: Reduced, basis: Basis, item: int, tolerance: float) -> Basis | None:
-    """The basis with added arcs of negative reduced cost, at most `_NEW` for each row; None if there are none."""
-    n = costs.n
-    f, g = -basis.tree.pi[:n], basis.tree.pi[n:-1]
-    g = np.where(to_numpy(problem.b)[item] > 0, g, -np.inf)
-    least = choose(costs).c_transform(costs.take(np.array([item])), g[None])[0] - f
-    rows = np.flatnonzero((to_numpy(problem.a)[item] > 0) & (least < -tolerance))
-    if not rows.size:
-        return None
-    tails, heads, found = [basis.tails], [basis.heads], [basis.costs]
-    for row in rows.tolist():
-        cost = _row(costs, item, row)
-        reduced = cost - f[row] - g
-        shifted = np.roll(np.arange(reduced.size), -row)  # different rows choose different columns among equals
-        new = shifted[np.argpartition(reduced[shifted], min(_NEW, reduced.size) - 1)[:_NEW]]
-        new = new[reduced[new] < -tolerance]
-        tails.append(np.full(new.size, row))
-        heads.append(new + n)
-        found.append(cost[new])
-    return replace(basis, tails=np.concatenate(tails), heads=np.concatenate(heads), costs=np.concatenate(found))
+def cold(problem: LinearProblem, costs: Reduced, item: int) -> Basis:
+    """The basis of masses that go greedily along the arcs of least reduced cost."""
+    rows, cols, supply = points_of(problem, item)
+    C, (f, g) = matrix_of(problem, costs, item, rows, cols)
+    i, j = _by_rank(C, f, g, _GREEDY)  # reduced costs have zero potentials
+    cost = C[i, j]
+    members = starts.greedy(np.argsort(cost - f[i] - g[j], kind="stable"), i, j, supply, rows.size)
+    forest = pricing.Arcs(i[members], j[members], cost[members])
+    nothing = np.empty(0, dtype=np.int32)
+    listed = pricing.Arcs(nothing, nothing, np.empty(0))
+    priced = Priced(listed, 0, _TOGETHER, (f, g), _kept(costs, C))
+    return planted((rows, cols, supply), forest, np.concatenate([-f, g]), descent.top(problem)[item], priced)
 
 
-def steeper(basis: Basis) -> Basis:
-    """The basis with a larger cost of artificial arcs."""
-    basis = replace(basis, penalty=basis.penalty * STEEPER)
-    simplex.price(basis.costs, basis.penalty, basis.tree)
-    return basis
+def warm(
+    problem: LinearProblem,
+    costs: Reduced,
+    item: int,
+    g: np.ndarray,
+    surcharge: float,
+    absorbed: tuple[np.ndarray, np.ndarray] | None = None,
+) -> Basis:
+    """The basis of arcs on which potentials nearly meet the costs: the heaviest forest of them.
+
+    Potentials of the rows follow from those of the columns. The arcs are of least reduced cost, with the weights
+    `absorbed` in the potentials if these are of an entropic plan: they are then the largest of its entries.
+    """
+    rows, cols, supply = points_of(problem, item)
+    C, (row, col) = matrix_of(problem, costs, item, rows, cols)
+    g = g[cols] + col
+    f = starts.c_transform(C, g)  # feasible, so that no cycle through artificial arcs has a negative cost
+    of_rows, of_cols = (f, g) if absorbed is None else (absorbed[0][rows] + row, absorbed[1][cols] + col)
+    i, j = _by_rank(C, of_rows, of_cols, _FOREST)
+    cost = C[i, j]
+    members = heaviest_forest(rows.size, cols.size, i, j, (of_rows[i] + of_cols[j] - cost) / surcharge)
+    forest = pricing.Arcs(i[members], j[members], cost[members])
+    priced = Priced(_with_room(C, i, j), i.size, 1, (row, col), _kept(costs, C))
+    return planted((rows, cols, supply), forest, np.concatenate([-f, g]), surcharge, priced)
+
+
+def _by_rank(C: np.ndarray, f: np.ndarray, g: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
+    """Rows and columns of the k best arcs of each row and of each column, in row order."""
+    (n, m), k = C.shape, min(k, *C.shape)
+    by_row, by_col = starts.ranked(C, f, g, k)
+    of_rows = np.where(by_row < 0, -1, np.arange(n)[:, None] * m + by_row)
+    of_cols = np.where(by_col < 0, -1, by_col * np.int64(m) + np.arange(m)[:, None])
+    code = np.unique(np.concatenate([of_rows.ravel(), of_cols.ravel()]))
+    code = code[code >= 0]
+    return code // m, code % m
+
+
+def _with_room(C: np.ndarray, rows: np.ndarray, cols: np.ndarray) -> pricing.Arcs:
+    """A list that begins with these arcs, with room for those that pricing adds."""
+    size = 4 * rows.size + 64 * sum(C.shape)
+    listed = pricing.Arcs(np.empty(size, dtype=np.int32), np.empty(size, dtype=np.int32), np.empty(size))
+    for place, arcs in zip(listed, (rows, cols, C[rows, cols]), strict=True):
+        place[: rows.size] = arcs
+    return listed
+
+
+def planted(
+    points: tuple[np.ndarray, np.ndarray, np.ndarray],
+    forest: pricing.Arcs,
+    prices: np.ndarray,
+    surcharge: float,
+    priced: Priced,
+) -> Basis:
+    """The basis of a forest of arcs between the points with mass, which have these indices and supplies."""
+    rows, cols, supply = points
+    tree = simplex.Tree.empty(supply.size, priced.filled)
+    simplex.start(supply, rows.size, forest.rows, forest.cols, forest.costs, tree)
+    cool = np.zeros(supply.size, dtype=bool)
+    basis = Basis(rows, cols, prices, cool, surcharge, priced.listed, tree, *priced[2:])
+    return _charged(basis, float(surcharge), every=False)
+
+
+def _charged(basis: Basis, surcharge: float, *, every: bool) -> Basis:
+    """The basis with this surcharge on the artificial arcs that carry mass or ever did, or on every one."""
+    tree, artificial = basis.tree, basis.artificial
+    hot = basis.hot | (artificial & (tree.flow[:-1] > 0)) | every
+    price = np.where(tree.up[:-1], -basis.natural, basis.natural) + np.where(hot, surcharge, 0.0)
+    tree.cost[:-1][artificial] = price[artificial]
+    return replace(basis, hot=hot, surcharge=surcharge)
+
+
+def judged(basis: Basis, scale: float, points: int) -> tuple[Basis, Status | None]:
+    """What follows from optimality among the arcs and the artificial arcs: the final status, or a changed basis.
+
+    `scale` is the range of the costs, and `points` the number of rows and columns.
+    """
+    missing, rounding = basis.missing, 16 * points * UNIT
+    if not missing:
+        if not basis.surcharge or basis.size <= 2 * (_MODERATE + 1) * scale:
+            return basis, Status.CONVERGED
+        # Pivots move no mass to artificial arcs from now on. Their surcharge shifts prices, which then round more.
+        centred = replace(basis, natural=basis.tree.pi[:-1] - basis.tree.pi[:-1].mean(), hot=basis.hot & False)
+        return _charged(centred, 0.0, every=False), None
+    # Weights differ by rounding errors where they must be equal, within a component of allowed arcs.
+    if basis.surcharge > _SURE * scale and missing * GRAIN <= rounding:
+        return basis, Status.CONVERGED
+    surcharge = basis.surcharge * _STEEPER
+    if basis.surcharge > _HOPELESS * points * scale or surcharge == np.inf:
+        return basis, Status.INFEASIBLE
+    return _charged(basis, surcharge, every=surcharge > scale), None

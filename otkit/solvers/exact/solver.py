@@ -1,14 +1,17 @@
-"""Exact solution of the unregularised problem: annealing, the network simplex on few arcs, and pricing of all arcs.
+"""Exact solution of the unregularised problem: sweeps where they help, and the network simplex.
 
 At a small regularisation the plan is close to an optimal vertex. Its largest entries form a forest that is nearly an
-optimal basis. The network simplex makes it optimal among the few arcs that carry mass. Pricing then computes the
-reduced costs of all arcs and adds arcs of negative reduced cost. Both are repeated until no such arc exists, which
-proves optimality.
+optimal basis. Where sweeps do not lead to such a plan in a short time, masses that go greedily along cheap arcs are a
+basis too. The simplex prices rows of the cost matrix until no arc has a negative reduced cost, which proves optimality.
+
+Costs of points, and costs on a GPU, are not a matrix on the host. The simplex then makes the basis optimal among the
+few arcs that carry mass. Pricing computes the reduced costs of all arcs and adds arcs of negative reduced cost. Both
+are repeated until no such arc exists.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import ClassVar
 
@@ -19,8 +22,8 @@ from otkit.arrays import Array, from_numpy, to_numpy
 from otkit.certificates.balanced import certify_plan
 from otkit.certificates.base import dual_bound, feasible
 from otkit.entropic.dual import Potentials
-from otkit.geometry.costs import UNIT
-from otkit.kernels.numba import simplex
+from otkit.geometry.reduced import Reduced
+from otkit.kernels.numba import pricing
 from otkit.plans import Arcs, SparsePlan
 from otkit.problems.linear import LinearProblem
 from otkit.results.outcome import Outcome, Stage, Status, marginal_error
@@ -28,18 +31,25 @@ from otkit.solvers import descent
 from otkit.solvers.annealing import Annealing
 from otkit.solvers.base import Solver, State, check_options
 from otkit.solvers.descent import Annealed
-from otkit.solvers.exact.basis import GRAIN, PENALTY, STEEPER, Basis, begin, cheaper, steeper
+from otkit.solvers.exact import approach
+from otkit.solvers.exact.approach import Approach
+from otkit.solvers.exact.basis import GRAIN, ROUNDING, Basis, cold, judged, matrix_of, warm
+from otkit.solvers.exact.listed import begin, cheaper
 from otkit.solvers.sns.solver import SparseNewton
 
-# Maximum number of entries with which all arcs are used from the start. This is faster than selecting arcs.
-_ALL = 2**16
-# Final regularisation of annealing, times the number of points; its maximum; and the error to reach there.
+# Maximum number of entries with which the simplex starts at once: sweeps take as long or longer (16 to 61 ms instead of
+# 12 to 59 ms for 1000 points, in ten families of benchmarks/compare/exact.py).
+_ALL = 2**20
+# The same where the costs are not a matrix on the host, which is then formed.
+_FORMED = 2**18
+# Surcharge of artificial arcs: relative to the final regularisation of sweeps, and to the range of the costs with
+# potentials of the caller, of which no regularisation is known.
+_SURCHARGE, _GIVEN = 8.0, 2.0**-10
+# Where only some arcs are known: the final regularisation of annealing, times the number of points; its maximum; and
+# the error to reach there.
 _REG, _REG_MOST, _ERROR = 3.0, 3e-3, 0.1
-# Negative reduced costs above minus these tolerances, relative to the largest cost or price, count as rounding errors:
-# in the simplex, and in the pricing of all arcs, where operations in another order give other last digits.
-_ROUNDING, _PRICED = 16 * UNIT, 32 * UNIT
-# Pivots of an item in a step, at most.
-_BURST = 2**15
+# Maximum number of pivots in a step.
+_PIVOTS = 2**15
 
 
 @dataclass(frozen=True)
@@ -51,23 +61,24 @@ class Pivoted(State):
 
 @dataclass(frozen=True)
 class Exact(Solver[Annealed | Pivoted]):
-    """An optimal vertex of the unregularised problem: Sinkhorn-Newton-Sparse, then the network simplex.
+    """An optimal vertex of the unregularised problem: sweeps where they help, then the network simplex.
 
     Attributes
     ----------
     reg : float, optional
-        The regularisation at which the simplex takes over, in units of the range of the costs. By default 3 divided by
-        the number of points of the larger side, and at most 3e-3. A plan in the plane then has a few dozen entries for
-        each point.
+        The regularisation at which the simplex takes over, in units of the range of the costs. By default, sweeps end
+        when rows of the plan have about 16 entries, or when it shows that sweeps do not help. Points, and costs on a
+        GPU, are annealed to 3 divided by the number of points of the larger side, and at most 3e-3.
     max_iter : int
-        Maximum number of sweeps and Newton steps of the descent and of pivots together.
+        Maximum number of sweeps, Newton steps and pivots together.
 
     Notes
     -----
     Annealing with a crossover to a basis follows Ge, Wang, Xiong & Ye (2021). Pivots on strongly feasible trees follow
-    Cunningham (1976) and cannot cycle. Arcs are added by pricing all arcs (the few arcs are a sparse neighbourhood in
-    the words of Schmitzer 2016). Masses are rounded to 2⁻⁶² of the total, so that flows are exact. The plan has at most
-    n + m − 1 entries, on which the potentials equal the costs.
+    Cunningham (1976) and cannot cycle. The tree is that of LEMON's simplex (Király & Kovács 2012). Where few arcs are
+    known, pricing of all arcs adds others (the few arcs are a sparse neighbourhood in the words of Schmitzer 2016).
+    Masses are rounded to 2⁻⁶² of the total, so that flows are exact. The plan has at most n + m − 1 entries, on which
+    the potentials equal the costs.
 
     Examples
     --------
@@ -90,18 +101,29 @@ class Exact(Solver[Annealed | Pivoted]):
         checks.positive(self.reg, "reg")
 
     def init(self, problem: LinearProblem, start: tuple[Array, Array] | None) -> Annealed | Pivoted:
-        start = start and _feasible(problem, start[1])
-        if problem.reduced.n * problem.reduced.m <= _ALL:
-            prices, reg = start or (problem.a * 0.0, problem.b * 0.0), np.full(problem.items, np.nan)
-            return _pivoted(problem, prices, reg, np.zeros(problem.items, dtype=np.int64), ())
-        return self._rough.init(self._entropic(problem), start)
+        start, by_rows = start and _feasible(problem, start[1]), _has_matrix(problem)
+        small = problem.reduced.n * problem.reduced.m <= (_ALL if by_rows else min(_ALL, _FORMED))
+        if start is not None and (small or (by_rows and not self.reg)):
+            return _from_potentials(problem, start[1])
+        if small:
+            return _from_masses(problem)
+        return approach.begin(problem) if by_rows and not self.reg else self._rough.init(self._entropic(problem), start)
 
     def step(self, problem: LinearProblem, state: Annealed | Pivoted) -> Annealed | Pivoted:
-        return self._pivot(problem, state) if isinstance(state, Pivoted) else self._anneal(problem, state)
+        if isinstance(state, Pivoted):
+            return self._pivot(problem, state)
+        return self._approach(problem, state) if isinstance(state, Approach) else self._anneal(problem, state)
+
+    def _approach(self, problem: LinearProblem, state: Approach) -> Approach | Pivoted:
+        """A step of the sweeps; at their end, the state with the initial bases."""
+        state = approach.sweep(problem, state, self.max_iter)
+        if state.running.size or (state.n_iter >= self.max_iter).any():
+            return state
+        return _from_plans(problem, (state.f, state.g), state.reg, state)
 
     @property
     def _rough(self) -> SparseNewton:
-        """The solver of the descent."""
+        """The solver of the descent where only some arcs are known, or to a given regularisation."""
         return SparseNewton(tol=_ERROR, max_iter=min(self.max_iter, SparseNewton.max_iter))
 
     def _entropic(self, problem: LinearProblem) -> LinearProblem:
@@ -116,30 +138,18 @@ class Exact(Solver[Annealed | Pivoted]):
         if (state.n_iter[state.running] < rough.max_iter).any() or (state.n_iter >= self.max_iter).any():
             return state
         found = rough.finish(entropic, state, np.empty((0, problem.items)))
-        return _pivoted(problem, (found.f, found.g), to_numpy(found.reg), found.n_iter, found.stages)
+        return _from_plans(problem, (found.f, found.g), to_numpy(found.reg), found)
 
     def _pivot(self, problem: LinearProblem, state: Pivoted) -> Pivoted:
-        """Pivot each item to an optimal basis among its arcs, then price all arcs."""
+        """A bounded number of pivots of each item, towards an optimal basis."""
         costs = problem.reduced.to_numpy()
         bases, n_iter = list(state.bases), state.n_iter.copy()
-        # Bound on the rounding of weight totals that must be equal within a component of allowed arcs.
-        rounding = 16 * (costs.n + costs.m) * UNIT
         for k in state.running:
-            scale, basis = float(descent.top(problem)[k]), bases[k]
-            arcs = basis.tails, basis.heads, basis.costs, basis.penalty, _ROUNDING * basis.size(scale)
-            pivots = simplex.solve(*arcs, min(_BURST, self.max_iter - n_iter[k]), basis.tree)
+            most = min(_PIVOTS, self.max_iter - int(n_iter[k]))
+            bases[k], pivots, status = _improved(problem, costs, bases[k], int(k), most)
             n_iter[k] += pivots
-            if pivots == _BURST:  # the callback is asked before more of them
-                continue
-            new = cheaper(problem, costs, basis, int(k), _PRICED * basis.size(scale))
-            if new is not None:
-                bases[k] = new
-            elif not basis.missing or (basis.penalty > PENALTY * scale and basis.missing * GRAIN <= rounding):
-                state = state.ended(np.array([k]), Status.CONVERGED)
-            elif basis.penalty > STEEPER * (costs.n + costs.m) * scale:
-                state = state.ended(np.array([k]), Status.INFEASIBLE)
-            else:
-                bases[k] = steeper(basis)
+            if status is not None:
+                state = state.ended(np.array([k]), status)
         error = np.array([basis.missing * 2 * GRAIN for basis in bases])
         return replace(state, bases=tuple(bases), n_iter=n_iter, error=error)
 
@@ -148,10 +158,10 @@ class Exact(Solver[Annealed | Pivoted]):
             cause = Status.MAX_ITER if (state.status == Status.MAX_ITER).any() else Status.STOPPED
             state = state.ended(np.flatnonzero(state.status == Status.CONVERGED), cause)
             return replace(Annealing().finish(problem, state, errors), tol=np.zeros(problem.items))
-        n, shape = problem.reduced.n, (problem.items, problem.reduced.n, problem.reduced.m)
-        pi = np.stack([basis.tree.pi[:-1] for basis in state.bases])
+        shape = problem.items, problem.reduced.n, problem.reduced.m
+        prices = zip(*(basis.prices(*shape[1:]) for basis in state.bases), strict=True)
         # Prices contain the cost of artificial arcs as a constant, which has no effect except on rounding. Remove it.
-        _, g = problem.centred(*(from_numpy(v.copy(), problem.a) for v in (-pi[:, :n], pi[:, n:])))
+        _, g = problem.centred(*(from_numpy(np.stack(v), problem.a) for v in prices))
         weights = zip(to_numpy(problem.a), to_numpy(problem.b), strict=True)
         ends = [basis.vertex(*pair) for basis, pair in zip(state.bases, weights, strict=True)]
         rows, cols, mass, cost, defect = zip(*ends, strict=True)
@@ -187,20 +197,73 @@ def _feasible(problem: LinearProblem, g: Array) -> tuple[Array, Array] | None:
     return (f, g) if (dual_bound(problem, f, g) > 0).all() else None
 
 
-def _pivoted(
-    problem: LinearProblem, prices: tuple[Array, Array], reg: np.ndarray, n_iter: np.ndarray, log: tuple[Stage, ...]
+def _has_matrix(problem: LinearProblem) -> bool:
+    """Whether rows of the costs are in memory, so that the simplex can price them."""
+    return isinstance(problem.geometry.matrix, np.ndarray)
+
+
+def _pivoted(problem: LinearProblem, bases: Iterable[Basis], n_iter: np.ndarray, log: tuple[Stage, ...]) -> Pivoted:
+    """The state before the first pivot."""
+    items = problem.items
+    nothing, running = np.zeros(items), np.full(items, None, dtype=object)
+    return Pivoted(problem.a, problem.b, nothing, running, np.full(items, np.inf), n_iter, log, tuple(bases))
+
+
+def _from_masses(problem: LinearProblem) -> Pivoted:
+    """The state with bases of masses that go greedily."""
+    costs, none = problem.reduced.to_numpy(), np.zeros(problem.items, dtype=np.int64)
+    return _pivoted(problem, (cold(problem, costs, k) for k in range(problem.items)), none, ())
+
+
+def _from_potentials(problem: LinearProblem, g: Array) -> Pivoted:
+    """The state with bases from the caller's potentials of the columns."""
+    costs, none = problem.reduced.to_numpy(), np.zeros(problem.items, dtype=np.int64)
+    surcharge, prices = _GIVEN * descent.top(problem), to_numpy(g)
+    bases = (warm(problem, costs, k, prices[k], surcharge[k]) for k in range(problem.items))
+    return _pivoted(problem, bases, none, ())
+
+
+def _from_plans(
+    problem: LinearProblem, potentials: tuple[Array, Array], reg: np.ndarray, found: Approach | Outcome
 ) -> Pivoted:
-    """The state before the first pivot, from potentials for ``reg (B,)``; NaN means all arcs."""
-    costs, items = problem.reduced.to_numpy(), problem.items
-    f, g, log_a, log_b = (to_numpy(v) for v in (*prices, problem.log_a, problem.log_b))
-    at = Potentials(f, g, log_a, log_b, reg)
-    return Pivoted(
-        f=prices[0],
-        g=prices[1],
-        reg=np.zeros(items),
-        status=np.full(items, None, dtype=object),
-        error=np.full(items, np.inf),
-        n_iter=n_iter,
-        stages=log,
-        bases=tuple(begin(problem, costs, at, k) for k in range(items)),
-    )
+    """The state with bases from entropic plans, or from masses where sweeps did not help."""
+    costs = problem.reduced.to_numpy()
+    f, g, log_a, log_b = (to_numpy(v) for v in (*potentials, problem.log_a, problem.log_b))
+    at, bases = Potentials(f, g, log_a, log_b, reg), []
+    for k in range(problem.items):
+        if not _has_matrix(problem):
+            bases.append(begin(problem, costs, at, k))
+        elif isinstance(found, Approach) and not found.helps[k]:
+            bases.append(cold(problem, costs, k))
+        else:
+            absorbed = f[k] + reg[k] * log_a[k], g[k] + reg[k] * log_b[k]
+            bases.append(warm(problem, costs, k, g[k], _SURCHARGE * reg[k], absorbed))
+    log = descent.log(found) if isinstance(found, Approach) else found.stages
+    return _pivoted(problem, bases, found.n_iter, log)
+
+
+def _improved(
+    problem: LinearProblem, costs: Reduced, basis: Basis, item: int, most: int
+) -> tuple[Basis, int, Status | None]:
+    """The basis of an item after at most so many pivots, their number, and the status if it is final."""
+    scale, points, done = float(descent.top(problem)[item]), costs.n + costs.m, 0
+    C = basis.matrix
+    if C is None:
+        C = (
+            matrix_of(problem, costs, item, basis.rows, basis.cols).C
+            if basis.by_rows
+            else np.empty((0, basis.cols.size))
+        )
+    while done < most:
+        listed = C, basis.listed, basis.tree, basis.rows.size, basis.by_rows
+        pivots, optimal = pricing.solve(*listed, ROUNDING, scale, most - done)
+        done += pivots
+        if not optimal:
+            break
+        new = None if basis.by_rows else cheaper(problem, costs, basis, item)
+        if new is not None:
+            return new, done, None
+        basis, status = judged(basis, scale, points)
+        if status is not None:
+            return replace(basis, matrix=None), done, status
+    return basis, done, None

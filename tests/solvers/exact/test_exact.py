@@ -7,19 +7,27 @@ from checks import solved_by
 from forms import in_groups
 from measure import without_matrix
 from scipy.optimize import linear_sum_assignment
-from strategies import blocks, distances, first, hard_cases, small_reg_cases, told
+from strategies import blocks, distances, first, hard_cases, random_problem, small_reg_cases, told
 
 import otkit
-from otkit.solvers.exact import solver
+from otkit.solvers.exact import approach, solver
 
 solve, solve_sample = solved_by("exact")
 
 
-@pytest.fixture(params=["all arcs", "few arcs"])
+@pytest.fixture(params=["all arcs", "few arcs", "warm", "declined", "listed"])
 def arcs(request, monkeypatch):
-    """Small problems with all arcs from the start, and as large ones are solved: annealed first, and priced."""
-    if request.param == "few arcs":
+    """Small problems as they are solved, and as large ones are.
+
+    These start from sweeps if they help, always or never. Or the simplex knows only listed arcs, as where the costs are
+    not a matrix in memory: annealed first, and priced in rounds.
+    """
+    if request.param != "all arcs":
         monkeypatch.setattr(solver, "_ALL", 0)
+    if request.param in ("warm", "declined"):
+        monkeypatch.setattr(approach, "_NARROW", np.inf if request.param == "warm" else 0.0)
+    if request.param == "listed":
+        monkeypatch.setattr(solver, "_has_matrix", lambda problem: False)
     return request.param
 
 
@@ -73,6 +81,32 @@ def test_the_optimum_is_that_of_the_network_simplex_of_pot(part, arcs):
             check_optimal(result, C, a, b)
             wanted = ot.emd2(a, b, C, numItermax=10**7)
             assert abs(float(result.value) - wanted) <= 1e-12 * (np.ptp(C) or 1.0)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("part", range(6))
+def test_random_problems_in_any_units(part, arcs):
+    for seed in range(60 * part, 60 * (part + 1)):
+        given, _ = random_problem(seed)
+        rows, cols = slice(None, None, 1 + seed % 7), slice(None, None, 1 + seed % 11)
+        C, (a, b) = given["C"][rows, cols], (w / w.sum() for w in (given["a"][rows], given["b"][cols]))
+        if not (a.sum() > 0 and b.sum() > 0):
+            continue
+        with told(seed):
+            result = solve(C, a, b, method="exact")
+            check_optimal(result, C, a, b)
+            scale = abs(C).max() or 1.0
+            wanted = scale * ot.emd2(a, b, C / scale, numItermax=10**7)
+            assert abs(float(result.value) - wanted) <= 1e-12 * (np.ptp(C) or 1.0) + 1e-15 * scale
+
+
+@pytest.mark.parametrize("shape", [(700, 5), (3, 900), (400, 40)])
+def test_many_more_points_on_one_side(shape, arcs, rng):
+    for C in (rng.random(shape), rng.integers(0, 5, shape).astype(float)):
+        a, b = (rng.dirichlet(np.full(k, 0.3)) for k in shape)
+        result = solve(C, a, b, method="exact")
+        check_optimal(result, C, a, b)
+        assert abs(float(result.value) - ot.emd2(a, b, C, numItermax=10**7)) <= 1e-12 * np.ptp(C)
 
 
 @pytest.mark.parametrize("name", hard_cases() | small_reg_cases())
@@ -205,3 +239,44 @@ def test_a_callback_sees_the_way_down_and_the_pivots_and_can_stop_both(rng, monk
             result = solve(C, method="exact", callback=lambda _, until=until: until.pop(0))
         assert result.n_iter == seen[stop].n_iter[0]
         assert result.lower <= whole.upper <= result.upper + 1e-12
+
+
+def test_a_step_has_a_bounded_number_of_pivots(rng, monkeypatch):
+    monkeypatch.setattr(solver, "_PIVOTS", 50)
+    C = rng.random((2, 80, 70))
+    seen = []
+    result = solve(C, method="exact", callback=seen.append)
+    steps = np.diff([progress.n_iter for progress in seen], axis=0, prepend=0)
+    assert len(seen) > 3
+    assert steps.max() <= 50
+    for k in range(2):
+        wanted = ot.emd2(np.full(80, 1 / 80), np.full(70, 1 / 70), C[k])
+        assert float(result.value[k]) == pytest.approx(wanted, rel=1e-13)
+    with pytest.warns(otkit.ConvergenceWarning, match="max_iter"):
+        assert (solve(C, method="exact", max_iter=77).n_iter == 77).all()
+
+
+def test_sweeps_are_declined_where_they_do_not_help(rng, monkeypatch):
+    monkeypatch.setattr(solver, "_ALL", 0)
+    ties, clouds = rng.integers(0, 5, (200, 200)).astype(float), distances(*rng.random((2, 200, 8)), "sqeuclidean")
+    for C, narrow in ((ties, False), (clouds, True)):
+        ends = []
+        monkeypatch.setattr(solver, "cold", lambda *given, cold=solver.cold, ends=ends: ends.append(0) or cold(*given))
+        result = solve(C, method="exact")
+        assert (not ends) == narrow
+        assert result.stages[0].newton_steps == 0
+        assert result.n_iter > sum(stage.n_iter for stage in result.stages) > 0
+
+
+def test_a_given_regularisation_is_where_the_simplex_starts(rng, monkeypatch):
+    monkeypatch.setattr(solver, "_ALL", 0)
+    C = rng.random((90, 80))
+    result = otkit.solve(C, method=otkit.Exact(reg=0.01))
+    assert result.stages[-1].reg == pytest.approx(0.01 * np.ptp(C), rel=0.1)
+    check_optimal(result, C, np.full(90, 1 / 90), np.full(80, 1 / 80))
+
+
+def test_memory_of_a_batch_is_that_of_few_matrices(rng):
+    C = rng.random((12, 300, 260))
+    result = without_matrix(lambda: solve(C, method="exact"), 12 * 300, 260)
+    assert result.converged.all()

@@ -1,0 +1,171 @@
+"""The arcs that enter the basis of the network simplex, compiled.
+
+They come from a list of arcs, a block at a time, and from a matrix of costs, a row at a time: a pass over a row in the
+widest vectors takes less time than a few hundred steps through a list. Either may be empty.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+
+from otkit.kernels.numba.jit import exact, jit, least, wide
+from otkit.kernels.numba.simplex import pivot, price
+
+# Listed arcs of which the best one enters: the square root of their number, at least this many.
+_BLOCK = 32
+# Entries of a row whose minimum is computed at a time. The place of the minimum is then sought among these only.
+_CHUNK = 512
+# Arcs of a row that join the list when one of them enters.
+_NEW = 4
+# The list is searched again when an entering arc was found after so many rows, or K/m rows if these are more.
+_ROWS = 4
+
+
+class Arcs(NamedTuple):
+    """Listed arcs: rows, columns and costs. Pricing by rows adds arcs while there is room."""
+
+    rows: np.ndarray
+    cols: np.ndarray
+    costs: np.ndarray
+
+
+@exact
+def _reduced(cost, pi, g):
+    """The reduced cost of an arc, in the order of operations of a row: the minimum of ``cost − g`` comes first."""
+    return (cost - g) + pi
+
+
+@jit
+def lowest(costs, g):
+    """The least ``costs_j − g_j``."""
+    wide()
+    found = np.inf
+    for j in range(g.size):  # from 0: the check of indices for negative values would prevent vectors
+        found = least(found, costs[j] - g[j])
+    return found
+
+
+@exact
+def _place(costs, g, value):
+    """The first column that attains the least value."""
+    for j in range(g.size):
+        if costs[j] - g[j] <= value:
+            return j
+    return 0
+
+
+@jit
+def _row(costs, g):
+    """The least ``costs_j − g_j`` of a row, and where the chunk of columns begins that attains it."""
+    value, begin = np.inf, 0
+    for first in range(0, g.size, _CHUNK):
+        found = lowest(costs[first : first + _CHUNK], g[first : first + _CHUNK])
+        if found < value:
+            value, begin = found, first
+    return value, begin
+
+
+@jit
+def _by_rows(C, pi, g, row, together, tolerance):
+    """The best arc of the next `together` rows that have one of negative reduced cost.
+
+    Returns its row, −1 if no row of the matrix has one, its column, the row to go on from, and the number of rows seen.
+    """
+    n = C.shape[0]
+    best, found, begin, value, seen = -tolerance, -1, 0, 0.0, 0
+    while seen < n:
+        low, first = _row(C[row], g)
+        reduced = low + pi[row]
+        if reduced < best:
+            best, found, begin, value = reduced, row, first, low
+        row = row + 1 if row + 1 < n else 0
+        seen += 1
+        if seen >= together and found >= 0:
+            break
+    if found < 0:
+        return -1, 0, row, seen
+    return found, begin + _place(C[found, begin : begin + _CHUNK], g[begin : begin + _CHUNK], value), row, seen
+
+
+@jit
+def _by_list(rows, cols, costs, count, pi, g, at, tolerance):
+    """The best arc of the next block with one of negative reduced cost, −1 if there is none, and where to go on."""
+    block = max(_BLOCK, int(np.sqrt(count)))
+    best, found, seen = -tolerance, -1, 0
+    while seen < count:
+        stop = min(at + block, count, at + count - seen)
+        for k in range(at, stop):
+            reduced = _reduced(costs[k], pi[rows[k]], g[cols[k]])
+            if reduced < best:
+                best, found = reduced, k
+        seen += stop - at
+        at = stop if stop < count else 0
+        if found >= 0:
+            break
+    return found, at
+
+
+@jit
+def _add(costs, g, pi, row, tolerance, arcs, count):
+    """Add the best arcs of negative reduced cost of a row to the list; returns the number of listed arcs."""
+    best, where = np.full(_NEW, np.inf), np.zeros(_NEW, dtype=np.int64)
+    worst = -tolerance
+    for j in range(g.size):
+        reduced = _reduced(costs[j], pi, g[j])
+        if reduced < worst:
+            k = _NEW - 1
+            while k > 0 and best[k - 1] > reduced:
+                best[k], where[k] = best[k - 1], where[k - 1]
+                k -= 1
+            best[k], where[k] = reduced, j
+            worst = min(worst, best[_NEW - 1])
+    for k in range(_NEW):
+        if best[k] < np.inf and count < arcs.rows.size:
+            arcs.rows[count], arcs.cols[count], arcs.costs[count] = row, where[k], costs[where[k]]
+            count += 1
+    return count
+
+
+@jit
+def solve(C, arcs, tree, n, together, rounding, scale, most):
+    """Pivot at most `most` times, until no arc has a negative reduced cost; returns the number, and whether this is so.
+
+    Pricing takes listed arcs until none is left, then the best arc of the next `together` rows of the matrix that have
+    one. Negative reduced costs above minus `rounding`, relative to the largest price or `scale`, count as rounding
+    errors. Before optimality is accepted, prices are recomputed from the tree, since updates accumulate such errors.
+    """
+    parent, thread, reverse, size, last, up, flow, cost, pi, cursor = tree
+    row, at, count, listing = cursor
+    g, loose = pi[n : pi.size - 1], np.empty(pi.size, dtype=np.int64)
+    tolerance, fresh, optimal = rounding * max(scale, price(parent, thread, up, cost, pi)), True, False
+    pivots = 0
+    while pivots < most:
+        if listing:
+            k, at = _by_list(arcs.rows, arcs.cols, arcs.costs, count, pi, g, at, tolerance)
+            if k < 0:
+                listing = 0
+                continue
+            i, j, entering = np.int64(arcs.rows[k]), np.int64(arcs.cols[k]), arcs.costs[k]
+        else:
+            i, j, row, seen = _by_rows(C, pi, g, row, together, tolerance)
+            if i < 0 and fresh:
+                optimal = True
+                break
+            if i < 0:
+                tolerance, fresh = rounding * max(scale, price(parent, thread, up, cost, pi)), True
+                listing = np.int64(count > 0)
+                continue
+            entering = C[i, j]
+            if arcs.rows.size:
+                count = _add(C[i], g, pi[i], i, tolerance, arcs, count)
+                listing = np.int64(seen > max(_ROWS, count // g.size))
+        pivots += 1
+        if parent[i] == n + j or parent[n + j] == i:  # an arc of the tree: its price has drifted
+            tolerance, fresh = rounding * max(scale, price(parent, thread, up, cost, pi)), True
+            continue
+        fresh = False
+        pivot(i, n + j, entering, parent, thread, reverse, size, last, up, flow, cost, pi, loose)
+    cursor[:] = row, at, count, listing
+    return pivots, optimal

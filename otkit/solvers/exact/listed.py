@@ -1,0 +1,102 @@
+"""Bases on a few arcs, where costs are not a matrix on the host: arcs of an entropic plan, and rounds of pricing."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+
+from otkit.arrays import to_numpy
+from otkit.entropic.dual import Potentials
+from otkit.geometry.costs import UNIT
+from otkit.geometry.reduced import Reduced
+from otkit.kernels import choose
+from otkit.kernels.numba import pricing
+from otkit.linalg.trees import heaviest_forest
+from otkit.problems.linear import LinearProblem
+from otkit.solvers import descent
+from otkit.solvers.exact.basis import Basis, Priced, planted, points_of
+
+# The initial arcs are the entries of the plan above a fraction of the mean entry of their row: the first of these
+# fractions that leaves at most _MOST arcs for each node.
+_SHARES, _MOST = (1e-6, 1e-3, 0.1, 1.0, 10.0), 32
+# Maximum number of arcs added to a row in a round of pricing.
+_NEW = 4
+# Initial surcharge of artificial arcs, relative to the range of the costs.
+_SURCHARGE = 4.0
+# Negative reduced costs above minus this tolerance, relative to the largest cost or price, count as rounding errors in
+# the pricing of all arcs, where operations in another order give other last digits than in the simplex.
+_ROUNDING = 48 * UNIT
+
+
+def begin(problem: LinearProblem, costs: Reduced, at: Potentials, item: int) -> Basis:
+    """The initial basis: the heaviest forest of the entropic plan."""
+    n, m, one = costs.n, costs.m, slice(item, item + 1)
+    points = points_of(problem, item)
+    here = Potentials(at.f[one], at.g[one], at.log_a[one], at.log_b[one], at.reg[one])
+    rows, cols, log_plan = _entries(costs.take(np.array([item])), here)
+    cost, members = _costs(costs, item, rows, cols), heaviest_forest(n, m, rows, cols, log_plan)
+    i, j = (np.searchsorted(side, index) for side, index in zip(points, (rows, cols), strict=False))
+    forest = pricing.Arcs(i[members], j[members], cost[members])
+    listed = pricing.Arcs(i.astype(np.int32), j.astype(np.int32), cost)
+    prices = np.concatenate([-at.f[item][points[0]], at.g[item][points[1]]])
+    surcharge = _SURCHARGE * float(descent.top(problem)[item])
+    return planted(
+        points,
+        forest,
+        prices,
+        surcharge,
+        Priced(listed, i.size, 0, (np.zeros(points[0].size), np.zeros(points[1].size)), None),
+    )
+
+
+def _entries(costs: Reduced, at: Potentials) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Row, column and log P of the largest entries of a plan: at most `_MOST` for each node."""
+    every = np.full_like(at.g, np.inf)
+    # In a row of weight a, fewer than k entries are above a/k.
+    shares = [share for share in _SHARES if share < costs.m / _MOST] + [costs.m / _MOST]
+    for share in shares[:-1]:
+        found = choose(costs).select(costs, at, at.log_a + np.log(share / costs.m), every, _MOST * (costs.n + costs.m))
+        if found is not None:
+            break
+    else:
+        found = choose(costs).select(costs, at, at.log_a - np.log(_MOST), every, np.inf)
+        assert found is not None
+    return found.row, found.col, found.log_plan
+
+
+def _costs(costs: Reduced, item: int, rows: np.ndarray, cols: np.ndarray) -> np.ndarray:
+    """Reduced costs of arcs in row order."""
+    found = np.empty(rows.size)
+    at, starts = np.unique(rows, return_index=True)
+    ends = np.append(starts, rows.size)[1:]
+    for row, low, high in zip(at.tolist(), starts, ends, strict=True):
+        found[low:high] = _row(costs, item, row)[cols[low:high]]
+    return found
+
+
+def _row(costs: Reduced, item: int, row: int) -> np.ndarray:
+    return to_numpy(costs.block(slice(item, item + 1), slice(row, row + 1)))[0, 0]
+
+
+def cheaper(problem: LinearProblem, costs: Reduced, basis: Basis, item: int) -> Basis | None:
+    """The basis with added arcs of negative reduced cost, at most `_NEW` for each row; None if there are none."""
+    tolerance = _ROUNDING * max(float(descent.top(problem)[item]), basis.size)
+    f, g = basis.prices(costs.n, costs.m)
+    g = np.where(to_numpy(problem.b)[item] > 0, g, -np.inf)
+    least = choose(costs).c_transform(costs.take(np.array([item])), g[None])[0] - f
+    tails = np.flatnonzero(least[basis.rows] < -tolerance)
+    if not tails.size:
+        return None
+    found = [basis.listed]
+    for tail in tails.tolist():
+        row = basis.rows[tail]
+        cost = _row(costs, item, row)[basis.cols]
+        reduced = cost - f[row] - g[basis.cols]
+        shifted = np.roll(np.arange(cost.size), -row)  # different rows choose different columns among equals
+        new = shifted[np.argpartition(reduced[shifted], min(_NEW, cost.size) - 1)[:_NEW]]
+        new = new[reduced[new] < -tolerance].astype(np.int32)
+        found.append(pricing.Arcs(np.full(new.size, tail, dtype=np.int32), new, cost[new]))
+    listed = pricing.Arcs(*(np.concatenate(arrays) for arrays in zip(*found, strict=True)))
+    basis.tree.cursor[:] = 0, basis.tree.cursor[1], listed.rows.size, True
+    return replace(basis, listed=listed)
