@@ -103,11 +103,12 @@ class Exact(Solver[Annealed | Pivoted]):
     def init(self, problem: LinearProblem, start: tuple[Array, Array] | None) -> Annealed | Pivoted:
         start, by_rows = start and _feasible(problem, start[1]), _has_matrix(problem)
         small = problem.reduced.n * problem.reduced.m <= (_ALL if by_rows else min(_ALL, _FORMED))
-        if start is not None and (small or (by_rows and not self.reg)):
+        anneals = not small and (not by_rows or self.reg is not None)
+        if anneals:
+            return self._rough.init(self._entropic(problem), start)
+        if start is not None:
             return _from_potentials(problem, start[1])
-        if small:
-            return _from_masses(problem)
-        return approach.begin(problem) if by_rows and not self.reg else self._rough.init(self._entropic(problem), start)
+        return _from_masses(problem) if small else approach.begin(problem)
 
     def step(self, problem: LinearProblem, state: Annealed | Pivoted) -> Annealed | Pivoted:
         if isinstance(state, Pivoted):
@@ -248,12 +249,10 @@ def _improved(
     """The basis of an item after at most so many pivots, their number, and the status if it is final."""
     scale, points, done = float(descent.top(problem)[item]), costs.n + costs.m, 0
     C = basis.matrix
-    if C is None:
-        C = (
-            matrix_of(problem, costs, item, basis.rows, basis.cols).C
-            if basis.by_rows
-            else np.empty((0, basis.cols.size))
-        )
+    if C is None and basis.by_rows:
+        C = matrix_of(problem, costs, item, basis.rows, basis.cols).C
+    elif C is None:
+        C = np.empty((0, basis.cols.size))
     while done < most:
         listed = C, basis.listed, basis.tree, basis.rows.size, basis.by_rows
         pivots, optimal = pricing.solve(*listed, ROUNDING, scale, most - done)
