@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from otkit.arrays import to_numpy
+from otkit.arrays import put, to_numpy
 from otkit.geometry.reduced import Reduced
 from otkit.kernels.numba import starts
 from otkit.problems.linear import LinearProblem
@@ -86,15 +86,17 @@ def _stage_over(problem: LinearProblem, costs: Reduced, state: Approach, k: int)
     """The state after the end of a stage of an item: in the next stage, or at the end of the way."""
     error, reg, one = state.error[k], state.reg[k], np.array([k])
     if error > _LOOSE and reg >= descent.top(problem)[k] / _HIGH:
-        return replace(state, width=_put(state.width, k, np.inf)).ended(one, Status.CONVERGED)
+        return replace(state, width=put(state.width, one, np.array([np.inf]))).ended(one, Status.CONVERGED)
     width, before, work = _width(problem, costs, state, k), state.width[k], state.all_work[k] + state.work[k]
     columns = int((to_numpy(problem.b)[k] > 0).sum())
     early = width > _WIDE * columns and width < _THINNER * before and state.used[k] <= _QUICK
-    state = replace(state, width=_put(state.width, k, width), all_work=_put(state.all_work, k, work))
+    state = replace(
+        state, width=put(state.width, one, np.array([width])), all_work=put(state.all_work, one, np.array([work]))
+    )
     if not early and (width <= _THIN or width > _STILL * before or error > _LOOSE or work > _ALL_WORK):
         return state.ended(one, Status.CONVERGED)
-    lower = _put(state.reg, k, reg / (_FACTOR**2 if early else _FACTOR))
-    state = replace(state, work=_put(state.work, k, 0.0))
+    lower = put(state.reg, one, np.array([reg / (_FACTOR**2 if early else _FACTOR)]))
+    state = replace(state, work=put(state.work, one, np.zeros(1)))
     return descent.next_stage(state, one, lower, state.error <= _ERROR)
 
 
@@ -105,9 +107,3 @@ def _width(problem: LinearProblem, costs: Reduced, state: Approach, k: int) -> f
     h = to_numpy(state.g)[k] + state.reg[k] * to_numpy(problem.log_b)[k]
     C, (_, col) = matrix_of(problem, costs, k, rows, cols)
     return float(starts.widths(C, h[cols] + col, state.reg[k]).mean())
-
-
-def _put(values: np.ndarray, k: int, value: float) -> np.ndarray:
-    changed = values.copy()
-    changed[k] = value
-    return changed
