@@ -19,6 +19,7 @@ from otkit.results.values import objective
 from otkit.solvers import choose_solver
 from otkit.solvers.annealing import Annealing
 from otkit.solvers.base import Callback
+from otkit.solvers.exact.solver import Exact
 from otkit.solvers.univariate import Univariate
 
 
@@ -182,9 +183,11 @@ def measured(
     """A Wasserstein distance, without a report on convergence."""
     problem = LinearProblem.build(PointCloud(*points, cost), *weights)
     solver = choose_solver(problem, "auto", bounded=rtol is not None)
-    if isinstance(solver, Annealing) and rtol is not None:
+    if isinstance(solver, (Annealing, Exact)) and rtol is not None:
         # Stop on the distance: upper^(1/p) − lower^(1/p) ≤ rtol·upper^(1/p), or at the rounding of the costs.
-        solver = replace(solver, rtol=1 - (1 - rtol) ** cost.power, atol=max(1e-9**cost.power, 1e-14))
+        solver = replace(solver, rtol=min(1 - (1 - rtol) ** cost.power, 1 - UNIT))
+    if isinstance(solver, Annealing):
+        solver = replace(solver, atol=max(1e-9**cost.power, 1e-14))
     if not isinstance(solver, Univariate):
         solver = with_options(solver, max_iter=max_iter)
     return WassersteinResult(result_of(problem, solver, None, callback), cost.power)

@@ -7,6 +7,7 @@ from typing import Any
 from otkit.problems import LinearProblem
 from otkit.solvers.annealing import Annealing
 from otkit.solvers.base import Progress, Solver, run
+from otkit.solvers.exact.outliers import has_outliers
 from otkit.solvers.exact.solver import Exact
 from otkit.solvers.sinkhorn import Sinkhorn
 from otkit.solvers.sns.solver import SparseNewton
@@ -40,9 +41,11 @@ def choose_solver(problem: LinearProblem, method: str | Solver[Any], bounded: bo
     no `reg`, points on a line, convex    `Univariate`
     no `reg`, else                        `Exact`
     the same, an interval is enough       `Annealing`
+    the same, some costs are outliers     `Exact`
     ====================================  ==============
 
-    ``bounded`` says that an interval is enough.
+    ``bounded`` says that an interval is enough. Costs that are far larger than the others are more than annealing can
+    resolve. They are no difficulty for the exact method up to 2²⁴ arcs.
 
     Raises
     ------
@@ -51,6 +54,7 @@ def choose_solver(problem: LinearProblem, method: str | Solver[Any], bounded: bo
     """
     line = problem.asked.convex_on_line
     if method == "auto":
+        bounded = bounded and not line and not has_outliers(problem)
         method = "sns" if problem.reg is not None else "univariate" if line else "annealing" if bounded else "exact"
     if isinstance(method, str):
         if method not in SOLVERS:

@@ -11,6 +11,7 @@ import numpy as np
 from otkit.arrays import Array, from_numpy, take
 from otkit.certificates.base import Certificate
 from otkit.certificates.certify import certify
+from otkit.certificates.width import narrow, precise
 from otkit.geometry.costs import UNIT
 from otkit.problems.linear import LinearProblem
 from otkit.results.outcome import Outcome, Status, marginal_error
@@ -28,7 +29,7 @@ class Annealing(Solver[Annealed]):
     rtol : float
         Stop when ``upper − lower ≤ rtol·|upper|``.
     atol : float
-        Also stop when ``upper − lower`` is at most this fraction of the range of the costs, or at its rounding error.
+        Also stop when ``upper − lower`` is at most this fraction of the range of the costs without outliers. Rounding errors end the solve too; unless the interval counts as exact, the status says so.
     max_iter : int
         Maximum number of iterations over all stages.
     factor : float
@@ -75,11 +76,14 @@ class Annealing(Solver[Annealed]):
         state = descent.advance(problem, state, stage_tol, self.sweeps, self.max_iter)
         items = state.running
         found = self._certificate(problem.take(items), state, items)
-        finite = found.upper < np.inf
-        size = np.where(finite, abs(found.upper), 0.0)
-        wanted = np.maximum(self.rtol * size, self.atol * problem.span[items])
-        close = finite & (found.upper - found.lower <= np.maximum(wanted, 1.01 * found.rounding))
-        state = state.ended(items[close], Status.CONVERGED)
+        part = problem.take(items)
+        close = narrow(part, found.lower, found.upper, self.rtol, self.atol)
+        rounded = ~close & (found.upper < np.inf) & (found.upper - found.lower <= 1.01 * found.rounding)
+        if rounded.any():
+            exact = rounded & precise(part, found.lower, found.upper)
+            close, rounded = close | exact, rounded & ~exact
+        state = state.ended(items[close], Status.CONVERGED).ended(items[rounded], Status.IMPRECISE)
+        close = close | rounded
         state = state.ended(items[~close & (found.lower > problem.high[items])], Status.INFEASIBLE)
 
         reached = state.error <= stage_tol

@@ -10,6 +10,7 @@ import numpy as np
 
 from otkit.arrays import Array, from_numpy, to_numpy
 from otkit.certificates.base import widened
+from otkit.certificates.width import precise
 from otkit.kernels.numba.staircase import potentials, staircase
 from otkit.plans import Arcs, SparsePlan
 from otkit.problems.linear import LinearProblem
@@ -77,6 +78,7 @@ class Univariate(Solver[State]):
         f, g = (from_numpy(v, problem.a) for v in _potentials(rows, cols, cost, across, down))
         # The monotone plan is optimal by a theorem, so the lower bound is its cost less the effect of its defect.
         found = widened(problem, linear - 1.01 * defect * problem.span, linear, defect, f, g, plan)
+        state = state.ended(np.flatnonzero(~precise(problem, found.lower, found.upper)), Status.IMPRECISE)
         error, tol = marginal_error(problem, plan, f, g), np.zeros(problem.items)
         return Outcome(
             f=f,

@@ -36,6 +36,16 @@ _STEEPER = 8.0
 _SURE, _HOPELESS = 50.0, 64.0
 
 
+class Vertex(NamedTuple):
+    """Row, column, mass and reduced cost of the arcs of a plan, and the L1 defect of its marginals."""
+
+    rows: np.ndarray
+    cols: np.ndarray
+    mass: np.ndarray
+    cost: np.ndarray
+    defect: float
+
+
 @dataclass(frozen=True)
 class Basis:
     """The basis of an item: a spanning tree of the points with mass. Pivots change its arrays in place.
@@ -56,6 +66,8 @@ class Basis:
         The best arc of so many rows enters; 0 if only listed arcs may.
     offsets : array, array
         Offsets of the rows and columns by which the costs of arcs exceed reduced costs.
+    limit : float
+        Arcs of larger reduced cost may not enter; infinite unless the costs have outliers.
     matrix : array, optional
         The costs between the points with mass. Where each item of a batch has its own copy, each step forms it anew to
         save memory.
@@ -70,6 +82,7 @@ class Basis:
     tree: simplex.Tree
     by_rows: int
     offsets: tuple[np.ndarray, np.ndarray]
+    limit: float
     matrix: np.ndarray | None
 
     @property
@@ -87,6 +100,29 @@ class Basis:
         """The largest absolute value of the prices."""
         return float(abs(self.tree.pi).max())
 
+    def forest(self) -> SpanningTree:
+        """The forest of the arcs that are not artificial, with their reduced costs."""
+        nodes, order, thread = self.natural.size, [], self.tree.thread.tolist()
+        node = thread[nodes]
+        while node != nodes:
+            order.append(node)
+            node = thread[node]
+        parent = np.where(self.artificial, -1, self.tree.parent[:-1])
+        forest = SpanningTree(self.rows.size, np.array(order), parent, np.zeros(nodes), np.zeros(nodes))
+        row, col = forest.arcs(forest.nodes)
+        forest.cost[forest.nodes] = self.tree.cost[forest.nodes] - self.offsets[0][row] - self.offsets[1][col]
+        return forest
+
+    def centred(self) -> np.ndarray:
+        """The prices of the nodes relative to their mean in each component of the forest."""
+        forest, pi = self.forest(), self.tree.pi[:-1]
+        top, parent = np.arange(pi.size), forest.parent.tolist()
+        for node in forest.order.tolist():
+            if parent[node] >= 0:
+                top[node] = top[parent[node]]
+        _, of, count = np.unique(top, return_inverse=True, return_counts=True)
+        return np.asarray(pi - (np.bincount(of, pi) / count)[of])
+
     def prices(self, n: int, m: int) -> tuple[np.ndarray, np.ndarray]:
         """The potentials of n rows and m columns of reduced costs, 0 for points without mass."""
         f, g, (row, col) = np.zeros(n), np.zeros(m), self.offsets
@@ -94,27 +130,15 @@ class Basis:
         g[self.cols] = self.tree.pi[self.rows.size : -1] - col
         return f, g
 
-    def vertex(self, a: np.ndarray, b: np.ndarray) -> tuple[np.ndarray, ...]:
-        """Row, column, mass and reduced cost of the arcs of the basis, and the defect of their marginals.
-
-        This is their L1 distance from the weights. The masses are computed from the unrounded weights, by differences
-        from the leaves of the tree up.
-        """
-        n, nodes = self.rows.size, self.natural.size
-        order, thread = [], self.tree.thread.tolist()
-        node = thread[nodes]
-        while node != nodes:
-            order.append(node)
-            node = thread[node]
-        parent = np.where(self.artificial, -1, self.tree.parent[:-1])
-        tree = SpanningTree(n, np.array(order), parent, np.zeros(nodes), np.zeros(nodes))
-        flow, _, defect = tree.flows(np.concatenate([a[self.rows], b[self.cols]]))
+    def vertex(self, a: np.ndarray, b: np.ndarray) -> Vertex:
+        """The plan of the basis, with masses from the unrounded weights, by differences from the leaves up."""
+        forest = self.forest()
+        flow, _, defect = forest.flows(np.concatenate([a[self.rows], b[self.cols]]))
         at = np.flatnonzero(~self.artificial)
-        row, col = tree.arcs(at)
+        row, col = forest.arcs(at)
         mass = flow[at]
         defect -= 2 * float(mass[mass < 0].sum())  # negative masses, of about a grain, from rounding
-        cost = self.tree.cost[at] - self.offsets[0][row] - self.offsets[1][col]
-        return self.rows[row], self.cols[col], np.maximum(mass, 0.0), cost, np.array(defect)
+        return Vertex(self.rows[row], self.cols[col], np.maximum(mass, 0.0), forest.cost[at], defect)
 
 
 class Priced(NamedTuple):
@@ -124,6 +148,7 @@ class Priced(NamedTuple):
     filled: int
     by_rows: int
     offsets: tuple[np.ndarray, np.ndarray]
+    limit: float
     matrix: np.ndarray | None
 
 
@@ -150,17 +175,25 @@ def points_of(problem: LinearProblem, item: int) -> tuple[np.ndarray, np.ndarray
     return points_with_mass(to_numpy(problem.a)[item], to_numpy(problem.b)[item])
 
 
-def matrix_of(problem: LinearProblem, costs: Reduced, item: int, rows: np.ndarray, cols: np.ndarray) -> Matrix:
-    """The costs between these points, in row order: those of the problem, or a copy if there must be one."""
+def matrix_of(
+    problem: LinearProblem, costs: Reduced, item: int, rows: np.ndarray, cols: np.ndarray, limit: float = np.inf
+) -> Matrix:
+    """The costs between these points, in row order: those of the problem, or a copy if there must be one.
+
+    Arcs of a reduced cost above `limit` are forbidden.
+    """
     base = to_numpy(costs.base.block(slice(item, item + 1), slice(0, costs.n)))[0]
     row, col = to_numpy(costs.row)[item], to_numpy(costs.col)[item]
     every = rows.size == costs.n and cols.size == costs.m
-    if every and base.flags.c_contiguous and _largest(problem, item) <= _MODERATE * problem.span[item]:
+    as_given = every and limit == np.inf and base.flags.c_contiguous
+    if as_given and _largest(problem, item) <= _MODERATE * problem.span[item]:
         return Matrix(base, (row, col))
     if not every:
         base, row, col = base[np.ix_(rows, cols)], row[rows], col[cols]
     out = np.empty(base.shape)  # unlike Numba's, memory of NumPy is in huge pages, so that pivots are faster
     starts.reduce_costs(base, row, col, costs.transposed, out)
+    if limit < np.inf:
+        out[out > limit] = np.inf
     return Matrix(out, (np.zeros(rows.size), np.zeros(cols.size)))
 
 
@@ -168,24 +201,25 @@ def _largest(problem: LinearProblem, item: int) -> float:
     return max(abs(float(problem.low[item])), abs(float(problem.high[item])))
 
 
-def _kept(costs: Reduced, C: np.ndarray) -> np.ndarray | None:
+def kept(costs: Reduced, C: np.ndarray) -> np.ndarray | None:
     """The matrix, where it takes no more memory than one copy."""
     own = costs.matrix is None or not np.may_share_memory(C, costs.matrix)
     return None if own and costs.batch != (1,) else C
 
 
-def cold(problem: LinearProblem, costs: Reduced, item: int) -> Basis:
-    """The basis of masses that go greedily along the arcs of least reduced cost."""
+def cold(problem: LinearProblem, costs: Reduced, item: int, limit: float = np.inf) -> Basis:
+    """The basis of masses that go greedily along the arcs of least reduced cost, none of it above `limit`."""
     rows, cols, supply = points_of(problem, item)
-    C, (f, g) = matrix_of(problem, costs, item, rows, cols)
+    C, (f, g) = matrix_of(problem, costs, item, rows, cols, limit)
     i, j = _by_rank(C, f, g, _GREEDY)  # reduced costs have zero potentials
     cost = C[i, j]
     members = starts.greedy(np.argsort(cost - f[i] - g[j], kind="stable"), i, j, supply, rows.size)
     forest = pricing.Arcs(i[members], j[members], cost[members])
     nothing = np.empty(0, dtype=np.int32)
     listed = pricing.Arcs(nothing, nothing, np.empty(0))
-    priced = Priced(listed, 0, _TOGETHER, (f, g), _kept(costs, C))
-    return planted((rows, cols, supply), forest, np.concatenate([-f, g]), descent.top(problem)[item], priced)
+    priced = Priced(listed, 0, _TOGETHER, (f, g), limit, kept(costs, C))
+    surcharge = min(float(descent.top(problem)[item]), limit)
+    return planted((rows, cols, supply), forest, np.concatenate([-f, g]), surcharge, priced)
 
 
 def warm(
@@ -210,7 +244,7 @@ def warm(
     cost = C[i, j]
     members = heaviest_forest(rows.size, cols.size, i, j, (of_rows[i] + of_cols[j] - cost) / surcharge)
     forest = pricing.Arcs(i[members], j[members], cost[members])
-    priced = Priced(_with_room(C, i, j), i.size, 1, (row, col), _kept(costs, C))
+    priced = Priced(_with_room(C, i, j), i.size, 1, (row, col), np.inf, kept(costs, C))
     return planted((rows, cols, supply), forest, np.concatenate([-f, g]), surcharge, priced)
 
 
@@ -247,10 +281,10 @@ def planted(
     simplex.start(supply, rows.size, forest.rows, forest.cols, forest.costs, tree)
     cool = np.zeros(supply.size, dtype=bool)
     basis = Basis(rows, cols, prices, cool, surcharge, priced.listed, tree, *priced[2:])
-    return _charged(basis, float(surcharge), every=False)
+    return charged(basis, float(surcharge), every=False)
 
 
-def _charged(basis: Basis, surcharge: float, *, every: bool) -> Basis:
+def charged(basis: Basis, surcharge: float, *, every: bool) -> Basis:
     """The basis with this surcharge on the artificial arcs that carry mass or ever did, or on every one."""
     tree, artificial = basis.tree, basis.artificial
     hot = basis.hot | (artificial & (tree.flow[:-1] > 0)) | every
@@ -266,15 +300,15 @@ def judged(basis: Basis, scale: float, points: int) -> tuple[Basis, Status | Non
     """
     missing, rounding = basis.missing, 16 * points * UNIT
     if not missing:
-        if not basis.surcharge or basis.size <= 2 * (_MODERATE + 1) * scale:
+        if not basis.surcharge or (basis.limit == np.inf and basis.size <= 2 * (_MODERATE + 1) * scale):
             return basis, Status.CONVERGED
         # Pivots move no mass to artificial arcs from now on. Their surcharge shifts prices, which then round more.
-        centred = replace(basis, natural=basis.tree.pi[:-1] - basis.tree.pi[:-1].mean(), hot=basis.hot & False)
-        return _charged(centred, 0.0, every=False), None
+        centred = replace(basis, natural=basis.centred(), hot=basis.hot & False)
+        return charged(centred, 0.0, every=False), None
     # Weights differ by rounding errors where they must be equal, within a component of allowed arcs.
     if basis.surcharge > _SURE * scale and missing * GRAIN <= rounding:
         return basis, Status.CONVERGED
     surcharge = basis.surcharge * _STEEPER
     if basis.surcharge > _HOPELESS * points * scale or surcharge == np.inf:
         return basis, Status.INFEASIBLE
-    return _charged(basis, surcharge, every=surcharge > scale), None
+    return charged(basis, surcharge, every=surcharge > scale), None

@@ -46,7 +46,7 @@ def begin(problem: LinearProblem, costs: Reduced, at: Potentials, item: int) -> 
         forest,
         prices,
         surcharge,
-        Priced(listed, i.size, 0, (np.zeros(points[0].size), np.zeros(points[1].size)), None),
+        Priced(listed, i.size, 0, (np.zeros(points[0].size), np.zeros(points[1].size)), np.inf, None),
     )
 
 

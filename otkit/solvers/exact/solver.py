@@ -20,7 +20,8 @@ import numpy as np
 from otkit import checks
 from otkit.arrays import Array, from_numpy, to_numpy
 from otkit.certificates.balanced import certify_plan
-from otkit.certificates.base import dual_bound, feasible
+from otkit.certificates.base import Certificate, dual_bound, feasible
+from otkit.certificates.width import precise
 from otkit.entropic.dual import Potentials
 from otkit.geometry.reduced import Reduced
 from otkit.kernels.numba import pricing
@@ -33,8 +34,9 @@ from otkit.solvers.base import Solver, State, check_options
 from otkit.solvers.descent import Annealed
 from otkit.solvers.exact import approach
 from otkit.solvers.exact.approach import Approach
-from otkit.solvers.exact.basis import GRAIN, ROUNDING, Basis, cold, judged, matrix_of, warm
+from otkit.solvers.exact.basis import GRAIN, ROUNDING, Basis, Vertex, cold, judged, matrix_of, warm
 from otkit.solvers.exact.listed import begin, cheaper
+from otkit.solvers.exact.outliers import reconsidered, vertex
 from otkit.solvers.sns.solver import SparseNewton
 
 # Maximum number of entries with which the simplex starts at once: sweeps take as long or longer (16 to 61 ms instead of
@@ -69,6 +71,10 @@ class Exact(Solver[Annealed | Pivoted]):
         The regularisation at which the simplex takes over, in units of the range of the costs. By default, sweeps end
         when rows of the plan have about 16 entries, or when it shows that sweeps do not help. Points, and costs on a
         GPU, are annealed to 3 divided by the number of points of the larger side, and at most 3e-3.
+    rtol : float, optional
+        Width of the interval, relative to its upper end, up to which an item counts as converged. By default the
+        interval counts as exact up to 1e-9, relative to the optimum or to the range of the costs without outliers. For
+        the p-th power of a distance this is p times as much.
     max_iter : int
         Maximum number of sweeps, Newton steps and pivots together.
 
@@ -89,12 +95,10 @@ class Exact(Solver[Annealed | Pivoted]):
     """
 
     reg: float | None = None
+    rtol: float | None = None
     max_iter: int = 10_000_000
     name = "exact"
-    refuses: ClassVar[Mapping[str, str]] = {
-        "tol": "rtol= bounds the unregularised answer",
-        "rtol": "it is exact; method='annealing' or 'auto' stops at an interval",
-    }
+    refuses: ClassVar[Mapping[str, str]] = {"tol": "rtol= bounds the unregularised answer"}
 
     def __post_init__(self) -> None:
         check_options(self)
@@ -159,33 +163,51 @@ class Exact(Solver[Annealed | Pivoted]):
             cause = Status.MAX_ITER if (state.status == Status.MAX_ITER).any() else Status.STOPPED
             state = state.ended(np.flatnonzero(state.status == Status.CONVERGED), cause)
             return replace(Annealing().finish(problem, state, errors), tol=np.zeros(problem.items))
-        shape = problem.items, problem.reduced.n, problem.reduced.m
-        prices = zip(*(basis.prices(*shape[1:]) for basis in state.bases), strict=True)
+        size = problem.reduced.n, problem.reduced.m
+        prices = zip(*(basis.prices(*size) for basis in state.bases), strict=True)
         # Prices contain the cost of artificial arcs as a constant, which has no effect except on rounding. Remove it.
         _, g = problem.centred(*(from_numpy(np.stack(v), problem.a) for v in prices))
-        weights = zip(to_numpy(problem.a), to_numpy(problem.b), strict=True)
-        ends = [basis.vertex(*pair) for basis, pair in zip(state.bases, weights, strict=True)]
-        rows, cols, mass, cost, defect = zip(*ends, strict=True)
-        item = np.repeat(np.arange(problem.items), [m.size for m in mass])
-        arcs = Arcs(item, *(np.concatenate(v) for v in (rows, cols, mass)))
-        plan = (SparsePlan(shape, arcs, problem.a),)
-        linear = np.array([m @ c for m, c in zip(mass, cost, strict=True)])
-        whole = np.array([basis.missing == 0 for basis in state.bases]) | (state.status == Status.CONVERGED)
-        found = certify_plan(problem, g, plan, np.where(whole, linear, np.inf), np.array(defect))
-        error = marginal_error(problem, plan, found.f, found.g)
+        state, found = _certified(problem, state, g, self.rtol)
+        error = marginal_error(problem, found.plan, found.f, found.g)
         return Outcome(
             f=found.f,
             g=found.g,
             reg=None,
-            plan=plan,
+            plan=found.plan,
             certificate=found,
             status=state.status,
             error=error,
-            tol=np.zeros(problem.items),
+            tol=np.full(problem.items, self.rtol or 0.0),
             n_iter=state.n_iter,
             errors=errors,
             stages=state.stages,
         )
+
+
+def _certified(problem: LinearProblem, state: Pivoted, g: Array, rtol: float | None) -> tuple[Pivoted, Certificate]:
+    """The certificate of optimal bases, and the state that says which intervals are too wide to count as exact."""
+    costs, done = problem.reduced.to_numpy(), state.status == Status.CONVERGED
+    whole = np.array([basis.missing == 0 for basis in state.bases]) | done
+    weights = list(zip(to_numpy(problem.a), to_numpy(problem.b), strict=True))
+    ends = [basis.vertex(*pair) for basis, pair in zip(state.bases, weights, strict=True)]
+    found = _of_plans(problem, g, ends, whole)
+    wide = done & ~precise(problem, found.lower, found.upper, rtol)
+    if wide.any():  # masses that are computed exactly leave no defect, which would have to be repaired
+        for k in np.flatnonzero(wide):
+            ends[k] = vertex(costs, int(k), state.bases[k], *weights[k])
+        found = _of_plans(problem, g, ends, whole)
+        state = state.ended(np.flatnonzero(wide & ~precise(problem, found.lower, found.upper, rtol)), Status.IMPRECISE)
+    return state, found
+
+
+def _of_plans(problem: LinearProblem, g: Array, ends: list[Vertex], whole: np.ndarray) -> Certificate:
+    """The certificate of plans, and of potentials of the columns; only some of the plans are `whole`."""
+    rows, cols, mass, cost, defect = zip(*ends, strict=True)
+    item = np.repeat(np.arange(problem.items), [m.size for m in mass])
+    arcs = Arcs(item, *(np.concatenate(v) for v in (rows, cols, mass)))
+    plan = (SparsePlan((problem.items, problem.reduced.n, problem.reduced.m), arcs, problem.a),)
+    linear = np.array([m @ c for m, c in zip(mass, cost, strict=True)])
+    return certify_plan(problem, g, plan, np.where(whole, linear, np.inf), np.array(defect))
 
 
 def _feasible(problem: LinearProblem, g: Array) -> tuple[Array, Array] | None:
@@ -247,15 +269,16 @@ def _improved(
     problem: LinearProblem, costs: Reduced, basis: Basis, item: int, most: int
 ) -> tuple[Basis, int, Status | None]:
     """The basis of an item after at most so many pivots, their number, and the status if it is final."""
-    scale, points, done = float(descent.top(problem)[item]), costs.n + costs.m, 0
+    scale, points, done = min(float(descent.top(problem)[item]), basis.limit), costs.n + costs.m, 0
+    largest = scale if basis.limit == np.inf else 0.0  # without outliers, rounding is relative to the prices
     C = basis.matrix
     if C is None and basis.by_rows:
-        C = matrix_of(problem, costs, item, basis.rows, basis.cols).C
+        C = matrix_of(problem, costs, item, basis.rows, basis.cols, basis.limit).C
     elif C is None:
         C = np.empty((0, basis.cols.size))
     while done < most:
         listed = C, basis.listed, basis.tree, basis.rows.size, basis.by_rows
-        pivots, optimal = pricing.solve(*listed, ROUNDING, scale, most - done)
+        pivots, optimal = pricing.solve(*listed, ROUNDING, largest, most - done)
         done += pivots
         if not optimal:
             break
@@ -264,5 +287,6 @@ def _improved(
             return new, done, None
         basis, status = judged(basis, scale, points)
         if status is not None:
-            return replace(basis, matrix=None), done, status
+            new = reconsidered(problem, costs, basis, item, status)
+            return (replace(basis, matrix=None), done, status) if new is None else (new, done, None)
     return basis, done, None

@@ -1,0 +1,69 @@
+"""How narrow an interval must be to count as the answer: relative to the optimum, or to the ordinary costs."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from otkit.arrays import to_numpy
+from otkit.certificates.base import sides
+from otkit.problems.linear import LinearProblem
+
+# An exact answer is at most this wide, relative to the distance or cost, or to the scale of the costs.
+EXACT = 1e-9
+# The largest cost is the scale of the costs, up to so many times the mean of the costs below.
+ORDINARY = 2.0**20
+# Number of costs in a sample, and minimum number of its rows.
+_SAMPLE, _ROWS = 2**18, 16
+# Reduced costs below this fraction of the offsets are their rounding errors.
+_ZERO = 2.0**-40
+
+
+def ordinary(problem: LinearProblem, item: int) -> float:
+    """The size of the costs without outliers: the power mean (Σ R^(−1/2) / k)^(−2) of the positive reduced costs.
+
+    Of a few costs that are far larger than the others, it is as large as if these were absent. If a fraction φ of the
+    costs are far smaller than the others, it is at most φ⁻² times as large as these.
+    """
+    costs, one = problem.reduced, slice(item, item + 1)
+    step = max(1, min(costs.n // _ROWS, costs.n * costs.m // _SAMPLE))
+    rows = slice(0, costs.n, step)
+    R = to_numpy(costs.block(one, rows))[0]
+    row, col = to_numpy(costs.row)[item, rows, None], to_numpy(costs.col)[item]
+    with_mass = (to_numpy(problem.a)[item, rows, None] > 0) & (to_numpy(problem.b)[item] > 0)
+    R = R[with_mass & np.isfinite(R) & (_ZERO * (abs(row) + abs(col)) < R)]
+    return float(np.mean(R**-0.5) ** -2) if R.size else 0.0
+
+
+def outliers(problem: LinearProblem, item: int) -> float:
+    """The size of the ordinary costs if some are far larger, else 0."""
+    size = ordinary(problem, item)
+    return size if problem.span[item] > ORDINARY * size else 0.0
+
+
+def narrow(problem: LinearProblem, lower: np.ndarray, upper: np.ndarray, rtol: float, atol: float) -> np.ndarray:
+    """Whether intervals ``(B,)`` are at most `rtol` of their upper end wide, or `atol` of the scale of the costs.
+
+    The scale is their range, or the size of the ordinary costs if some are far larger; and at least the mean offsets. These
+    are at most the optimum if no cost is negative. If costs of both signs cancel, their rounding errors do not.
+    """
+    with np.errstate(invalid="ignore"):  # infinite bounds
+        width = np.where(upper < np.inf, upper - lower, np.inf)
+        fine = width <= rtol * abs(upper)
+    if fine.all():
+        return np.asarray(fine)
+    a, b, row, col = sides(problem)
+    fine |= width <= atol * ((a * abs(row)).sum(-1) + (b * abs(col)).sum(-1))
+    for k in np.flatnonzero(~fine & (width <= atol * problem.span)):
+        size = outliers(problem, int(k))
+        fine[k] = not size or width[k] <= atol * size
+    return np.asarray(fine)
+
+
+def precise(problem: LinearProblem, lower: np.ndarray, upper: np.ndarray, rtol: float | None = None) -> np.ndarray:
+    """Whether intervals ``(B,)`` are as narrow as `rtol`, or count as exact, which is the default.
+
+    The cost of a distance to the power p may then be p times as wide as others: the distance is not.
+    """
+    cloud = problem.geometry.cloud
+    power = 1.0 if cloud is None else max(cloud.metric.power, 1.0)
+    return narrow(problem, lower, upper, rtol or min(EXACT * power, 0.5), EXACT)
