@@ -25,6 +25,8 @@ jit = numba.njit(cache=True, nogil=True, error_model="numpy", fastmath=_FAST)
 # Exact order of operations, for results that must equal NumPy's or would lose digits if reordered. All operations of a
 # difference must be in one such function: LLVM reorders a chain if its last operation permits it.
 exact = numba.njit(cache=True, nogil=True, error_model="numpy", fastmath={"nsz"}, forceinline=True)
+# The same for longer functions: they are compiled once and called, which saves the time to compile copies of them.
+ordered = numba.njit(cache=True, nogil=True, error_model="numpy", fastmath={"nsz"})
 _careful = numba.njit(
     cache=True, nogil=True, error_model="numpy", fastmath={"contract", "nsz"}, forceinline=True
 )  # keeps x − k·ln 2 in two steps

@@ -17,7 +17,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from otkit.kernels.numba.jit import exact, jit
+from otkit.kernels.numba.jit import jit, ordered
 
 
 class Tree(NamedTuple):
@@ -159,7 +159,7 @@ def _thread(parent, thread, reverse, size, last):
         last[order[p]] = order[p + size[order[p]] - 1]
 
 
-@exact
+@ordered
 def price(parent, thread, up, cost, pi):
     """Compute the prices of all nodes, from the root down; returns the largest absolute value."""
     root = parent.size - 1
@@ -173,7 +173,7 @@ def price(parent, thread, up, cost, pi):
     return largest
 
 
-@exact
+@ordered
 def _leave(tail, head, parent, size, up, flow):
     """The node whose arc leaves the tree when an arc from tail to head enters; also the flow to move, and the join.
 
@@ -201,7 +201,7 @@ def _leave(tail, head, parent, size, up, flow):
     return out, moved, below_tail, join
 
 
-@exact
+@ordered
 def _move(tail, head, join, moved, parent, up, flow):
     """Augment the flow along the cycle that an arc from tail to head closes."""
     node = tail
@@ -214,13 +214,13 @@ def _move(tail, head, join, moved, parent, up, flow):
         node = np.int64(parent[node])
 
 
-@exact
+@ordered
 def _link(before, after, thread, reverse):
     thread[before] = after
     reverse[after] = before
 
 
-@exact
+@ordered
 def _turn(top, above, out, parent, thread, reverse, size, last, up, flow, cost, loose):
     """Attach the subtree of `out` below `above` by its node `top`, which becomes its top.
 
@@ -239,7 +239,7 @@ def _turn(top, above, out, parent, thread, reverse, size, last, up, flow, cost, 
         thread[tail] = upper
         loose[count] = tail
         count += 1
-        _link(reverse[node], after, thread, reverse)
+        _link(np.int64(reverse[node]), after, thread, reverse)
         parent[node] = below
         below, node = node, upper
         tail = np.int64(reverse[below]) if last[node] == last[below] else np.int64(last[node])
@@ -260,19 +260,19 @@ def _turn(top, above, out, parent, thread, reverse, size, last, up, flow, cost, 
         node = upper
 
 
-@exact
+@ordered
 def _transfer(top, above, parent, thread, reverse, last):
     """Attach the subtree of `top`, as it is, below another node."""
     before, end = np.int64(reverse[top]), np.int64(last[top])
     parent[top] = above
     if thread[above] != top:
-        _link(before, thread[end], thread, reverse)
+        _link(before, np.int64(thread[end]), thread, reverse)
         after = np.int64(thread[above])
         _link(above, top, thread, reverse)
         _link(end, after, thread, reverse)
 
 
-@exact
+@ordered
 def _update_last(above, left, join, before, old_last, new_last, parent, last):
     """Correct the last successors of the ancestors, after a subtree has moved from `left` to `above`."""
     limit = np.int64(join) if last[join] == above else np.int64(-1)
@@ -292,7 +292,7 @@ def _update_last(above, left, join, before, old_last, new_last, parent, last):
         node = np.int64(parent[node])
 
 
-@exact
+@ordered
 def _shift(top, change, moved, thread, last, pi):
     """Shift the prices of a subtree, or those of all other nodes the other way if they are fewer."""
     end = np.int64(thread[last[top]])
@@ -303,7 +303,7 @@ def _shift(top, change, moved, thread, last, pi):
         node = np.int64(thread[node])
 
 
-@exact
+@ordered
 def pivot(tail, head, entering, parent, thread, reverse, size, last, up, flow, cost, pi, loose):
     """Exchange arcs: the arc of cost `entering` from node `tail` to node `head` for one on the cycle that it closes."""
     out, moved, below_tail, join = _leave(tail, head, parent, size, up, flow)
