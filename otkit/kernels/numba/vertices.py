@@ -17,7 +17,7 @@ from otkit.geometry.costs import UNIT
 from otkit.kernels.numba.entries import _distances
 from otkit.kernels.numba.jit import jit, least, most, ordered
 from otkit.kernels.numba.planting import GOES_ON, OPTIMAL, charge, judge, plant
-from otkit.kernels.numba.pricing import _by_rows, lowest
+from otkit.kernels.numba.pricing import _place, lowest
 from otkit.kernels.numba.proof import EXPONENT, FACTOR, GROUND, SPREAD, masses, potentials, prove, total
 from otkit.kernels.numba.simplex import pivot, price
 
@@ -166,15 +166,32 @@ def _reduce_columns(R, nr, nc, col, num):
 
 
 @ordered
+def _enter(R, n, m, pi, row, tolerance):
+    """The best arc of the next rows that have one of negative reduced cost.
+
+    Returns its row, −1 if there is none, its column, and the row to go on from.
+    """
+    g, best, found, least_of_row = pi[n : n + m], -tolerance, np.int64(-1), 0.0
+    for seen in range(n):
+        value = lowest(R[row], g)
+        if value + pi[row] < best:
+            best, found, least_of_row = value + pi[row], row, value
+        row = row + 1 if row + 1 < n else 0
+        if seen + 1 >= _TOGETHER and found >= 0:
+            break
+    return found, _place(R[found], g, least_of_row) if found >= 0 else 0, row
+
+
+@ordered
 def _improve(R, n, m, scale, limit, parent, thread, reverse, size, last, up, flow, cost, pi):
     """Pivot until no arc of the first n rows and m columns has a negative reduced cost.
 
     Returns the number of pivots, and whether this is so.
     """
-    C, g, loose, row = R[:n], pi[n : n + m], np.empty(pi.size, dtype=np.int64), np.int64(0)
-    tolerance, fresh, pivots = _ROUNDING * max(scale, price(parent, thread, up, cost, pi)), True, 0
+    loose, row, pivots, fresh = np.empty(pi.size, dtype=np.uint64), np.int64(0), 0, True
+    tolerance = _ROUNDING * max(scale, price(parent, thread, up, cost, pi))
     while pivots < limit:
-        i, j, row, _ = _by_rows(C, pi, g, row, np.int64(_TOGETHER), tolerance)
+        i, j, row = _enter(R, n, m, pi, row, tolerance)
         drifted = i >= 0 and (parent[i] == n + j or parent[n + j] == i)  # an arc of the tree
         if i < 0 and fresh:
             return pivots, True
@@ -184,7 +201,7 @@ def _improve(R, n, m, scale, limit, parent, thread, reverse, size, last, up, flo
             continue
         fresh = False
         pivots += 1
-        pivot(i, n + j, R[i, j], parent, thread, reverse, size, last, up, flow, cost, pi, loose)
+        pivot(i, n + j, R[i, j], parent, thread, reverse, size, last, up, flow, cost, pi, pi, loose)
     return pivots, False
 
 
