@@ -103,14 +103,14 @@ def widened(
     offset = (a * row).sum(-1) + (b * col).sum(-1)
     offset_error = sums * ((a * abs(row)).sum(-1) + (b * abs(col)).sum(-1))
     # Two subtractions reduce a cost, each with an error of one unit roundoff of its result; none where offsets are 0.
-    plain = (row == 0).all(-1) & (col == 0).all(-1)
-    evaluation = np.where(plain, 0.0, 2 * UNIT * (2 * problem.span + abs(col).max(-1)))
+    unit = np.where((row == 0).all(-1) & (col == 0).all(-1), 0.0, 2 * UNIT)
+    offset_error = offset_error + unit * (b * abs(col)).sum(-1)
     # A defect is repaired along arcs, each of cost at most the span. With forbidden arcs, many may be needed.
     steps = np.where(problem.forbidden, costs.n + costs.m, 1)
     size = (a * abs(to_numpy(f))).sum(-1) + (b * abs(to_numpy(g))).sum(-1)
     paid = np.where(linear < np.inf, linear, 0.0)
-    below = sums * size + evaluation + offset_error
-    above = ((costs.n + costs.m) * UNIT + sums) * paid + evaluation + offset_error
+    below = (sums + 2 * unit) * size + offset_error
+    above = ((costs.n + costs.m) * UNIT + sums + 2 * unit) * paid + offset_error + unit * defect * abs(col).max(-1)
     above = above + 1.01 * defect * steps * problem.span  # 1 % for the rounding of this term and of Σa
     lower, upper = lower + offset, linear + offset
 

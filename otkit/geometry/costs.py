@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -14,6 +15,10 @@ UNIT = 2.0**-53  # unit roundoff of float64, in which every cost is evaluated
 DIRECT_DIMENSIONS = 16
 # Entries below this fraction of ‖x‖² + ‖y‖² suffer from cancellation and are recomputed from differences.
 CANCELLED = 1e-3
+# The largest exponent of a distance. The rounding error of a power is small for these.
+HIGHEST = 2.0**30
+# Numbers below the smallest normal one lose digits. This is somewhat larger.
+_TINY = 2.0**-1000
 
 GROUNDS = ("euclidean", "cityblock", "cosine")
 METRICS = ("sqeuclidean", "euclidean", "cityblock", "cosine")
@@ -75,6 +80,10 @@ class Cost:
 
         The centred or normalised points have `d` coordinates of absolute value 0 or at least `smallest`, and length at
         most `radius`. The values of a callable are exact by definition.
+
+        A distance of relative error r has a power of relative error at most (1 + r)^p − 1. To this, the function for
+        powers adds 4 units in the last place. Where numbers may underflow, the absolute error is at most the power of
+        the largest distance for which they do: it does not grow with p.
         """
         if callable(self.ground):
             return (0.0 if self.power == 1 else 8 * UNIT), 0.0
@@ -87,17 +96,27 @@ class Cost:
         power, scale = self.power, 1.0
         if self.ground == "cosine":
             shift, power, scale = 2 * (d + 4) * UNIT, 2 * self.exponent, self.factor**self.exponent
-        # A difference of floats is 0 or at least 2⁻⁵³ of the smaller one. Where it may be too small, its power may
-        # underflow. This changes a distance by at most the term added here.
-        if (self.ground, power) != ("cityblock", 1.0) and smallest < 2.0**54 * self.smallest:
-            shift += (d if self.ground == "cityblock" else d**0.5) * self.smallest
-        powers = max(power, 1.0) * relative + (0.0 if self.power in (1.0, 2.0) else 8 * UNIT)
+        powers = _grown(power, relative) + (0.0 if self.power in (1.0, 2.0) else 8 * UNIT)
+        lost = self._lost(d, power, smallest)
         if shift == 0:
-            return powers, 0.0
+            return powers, lost
         if power < 1:
-            return powers, scale * shift**power
+            return powers, lost + scale * _power(shift, power)
         # A shift is negligible relative to distances above shift/relative. Below, the cost itself is negligible.
-        return powers + 2 * power * relative, scale * power * (shift + shift / relative) ** (power - 1) * shift
+        near = _power(shift + shift / relative, power - 1)
+        return _grown(power, 2 * relative) + (powers - _grown(power, relative)), lost + scale * power * near * shift
+
+    def _lost(self, d: int, power: float, smallest: float) -> float:
+        """A bound on the absolute error of a cost by underflow."""
+        if (self.ground, power) == ("cityblock", 1.0):
+            return 0.0  # differences of floats are exact where they are this small, and so are their sums
+        # A difference of floats is 0 or at least 2⁻⁵³ of the smaller one.
+        least = smallest * 2.0**-53
+        of_power = _TINY if _power(least, max(power, 2.0)) <= _TINY else 0.0
+        # Squares below the smallest normal number have lost digits. Distances with such a square, and their computed
+        # values, have a power of at most this.
+        squares = self.ground != "cityblock" and least * least <= _TINY
+        return of_power + (_power(d * _TINY, power / 2) if squares else 0.0)
 
     def __call__(self, x: Array, y: Array) -> Array:
         """Costs between tiles ``x (..., r, d)`` and ``y (..., m, d)``: ``(..., r, m)``."""
@@ -126,6 +145,22 @@ class Cost:
         return x * xp.sum(W, axis=-1)[..., None] - W @ y
 
 
+def _power(x: float, power: float) -> float:
+    """x^power, infinite if it overflows."""
+    try:
+        return float(x) ** power
+    except OverflowError:
+        return math.inf
+
+
+def _grown(power: float, relative: float) -> float:
+    """A bound on the relative error of the power of a number with this relative error.
+
+    For p ≥ 1, (1 + r)^p − 1 ≤ exp(p·r) − 1, and 1 − (1 − r)^p ≤ p·r. For p ≤ 1 both are at most r.
+    """
+    return relative if power <= 1 else math.expm1(power * relative)
+
+
 def _slope(s: Array, power: float) -> Array:
     """power·s^(power − 1), and 0 at 0."""
     xp = namespace(s)
@@ -137,9 +172,10 @@ def parse_cost(metric: Any, power: float = 1.0) -> Cost:
     """The `Cost` of a user's `metric`, raised to `power`."""
     if isinstance(metric, tuple) and len(metric) == 2 and metric[0] == "power":
         exponent = float(metric[1])
-        if not 0 < exponent < float("inf"):
+        if not 0 < exponent <= HIGHEST:
             raise ValueError(
-                f"metric=('power', p) must have a finite p > 0, got p={metric[1]!r}; use p=1 for the distance itself"
+                f"metric=('power', p) must have a finite p > 0, at most 2^30, got p={metric[1]!r}; "
+                "use p=1 for the distance itself"
             )
         return Cost("euclidean", exponent * power)
     if metric == "sqeuclidean":

@@ -1,9 +1,12 @@
+from fractions import Fraction
+from math import isqrt
+
 import numpy as np
 import pytest
 from strategies import METRICS, distances
 
 from otkit import PointCloud
-from otkit.geometry.costs import parse_cost
+from otkit.geometry.costs import UNIT, Cost, parse_cost
 
 
 def costs(x, y, metric):
@@ -22,6 +25,49 @@ def test_costs_are_their_definition_within_the_stated_rounding(metric, d, rng):
     assert (abs(found - wanted) <= relative * abs(wanted) + absolute + 1e-16 * (metric == "cosine")).all()
     assert relative < 1e-9
     assert absolute < 1e-12 * wanted.max()
+
+
+def exact_power(x, y, ground, p):
+    """d(x, y)^p of whole p in exact arithmetic, rounded to 200 bits for the root."""
+    differences = [abs(Fraction(float(s)) - Fraction(float(t))) for s, t in zip(x, y, strict=True)]
+    if ground == "cityblock":
+        return sum(differences) ** p
+    square = sum(t * t for t in differences)
+    if p % 2 == 0:
+        return square ** (p // 2)
+    shift = 2 * max(200, square.denominator.bit_length())
+    return Fraction(isqrt(square.numerator * 2**shift // square.denominator), 2 ** (shift // 2)) ** p
+
+
+@pytest.mark.parametrize("ground", ["euclidean", "cityblock"])
+@pytest.mark.parametrize("d", [1, 3, 16, 40])
+@pytest.mark.parametrize("p", [3, 20, 36, 101, 540])
+def test_high_powers_are_within_the_stated_rounding(ground, d, p, rng):
+    x, y = rng.random((12, d)) / d**0.5, rng.random((12, d)) / d**0.5
+    y[0] = x[0]
+    y[1:3] = x[1:3] + 1e-4  # powers of these underflow
+    geometry, found = costs(x, y, Cost(ground, p))
+    relative, absolute = geometry.rounding
+    for i in range(12):
+        for j in range(12):
+            wanted = exact_power(x[i], y[j], ground, p)
+            error = abs(Fraction(float(found[i, j])) - wanted)
+            assert error <= Fraction(relative) * wanted + Fraction(absolute)
+    # The bound grows like p, not like a power of it.
+    small = Cost(ground, 1.0).rounding(d, 1.0, 1.0)[0]
+    assert relative <= 1.01 * 2 * p * small + 8 * UNIT
+    assert absolute <= (2.0**-1000 if d <= 16 or ground == "cityblock" else 1e-12)
+
+
+@pytest.mark.parametrize("p", [1, 1.5, 2, 7, 600])
+@pytest.mark.parametrize("tiny", [1e-150, 1e-170, 1e-250])
+def test_the_loss_by_underflow_is_covered(p, tiny):
+    x, y = np.array([[0.0, 0.0], [1.0, 1.0]]), np.array([[tiny, tiny], [1.0, 1.0]])
+    geometry, found = costs(x, y, Cost("euclidean", p))
+    relative, absolute = geometry.rounding
+    wanted = np.longdouble(2.0) ** (np.longdouble(p) / 2) * np.longdouble(tiny) ** np.longdouble(p)
+    assert abs(found[0, 0] - wanted) <= relative * wanted + absolute
+    assert absolute <= 2.0 ** (-499 if p < 2 else -998)
 
 
 @pytest.mark.parametrize("metric", METRICS, ids=str)
@@ -65,7 +111,7 @@ def test_unknown_metrics_are_refused_with_the_known_ones(metric):
         parse_cost(metric)
 
 
-@pytest.mark.parametrize("p", [0, -1, float("inf"), float("nan")])
+@pytest.mark.parametrize("p", [0, -1, float("inf"), float("nan"), 2e9])
 def test_powers_are_positive(p):
     with pytest.raises(ValueError, match="finite p > 0"):
         parse_cost(("power", p))
