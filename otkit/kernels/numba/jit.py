@@ -25,6 +25,8 @@ jit = numba.njit(cache=True, nogil=True, error_model="numpy", fastmath=_FAST)
 # Exact order of operations, for results that must equal NumPy's or would lose digits if reordered. All operations of a
 # difference must be in one such function: LLVM reorders a chain if its last operation permits it.
 exact = numba.njit(cache=True, nogil=True, error_model="numpy", fastmath={"nsz"}, forceinline=True)
+# The same for longer functions: they are compiled once and called, which saves the time to compile copies of them.
+ordered = numba.njit(cache=True, nogil=True, error_model="numpy", fastmath={"nsz"})
 _careful = numba.njit(
     cache=True, nogil=True, error_model="numpy", fastmath={"contract", "nsz"}, forceinline=True
 )  # keeps x − k·ln 2 in two steps
@@ -64,16 +66,18 @@ def wide(typing_context: Any) -> Any:
 
 
 def _extremum(name: str) -> Any:
-    """A minimum or maximum of two numbers that are not NaN. Unlike with Python's, reductions with it vectorise."""
+    """A minimum or maximum of two numbers of one type that are not NaN. Reductions with it vectorise."""
 
     @intrinsic
     def extremum(typing_context: Any, x: Any, y: Any) -> Any:
+        kind = types.float32 if x == y == types.float32 else types.float64
+
         def build(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-            double = ir.DoubleType()
-            function = builder.module.declare_intrinsic(name, [double], ir.FunctionType(double, [double, double]))
+            number = context.get_value_type(kind)
+            function = builder.module.declare_intrinsic(name, [number], ir.FunctionType(number, [number, number]))
             return builder.call(function, args, fastmath=("nnan", "nsz"))
 
-        return types.float64(types.float64, types.float64), build
+        return kind(kind, kind), build
 
     return extremum
 

@@ -41,7 +41,7 @@ def _reduced(cost, pi, g):
 def lowest(costs, g):
     """The least ``costs_j − g_j``."""
     wide()
-    found = np.inf
+    found = costs[0] - g[0]
     for j in range(g.size):  # from 0: the check of indices for negative values would prevent vectors
         found = least(found, costs[j] - g[j])
     return found
@@ -59,8 +59,8 @@ def _place(costs, g, value):
 @jit
 def _row(costs, g):
     """The least ``costs_j − g_j`` of a row, and where the chunk of columns begins that attains it."""
-    value, begin = np.inf, 0
-    for first in range(0, g.size, _CHUNK):
+    value, begin = lowest(costs[:_CHUNK], g[:_CHUNK]), 0
+    for first in range(_CHUNK, g.size, _CHUNK):
         found = lowest(costs[first : first + _CHUNK], g[first : first + _CHUNK])
         if found < value:
             value, begin = found, first
@@ -68,25 +68,29 @@ def _row(costs, g):
 
 
 @jit
-def _by_rows(C, pi, g, row, together, tolerance):
+def _by_rows(searched, known, C, pi, row, together, tolerance):
     """The best arc of the next `together` rows that have one of negative reduced cost.
 
-    Returns its row, −1 if no row of the matrix has one, its column, the row to go on from, and the number of rows seen.
+    Rows of `searched` less prices `known` say which arc of a row that may be: these are `C` and `pi` or roundings of
+    them. Returns the row, −1 if no row of the matrix has one, its column, the row to go on from, and the number of
+    rows seen.
     """
-    n = C.shape[0]
-    best, found, begin, value, seen = -tolerance, -1, 0, 0.0, 0
+    n, m = C.shape
+    f, g, rough = pi[:n], pi[n : n + m], known[n : n + m]
+    best, found, column, seen = -tolerance, -1, 0, 0
     while seen < n:
-        low, first = _row(C[row], g)
-        reduced = low + pi[row]
-        if reduced < best:
-            best, found, begin, value = reduced, row, first, low
+        low, first = _row(searched[row], rough)
+        if low + known[row] < best:
+            last = first + _CHUNK
+            j = first + _place(searched[row, first:last], rough[first:last], low)
+            reduced = _reduced(C[row, j], f[row], g[j])
+            if reduced < best:
+                best, found, column = reduced, row, j
         row = row + 1 if row + 1 < n else 0
         seen += 1
         if seen >= together and found >= 0:
             break
-    if found < 0:
-        return -1, 0, row, seen
-    return found, begin + _place(C[found, begin : begin + _CHUNK], g[begin : begin + _CHUNK], value), row, seen
+    return found, column, row, seen
 
 
 @jit
@@ -129,17 +133,31 @@ def _add(costs, g, pi, row, tolerance, arcs, count):
 
 
 @jit
-def solve(C, arcs, tree, n, together, rounding, scale, most):
+def _priced(parent, thread, up, cost, pi, rough, rounding, scale):
+    """Compute the prices anew; returns the tolerance on reduced costs."""
+    largest = price(parent, thread, up, cost, pi)
+    for node in range(pi.size):
+        rough[node] = pi[node]
+    return rounding * max(scale, largest)
+
+
+@jit
+def solve(C, single, arcs, tree, n, together, rounding, scale, most):
     """Pivot at most `most` times, until no arc has a negative reduced cost; returns the number, and whether this is so.
 
     Pricing takes listed arcs until none is left, then the best arc of the next `together` rows of the matrix that have
-    one. Negative reduced costs above minus `rounding`, relative to the largest price or `scale`, count as rounding
-    errors. Before optimality is accepted, prices are recomputed from the tree, since updates accumulate such errors.
+    one. Rows are searched in `single`, the costs in single precision, until nothing is found there, and then in `C`.
+    Whether an arc enters is always decided in double precision. If `single` has no rows, it is left out.
+
+    Negative reduced costs above minus `rounding`, relative to the largest price or `scale`, count as rounding errors.
+    Before optimality is accepted, prices are recomputed from the tree, since updates accumulate such errors.
     """
     parent, thread, reverse, size, last, up, flow, cost, pi, cursor = tree
-    row, at, count, listing = cursor
-    g, loose = pi[n : pi.size - 1], np.empty(pi.size, dtype=np.int64)
-    tolerance, fresh, optimal = rounding * max(scale, price(parent, thread, up, cost, pi)), True, False
+    row, at, count, listing, sharp = cursor
+    g, loose = pi[n : pi.size - 1], np.empty(pi.size, dtype=np.uint64)
+    rough = np.empty(pi.size, dtype=np.float32)
+    tolerance, fresh, optimal = _priced(parent, thread, up, cost, pi, rough, rounding, scale), True, False
+    sharp = max(sharp, np.int64(single.shape[0] < C.shape[0]))
     pivots = 0
     while pivots < most:
         if listing:
@@ -149,13 +167,16 @@ def solve(C, arcs, tree, n, together, rounding, scale, most):
                 continue
             i, j, entering = np.int64(arcs.rows[k]), np.int64(arcs.cols[k]), arcs.costs[k]
         else:
-            i, j, row, seen = _by_rows(C, pi, g, row, together, tolerance)
-            if i < 0 and fresh:
+            if sharp:
+                i, j, row, seen = _by_rows(C, pi, C, pi, row, together, tolerance)
+            else:
+                i, j, row, seen = _by_rows(single, rough, C, pi, row, together, tolerance)
+            if i < 0 and fresh and sharp:
                 optimal = True
                 break
             if i < 0:
-                tolerance, fresh = rounding * max(scale, price(parent, thread, up, cost, pi)), True
-                listing = np.int64(count > 0)
+                tolerance, fresh = _priced(parent, thread, up, cost, pi, rough, rounding, scale), True
+                listing, sharp = np.int64(count > 0), np.int64(1)
                 continue
             entering = C[i, j]
             if arcs.rows.size:
@@ -163,9 +184,10 @@ def solve(C, arcs, tree, n, together, rounding, scale, most):
                 listing = np.int64(seen > max(_ROWS, count // g.size))
         pivots += 1
         if parent[i] == n + j or parent[n + j] == i:  # an arc of the tree: its price has drifted
-            tolerance, fresh = rounding * max(scale, price(parent, thread, up, cost, pi)), True
+            tolerance, fresh = _priced(parent, thread, up, cost, pi, rough, rounding, scale), True
             continue
         fresh = False
-        pivot(i, n + j, entering, parent, thread, reverse, size, last, up, flow, cost, pi, loose)
-    cursor[:] = row, at, count, listing
+        pivot(i, n + j, entering, parent, thread, reverse, size, last, up, flow, cost, pi, rough, loose)
+    # A tuple assigned to a slice would cost a second of compilation, for its error message.
+    cursor[0], cursor[1], cursor[2], cursor[3], cursor[4] = row, at, count, listing, sharp
     return pivots, optimal

@@ -17,7 +17,10 @@ from typing import NamedTuple
 
 import numpy as np
 
-from otkit.kernels.numba.jit import exact, jit
+from otkit.kernels.numba.jit import exact, jit, ordered
+
+# The parent of the root, −1, as an unsigned number.
+_NOWHERE = np.uint64(2**64 - 1)
 
 
 class Tree(NamedTuple):
@@ -37,8 +40,9 @@ class Tree(NamedTuple):
     flow : array of int
     cost, pi : array
         The cost of the arc, and the price of the node.
-    cursor : array of int (4,)
-        Where pricing goes on: the row, the place in the list, the number of listed arcs, whether the list is next.
+    cursor : array of int (5,)
+        Where pricing goes on: the row, the place in the list, the number of listed arcs, whether the list is next, and
+        whether rows are searched in double precision.
     """
 
     parent: np.ndarray
@@ -57,7 +61,7 @@ class Tree(NamedTuple):
         """The arrays for this number of nodes and the root, before `start`, and the number of listed arcs."""
         parent, thread, reverse, size, last = (np.full(nodes + 1, -1, dtype=np.int32) for _ in range(5))
         up, flow = np.ones(nodes + 1, dtype=np.bool_), np.zeros(nodes + 1, dtype=np.int64)
-        cost, pi, cursor = np.zeros(nodes + 1), np.zeros(nodes + 1), np.array([0, 0, listed, listed > 0])
+        cost, pi, cursor = np.zeros(nodes + 1), np.zeros(nodes + 1), np.array([0, 0, listed, listed > 0, 0])
         return Tree(parent, thread, reverse, size, last, up, flow, cost, pi, cursor)
 
 
@@ -159,7 +163,7 @@ def _thread(parent, thread, reverse, size, last):
         last[order[p]] = order[p + size[order[p]] - 1]
 
 
-@exact
+@ordered
 def price(parent, thread, up, cost, pi):
     """Compute the prices of all nodes, from the root down; returns the largest absolute value."""
     root = parent.size - 1
@@ -174,6 +178,12 @@ def price(parent, thread, up, cost, pi):
 
 
 @exact
+def _of(nodes, node):
+    """An entry of an array of nodes, as an index that Numba does not check for negative values."""
+    return np.uint64(nodes[node])
+
+
+@ordered
 def _leave(tail, head, parent, size, up, flow):
     """The node whose arc leaves the tree when an arc from tail to head enters; also the flow to move, and the join.
 
@@ -183,35 +193,35 @@ def _leave(tail, head, parent, size, up, flow):
     i, j = tail, head
     while i != j:
         if size[i] < size[j]:
-            i = np.int64(parent[i])
+            i = _of(parent, i)
         else:
-            j = np.int64(parent[j])
+            j = _of(parent, j)
     join = i
-    moved, out, below_tail = np.int64(2**63 - 1), np.int64(-1), True
+    moved, out, below_tail = np.int64(2**63 - 1), tail, True
     node = tail
     while node != join:
         if up[node] and flow[node] < moved:
             moved, out = flow[node], node
-        node = np.int64(parent[node])
+        node = _of(parent, node)
     node = head
     while node != join:
         if not up[node] and flow[node] <= moved:
             moved, out, below_tail = flow[node], node, False
-        node = np.int64(parent[node])
+        node = _of(parent, node)
     return out, moved, below_tail, join
 
 
-@exact
+@ordered
 def _move(tail, head, join, moved, parent, up, flow):
     """Augment the flow along the cycle that an arc from tail to head closes."""
     node = tail
     while node != join:
         flow[node] += -moved if up[node] else moved
-        node = np.int64(parent[node])
+        node = _of(parent, node)
     node = head
     while node != join:
         flow[node] += moved if up[node] else -moved
-        node = np.int64(parent[node])
+        node = _of(parent, node)
 
 
 @exact
@@ -220,66 +230,66 @@ def _link(before, after, thread, reverse):
     reverse[after] = before
 
 
-@exact
+@ordered
 def _turn(top, above, out, parent, thread, reverse, size, last, up, flow, cost, loose):
     """Attach the subtree of `out` below `above` by its node `top`, which becomes its top.
 
     The path from `top` to `out` turns round: parents become children. Returns the number of nodes in `loose`, whose
     thread is set and whose reverse is not.
     """
-    before, end = np.int64(reverse[out]), np.int64(last[out])
-    beyond = np.int64(thread[end]) if before == above else np.int64(thread[above])
-    node, below, tail = top, above, np.int64(last[top])
-    after = np.int64(thread[tail])
+    before, end = _of(reverse, out), _of(last, out)
+    beyond = _of(thread, end) if before == above else _of(thread, above)
+    node, below, tail = top, above, _of(last, top)
+    after = _of(thread, tail)
     thread[above] = top
     loose[0] = above
     count = 1
     while node != out:
-        upper = np.int64(parent[node])
+        upper = _of(parent, node)
         thread[tail] = upper
         loose[count] = tail
         count += 1
-        _link(reverse[node], after, thread, reverse)
+        _link(_of(reverse, node), after, thread, reverse)
         parent[node] = below
         below, node = node, upper
-        tail = np.int64(reverse[below]) if last[node] == last[below] else np.int64(last[node])
-        after = np.int64(thread[tail])
+        tail = _of(reverse, below) if last[node] == last[below] else _of(last, node)
+        after = _of(thread, tail)
     parent[out] = below
     _link(tail, beyond, thread, reverse)
     last[out] = tail
     if before != above:
         _link(before, after, thread, reverse)
     for k in range(count):
-        reverse[thread[loose[k]]] = loose[k]
+        reverse[_of(thread, loose[k])] = loose[k]
     node, total = out, 0
     while node != top:
-        upper = np.int64(parent[node])
+        upper = _of(parent, node)
         up[node], flow[node], cost[node] = not up[upper], flow[upper], cost[upper]
         total += size[node] - size[upper]
         size[node], last[upper] = total, tail
         node = upper
 
 
-@exact
+@ordered
 def _transfer(top, above, parent, thread, reverse, last):
     """Attach the subtree of `top`, as it is, below another node."""
-    before, end = np.int64(reverse[top]), np.int64(last[top])
+    before, end = _of(reverse, top), _of(last, top)
     parent[top] = above
-    if thread[above] != top:
-        _link(before, thread[end], thread, reverse)
-        after = np.int64(thread[above])
+    if _of(thread, above) != top:
+        _link(before, _of(thread, end), thread, reverse)
+        after = _of(thread, above)
         _link(above, top, thread, reverse)
         _link(end, after, thread, reverse)
 
 
-@exact
+@ordered
 def _update_last(above, left, join, before, old_last, new_last, parent, last):
     """Correct the last successors of the ancestors, after a subtree has moved from `left` to `above`."""
-    limit = np.int64(join) if last[join] == above else np.int64(-1)
+    limit = join if _of(last, join) == above else _NOWHERE
     node = above
-    while node != -1 and last[node] == above:
+    while node != _NOWHERE and _of(last, node) == above:
         last[node] = new_last
-        node = np.int64(parent[node])
+        node = _of(parent, node)
     if join != before and above != before:
         wanted = before
     elif new_last != old_last:
@@ -287,45 +297,58 @@ def _update_last(above, left, join, before, old_last, new_last, parent, last):
     else:
         return
     node = left
-    while node != limit and node != -1 and last[node] == old_last:
+    while node != limit and node != _NOWHERE and _of(last, node) == old_last:
         last[node] = wanted
-        node = np.int64(parent[node])
+        node = _of(parent, node)
 
 
-@exact
-def _shift(top, change, moved, thread, last, pi):
-    """Shift the prices of a subtree, or those of all other nodes the other way if they are fewer."""
-    end = np.int64(thread[last[top]])
-    first, stop, change = (end, top, -change) if 2 * moved > pi.size else (top, end, change)
-    node = first
-    while node != stop:
-        pi[node] += change
-        node = np.int64(thread[node])
+@ordered
+def _shift(top, change, moved, thread, reverse, last, pi, rough):
+    """Shift the prices of a subtree, or those of all other nodes the other way if they are fewer.
+
+    The nodes are visited from both ends of their part of the thread. Each step waits for the one before, so that two
+    chains take half the time of one.
+    """
+    first, stop = top, _of(last, top)
+    if 2 * moved > pi.size:
+        first, stop, moved, change = _of(thread, stop), _of(reverse, first), pi.size - moved, -change
+    for _ in range(moved // 2):
+        pi[first] += change
+        pi[stop] += change
+        rough[first], rough[stop] = pi[first], pi[stop]
+        first, stop = _of(thread, first), _of(reverse, stop)
+    if moved % 2:
+        pi[first] += change
+        rough[first] = pi[first]
 
 
-@exact
-def pivot(tail, head, entering, parent, thread, reverse, size, last, up, flow, cost, pi, loose):
-    """Exchange arcs: the arc of cost `entering` from node `tail` to node `head` for one on the cycle that it closes."""
+@ordered
+def pivot(tail, head, entering, parent, thread, reverse, size, last, up, flow, cost, pi, rough, loose):
+    """Exchange arcs: the arc of cost `entering` from node `tail` to node `head` for one on the cycle that it closes.
+
+    The prices that change are also written to `rough`, in its precision. `loose` is an array of uint64 to work with.
+    """
+    tail, head = np.uint64(tail), np.uint64(head)
     out, moved, below_tail, join = _leave(tail, head, parent, size, up, flow)
     if moved > 0:
         _move(tail, head, join, moved, parent, up, flow)
     top, above = (tail, head) if below_tail else (head, tail)
-    left, before = np.int64(parent[out]), np.int64(reverse[out])
-    count, old_last = np.int64(size[out]), np.int64(last[out])
+    left, before = _of(parent, out), _of(reverse, out)
+    count, old_last = np.int64(size[out]), _of(last, out)
     if top == out:
         _transfer(top, above, parent, thread, reverse, last)
     else:
         _turn(top, above, out, parent, thread, reverse, size, last, up, flow, cost, loose)
         size[top] = count
     up[top], flow[top], cost[top] = below_tail, moved, entering
-    _update_last(above, left, join, before, old_last, np.int64(last[out]), parent, last)
+    _update_last(above, left, join, before, old_last, _of(last, out), parent, last)
     node = above
     while node != join:
         size[node] += count
-        node = np.int64(parent[node])
+        node = _of(parent, node)
     node = left
     while node != join:
         size[node] -= count
-        node = np.int64(parent[node])
+        node = _of(parent, node)
     change = pi[above] - pi[top] + (-entering if below_tail else entering)
-    _shift(top, change, count, thread, last, pi)
+    _shift(top, change, count, thread, reverse, last, pi, rough)

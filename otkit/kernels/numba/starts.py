@@ -23,6 +23,14 @@ def reduce_costs(C, row, col, transposed, out):
 
 
 @jit
+def round_costs(C, out):
+    """The costs in single precision; none if `out` has no rows."""
+    for i in range(out.shape[0]):
+        for j in range(out.shape[1]):
+            out[i, j] = C[i, j]
+
+
+@jit
 def c_transform(C, g):
     """min_j C_ij − g_j of every row."""
     out = np.empty(C.shape[0])

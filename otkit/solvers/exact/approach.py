@@ -105,5 +105,5 @@ def _width(problem: LinearProblem, costs: Reduced, state: Approach, k: int) -> f
     rows, cols = (np.flatnonzero(to_numpy(w)[k]) for w in (problem.a, problem.b))
     rows = rows[np.arange(min(_SAMPLE, rows.size)) * rows.size // min(_SAMPLE, rows.size)]
     h = to_numpy(state.g)[k] + state.reg[k] * to_numpy(problem.log_b)[k]
-    C, (_, col) = matrix_of(problem, costs, k, rows, cols)
+    C, _, (_, col) = matrix_of(problem, costs, k, rows, cols)
     return float(starts.widths(C, h[cols] + col, state.reg[k]).mean())

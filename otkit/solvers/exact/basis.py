@@ -31,6 +31,8 @@ _MODERATE = 2.0
 # Artificial arcs cost the price of their node and a surcharge: without potentials, the range of the costs; with them, a
 # few times the regularisation. While mass is left on these arcs, the surcharge becomes so many times larger.
 _STEEPER = 8.0
+# Costs have single precision if their range is below this and above its inverse.
+_SINGLE = 1e30
 # Surcharge, relative to the range, from which mass of the order of rounding errors may stay on artificial arcs; and the
 # one, relative to the range and the number of points, from which other mass has no way.
 _SURE, _HOPELESS = 50.0, 64.0
@@ -68,9 +70,8 @@ class Basis:
         Offsets of the rows and columns by which the costs of arcs exceed reduced costs.
     limit : float
         Arcs of larger reduced cost may not enter; infinite unless the costs have outliers.
-    matrix : array, optional
-        The costs between the points with mass. Where each item of a batch has its own copy, each step forms it anew to
-        save memory.
+    matrix : Matrix, optional
+        The costs between the points with mass. Of a batch, each step forms copies anew to save memory.
     """
 
     rows: np.ndarray
@@ -83,7 +84,7 @@ class Basis:
     by_rows: int
     offsets: tuple[np.ndarray, np.ndarray]
     limit: float
-    matrix: np.ndarray | None
+    matrix: Matrix | None
 
     @property
     def artificial(self) -> np.ndarray:
@@ -149,13 +150,18 @@ class Priced(NamedTuple):
     by_rows: int
     offsets: tuple[np.ndarray, np.ndarray]
     limit: float
-    matrix: np.ndarray | None
+    matrix: Matrix | None
 
 
 class Matrix(NamedTuple):
-    """Costs between points with mass: less these offsets of rows and columns, they are the reduced costs."""
+    """Costs between points with mass: less these offsets of rows and columns, they are the reduced costs.
+
+    `single` has the costs in single precision, which takes half the time to search. It has no rows if their range
+    leaves that of single precision.
+    """
 
     C: np.ndarray
+    single: np.ndarray
     offsets: tuple[np.ndarray, np.ndarray]
 
 
@@ -184,40 +190,47 @@ def matrix_of(
     """
     base = to_numpy(costs.base.block(slice(item, item + 1), slice(0, costs.n)))[0]
     row, col = to_numpy(costs.row)[item], to_numpy(costs.col)[item]
-    every = rows.size == costs.n and cols.size == costs.m
+    span, every = problem.span[item], rows.size == costs.n and cols.size == costs.m
     as_given = every and limit == np.inf and base.flags.c_contiguous
-    if as_given and _largest(problem, item) <= _MODERATE * problem.span[item]:
-        return Matrix(base, (row, col))
+    if as_given and _largest(problem, item) <= _MODERATE * span:
+        return Matrix(base, _single(base, span), (row, col))
     if not every:
         base, row, col = base[np.ix_(rows, cols)], row[rows], col[cols]
     out = np.empty(base.shape)  # unlike Numba's, memory of NumPy is in huge pages, so that pivots are faster
     starts.reduce_costs(base, row, col, costs.transposed, out)
     if limit < np.inf:
         out[out > limit] = np.inf
-    return Matrix(out, (np.zeros(rows.size), np.zeros(cols.size)))
+    return Matrix(out, _single(out, min(span, limit)), (np.zeros(rows.size), np.zeros(cols.size)))
+
+
+def _single(C: np.ndarray, span: float) -> np.ndarray:
+    """The costs in single precision; no rows if single precision does not have their range."""
+    out = np.empty(C.shape if 1 / _SINGLE < span < _SINGLE else (0, C.shape[1]), dtype=np.float32)
+    starts.round_costs(C, out)
+    return out
 
 
 def _largest(problem: LinearProblem, item: int) -> float:
     return max(abs(float(problem.low[item])), abs(float(problem.high[item])))
 
 
-def kept(costs: Reduced, C: np.ndarray) -> np.ndarray | None:
+def kept(costs: Reduced, matrix: Matrix) -> Matrix | None:
     """The matrix, where it takes no more memory than one copy."""
-    own = costs.matrix is None or not np.may_share_memory(C, costs.matrix)
-    return None if own and costs.batch != (1,) else C
+    return matrix if costs.batch == (1,) else None
 
 
 def cold(problem: LinearProblem, costs: Reduced, item: int, limit: float = np.inf) -> Basis:
     """The basis of masses that go greedily along the arcs of least reduced cost, none of it above `limit`."""
     rows, cols, supply = points_of(problem, item)
-    C, (f, g) = matrix_of(problem, costs, item, rows, cols, limit)
+    matrix = matrix_of(problem, costs, item, rows, cols, limit)
+    C, (f, g) = matrix.C, matrix.offsets
     i, j = _by_rank(C, f, g, _GREEDY)  # reduced costs have zero potentials
     cost = C[i, j]
     members = starts.greedy(np.argsort(cost - f[i] - g[j], kind="stable"), i, j, supply, rows.size)
     forest = pricing.Arcs(i[members], j[members], cost[members])
     nothing = np.empty(0, dtype=np.int32)
     listed = pricing.Arcs(nothing, nothing, np.empty(0))
-    priced = Priced(listed, 0, _TOGETHER, (f, g), limit, kept(costs, C))
+    priced = Priced(listed, 0, _TOGETHER, (f, g), limit, kept(costs, matrix))
     surcharge = min(float(descent.top(problem)[item]), limit)
     return planted((rows, cols, supply), forest, np.concatenate([-f, g]), surcharge, priced)
 
@@ -236,7 +249,8 @@ def warm(
     `absorbed` in the potentials if these are of an entropic plan: they are then the largest of its entries.
     """
     rows, cols, supply = points_of(problem, item)
-    C, (row, col) = matrix_of(problem, costs, item, rows, cols)
+    matrix = matrix_of(problem, costs, item, rows, cols)
+    C, (row, col) = matrix.C, matrix.offsets
     g = g[cols] + col
     f = starts.c_transform(C, g)  # feasible, so that no cycle through artificial arcs has a negative cost
     of_rows, of_cols = (f, g) if absorbed is None else (absorbed[0][rows] + row, absorbed[1][cols] + col)
@@ -244,7 +258,7 @@ def warm(
     cost = C[i, j]
     members = heaviest_forest(rows.size, cols.size, i, j, (of_rows[i] + of_cols[j] - cost) / surcharge)
     forest = pricing.Arcs(i[members], j[members], cost[members])
-    priced = Priced(_with_room(C, i, j), i.size, 1, (row, col), np.inf, kept(costs, C))
+    priced = Priced(_with_room(C, i, j), i.size, 1, (row, col), np.inf, kept(costs, matrix))
     return planted((rows, cols, supply), forest, np.concatenate([-f, g]), surcharge, priced)
 
 
@@ -288,6 +302,7 @@ def charged(basis: Basis, surcharge: float, *, every: bool) -> Basis:
     """The basis with this surcharge on the artificial arcs that carry mass or ever did, or on every one."""
     tree, artificial = basis.tree, basis.artificial
     hot = basis.hot | (artificial & (tree.flow[:-1] > 0)) | every
+    tree.cursor[4] = 0  # prices change as a whole, and with them what single precision finds
     price = np.where(tree.up[:-1], -basis.natural, basis.natural) + np.where(hot, surcharge, 0.0)
     tree.cost[:-1][artificial] = price[artificial]
     return replace(basis, hot=hot, surcharge=surcharge)

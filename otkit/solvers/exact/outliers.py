@@ -45,8 +45,8 @@ def reconsidered(problem: LinearProblem, costs: Reduced, basis: Basis, item: int
     if basis.limit >= top or (status is Status.CONVERGED and _is_feasible(problem, costs, basis, item)):
         return None
     limit = min(ORDINARY * basis.limit, top)
-    C = matrix_of(problem, costs, item, basis.rows, basis.cols, limit).C
-    basis = replace(basis, limit=limit, matrix=kept(costs, C))
+    matrix = matrix_of(problem, costs, item, basis.rows, basis.cols, limit)
+    basis = replace(basis, limit=limit, matrix=kept(costs, matrix))
     return basis if status is Status.CONVERGED else charged(basis, limit, every=False)
 
 

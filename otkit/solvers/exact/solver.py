@@ -271,13 +271,12 @@ def _improved(
     """The basis of an item after at most so many pivots, their number, and the status if it is final."""
     scale, points, done = min(float(descent.top(problem)[item]), basis.limit), costs.n + costs.m, 0
     largest = scale if basis.limit == np.inf else 0.0  # without outliers, rounding is relative to the prices
-    C = basis.matrix
-    if C is None and basis.by_rows:
-        C = matrix_of(problem, costs, item, basis.rows, basis.cols, basis.limit).C
-    elif C is None:
-        C = np.empty((0, basis.cols.size))
+    matrix = basis.matrix
+    if matrix is None and basis.by_rows:
+        matrix = matrix_of(problem, costs, item, basis.rows, basis.cols, basis.limit)
+    C, single = matrix[:2] if matrix is not None else (np.empty((0, basis.cols.size), t) for t in "df")
     while done < most:
-        listed = C, basis.listed, basis.tree, basis.rows.size, basis.by_rows
+        listed = C, single, basis.listed, basis.tree, basis.rows.size, basis.by_rows
         pivots, optimal = pricing.solve(*listed, ROUNDING, largest, most - done)
         done += pivots
         if not optimal:

@@ -25,6 +25,11 @@ def no_arc():
     return pricing.Arcs(np.empty(0, dtype=np.int32), np.empty(0, dtype=np.int32), np.empty(0))
 
 
+def single(C):
+    """The costs in single precision."""
+    return C.astype(np.float32)
+
+
 def check_tree(tree, supply):
     """Flows meet the supplies, arcs without flow point up, and the threads, sizes and last nodes are those of the tree."""
     nodes = supply.size
@@ -50,16 +55,17 @@ def check_tree(tree, supply):
         assert node == nodes or tree.parent[node] in order[:k]
 
 
-@pytest.mark.parametrize("way", ["rows", "list", "both"])
+@pytest.mark.parametrize("way", ["rows", "rows of single precision", "list", "both"])
 def test_the_basis_stays_a_strongly_feasible_tree(way):
     rng = np.random.default_rng(0)
     C = rng.integers(0, 3, (15, 15)).astype(float)
     supply = np.concatenate([np.full(15, 4), np.full(15, -4)])
-    matrix, arcs = C if way != "list" else np.empty((0, 15)), no_arc() if way == "rows" else every_arc(C)
+    matrix, arcs = C if way != "list" else np.empty((0, 15)), every_arc(C) if way in ("list", "both") else no_arc()
+    rough = single(matrix[: 15 if way in ("rows of single precision", "both") else 0])
     tree = begin(C, supply, arcs)
     pivots, optimal = 0, False
     while not optimal:
-        done, optimal = pricing.solve(matrix, arcs, tree, 15, 1, ROUNDING, 3.0, 1)
+        done, optimal = pricing.solve(matrix, rough, arcs, tree, 15, 1, ROUNDING, 3.0, 1)
         pivots += done
         assert pivots < 1000
         check_tree(tree, supply)
@@ -73,12 +79,51 @@ def test_interrupted_pivots_go_on_as_if_they_had_not_been():
     C = rng.random((40, 30))
     supply = np.concatenate([np.full(40, 3), np.full(30, -4)])
     whole, parts = (begin(C, supply, no_arc()) for _ in range(2))
-    wanted, _ = pricing.solve(C, no_arc(), whole, 40, 1, ROUNDING, 1.0, 10**6)
+    wanted, _ = pricing.solve(C, single(C), no_arc(), whole, 40, 1, ROUNDING, 1.0, 10**6)
     optimal, pivots = False, 0
     while not optimal:
-        done, optimal = pricing.solve(C, no_arc(), parts, 40, 1, ROUNDING, 1.0, 7)
+        done, optimal = pricing.solve(C, single(C), no_arc(), parts, 40, 1, ROUNDING, 1.0, 7)
         assert done <= 7
         pivots += done
     assert abs(pivots - wanted) <= 0.05 * wanted  # prices are set anew at each call, so that ties may fall otherwise
     real = whole.parent[:-1] != 70
     assert (whole.flow * whole.cost)[:-1][real].sum() == pytest.approx((parts.flow * parts.cost)[:-1].sum(), rel=1e-14)
+
+
+@pytest.mark.parametrize("shape", [(30, 30), (7, 1030), (1, 5), (5, 1)])
+@pytest.mark.parametrize("kind", ["clouds", "ties", "below single precision", "beyond single precision"])
+def test_single_precision_finds_arcs_and_double_precision_decides(kind, shape):
+    rng = np.random.default_rng(2)
+    C = rng.random(shape)
+    if kind == "ties":
+        C = np.rint(3 * C)
+    elif kind == "below single precision":
+        C = 1 + 1e-9 * C  # all equal in single precision
+    elif kind == "beyond single precision":
+        C[0, 0] = 1e300
+    a, b = rng.integers(1, 50, shape[0]), rng.integers(1, 50, shape[1])
+    supply = np.concatenate([a * b.sum(), -b * a.sum()])
+    trees = [begin(C, supply, no_arc()) for _ in range(2)]
+    with np.errstate(over="ignore"):
+        rough = single(C)
+    for tree, searched in zip(trees, (rough, rough[:0]), strict=True):
+        _, optimal = pricing.solve(C, searched, no_arc(), tree, shape[0], 2, ROUNDING, 1.0, 10**6)
+        assert optimal
+        check_tree(tree, supply)
+        f, g = -tree.pi[: shape[0]], tree.pi[shape[0] : -1]
+        assert (C - f[:, None] - g).min() >= -1e-12
+    wanted, found = (float(tree.flow[:-1] @ tree.cost[:-1]) for tree in trees)
+    assert found == pytest.approx(wanted, rel=1e-13)
+
+
+def test_an_arc_of_the_tree_does_not_enter():
+    # An arc of the tree has no negative reduced cost, unless prices have drifted: here, as its cost has.
+    C, supply = np.array([[1.0, 5.0], [5.0, 1.0]]), np.array([2, 2, -2, -2])
+    tree = begin(C, supply, no_arc())
+    assert pricing.solve(C, single(C), no_arc(), tree, 2, 1, ROUNDING, 5.0, 100)[1]
+    node = 0 if tree.parent[0] == 2 else 2
+    assert {node, int(tree.parent[node])} == {0, 2}
+    tree.cost[node] += 1e-3
+    before = [array.copy() for array in tree[:7]]
+    assert pricing.solve(C, single(C), no_arc(), tree, 2, 1, ROUNDING, 5.0, 7) == (7, False)
+    assert all((now == then).all() for now, then in zip(tree[:7], before, strict=True))

@@ -1,0 +1,103 @@
+"""Pairs of small measures on a line, compiled: the monotone plan of sorted points, its value and its bounds."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from otkit.geometry.costs import UNIT
+from otkit.kernels.numba.jit import ordered
+from otkit.kernels.numba.proof import ABSOLUTE, EXPONENT, GROUND, RELATIVE, SPREAD, _add, total
+from otkit.kernels.numba.vertices import (
+    COSTS,
+    ERROR,
+    FLAG,
+    LOWER,
+    MASS,
+    PIVOTS,
+    RANGE,
+    RESCALED,
+    ROUNDING,
+    UNEQUAL,
+    UPPER,
+    VALUE,
+    WEIGHTS,
+)  # fmt: skip
+
+
+@ordered
+def _power(t, power):
+    return t * t if power == 2.0 else t if power == 1.0 else t**power
+
+
+@ordered
+def _climb(x, w, at, n, to, m, whole_a, whole_b, power):
+    """The cost of the staircase, the L1 distance of its marginals from the weights, and the size of its potentials."""
+    i = j = 0
+    have, want = w[at] / whole_a, w[to] / whole_b
+    weight_a, weight_b = have, want
+    linear = rest = defect = 0.0
+    f, g = 0.0, _power(abs(x[at, 0] - x[to, 0]), power)
+    size, cost = weight_b * g, g
+    while True:
+        # At the end of one side only the other one advances, whatever excess rounding has left.
+        to_row = j == m - 1 or (i < n - 1 and have <= want)
+        moved = max(have if to_row else want, 0.0)
+        linear, rest = _add(linear, rest, moved * cost)
+        have, lost_a = _add(have, 0.0, -moved)
+        want, lost_b = _add(want, 0.0, -moved)
+        defect += abs(lost_a) + abs(lost_b) + abs(have if to_row else want)
+        i, j = (i + 1, j) if to_row else (i, j + 1)
+        if i == n:
+            return linear + rest, defect + abs(want), size
+        cost = _power(abs(x[at + i, 0] - x[to + j, 0]), power)
+        if to_row:
+            have = weight_a = w[at + i] / whole_a
+            f = cost - g
+            size += weight_a * abs(f)
+        else:
+            want = weight_b = w[to + j] / whole_b
+            g = cost - f
+            size += weight_b * abs(g)
+
+
+@ordered
+def _weigh(w, at, size):
+    """The total of the weights, 0 where they are no weights."""
+    whole, good = total(w, at, size), True
+    for k in range(at, at + size):
+        good &= w[k] >= 0.0
+    return whole if good and whole < np.inf else 0.0
+
+
+@ordered
+def solve(x, w, at, metric, first, second, unit, begin, end, num, info):
+    """Solve the pairs ``begin … end`` of measures on a line; arguments are those of `vertices.solve`.
+
+    The points ``x (N, 1)`` of each measure are sorted. The bounds are those of `otkit.solvers.univariate`.
+    """
+    power = 2.0 * metric[EXPONENT] if metric[GROUND] == 0.0 else metric[EXPONENT]
+    for k in range(begin, end):
+        p, q = at[first[k]], at[second[k]]
+        n, m = at[first[k] + 1] - p, at[second[k] + 1] - q
+        whole_a, whole_b = _weigh(w, p, n), _weigh(w, q, m)
+        num[k, MASS] = whole_a / 2 + whole_b / 2
+        num[k, RESCALED] = abs(whole_a - whole_b) / num[k, MASS]
+        low, high = min(x[p, 0], x[q, 0]), max(x[p + n - 1, 0], x[q + m - 1, 0])
+        span = max(_power(abs(x[p, 0] - x[q + m - 1, 0]), power), _power(abs(x[p + n - 1, 0] - x[q, 0]), power))
+        if not (whole_a > 0.0 and whole_b > 0.0):
+            info[k, FLAG] = WEIGHTS
+        elif not num[k, RESCALED] <= np.sqrt(unit):
+            info[k, FLAG] = UNEQUAL
+        elif not span < np.inf:
+            info[k, FLAG] = RANGE
+        elif low < high < low + metric[SPREAD]:
+            info[k, FLAG] = COSTS
+        else:
+            linear, defect, size = _climb(x, w, p, n, q, m, whole_a, whole_b, power)
+            sums, repair = (64 + 3 * np.log2(n + m)) * UNIT, 1.01 * defect * span
+            lower = linear - repair
+            below = sums * size + metric[RELATIVE] * abs(lower) + metric[ABSOLUTE]
+            above = ((n + m) * UNIT + sums) * linear + repair + metric[RELATIVE] * linear + metric[ABSOLUTE]
+            num[k, VALUE], num[k, LOWER], num[k, UPPER] = linear, max(lower - below, 0.0), linear + above
+            num[k, ROUNDING], num[k, ERROR] = below + above, defect
+            info[k, FLAG], info[k, PIVOTS] = 0, 0
