@@ -48,9 +48,10 @@ def solve(
     a : array (..., n), optional
         Weights of the rows, non-negative; uniform by default. A weight of 0 removes a point, which allows padding.
     b : array (..., m), optional
-        Weights of the columns, of the same total unless `unbalanced`.
+        Weights of the columns, of the same total unless `unbalanced`, up to rounding of their dtype.
     reg : float or array (...), optional
-        The regularisation ε, positive, in units of the cost. None: the unregularised problem.
+        The regularisation ε, positive, in units of the cost; at least 1e-15 of their range. None: the unregularised
+        problem.
     unbalanced : float, array (...) or tuple (rho_a, rho_b) of them, optional
         The penalty ρ on the KL divergence of a marginal from its weights, in units of the cost: one for both sides, or
         a tuple with one for each. ``inf`` makes a marginal exact, 0 leaves it free. An unbalanced problem needs a

@@ -82,6 +82,15 @@ def detached(x: Any) -> Any:
     return x.detach() if torch is not None and isinstance(x, torch.Tensor) and x.requires_grad else x
 
 
+def copied(x: Any) -> Any:
+    """A copy of an array, in autograd's graph if `x` is; anything else unchanged."""
+    if isinstance(x, np.ndarray):
+        return x.copy()
+    if is_tensor(x):
+        return x.clone()
+    return namespace(x).asarray(x, copy=True) if is_array(x) else x
+
+
 def records() -> bool:
     """Whether autograd records: torch is imported and grad mode is on."""
     torch = sys.modules.get("torch")

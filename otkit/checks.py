@@ -13,6 +13,9 @@ import numpy as np
 from otkit import arrays
 from otkit.arrays import Array
 
+# Unit roundoffs, the largest relative errors of rounding to a type.
+_DOUBLE, _SINGLE = (float(np.finfo(dtype).eps) / 2 for dtype in (np.float64, np.float32))
+
 
 def as_array(x: Any, name: str) -> Array:
     """`x` as an array of its own library; anything that is no array is converted to NumPy."""
@@ -138,6 +141,17 @@ def regularisation(reg: Any) -> np.ndarray:
     return reg
 
 
+def resolved(reg: np.ndarray, least: np.ndarray, balanced: np.ndarray) -> None:
+    """Require a `reg` of at least ``least (B,)``, below which rounding alone makes an error of 1."""
+    if np.any(reg < least):
+        k = int(np.argmax(least / reg))
+        raise ValueError(
+            f"reg must be at least {least[k]:.3g}, the rounding error of the costs, below which the plan would be "
+            f"noise, got {reg[k]:g}{f' (item {k})' if reg.size > 1 else ''}; raise reg"
+            f"{', or solve without reg' if balanced[k] else ''}"
+        )
+
+
 def penalties(unbalanced: Any, reg: np.ndarray | None) -> tuple[np.ndarray, np.ndarray]:
     """ρ of the rows and of the columns in float64: non-negative, ``inf`` for an exact marginal."""
     if unbalanced is None:
@@ -163,17 +177,39 @@ def one_penalty(unbalanced: Any) -> None:
         raise ValueError(f"unbalanced must be one penalty for both sides of a divergence, got {unbalanced!r}; pass one")
 
 
-def equal_mass(mass_a: np.ndarray, mass_b: np.ndarray, unit: float) -> np.ndarray:
-    """Relative difference of the masses; ``ValueError`` where it is too large to be rounding."""
+def equal_mass(mass_a: np.ndarray, mass_b: np.ndarray, a: Array | None, b: Array | None) -> np.ndarray:
+    """Relative difference of the masses; ``ValueError`` where it is too large to be rounding of the weights."""
     difference = np.abs(mass_a - mass_b) / (mass_a / 2 + mass_b / 2)
-    if np.any(difference > math.sqrt(unit)):
-        k = int(np.argmax(difference))
+    k = int(np.argmax(difference))
+    if difference[k] > math.sqrt(_DOUBLE) and difference[k] > max(_allowance(a), _allowance(b)):
         raise ValueError(
             f"a and b must have the same total mass, got {mass_a[k]:.9g} and {mass_b[k]:.9g} "
             f"(they differ by {difference[k]:.3g} relative{f', item {k}' if difference.size > 1 else ''}); "
             "divide each by its sum, or pass unbalanced="
         )
     return difference
+
+
+def _allowance(w: Array | None) -> float:
+    """The relative error of a total that rounding may have made: of the dtype of weights, or of one that they had."""
+    if w is None:
+        return math.sqrt(_DOUBLE)
+    xp = arrays.namespace(w)
+    unit = float(xp.finfo(w.dtype).eps) / 2 if xp.isdtype(w.dtype, "real floating") else _DOUBLE
+    if unit > _DOUBLE or not _was_single(arrays.float64(w)):
+        return math.sqrt(unit)
+    # That they were float32 is a guess, so no more is allowed than a sum in float32 can lose.
+    return min(math.sqrt(_SINGLE), (w.shape[-1] + 16) * _SINGLE)
+
+
+def _was_single(w: Array) -> bool:
+    """Whether all numbers are of float32 and some look rounded: neither whole nor of at most 16 bits."""
+    xp = arrays.namespace(w)
+    if not xp.all(w == xp.astype(xp.astype(w, xp.float32), xp.float64)):
+        return False
+    scaled = w * (2.0**37 + 1)
+    short = scaled - (scaled - w)  # w rounded to 53 − 37 bits
+    return bool(xp.any((w != short) & (w != xp.floor(w))))
 
 
 def positive(value: float | None, name: str, *, below: float = math.inf) -> None:

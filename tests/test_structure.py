@@ -70,7 +70,7 @@ def test_contracts_name_kernels_exactly():
 def test_a_result_lists_what_is_for_users(reg):
     public = [name for name in dir(otkit.solve(np.eye(2), reg=reg)) if not name.startswith("_")]
     assert public == sorted([
-        "status", "converged", "n_iter", "error", "tol", "errors", "stages", "rescaled", "method", "kernel",
+        "status", "converged", "n_iter", "success", "message", "nit", "error", "tol", "errors", "stages", "rescaled", "method", "kernel",
         "value", "value_linear", "value_reg", "value_marginal", "value_dual",
         "f", "g", "potentials", "plan", "plan_sparse", "marginals", "apply", "apply_t", "barycentric", "transport",
         "lower", "upper", "gap",

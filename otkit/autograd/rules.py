@@ -25,6 +25,7 @@ from otkit.problems.linear import LinearProblem
 from otkit.problems.penalties import divergence
 from otkit.results.gauge import gauged
 from otkit.results.result import Result
+from otkit.results.solved import readable
 from otkit.results.values import moved, objective
 
 # Relative tolerance of the linear systems: this fraction of the tolerance of the solve, and at least the floor.
@@ -107,6 +108,7 @@ def gradients(result: Result, given: dict[str, Array], products: list[Product], 
 
     The latter are given as pairs of arrays ``(B, n, k)`` and ``(B, m, k)``.
     """
+    readable(result)
     _combine(result, given)
     rule = _unregularised if result.outcome.reg is None else _regularised
     return rule(result, given, products, Pullback.of(result.problem, wanted))

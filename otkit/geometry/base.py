@@ -114,6 +114,10 @@ class GivenGeometry(Geometry):
         """The same costs, detached from autograd's graph."""
 
     @abstractmethod
+    def owned(self) -> Self:
+        """The same costs, detached from autograd's graph, and with a copy of what is small: points, no matrix."""
+
+    @abstractmethod
     def hosted(self) -> Self:
         """The same costs as NumPy views, where their arrays lie in host memory."""
 

@@ -13,7 +13,7 @@ from otkit.geometry.base import GivenGeometry, flatten_batch, shared
 
 @dataclass(frozen=True)
 class Dense(GivenGeometry):
-    """A cost matrix, kept by reference and not copied.
+    """A cost matrix, kept by reference and not copied, also in the results of its solves.
 
     Attributes
     ----------
@@ -91,6 +91,9 @@ class Dense(GivenGeometry):
 
     def detached(self) -> Dense:
         return Dense(detached(self.C))
+
+    def owned(self) -> Dense:
+        return self.detached()
 
     def hosted(self) -> Dense:
         return Dense(hosted(self.C))

@@ -8,14 +8,14 @@ from typing import Any
 import numpy as np
 
 from otkit import checks
-from otkit.arrays import Array, detached, float64, hosted, namespace, take, to_numpy
+from otkit.arrays import Array, copied, detached, float64, hosted, namespace, take, to_numpy
 from otkit.geometry.base import GivenGeometry, flatten_batch, shared
 from otkit.geometry.costs import Cost, parse_cost
 
 
 @dataclass(frozen=True)
 class PointCloud(GivenGeometry):
-    """Costs between two clouds of points, kept by reference and not copied.
+    """Costs between two clouds of points, kept by reference. A solve copies the points, so results do not change.
 
     Attributes
     ----------
@@ -119,6 +119,9 @@ class PointCloud(GivenGeometry):
 
     def detached(self) -> PointCloud:
         return replace(self, x=detached(self.x), y=detached(self.y))
+
+    def owned(self) -> PointCloud:
+        return replace(self, x=copied(detached(self.x)), y=copied(detached(self.y)))
 
     def hosted(self) -> PointCloud:
         # A callable metric is called with arrays of the caller's library, so all operations run in that library.

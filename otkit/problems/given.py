@@ -12,13 +12,18 @@ from otkit.geometry.base import GivenGeometry
 
 @dataclass(frozen=True)
 class Given:
-    """The caller's inputs, unchanged: the leaves of the backward pass.
+    """The caller's inputs: the leaves of the backward pass.
+
+    Inputs that require gradients are the caller's own tensors, which may change after the solve. Their values are read
+    at the solve only. All others are copies, except for a matrix of costs.
 
     Attributes
     ----------
     geometry : GivenGeometry
     a, b, reg, unbalanced
         Arrays, numbers or None.
+    totals : tuple of two
+        The total weights of each side in the caller's graph; None for weights that require no gradients.
     """
 
     geometry: GivenGeometry
@@ -26,18 +31,30 @@ class Given:
     b: Any
     reg: Any
     unbalanced: Any
+    totals: tuple[Any, Any]
+
+    @staticmethod
+    def of(asked: GivenGeometry, owned: GivenGeometry, weights: tuple[Any, Any], reg: Any, unbalanced: Any) -> Given:
+        """The inputs of a solve; `owned` are the costs `asked` with points of their own."""
+        geometry = asked if any(map(arrays.requires_grad, asked.arrays.values())) else owned
+        leaves = [w if arrays.requires_grad(w) else arrays.copied(w) for w in weights]
+        totals = [_total(w) if arrays.requires_grad(w) else None for w in weights]
+        rho = tuple(map(arrays.copied, unbalanced)) if isinstance(unbalanced, tuple) else arrays.copied(unbalanced)
+        return Given(geometry, leaves[0], leaves[1], arrays.copied(reg), rho, (totals[0], totals[1]))
 
     def __getstate__(self) -> dict[str, Any]:
         """The state of copies and pickles, detached from autograd's graph."""
         rho = self.unbalanced
         rho = tuple(map(arrays.detached, rho)) if isinstance(rho, tuple) else arrays.detached(rho)
         rest = {name: arrays.detached(getattr(self, name)) for name in ("a", "b", "reg")}
-        return {"geometry": self.geometry.detached(), "unbalanced": rho, **rest}
+        totals = tuple(map(arrays.detached, self.totals))
+        return {"geometry": self.geometry.detached(), "unbalanced": rho, "totals": totals, **rest}
 
     @property
     def masses(self) -> tuple[Any, Any]:
         """Total weights of both sides, ``(...)`` in float64, in the caller's graph; 1 for uniform weights."""
-        a, b = (1.0 if w is None else namespace(w).sum(arrays.float64(w), axis=-1) for w in (self.a, self.b))
+        pairs = zip((self.a, self.b), self.totals, strict=True)
+        a, b = (_total(w) if total is None else total for w, total in pairs)
         return a, b
 
     @property
@@ -46,3 +63,7 @@ class Given:
         rho = self.unbalanced
         penalties = {"rho_a": rho[0], "rho_b": rho[1]} if isinstance(rho, tuple) else {"rho": rho}
         return {**self.geometry.arrays, "a": self.a, "b": self.b, "reg": self.reg, **penalties}
+
+
+def _total(w: Any) -> Any:
+    return 1.0 if w is None else namespace(w).sum(arrays.float64(w), axis=-1)

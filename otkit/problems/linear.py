@@ -15,6 +15,7 @@ from otkit.geometry.base import GivenGeometry
 from otkit.geometry.costs import UNIT
 from otkit.geometry.reduced import Reduced
 from otkit.kernels import Kernels, choose, hosted
+from otkit.problems.fingerprint import Fingerprint
 from otkit.problems.given import Given
 from otkit.problems.line import line_range
 
@@ -32,8 +33,10 @@ class LinearProblem:
     ----------
     given : Given
         The caller's inputs.
+    fingerprint : Fingerprint or None
+        The mark of a cost matrix, which is the caller's own; None for points.
     asked : GivenGeometry
-        The caller's geometry, detached from autograd's graph.
+        The caller's geometry, detached from autograd's graph, with points of its own.
     geometry : GivenGeometry
         `asked` as a flat geometry.
     reduced : Reduced
@@ -67,6 +70,7 @@ class LinearProblem:
     """
 
     given: Given
+    fingerprint: Fingerprint | None
     asked: GivenGeometry
     geometry: GivenGeometry
     reduced: Reduced
@@ -101,8 +105,9 @@ class LinearProblem:
             If the data are invalid. The message says what must hold, what was passed and what to do.
         """
         a, b = (None if w is None else checks.as_array(w, name) for w, name in ((a, "a"), (b, "b")))
-        given = Given(asked, a, b, reg, unbalanced)
-        asked, a, b = asked.detached(), arrays.detached(a), arrays.detached(b)
+        owned = asked.owned()
+        given = Given.of(asked, owned, (a, b), reg, unbalanced)
+        asked, a, b = owned, arrays.detached(a), arrays.detached(b)
         asked.check()
         checks.same_library(**asked.arrays, a=a, b=b)
         for w, size, name in ((a, asked.n, "a"), (b, asked.m, "b")):
@@ -124,13 +129,17 @@ class LinearProblem:
         rho_a, rho_b = (np.broadcast_to(r, batch).reshape(-1) for r in rho)
         balanced = (rho_a == np.inf) & (rho_b == np.inf)
 
+        weights = a, b
         a, mass_a = _normalised(a, asked.n, batch, balanced, like)
         b, mass_b = _normalised(b, asked.m, batch, balanced, like)
-        rescaled = checks.equal_mass(mass_a, mass_b, unit)
+        rescaled = checks.equal_mass(mass_a, mass_b, *weights)
         costs = _cost_range(kernels, geometry, a > 0, b > 0, sorts=reg is None and geometry.convex_on_line)
         _check_costs(asked, costs, a, b)
+        if reg is not None:
+            checks.resolved(np.broadcast_to(reg, batch).reshape(-1), 8 * UNIT * to_numpy(costs.span), balanced)
         return LinearProblem(
             given=given,
+            fingerprint=None if geometry.matrix is None else Fingerprint.of(geometry.matrix),
             asked=asked,
             geometry=geometry,
             reduced=Reduced(geometry, costs.row, costs.col),
@@ -152,6 +161,11 @@ class LinearProblem:
             dtype=dtype,
             unit=unit,
         )
+
+    def check_costs(self) -> None:
+        """Raise ``RuntimeError`` if the costs have changed since the solve; before a result reads them."""
+        if self.fingerprint is not None:
+            self.fingerprint.check()
 
     @property
     def items(self) -> int:
@@ -195,6 +209,11 @@ class LinearProblem:
         k = columns.shape[-1]
         columns = arrays.float64(xp.broadcast_to(columns, (*self.batch, size, k)))
         return xp.reshape(columns, (self.items, size, k)), () if is_vector else (k,)
+
+    @property
+    def rounding(self) -> np.ndarray:
+        """The error that rounding of the exponents of the plan can make, 8u·range(C)/reg: ``(B,)``."""
+        return 8 * UNIT * self.span / to_numpy(self.reg)
 
     @property
     def size(self) -> np.ndarray:

@@ -17,6 +17,7 @@ def gauged(result: Solved) -> tuple[Array, Array]:
     f, g = out.f + problem.reduced.row, out.g + problem.reduced.col
     if not (problem.forbidden & problem.balanced).any():
         return problem.centred(f, g)
+    problem.check_costs()
     f, g = (from_numpy(v, problem.a) for v in _by_component(problem, to_numpy(f), to_numpy(g)))
     # A point without mass may have arcs to several components, so its potential is recomputed.
     reg, xp = conditional_reg(result), namespace(f)

@@ -17,13 +17,13 @@ from otkit.kernels.memory import fits_in_memory
 from otkit.plans import EntropicPlan, add_arcs
 from otkit.results.gauge import conditional_reg
 from otkit.results.outcome import SparseArcs
-from otkit.results.solved import Solved, kept
+from otkit.results.solved import Solved, kept, readable
 
 
 @kept
 def dense(result: Solved) -> Array:
     """The plan ``(..., n, m)``, in the library and dtype of the input."""
-    problem, parts = result.problem, result.outcome.plan
+    problem, parts = result.problem, readable(result)
     fits_in_memory(problem.reduced.n, problem.reduced.m, problem.items, "a dense plan")
     single = problem.unit > UNIT
     P = parts[0].dense(single=single) if len(parts) == 1 else plans.add([part.dense() for part in parts])
@@ -36,26 +36,26 @@ def sparse(result: Solved, drop: float) -> SparseArcs:
     """The entries of the plan, without at most a fraction `drop` of the mass of every row."""
     problem = result.problem
     checks.positive(drop, "drop", below=1.0)
-    parts = [part.arcs(drop) for part in result.outcome.plan]
+    parts = [part.arcs(drop) for part in readable(result)]
     arcs = add_arcs(parts, (problem.items, problem.reduced.n, problem.reduced.m))
     return SparseArcs(arcs.row, arcs.col, arcs.mass * problem.mass[arcs.item], arcs.item)
 
 
 @kept
 def marginals(result: Solved) -> tuple[Array, Array]:
-    """Row and column sums of the plan, ``(B, n)`` and ``(B, m)``."""
+    """Row and column sums of the plan, ``(B, n)`` and ``(B, m)``; those of the error, so no costs are read."""
     rows, cols = (v * _mass(result)[:, None] for v in plans.marginals(result.outcome.plan))
     return rows, cols
 
 
 def apply(result: Solved, v: Any) -> Array:
     """Σ_j P_ij v_j, ``(B, n)`` or ``(B, n, k)``."""
-    return _moved(result, result.outcome.plan, v, result.problem.reduced.m, "v")
+    return _moved(result, readable(result), v, result.problem.reduced.m, "v")
 
 
 def apply_t(result: Solved, u: Any) -> Array:
     """Σ_i P_ij u_i, ``(B, m)`` or ``(B, m, k)``."""
-    return _moved(result, tuple(part.T for part in result.outcome.plan), u, result.problem.reduced.n, "u")
+    return _moved(result, tuple(part.T for part in readable(result)), u, result.problem.reduced.n, "u")
 
 
 def _moved(result: Solved, parts: tuple[plans.Plan, ...], v: Any, size: int, name: str) -> Array:
@@ -68,6 +68,7 @@ def barycentric(result: Solved, y: Any) -> Array:
     """Mean target of each row, ``(..., n, k)``."""
     _no_graph(result, "barycentric(y) does not reach the inputs of the solve; use result.apply(y)")
     problem = result.problem
+    problem.check_costs()
     y = _points(result).y if y is None else y
     y, tail = problem.columns(y, problem.reduced.m, "y")
     sent = _conditional(result, problem.reduced).apply(y)
@@ -86,6 +87,8 @@ def transport(result: Solved, x_new: Any) -> Array:
     x_new = checks.as_array(x_new, "x_new")
     checks.same_library(x_new=x_new, y=asked.y)
     checks.points(x_new, asked.y)
+    if asked.metric.ground == "cosine":
+        checks.cosine_points(x_new, asked.y)
     costs = hosted(PointCloud(x_new, asked.y, asked.metric)).flat(problem.batch)
     rows = from_numpy(np.zeros((problem.items, costs.n)), problem.a)
     y, _ = problem.columns(asked.y, asked.m, "y")

@@ -94,6 +94,26 @@ class Result:
         """The relative difference of the total masses of a and b that normalisation removed as rounding."""
         return self._bookkeeping(self.problem.rescaled)
 
+    # The names of SciPy's results
+
+    @property
+    def success(self) -> Any:
+        """Whether the solve did what was asked, so that there was no warning: bool, or an array ``(...)``.
+
+        It is `converged`, but also True for `Status.COMPLETED`.
+        """
+        return self._bookkeeping(~self.outcome.short)
+
+    @property
+    def message(self) -> Any:
+        """The sentence of `status`: str, or an object array ``(...)`` of them."""
+        return self._bookkeeping(np.array([status.value for status in self.outcome.status], dtype=object))
+
+    @property
+    def nit(self) -> Any:
+        """The same as `n_iter`."""
+        return self.n_iter
+
     # Values
 
     @property
@@ -267,6 +287,9 @@ class Result:
         if batch:
             names = [status.name for status in self.outcome.status]
             ended = ", ".join(f"{names.count(s.name)} {s.name}" for s in Status if s.name in names)
+            if self.outcome.reg is not None:
+                k = int(np.argmax(self.outcome.error))
+                ended += f"; worst error = {self.outcome.error[k]:.2g} (tol {self.outcome.tol[k]:.2g})"
             return f"Result({batch} problems of {head}: {ended}; {self.method}, {self.kernel})"
         if self.outcome.reg is not None:
             head += f" = {float(self.outcome.reg[0]):.4g}, value = {float(values.objective(self).total[0]):.8g}"

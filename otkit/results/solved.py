@@ -6,6 +6,7 @@ from collections.abc import Callable
 from functools import wraps
 from typing import Protocol, TypeVar
 
+from otkit.plans import EntropicPlan, Plan
 from otkit.problems.linear import LinearProblem
 from otkit.results.outcome import Outcome
 
@@ -37,3 +38,11 @@ def kept(function: Callable[[Solved], _Value]) -> Callable[[Solved], _Value]:
         return value
 
     return call
+
+
+def readable(result: Solved) -> tuple[Plan, ...]:
+    """The parts of the plan, to be read; ``RuntimeError`` if they are made of costs that have changed."""
+    parts = result.outcome.plan
+    if any(isinstance(part, EntropicPlan) for part in parts):
+        result.problem.check_costs()
+    return parts

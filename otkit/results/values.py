@@ -32,7 +32,10 @@ class Values(NamedTuple):
 def certificate(result: Solved) -> Certificate:
     """The certificate of the bounds, in the internal form of the problem."""
     out = result.outcome
-    return out.certificate or certify(result.problem, out.f, out.g, out.reg)
+    if out.certificate is not None:
+        return out.certificate
+    result.problem.check_costs()
+    return certify(result.problem, out.f, out.g, out.reg)
 
 
 def moved(result: Solved) -> Moved:

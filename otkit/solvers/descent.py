@@ -23,6 +23,8 @@ from otkit.solvers.base import State
 
 # Safety factor on the tolerance: rounding may make the recomputed error differ from that of the last iteration.
 _SLACK = 0.999
+# A tolerance that rounding raised above this is too large to count as reached.
+_NOISE = 1e-3
 # Down to the range of the costs divided by this, zero is as good a start as the solution at a larger regularisation.
 _EASY = 256.0
 # In the last stage an item has stalled unless its error falls to the fraction _FALL within _PATIENCE iterations.
@@ -251,7 +253,7 @@ def next_stage(state: A, items: np.ndarray, reg: np.ndarray, reached: np.ndarray
 def tolerance(problem: LinearProblem, tol: float | None) -> np.ndarray:
     """The effective tolerance, ``(B,)``: at least the limit that rounding sets."""
     tol = tol if tol is not None else (1e-6 if problem.unit == UNIT else 1e-4)
-    return np.maximum(tol, 8 * UNIT * problem.span / to_numpy(problem.reg))
+    return np.maximum(tol, problem.rounding)
 
 
 def goals(problem: LinearProblem, state: Annealed, tol: float | None, stage_tol: float | np.ndarray) -> np.ndarray:
@@ -359,9 +361,10 @@ def finish(problem: LinearProblem, state: Annealed, tol: np.ndarray, errors: np.
     plan = (EntropicPlan(problem.reduced, problem.at(f, g, reg), problem.kernels),)
     error = marginal_error(problem, plan, f, g)
     # The status is that of the recomputed error, which may exceed the tolerance by rounding.
-    worse = (state.status == Status.CONVERGED) & (error > tol)
+    noisy = tol <= np.where(problem.rounding > _NOISE, problem.rounding, 0.0)
+    worse = (state.status == Status.CONVERGED) & ((error > tol) | noisy)
     state = state.ended(np.flatnonzero(worse), Status.STALLED)
-    state = state.ended(np.flatnonzero(error <= tol), Status.CONVERGED)
+    state = state.ended(np.flatnonzero((error <= tol) & ~noisy), Status.CONVERGED)
     return Outcome(
         f=f,
         g=g,

@@ -29,7 +29,8 @@ class Sinkhorn(Solver[Annealed]):
     ----------
     tol : float, optional
         The error to reach; 1e-6 in float64, 1e-4 in narrower types by default. It is raised to the limit set by
-        rounding, ``8u·range(C)/reg`` with the unit roundoff u of float64. `Result.tol` is the tolerance used.
+        rounding, ``8u·range(C)/reg`` with the unit roundoff u of float64. `Result.tol` is the tolerance used. Where it
+        was raised above 1e-3, the status is STALLED.
     max_iter : int
         Maximum number of iterations over all stages.
     factor : float

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 from checks import torch
+from scipy.stats import wasserstein_distance
 
 import otkit
 
@@ -119,3 +120,55 @@ def test_the_callers_arrays_are_neither_copied_nor_changed(rng):
     frozen = cost.copy()
     frozen.flags.writeable = False
     assert otkit.solve(frozen, reg=0.1).converged
+
+
+def softmax(rng, n, dtype=np.float32):
+    z = rng.standard_normal(n).astype(dtype)
+    w = np.exp(z - z.max())
+    return w / w.sum()
+
+
+@pytest.mark.parametrize("as_given", [
+    lambda w: w,
+    lambda w: w.astype(np.float64),
+    lambda w: w.tolist(),
+    lambda w: torch.tensor(w),
+], ids=["float32", "float64 of float32", "list", "tensor"])  # fmt: skip
+def test_weights_of_single_precision_have_its_allowance(as_given, rng):
+    refused = 0
+    for _ in range(200):
+        n, m = rng.integers(2, 40, 2)
+        x, y = rng.random((n, 1)), rng.random((m, 1))
+        a, b = softmax(rng, n), softmax(rng, m)
+        wanted = wasserstein_distance(x[:, 0], y[:, 0], a.astype(float), b.astype(float))  # divides by the totals
+        given = as_given(a), as_given(b)
+        points = (torch.tensor(x), torch.tensor(y)) if torch.is_tensor(given[0]) else (x, y)
+        result = otkit.solve_sample(*points, *given, metric="euclidean")
+        totals = a.astype(float).sum(), b.astype(float).sum()
+        assert float(result.value) / np.mean(totals) == pytest.approx(wanted, rel=1e-12)
+        assert result.rescaled == pytest.approx(abs(totals[0] - totals[1]) / np.mean(totals), rel=1e-6)
+        refused += result.rescaled > 1e-8
+    assert refused > 100  # by the allowance of float64
+
+
+def test_one_narrow_side_is_enough(rng):
+    x = rng.random((9, 2))
+    for a, b in ((softmax(rng, 9), None), (None, softmax(rng, 9)), (softmax(rng, 9), rng.dirichlet(np.ones(9)))):
+        assert otkit.solve_sample(x, x + 1, a, b, reg=0.1).rescaled > 1e-9
+    for dtype in (torch.float16, torch.bfloat16):
+        a, b = (torch.softmax(torch.tensor(rng.standard_normal(9)), 0).to(dtype) for _ in range(2))
+        assert 1e-6 < otkit.solve_sample(torch.tensor(x), torch.tensor(x + 1), a, b, reg=0.1).rescaled < 1e-2
+
+
+@pytest.mark.parametrize(
+    "weights",
+    [
+        ([0.5, 0.5], [0.25, 0.25, 0.5001]),  # written by hand
+        ([5000.0, 3001.0], [5000.0, 3000.0, 2.0]),  # counts
+        ([5000, 3001], [5000, 3000, 2]),
+        (np.float32([0.5, 0.5]), np.float32([0.5, 0.25, 0.2506])),  # above what float32 allows
+    ],
+)
+def test_other_differences_are_still_refused(weights):
+    with pytest.raises(ValueError, match="same total mass"):
+        otkit.solve(C, *weights)
