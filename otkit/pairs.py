@@ -186,7 +186,7 @@ def _checked(measures: Sequence[Any], cost: Cost) -> list[tuple[Any, Any]]:
         try:
             for v, name in ((x, "x"), (a, "a")):
                 checks.no_gradient(v, name, "call otkit.wasserstein for each pair")
-            problem = LinearProblem.build(PointCloud(first, x, cost), weights, a)
+            problem = LinearProblem.build(PointCloud(first, x, cost), weights, a, relaxes=False)
         except (ValueError, TypeError) as error:
             raise type(error)(f"measures 0 and {k}, as x and y: {error}") from None
         if problem.batch:

@@ -21,7 +21,10 @@ class Status(enum.Enum):
     CONVERGED = "Converged to the tolerance."
     MAX_ITER = "Stopped at max_iter before the tolerance was reached; raise max_iter, the tolerance or reg."
     STALLED = "Stopped because the error no longer falls; raise the tolerance or reg."
-    INFEASIBLE = "Infeasible: no plan avoids the forbidden (infinite) costs; allow more arcs, or pass unbalanced=."
+    INFEASIBLE = (
+        "Infeasible: no plan avoids the forbidden (infinite) costs; "
+        "allow more arcs, or call otkit.solve with unbalanced= and reg=."
+    )
     STOPPED = "Stopped by the callback."
     COMPLETED = "Ran the requested number of iterations; see the error for the accuracy reached."
 
