@@ -44,7 +44,8 @@ def solve(
     Parameters
     ----------
     C : array (..., n, m) or Dense or PointCloud
-        The costs, or a geometry; ``inf`` forbids an arc. Leading axes are a batch, here and below, and broadcast.
+        The costs, or a geometry; ``inf`` or a mask forbids an arc. Leading axes are a batch, here and below, and
+        broadcast.
     a : array (..., n), optional
         Weights of the rows, non-negative; uniform by default. A weight of 0 removes a point, which allows padding.
     b : array (..., m), optional
@@ -54,8 +55,8 @@ def solve(
         problem.
     unbalanced : float, array (...) or tuple (rho_a, rho_b) of them, optional
         The penalty ρ on the KL divergence of a marginal from its weights, in units of the cost: one for both sides, or
-        a tuple with one for each. ``inf`` makes a marginal exact, 0 leaves it free. An unbalanced problem needs a
-        `reg`. None: exact marginals.
+        a tuple with one for each. ``inf`` makes a marginal exact, 0 leaves it free. Of a penalised or free side, points
+        that no arc reaches stay empty. An unbalanced problem needs a `reg`. None: exact marginals.
     method : str or solver
         "auto", "sns", "sinkhorn", "exact", "annealing", "univariate", or a solver with its options, such as
         ``otkit.Sinkhorn(factor=4)``.
@@ -137,8 +138,8 @@ def solve_sample(
     a, b : array (..., n), (..., m), optional
         Their weights, of the same total unless `unbalanced`; uniform by default.
     metric : str, tuple or callable
-        "sqeuclidean" (‖x−y‖², no ½), "euclidean", "cityblock", "cosine", ``("power", p)`` (‖x−y‖^p), or a callable on
-        tiles, as in `PointCloud`.
+        "sqeuclidean" (‖x−y‖², no ½), "euclidean", "cityblock", "cosine", ``("power", p)`` (‖x−y‖^p),
+        ``("minkowski", p)``, a name of `scipy.spatial.distance`, "haversine", or a callable, as in `PointCloud`.
     reg, unbalanced, method, tol, rtol, max_iter, init, callback, strict
         As in `solve`. On a line, with a cost that is convex along it and no `reg`, the solution is exact and costs one
         sort.
@@ -206,7 +207,7 @@ def _start(problem: LinearProblem, init: Any) -> tuple[Array, Array] | None:
     reduced = problem.reduced
     start = []
     for v, name, size, offset in ((pair[0], "f", reduced.n, reduced.row), (pair[1], "g", reduced.m, reduced.col)):
-        v = arrays.detached(checks.as_array(v, f"init {name}"))
+        v = arrays.detached(checks.as_array(v, f"init {name}", problem.like))
         checks.same_library(**{f"init {name}": v, **problem.asked.arrays})
         v = problem.inside(v)
         xp = arrays.namespace(v)

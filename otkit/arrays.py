@@ -21,6 +21,7 @@ _Tree = TypeVar("_Tree")
 
 is_array = array_api_compat.is_array_api_obj
 is_cupy = array_api_compat.is_cupy_array
+is_jax = array_api_compat.is_jax_array
 is_tensor = array_api_compat.is_torch_array
 device = array_api_compat.device
 
@@ -33,14 +34,32 @@ def namespace(*arrays: Array | None) -> Namespace:
 
 
 def to_numpy(x: Array) -> np.ndarray:
-    """`x` as a NumPy array: a view where the library allows one, else a copy on the host."""
+    """`x` as a NumPy array: a view where the library allows one, else a copy on the host; bfloat16 as float32."""
     if isinstance(x, np.ndarray):
         return x
     if is_tensor(x):
-        return x.detach().cpu().numpy()
+        x = x.detach().cpu()
+        return (x.float() if str(x.dtype) == "torch.bfloat16" else x).numpy()
     if is_cupy(x):
         return x.get()
-    return np.asarray(x)
+    x = np.asarray(x)
+    return writable(x.astype(np.float32) if x.dtype.kind == "V" else x)  # ml_dtypes' bfloat16, of JAX
+
+
+class _Memory:
+    """The memory of a NumPy array, described as writable."""
+
+    def __init__(self, x: np.ndarray) -> None:
+        self.owner = x
+        self.__array_interface__ = {**x.__array_interface__, "data": (x.__array_interface__["data"][0], False)}
+
+
+def writable(x: np.ndarray) -> np.ndarray:
+    """`x`, or a view of it that counts as writable. Numba would compile kernels once more for arrays that are not.
+
+    No kernel writes to an array of the caller.
+    """
+    return x if x.flags.writeable else np.asarray(_Memory(x))
 
 
 def on_gpu(x: Array) -> bool:
@@ -49,10 +68,10 @@ def on_gpu(x: Array) -> bool:
 
 
 def hosted(x: Array) -> Array:
-    """A NumPy view of a tensor in host memory; any other array is returned unchanged."""
-    if not is_tensor(x) or x.device.type != "cpu":
+    """A tensor or an array of JAX as a NumPy array, a view where possible; unchanged: CUDA tensors, other arrays."""
+    if isinstance(x, np.ndarray):
         return x
-    return (x.float() if str(x.dtype) == "torch.bfloat16" else x).detach().numpy()
+    return to_numpy(x) if (is_tensor(x) and x.device.type != "cuda") or is_jax(x) else x
 
 
 def from_numpy(x: Any, like: Array) -> Array:
@@ -71,9 +90,11 @@ def convert(x: Array, like: Array) -> Array:
 
 
 def float64(x: Array) -> Array:
-    """`x` in float64, without a copy if it already is."""
+    """`x` in float64, without a copy if it already is; in float32 for JAX, unless its 64-bit numbers are enabled."""
+    if isinstance(x, np.ndarray):
+        return x.astype(np.float64, copy=False)
     xp = namespace(x)
-    return xp.astype(x, xp.float64, copy=False)
+    return xp.astype(x, float if is_jax(x) else xp.float64, copy=False)
 
 
 def detached(x: Any) -> Any:
@@ -117,9 +138,15 @@ def eager(function: _Call) -> _Call:
     return call  # type: ignore[return-value]
 
 
+def is_traced(x: Any) -> bool:
+    """Whether `x` is an abstract array of a function that JAX traces, which has no numbers."""
+    return is_jax(x) and isinstance(x, sys.modules["jax"].core.Tracer)
+
+
 def library_name(x: Array) -> str:
     """The name of the library of an array, for messages."""
-    return type(x).__module__.partition(".")[0]
+    name = type(x).__module__.partition(".")[0]
+    return {"jaxlib": "jax"}.get(name, name)
 
 
 def logsumexp(x: Array) -> Array:

@@ -6,6 +6,7 @@ Data are checked here once. Code below the public functions relies on it and doe
 from __future__ import annotations
 
 import math
+import sys
 from typing import Any
 
 import numpy as np
@@ -16,21 +17,83 @@ from otkit.arrays import Array
 # Unit roundoffs, the largest relative errors of rounding to a type.
 _DOUBLE, _SINGLE = (float(np.finfo(dtype).eps) / 2 for dtype in (np.float64, np.float32))
 
+# Coordinates for which sums over many of them do not overflow.
+_LARGEST = 1e300
 
-def as_array(x: Any, name: str) -> Array:
-    """`x` as an array of its own library; anything that is no array is converted to NumPy."""
-    if not arrays.is_array(x):
-        try:
-            x = np.asarray(x)
-        except ValueError as error:
-            raise ValueError(f"{name} must be an array of numbers, got a ragged sequence: {error}") from None
-    xp = arrays.namespace(x)
-    if isinstance(x, np.ndarray) and x.dtype.kind not in "fiub":
-        raise TypeError(f"{name} must hold real numbers, got dtype {x.dtype}; convert it first")
-    if isinstance(x, np.ndarray) and x.dtype.itemsize > 8:
+
+def as_array(x: Any, name: str, like: Any = None) -> Array:
+    """`x` as an array of its own library; anything that is no array is converted to NumPy, or to the library of `like`.
+
+    Arrays of NumPy are in the byte order of the machine.
+    """
+    if type(x) is np.ndarray:
+        return _of_numpy(x, name)
+    if isinstance(x, np.ndarray):
+        return _of_numpy(_plain(x, name), name)
+    if arrays.is_array(x):
+        return _of_library(x, name)
+    if "scipy.sparse" in sys.modules and sys.modules["scipy.sparse"].issparse(x):
+        raise TypeError(f"{name} must be a dense array, got a {type(x).__name__} of SciPy; pass {name}.toarray()")
+    try:
+        found = np.asarray(x)
+    except ValueError as error:
+        raise ValueError(f"{name} must be an array of numbers, got a ragged sequence: {error}") from None
+    except Exception as error:
+        raise TypeError(f"{name} must be an array of numbers, got {type(x).__name__}: {error}") from None
+    found = _of_numpy(found, name)
+    return arrays.from_numpy(found, like) if like is not None and arrays.is_array(like) else found
+
+
+def _of_numpy(x: np.ndarray, name: str) -> np.ndarray:
+    if x.dtype.kind not in "fiub":
+        what = "pass its real part" if x.dtype.kind == "c" else "convert it first, as with .astype(float)"
+        raise TypeError(f"{name} must hold real numbers, got dtype {x.dtype}; {what}")
+    if x.dtype.itemsize > 8:
         raise TypeError(f"{name} must be float64 or narrower, got {x.dtype}; convert it with .astype(float)")
-    if xp.isdtype(x.dtype, "complex floating"):
-        raise TypeError(f"{name} must hold real numbers, got dtype {x.dtype}; pass its real part")
+    if not x.dtype.isnative:
+        x = x.astype(x.dtype.newbyteorder("="))
+    if not x.flags.behaved:
+        x = arrays.writable(x if x.flags.aligned else x.copy())
+    return x
+
+
+def _plain(x: np.ndarray, name: str) -> np.ndarray:
+    """An instance of a subclass as a plain array, if that has the same meaning."""
+    if isinstance(x, np.ma.MaskedArray):
+        if np.ma.is_masked(x):
+            raise ValueError(
+                f"{name} must have no masked entries, got {np.ma.getmaskarray(x).sum()}; drop those points, or pass "
+                f"{name}.filled(value)"
+            )
+        return x.data
+    if type(x).__module__.partition(".")[0] != "numpy":
+        raise TypeError(f"{name} must be a plain array, got {type(x).__name__}; pass its values")
+    return np.asarray(x)
+
+
+def unmasked(C: Any) -> Any:
+    """Costs with inf, which forbids an arc, in place of masked entries."""
+    if not isinstance(C, np.ma.MaskedArray) or not np.ma.is_masked(C):
+        return C
+    return np.where(np.ma.getmaskarray(C), np.inf, _of_numpy(C.data, "C"))
+
+
+def _of_library(x: Array, name: str) -> Array:
+    if arrays.is_traced(x):
+        raise TypeError(
+            f"{name} must be an array of numbers, got one that JAX traces; call otkit outside of jax.jit, jax.grad and "
+            "jax.vmap: leading axes are batch axes, and otkit.vjp gives gradients"
+        )
+    if arrays.is_tensor(x):
+        if str(x.layout) != "torch.strided":
+            raise TypeError(f"{name} must be a dense tensor, got one of layout {x.layout}; pass a dense one")
+        x = x.resolve_neg()
+    elif arrays.library_name(x) in ("dask", "sparse"):
+        raise TypeError(f"{name} must be an array in memory, got one of {arrays.library_name(x)}; convert it to NumPy")
+    xp = arrays.namespace(x)
+    if not xp.isdtype(x.dtype, ("real floating", "integral", "bool")):
+        what = "pass its real part" if xp.isdtype(x.dtype, "complex floating") else "convert it first"
+        raise TypeError(f"{name} must hold real numbers, got dtype {x.dtype}; {what}")
     return x
 
 
@@ -53,6 +116,8 @@ def same_library(**named: Array | None) -> None:
     if len(set(devices.values())) > 1:
         came = ", ".join(f"{name} on {device}" for name, device in devices.items())
         raise ValueError(f"all arrays must lie on one device, got {came}; move them to one")
+    if "meta" in devices.values():
+        raise ValueError("arrays must hold numbers, got tensors on the meta device; materialise them first")
 
 
 def has_axes(x: Array, count: int, name: str, shape: str) -> None:
@@ -87,6 +152,66 @@ def cosine_points(x: Array, y: Array) -> None:
         xp = arrays.namespace(v)
         if not xp.all(xp.any(v != 0, axis=-1)):
             raise ValueError(f"metric='cosine' needs points of positive length, got a zero vector in {name}; drop it")
+
+
+def differentiable(ground: Any, *, or_else: str = "") -> None:
+    """Refuse gradients by the points of a distance that is a function."""
+    if not isinstance(ground, str):
+        raise ValueError(
+            f"there is no gradient by the points of {ground}; "
+            f"form the costs with it and pass them to otkit.solve{or_else}"
+        )
+
+
+def magnitude(x: np.ndarray, name: str, metric: str) -> None:
+    """Refuse coordinates whose sums and differences may overflow."""
+    if abs(x).max() > _LARGEST:
+        raise ValueError(
+            f"metric={metric!r} needs coordinates of at most {_LARGEST:g} in absolute value, got {abs(x).max():.3g} in "
+            f"{name}; divide the points by a constant"
+        )
+
+
+def sets(x: np.ndarray, name: str, metric: str) -> None:
+    """Refuse points that are not sets, given by coordinates 0 and 1."""
+    if not ((x == 0) | (x == 1)).all():
+        raise ValueError(
+            f"metric={metric!r} compares sets, given by coordinates 0 and 1, got {x[(x != 0) & (x != 1)][0]:g} in "
+            f"{name}; pass {name} != 0"
+        )
+
+
+def angles(x: np.ndarray, name: str) -> None:
+    """Refuse points that are not latitudes and longitudes in radians."""
+    if x.shape[-1] != 2:
+        raise ValueError(
+            f"metric='haversine' needs points (latitude, longitude), got {x.shape[-1]} coordinates in {name}"
+        )
+    most = abs(x).max(axis=tuple(range(x.ndim - 1)))
+    # A pole in float32 is slightly above π/2.
+    if most[0] > math.pi / 2 + 1e-6 or most[1] > 2 * math.pi + 1e-6:
+        raise ValueError(
+            f"metric='haversine' needs latitudes up to π/2 and longitudes up to 2π, got up to {most[0]:g} and "
+            f"{most[1]:g} in {name}; pass np.radians({name}) if they are in degrees, and latitudes first"
+        )
+
+
+def histograms(x: np.ndarray, name: str) -> None:
+    """Refuse points that are not proportional to probabilities."""
+    if (x < 0).any() or not x.any(-1).all():
+        raise ValueError(
+            f"metric='jensenshannon' compares histograms, whose coordinates are non-negative and not all 0, got others "
+            f"in {name}; clip them or drop those points"
+        )
+
+
+def varied(x: np.ndarray, name: str) -> None:
+    """Refuse points whose coordinates are all equal, which have no correlation."""
+    if (x.min(-1) == x.max(-1)).any():
+        raise ValueError(
+            f"metric='correlation' needs points whose coordinates differ, got one with equal coordinates in {name}; "
+            "drop it"
+        )
 
 
 def spread(x: Array, y: Array, smallest: float) -> None:
@@ -177,7 +302,9 @@ def one_penalty(unbalanced: Any) -> None:
         raise ValueError(f"unbalanced must be one penalty for both sides of a divergence, got {unbalanced!r}; pass one")
 
 
-def equal_mass(mass_a: np.ndarray, mass_b: np.ndarray, a: Array | None, b: Array | None) -> np.ndarray:
+def equal_mass(
+    mass_a: np.ndarray, mass_b: np.ndarray, a: Array | None, b: Array | None, *, relaxes: bool = True
+) -> np.ndarray:
     """Relative difference of the masses; ``ValueError`` where it is too large to be rounding of the weights."""
     difference = np.abs(mass_a - mass_b) / (mass_a / 2 + mass_b / 2)
     k = int(np.argmax(difference))
@@ -185,7 +312,7 @@ def equal_mass(mass_a: np.ndarray, mass_b: np.ndarray, a: Array | None, b: Array
         raise ValueError(
             f"a and b must have the same total mass, got {mass_a[k]:.9g} and {mass_b[k]:.9g} "
             f"(they differ by {difference[k]:.3g} relative{f', item {k}' if difference.size > 1 else ''}); "
-            "divide each by its sum, or pass unbalanced="
+            f"divide each by its sum{', or pass unbalanced= and reg=' if relaxes else ''}"
         )
     return difference
 

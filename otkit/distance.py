@@ -132,8 +132,9 @@ def wasserstein(
         Their weights, of the same total; uniform by default. They are divided by their total.
     p : float
         The order, at least 1.
-    metric : str or callable
-        The distance d: "euclidean", "cityblock", "cosine" or a callable on tiles of points.
+    metric : str, tuple or callable
+        The distance d: "euclidean", "cityblock", "cosine", ``("minkowski", p)``, a name of `scipy.spatial.distance`,
+        "haversine", or a callable, as in `PointCloud`.
     rtol : float, optional
         Stop when the interval is narrower than this fraction of the distance. By default the distance is exact.
     max_iter, callback, strict
@@ -165,7 +166,7 @@ def distance_cost(p: float, metric: Any, rtol: float | None = None) -> Cost:
     if not (isinstance(p, (int, float, np.number)) and 1 <= p < np.inf):
         raise ValueError(f"p must be a finite number of at least 1, got {p!r}")
     checks.positive(rtol, "rtol", below=1.0)
-    if metric == "sqeuclidean" or isinstance(metric, tuple):
+    if isinstance(metric, (str, tuple)) and (metric == "sqeuclidean" or metric[:1] == ("power",)):
         raise ValueError(
             f"metric must be a distance, which p then raises, got {metric!r}; use metric='euclidean' and p="
         )
@@ -181,7 +182,7 @@ def measured(
     callback: Callback | None = None,
 ) -> WassersteinResult:
     """A Wasserstein distance, without a report on convergence."""
-    problem = LinearProblem.build(PointCloud(*points, cost), *weights)
+    problem = LinearProblem.build(PointCloud(*points, cost), *weights, relaxes=False)
     solver = choose_solver(problem, "auto", bounded=rtol is not None)
     if isinstance(solver, (Annealing, Exact)) and rtol is not None:
         # Stop on the distance: upper^(1/p) − lower^(1/p) ≤ rtol·upper^(1/p), or at the rounding of the costs.

@@ -177,6 +177,7 @@ def sinkhorn_divergence(
     if tol is None and getattr(method, "tol", None) is None and getattr(method, "n_iters", None) is None:
         tol = _TOL
     options = dict(tol=tol, rtol=None, max_iter=max_iter)
+    x, y = checks.as_array(x, "x", y), checks.as_array(y, "y", x)
     three = [
         api.solved(PointCloud(*points, metric), (*weights, reg, unbalanced), method, options, None, None)
         for points, weights in (((x, y), (a, b)), ((x, x), (a, a)), ((y, y), (b, b)))

@@ -14,7 +14,7 @@ from otkit import cli
 settings.register_profile("otkit", max_examples=40, deadline=None, derandomize=True, print_blob=True)
 settings.load_profile("otkit")
 
-HAS_TORCH = find_spec("torch") is not None
+HAS_TORCH, HAS_JAX = (find_spec(name) is not None for name in ("torch", "jax"))
 # Without PyTorch there is nothing to test in these.
 _OF_TORCH = ["losses/*", "autograd/test_gradients.py", "autograd/test_torch.py", "kernels/triton/*", "compiled.py"]
 # kernels/ is on the path of what is imported there: without Triton its folder of that name would be taken for it.
@@ -24,6 +24,7 @@ collect_ignore_glob = [] if HAS_TORCH else _OF_TORCH
 
 
 def _libraries():
+    """Libraries whose arrays may stay where they are."""
     import array_api_strict
 
     yield pytest.param(array_api_strict, id="array_api_strict")
@@ -33,15 +34,38 @@ def _libraries():
         yield pytest.param(array_api_compat.torch, id="torch")
 
 
-@pytest.fixture(params=list(_libraries()))
+def _of_jax():
+    """JAX, whose arrays are moved to the host."""
+    if HAS_JAX:
+        import jax.numpy
+
+        yield pytest.param(jax.numpy, id="jax")
+
+
+def _in_double(library):
+    """The library, for the length of a test with its 64-bit numbers if it is JAX."""
+    if not library.__name__.startswith("jax"):
+        yield library
+        return
+    with sys.modules["jax"].enable_x64(True):
+        yield library
+
+
+@pytest.fixture(params=[*_libraries(), *_of_jax()])
 def xp(request):
     """An array library that is not NumPy."""
-    return request.param
+    yield from _in_double(request.param)
+
+
+@pytest.fixture(params=[pytest.param(np, id="numpy"), *_libraries(), *_of_jax()])
+def any_xp(request):
+    """An array library."""
+    yield from _in_double(request.param)
 
 
 @pytest.fixture(params=[pytest.param(np, id="numpy"), *_libraries()])
-def any_xp(request):
-    """An array library."""
+def inner_xp(request):
+    """A library in which operations run."""
     return request.param
 
 

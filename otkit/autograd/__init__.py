@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+from otkit import checks
 from otkit.arrays import requires_grad
 from otkit.problems.linear import LinearProblem
 from otkit.results.result import Result
@@ -11,12 +12,9 @@ from otkit.results.result import Result
 
 def check_differentiable(problem: LinearProblem) -> None:
     """Refuse gradients that do not exist, before the solve."""
-    asked = problem.given.geometry
-    if asked.called and any(map(requires_grad, asked.arrays.values())):
-        raise ValueError(
-            "points require gradients, but there is no gradient by the points of a metric that is a callable; form the "
-            "costs with it and pass them to otkit.solve, or pass x.detach()"
-        )
+    cloud = problem.given.geometry.cloud
+    if cloud is not None and any(map(requires_grad, cloud.arrays.values())):
+        checks.differentiable(cloud.metric.ground, or_else=", or pass x.detach()")
 
 
 def attached(result: Result) -> Result:

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from otkit import arrays, plans
+from otkit import arrays, checks, plans
 from otkit.arrays import Array, device, float64, from_numpy, namespace, to_numpy
 from otkit.autograd.adjoint import Pullback, Term
 from otkit.geometry.base import flatten_batch
@@ -123,11 +123,7 @@ def _by_points(result: Result, pull: Pullback) -> dict[str, Array]:
     problem = pull.problem
     geometry = problem.geometry.cloud
     assert geometry is not None
-    if geometry.called:
-        raise TypeError(
-            "there is no gradient by the points of a metric that is a callable; form the costs with it, and pass them "
-            "to otkit.solve"
-        )
+    checks.differentiable(geometry.metric.ground)
     sides = {"x": (geometry, problem.reduced, pull.terms)}
     sides["y"] = geometry.T, problem.reduced.T, [term.T for term in pull.terms]
     found = {}

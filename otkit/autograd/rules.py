@@ -199,7 +199,8 @@ def _divergences(problem: LinearProblem, rows: Array, cols: Array) -> tuple[Arra
     """KL(P1 | a) and KL(Pᵀ1 | b)."""
     pairs = ((rows, problem.a), (cols, problem.b))
     one, other = (from_numpy(divergence(*(to_numpy(v) for v in pair)), problem.a) for pair in pairs)
-    return one, other
+    idle_a, idle_b = problem.idle_divergences
+    return one + idle_a, other + idle_b
 
 
 def _where_penalised(rho: Array, value: Array) -> Array:
@@ -218,7 +219,7 @@ def _envelope(result: Result, pull: Pullback, cotangent: Array, at: Potentials) 
     divergences = _divergences(problem, sums.row, sums.col)
     pull.rho_a = pull.rho_a + cotangent * _where_penalised(penalties.rho_a, divergences[0])
     pull.rho_b = pull.rho_b + cotangent * _where_penalised(penalties.rho_b, divergences[1])
-    total_a, total_b = xp.sum(problem.a, axis=-1), xp.sum(problem.b, axis=-1)
+    total_a, total_b = problem.totals
     unit_a, unit_b = ones[0][:, :, 0], ones[1][:, :, 0]
     if not problem.balanced.all() and pull.wants("a", "b"):
         # Mass per weight, Σ_j P_ij/a_i, defined also for points without weight.
@@ -292,12 +293,13 @@ def _marginal(result: Result, pull: Pullback, by_plan: _ByPlan, cotangent: Array
     penalties, xp = problem.penalties, namespace(pull.a)
     divergences = _divergences(problem, sums.row, sums.col)
     one, other = xp.ones_like(pull.a), xp.ones_like(pull.b)
-    for name, w, mass, rho, total in (
-        ("a", problem.a, sums.row, penalties.rho_a, divergences[0]),
-        ("b", problem.b, sums.col, penalties.rho_b, divergences[1]),
+    idle_a, idle_b = problem.idle or (pull.a * 0.0, pull.b * 0.0)
+    for name, w, mass, rho, total, idle in (
+        ("a", problem.a, sums.row, penalties.rho_a, divergences[0], idle_a),
+        ("b", problem.b, sums.col, penalties.rho_b, divergences[1], idle_b),
     ):
         penalty = (cotangent * _where_penalised(rho, rho))[:, None]
-        ratio = xp.where(w > 0, mass / xp.where(w > 0, w, 1.0), 1.0)
+        ratio = xp.where(w > 0, mass / xp.where(w > 0, w, 1.0), xp.where(idle > 0, 0.0, 1.0))
         setattr(pull, name, getattr(pull, name) + penalty * (1 - ratio))
         grown = getattr(pull, f"rho_{name}") + cotangent * _where_penalised(rho, total)
         setattr(pull, f"rho_{name}", grown)
@@ -317,7 +319,7 @@ def _objective(
     one, other = xp.ones_like(f), xp.ones_like(g)
     by_plan.add(scaled * (f - at.reg[:, None]), other)
     by_plan.add(scaled * one, g)
-    total_a, total_b = xp.sum(problem.a, axis=-1), xp.sum(problem.b, axis=-1)
+    total_a, total_b = problem.totals
     pull.reg = pull.reg + cotangent * (total_a * total_b - xp.sum(sums.row, axis=-1))
     pull.a = pull.a + scaled * (at.reg * total_b)[:, None]
     pull.b = pull.b + scaled * (at.reg * total_a)[:, None]

@@ -53,9 +53,11 @@ def certify_relaxed(problem: LinearProblem, f: Array, g: Array, reg: Array) -> C
     miss = _miss(rows, a, rho_a) + _miss(cols, b, rho_b)
     widen = (4 * (costs.n + costs.m + 64) * UNIT + 4 * miss) * size + evaluation * rows.sum(-1)
     upper = np.where(missing | (miss > 1e-3), np.inf, paid + widen)
+    idle, rounding = problem.idle_penalty, sum_rounding(costs.n + costs.m)
+    lower, upper = lower - rounding * idle, upper + rounding * idle
     return Certificate(
-        lower=lower,
-        upper=upper,
+        lower=lower + idle,
+        upper=upper + idle,
         f=best_f,
         g=best_g,
         plan=(EntropicPlan(costs, at, problem.kernels),),

@@ -102,6 +102,11 @@ class GivenGeometry(Geometry):
 
     @property
     @abstractmethod
+    def undefined(self) -> str:
+        """The message for costs that are no numbers: what must hold, what came, what to do."""
+
+    @property
+    @abstractmethod
     def convex_on_line(self) -> bool:
         """Whether the points lie on a line and the cost is convex along it, so that sorting solves the problem."""
 

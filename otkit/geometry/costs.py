@@ -7,7 +7,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
+
 from otkit.arrays import Array, namespace
+from otkit.geometry.metrics import NAMES, Called, Function, Named
 
 UNIT = 2.0**-53  # unit roundoff of float64, in which every cost is evaluated
 
@@ -23,6 +26,13 @@ _TINY = 2.0**-1000
 GROUNDS = ("euclidean", "cityblock", "cosine")
 METRICS = ("sqeuclidean", "euclidean", "cityblock", "cosine")
 
+# Names of SciPy that need more than a name, each with what to do.
+_ELSEWHERE = {
+    "minkowski": "pass ('minkowski', p)",
+    "seuclidean": "divide the coordinates by their standard deviations and pass 'euclidean'",
+    "mahalanobis": "multiply the points by a Cholesky factor L of the inverse covariance L·Lᵀ and pass 'euclidean'",
+}
+
 
 @dataclass(frozen=True)
 class Cost:
@@ -30,13 +40,13 @@ class Cost:
 
     Attributes
     ----------
-    ground : {"euclidean", "cityblock", "cosine"} or callable
-        The distance d. A callable takes tiles ``x (..., r, d)`` and ``y (..., m, d)`` and returns ``(..., r, m)``.
+    ground : {"euclidean", "cityblock", "cosine"} or Function
+        The distance d: one that kernels compute, or a function.
     power : float
         The exponent, positive.
     """
 
-    ground: str | Callable[[Array, Array], Array]
+    ground: str | Function
     power: float = 1.0
 
     @property
@@ -47,7 +57,12 @@ class Cost:
     @property
     def non_negative(self) -> bool:
         """Whether the cost is known to be non-negative."""
-        return isinstance(self.ground, str)
+        return not self.called
+
+    @property
+    def called(self) -> bool:
+        """Whether the distance is a function of the caller."""
+        return isinstance(self.ground, Called)
 
     @property
     def factor(self) -> float:
@@ -85,7 +100,7 @@ class Cost:
         powers adds 4 units in the last place. Where numbers may underflow, the absolute error is at most the power of
         the largest distance for which they do: it does not grow with p.
         """
-        if callable(self.ground):
+        if self.called:
             return (0.0 if self.power == 1 else 8 * UNIT), 0.0
         # A distance is computed by a difference, a square and a sum for each coordinate, then a root.
         relative = (d + 6) * UNIT
@@ -120,7 +135,7 @@ class Cost:
 
     def __call__(self, x: Array, y: Array) -> Array:
         """Costs between tiles ``x (..., r, d)`` and ``y (..., m, d)``: ``(..., r, m)``."""
-        if callable(self.ground):
+        if isinstance(self.ground, Function):
             return _to_power(self.ground(x, y), self.power)
         if self.ground == "cityblock":
             return _to_power(_sum_over_coordinates(x, y, abs), self.power)
@@ -178,13 +193,26 @@ def parse_cost(metric: Any, power: float = 1.0) -> Cost:
                 "use p=1 for the distance itself"
             )
         return Cost("euclidean", exponent * power)
-    if metric == "sqeuclidean":
-        return Cost("euclidean", 2.0 * power)
-    if callable(metric) or metric in GROUNDS:
-        return Cost(metric, power)
+    if isinstance(metric, tuple) and len(metric) == 2 and metric[0] == "minkowski":
+        return Cost(_minkowski(metric[1]), power)
+    if callable(metric):
+        return Cost(Called(metric), power)
+    if isinstance(metric, str) and metric in (*METRICS, *NAMES):
+        known = {"sqeuclidean": Cost("euclidean", 2.0 * power), **{name: Cost(name, power) for name in GROUNDS}}
+        return known.get(metric) or Cost(Named(metric), power)
+    instead = _ELSEWHERE.get(metric) if isinstance(metric, str) else None
     raise ValueError(
-        f"metric must be one of {', '.join(METRICS)}, ('power', p) or a callable on tiles of points, got {metric!r}"
+        f"metric must be one of {', '.join((*METRICS, *NAMES))}, ('minkowski', p), ('power', p) or a callable on "
+        f"points or tiles of them, got {metric!r}{'; ' * bool(instead)}{instead or ''}"
     )
+
+
+def _minkowski(p: Any) -> str | Function:
+    """The distance (Σ |x_k − y_k|^p)^(1/p)."""
+    if not (isinstance(p, (int, float, np.number)) and p >= 1):
+        raise ValueError(f"metric=('minkowski', p) must have a p of at least 1, got p={p!r}")
+    known: dict[float, str | Function] = {1.0: "cityblock", 2.0: "euclidean", np.inf: Named("chebyshev")}
+    return known.get(float(p), Named("minkowski", float(p)))
 
 
 def _to_power(x: Array, power: float) -> Array:

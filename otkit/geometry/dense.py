@@ -18,7 +18,7 @@ class Dense(GivenGeometry):
     Attributes
     ----------
     C : array (..., n, m)
-        The costs; ``inf`` forbids an arc.
+        The costs; ``inf`` forbids an arc, and so does the mask of a masked array of NumPy.
 
     Raises
     ------
@@ -36,7 +36,7 @@ class Dense(GivenGeometry):
     C: Array
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "C", checks.as_array(self.C, "C"))
+        object.__setattr__(self, "C", checks.as_array(checks.unmasked(self.C), "C"))
 
     @property
     def batch(self) -> tuple[int, ...]:
@@ -81,6 +81,10 @@ class Dense(GivenGeometry):
     @property
     def non_negative(self) -> bool:
         return False
+
+    @property
+    def undefined(self) -> str:
+        return "costs must be numbers or +inf (a forbidden arc), got NaN or -inf; correct them, or pass inf to forbid"
 
     @property
     def convex_on_line(self) -> bool:

@@ -11,6 +11,7 @@ from otkit import checks
 from otkit.arrays import Array, copied, detached, float64, hosted, namespace, take, to_numpy
 from otkit.geometry.base import GivenGeometry, flatten_batch, shared
 from otkit.geometry.costs import Cost, parse_cost
+from otkit.geometry.metrics import Called, Function, Named
 
 
 @dataclass(frozen=True)
@@ -22,8 +23,9 @@ class PointCloud(GivenGeometry):
     x : array (..., n, d)
     y : array (..., m, d)
     metric : str, tuple, callable or Cost
-        "sqeuclidean" (‖x−y‖², no ½), "euclidean", "cityblock", "cosine", ``("power", p)`` (‖x−y‖^p), or a callable on
-        tiles: ``metric(x (k, r, d), y (k, m, d))`` returns ``(k, r, m)`` and is called with float64 arrays.
+        "sqeuclidean" (‖x−y‖², no ½), "euclidean", "cityblock", "cosine", ``("power", p)`` (‖x−y‖^p),
+        ``("minkowski", p)``, a name of `scipy.spatial.distance` such as "chebyshev", "haversine", or a callable on
+        points or tiles, called with float64 arrays: see Notes.
     swapped : bool
         Set by `T`: the metric is called with y first.
 
@@ -31,6 +33,17 @@ class PointCloud(GivenGeometry):
     ------
     ValueError, TypeError
         If the metric is unknown, or x or y is not an array of real numbers.
+
+    Notes
+    -----
+    A callable takes points as `scipy.spatial.distance.cdist` does, ``metric(x (r, d), y (m, d))`` with result
+    ``(r, m)``, or tiles of several items, ``metric(x (k, r, d), y (k, m, d))`` with result ``(k, r, m)``. It is called
+    with arrays of the library of the points.
+
+    SciPy's names are "braycurtis", "canberra", "chebyshev", "correlation", "hamming", "jensenshannon", and for sets,
+    given by coordinates 0 and 1, "dice", "jaccard", "rogerstanimoto", "russellrao", "sokalsneath" and "yule". They are
+    computed on the host. The angle "haversine" of points (latitude, longitude) on a sphere is in radians, as are the
+    points.
 
     Examples
     --------
@@ -47,8 +60,8 @@ class PointCloud(GivenGeometry):
     swapped: bool = field(default=False, repr=False)
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "x", checks.as_array(self.x, "x"))
-        object.__setattr__(self, "y", checks.as_array(self.y, "y"))
+        object.__setattr__(self, "x", checks.as_array(self.x, "x", self.y))
+        object.__setattr__(self, "y", checks.as_array(self.y, "y", self.x))
         if not isinstance(self.metric, Cost):
             object.__setattr__(self, "metric", parse_cost(self.metric))
 
@@ -79,7 +92,9 @@ class PointCloud(GivenGeometry):
 
     @property
     def rounding(self) -> tuple[float, float]:
-        xp = namespace(self.x)
+        ground, xp = self.metric.ground, namespace(self.x)
+        if isinstance(ground, Named):
+            return ground.rounding(self.x, self.y, self.metric.power)
         radius = max(float(xp.max(xp.linalg.vector_norm(v, axis=-1))) for v in (self.x, self.y))
         smallest = min(float(xp.min(xp.where(v == 0, xp.full_like(v, xp.inf), xp.abs(v)))) for v in (self.x, self.y))
         return self.metric.rounding(self.d, radius, smallest)
@@ -98,23 +113,29 @@ class PointCloud(GivenGeometry):
 
     @property
     def called(self) -> bool:
-        return callable(self.metric.ground)
+        return self.metric.called
 
     @property
     def non_negative(self) -> bool:
         return self.metric.non_negative
 
     @property
+    def undefined(self) -> str:
+        ground = self.metric.ground
+        return ground.undefined if isinstance(ground, Function) else "points must be at a distance"
+
+    @property
     def convex_on_line(self) -> bool:
         return self.d == 1 and self.metric.convex_on_line
 
     def check(self) -> None:
-        checks.same_library(**self.arrays)
         checks.points(self.x, self.y)
         checks.batch_shape(x=tuple(self.x.shape[:-2]), y=tuple(self.y.shape[:-2]))
         if self.metric.ground == "cosine":
             checks.cosine_points(self.x, self.y)
-        elif self.non_negative:
+        elif isinstance(self.metric.ground, Named):
+            self.metric.ground.check(self.x, self.y)
+        elif not self.called:
             checks.spread(self.x, self.y, self.metric.smallest)
 
     def detached(self) -> PointCloud:
@@ -124,21 +145,30 @@ class PointCloud(GivenGeometry):
         return replace(self, x=copied(detached(self.x)), y=copied(detached(self.y)))
 
     def hosted(self) -> PointCloud:
-        # A callable metric is called with arrays of the caller's library, so all operations run in that library.
-        return self if self.called else replace(self, x=hosted(self.x), y=hosted(self.y))
+        if isinstance(self.x, np.ndarray) and isinstance(self.y, np.ndarray):
+            return self
+        ground, metric, move = self.metric.ground, self.metric, hosted
+        if isinstance(ground, Named):
+            move = to_numpy  # it is computed on the host
+        x, y = move(self.x), move(self.y)
+        if isinstance(ground, Called) and x is not self.x:
+            metric = replace(metric, ground=replace(ground, like=self.x))
+        return replace(self, x=x, y=y, metric=metric)
 
     def flat(self, batch: tuple[int, ...]) -> PointCloud:
         """The points of the items of `batch` along one leading axis, in float64 and ready for the cost function."""
         x, y = (float64(flatten_batch(v, batch, 2)) for v in (self.x, self.y))
-        xp = namespace(x)
-        if self.metric.ground == "cosine":
+        xp, metric = namespace(x), self.metric
+        if isinstance(metric.ground, Called):
+            metric = replace(metric, ground=metric.ground.fitted(x, y))
+        elif metric.ground == "cosine":
             # Divide by the largest coordinate first, or the squares may over- or underflow.
             x, y = (v / xp.max(xp.abs(v), axis=-1, keepdims=True) for v in (x, y))
             x, y = (v / xp.linalg.vector_norm(v, axis=-1, keepdims=True) for v in (x, y))
-        elif self.metric.centres(self.d):
+        elif metric.centres(self.d):
             middle = (xp.mean(x, axis=-2, keepdims=True) + xp.mean(y, axis=-2, keepdims=True)) / 2
             x, y = x - middle, y - middle
-        return replace(self, x=x, y=y)
+        return replace(self, x=x, y=y, metric=metric)
 
     def block(self, items: slice, rows: slice) -> Array:
         x = self.x[shared(items, self.x.shape[0]), rows, :]

@@ -16,6 +16,7 @@ import numpy as np
 
 from otkit import arrays
 from otkit.geometry.base import Geometry, GivenGeometry
+from otkit.geometry.metrics import Named
 from otkit.kernels.table import REFERENCE, Kernels
 
 __all__ = ["REFERENCE", "Kernels", "choose", "hosted", "lacking"]
@@ -51,8 +52,18 @@ def choose(geometry: Geometry) -> Kernels:
 
 
 def hosted(geometry: Geometries) -> Geometries:
-    """The geometry over NumPy views of tensors in host memory, unless Triton's interpreter is asked for."""
-    return geometry if _asked() == "triton" else geometry.hosted()
+    """The geometry over NumPy arrays, views where possible, unless its arrays stay where they are.
+
+    Arrays on a GPU stay there, and tensors for Triton's interpreter if it is asked for.
+    """
+    stays = _asked() == "triton" and _for_triton(geometry)
+    return geometry if stays else geometry.hosted()
+
+
+def _for_triton(geometry: GivenGeometry) -> bool:
+    """Whether kernels of Triton can compute the costs."""
+    named = geometry.cloud is not None and isinstance(geometry.cloud.metric.ground, Named)
+    return not named and all(arrays.is_tensor(x) for x in geometry.arrays.values())
 
 
 def _is_for_triton(x: Any, asked: str) -> bool:

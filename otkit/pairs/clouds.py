@@ -12,7 +12,7 @@ import numpy as np
 
 from otkit import arrays, checks
 from otkit.arrays import Array, namespace
-from otkit.geometry.costs import UNIT, Cost
+from otkit.geometry.costs import Cost
 
 
 @dataclass(frozen=True)
@@ -92,7 +92,7 @@ def packed(measures: Sequence[Any], cost: Cost) -> Clouds:
     x = _joined(points)
     a = _joined(_filled(weights, points))
     mass = [1.0 if w is None else float(namespace(w).sum(arrays.float64(w))) for w in weights]
-    _check_masses(np.array(mass), _unit(x) if uniform.all() else min(_unit(x), _unit(a)))
+    _check_masses(np.array(mass), None if uniform.all() else a)
     _check_reach(points, cost)
     sizes = [v.shape[0] for v in points]
     return Clouds(
@@ -124,16 +124,10 @@ def _checked(x: Any, a: Any, first: Array | None, cost: Cost) -> tuple[Array, Ar
     return x, a
 
 
-def _unit(x: Array) -> float:
-    """The unit roundoff of results for this array: that of float32 for narrower dtypes as well."""
-    xp = namespace(x)
-    return UNIT if not xp.isdtype(x.dtype, "real floating") or x.dtype == xp.float64 else 2.0**-24
-
-
-def _check_masses(mass: np.ndarray, unit: float) -> None:
+def _check_masses(mass: np.ndarray, a: Array | None) -> None:
     low, high = int(mass.argmin()), int(mass.argmax())
     try:
-        checks.equal_mass(mass[low : low + 1], mass[high : high + 1], unit)
+        checks.equal_mass(mass[low : low + 1], mass[high : high + 1], a, None, relaxes=False)
     except ValueError as error:
         raise ValueError(f"measures {low} and {high}, as a and b: {error}") from None
 

@@ -53,6 +53,9 @@ class LinearProblem:
         The penalties on the marginals.
     balanced : numpy array of bool (B,)
         Whether both marginals are exact.
+    idle : tuple of array (B, n) and (B, m), or None
+        Weights of points of penalised sides that no arc reaches, at their places. They are 0 in `a` and `b`: such
+        points stay empty, at the cost of their penalty. None if there are none.
     mass : numpy array (B,)
         The mass of a balanced item before normalisation, the mean of the two sides; 1 for other items.
     rescaled : numpy array (B,)
@@ -82,6 +85,7 @@ class LinearProblem:
     reg: Array | None
     penalties: Penalties
     balanced: np.ndarray
+    idle: tuple[Array, Array] | None
     mass: np.ndarray
     rescaled: np.ndarray
     span: np.ndarray
@@ -95,24 +99,30 @@ class LinearProblem:
     @staticmethod
     @np.errstate(over="ignore", invalid="ignore")  # overflow is refused by the checks
     def build(
-        asked: GivenGeometry, a: Any = None, b: Any = None, reg: Any = None, unbalanced: Any = None
+        asked: GivenGeometry,
+        a: Any = None,
+        b: Any = None,
+        reg: Any = None,
+        unbalanced: Any = None,
+        *,
+        relaxes: bool = True,
     ) -> LinearProblem:
-        """Validate the data, and convert them to the internal form.
+        """Validate the data, and convert them to the internal form. `relaxes` says whether the call takes `unbalanced`.
 
         Raises
         ------
         ValueError, TypeError
             If the data are invalid. The message says what must hold, what was passed and what to do.
         """
-        a, b = (None if w is None else checks.as_array(w, name) for w, name in ((a, "a"), (b, "b")))
+        like = next(iter(asked.arrays.values()))
+        a, b = (None if w is None else checks.as_array(w, name, like) for w, name in ((a, "a"), (b, "b")))
         owned = asked.owned()
         given = Given.of(asked, owned, (a, b), reg, unbalanced)
         asked, a, b = owned, arrays.detached(a), arrays.detached(b)
-        asked.check()
         checks.same_library(**asked.arrays, a=a, b=b)
-        for w, size, name in ((a, asked.n, "a"), (b, asked.m, "b")):
-            if w is not None:
-                checks.weights(w, size, name)
+        dtype, unit = _result_dtype([*asked.arrays.values(), a, b])
+        geometry, a, b = _at_hand(asked, a, b)
+        like = next(iter(geometry.arrays.values()))
         reg = None if reg is None else checks.regularisation(reg)
         rho = checks.penalties(unbalanced, reg)
         batch = checks.batch_shape(
@@ -122,19 +132,17 @@ class LinearProblem:
             reg=() if reg is None else reg.shape,
             unbalanced=np.broadcast_shapes(*(r.shape for r in rho)),
         )
-        dtype, unit = _result_dtype([*asked.arrays.values(), a, b])
-        geometry = hosted(asked).flat(batch)
+        geometry = geometry.flat(batch)
         kernels = choose(geometry)
-        like = next(iter(geometry.arrays.values()))
         rho_a, rho_b = (np.broadcast_to(r, batch).reshape(-1) for r in rho)
         balanced = (rho_a == np.inf) & (rho_b == np.inf)
 
         weights = a, b
         a, mass_a = _normalised(a, asked.n, batch, balanced, like)
         b, mass_b = _normalised(b, asked.m, batch, balanced, like)
-        rescaled = checks.equal_mass(mass_a, mass_b, *weights)
+        rescaled = checks.equal_mass(mass_a, mass_b, *weights, relaxes=relaxes)
         costs = _cost_range(kernels, geometry, a > 0, b > 0, sorts=reg is None and geometry.convex_on_line)
-        _check_costs(asked, costs, a, b)
+        a, b, idle = _reached(costs, (a, b), (rho_a, rho_b), relaxes=relaxes)
         if reg is not None:
             checks.resolved(np.broadcast_to(reg, batch).reshape(-1), 8 * UNIT * to_numpy(costs.span), balanced)
         return LinearProblem(
@@ -151,6 +159,7 @@ class LinearProblem:
             reg=None if reg is None else from_numpy(np.broadcast_to(reg, batch).reshape(-1), like),
             penalties=Penalties(from_numpy(rho_a, like), from_numpy(rho_b, like)),
             balanced=balanced,
+            idle=idle,
             mass=mass_a / 2 + mass_b / 2,
             rescaled=rescaled,
             span=to_numpy(costs.span),
@@ -184,7 +193,7 @@ class LinearProblem:
 
     def inside(self, x: Array) -> Array:
         """An array of the caller in the library of the internal form."""
-        return arrays.hosted(x) if isinstance(self.a, np.ndarray) else x
+        return to_numpy(x) if isinstance(self.a, np.ndarray) else x
 
     @property
     def like(self) -> Array:
@@ -198,7 +207,7 @@ class LinearProblem:
 
     def columns(self, v: Any, size: int, name: str) -> tuple[Array, tuple[int, ...]]:
         """Vectors of the caller as ``(B, size, k)`` in float64, and the trailing axes (none or k) of the result."""
-        v = arrays.detached(checks.as_array(v, name))
+        v = arrays.detached(checks.as_array(v, name, self.like))
         checks.same_library(**{name: v, "the problem": self.like})
         v = self.inside(v)
         xp = namespace(v)
@@ -214,6 +223,34 @@ class LinearProblem:
     def rounding(self) -> np.ndarray:
         """The error that rounding of the exponents of the plan can make, 8u·range(C)/reg: ``(B,)``."""
         return 8 * UNIT * self.span / to_numpy(self.reg)
+
+    @property
+    def totals(self) -> tuple[Array, Array]:
+        """Σa and Σb, ``(B,)``, with the weights of points that no arc reaches."""
+        total_a, total_b = (namespace(w).sum(w, axis=-1) for w in (self.a, self.b))
+        if self.idle is None:
+            return total_a, total_b
+        idle_a, idle_b = self._idle_totals
+        return total_a + idle_a, total_b + idle_b
+
+    @property
+    def idle_divergences(self) -> tuple[Array, Array]:
+        """KL(0 | w) of the points that no arc reaches, the sum of their weights: ``(B,)`` for each side."""
+        nothing = namespace(self.a).zeros_like(self.a[:, 0])
+        return (nothing, nothing) if self.idle is None else self._idle_totals
+
+    @property
+    def idle_penalty(self) -> np.ndarray:
+        """The penalties of points that no arc reaches, ``(B,)``."""
+        rho = (self.penalties.rho_a, self.penalties.rho_b)
+        sides = zip((to_numpy(r) for r in rho), (to_numpy(v) for v in self.idle_divergences), strict=True)
+        return sum((np.where(r < np.inf, r, 0.0) * total for r, total in sides), start=np.zeros(self.items))
+
+    @property
+    def _idle_totals(self) -> tuple[Array, Array]:
+        assert self.idle is not None
+        idle_a, idle_b = (namespace(w).sum(w, axis=-1) for w in self.idle)
+        return idle_a, idle_b
 
     @property
     def size(self) -> np.ndarray:
@@ -245,8 +282,22 @@ class LinearProblem:
 
 _BY_ITEM = (
     *("a", "b", "log_a", "log_b", "reg", "penalties"),
-    *("balanced", "mass", "rescaled", "span", "low", "high", "forbidden"),
+    *("balanced", "idle", "mass", "rescaled", "span", "low", "high", "forbidden"),
 )
+
+
+def _at_hand(
+    asked: GivenGeometry, a: Array | None, b: Array | None
+) -> tuple[GivenGeometry, Array | None, Array | None]:
+    """Costs and weights where they are computed, after a check of their values."""
+    geometry = hosted(asked)
+    if isinstance(next(iter(geometry.arrays.values())), np.ndarray):
+        a, b = (None if w is None else to_numpy(w) for w in (a, b))
+    geometry.check()
+    for w, size, name in ((a, asked.n, "a"), (b, asked.m, "b")):
+        if w is not None:
+            checks.weights(w, size, name)
+    return geometry, a, b
 
 
 def _all(*conditions: Array) -> bool:
@@ -256,38 +307,60 @@ def _all(*conditions: Array) -> bool:
 def _cost_range(kernels: Kernels, geometry: GivenGeometry, has_a: Array, has_b: Array, *, sorts: bool) -> CostRange:
     """Offsets and bounds of the costs, after a check that costs are numbers. With `sorts`, costs are not evaluated."""
     if sorts and geometry.cloud is not None:
-        return line_range(geometry.cloud, has_a, has_b)
+        return _within_range(geometry, line_range(geometry.cloud, has_a, has_b))
     costs = kernels.cost_range(geometry, has_a, has_b)
     # If every point has mass, the pass for `costs` has read all costs, and its results show whether all are finite.
     if not (_all(has_a, has_b, ~costs.forbidden, costs.low > -np.inf) or kernels.are_costs(geometry)):
+        raise ValueError(geometry.undefined)
+    return _within_range(geometry, costs)
+
+
+def _within_range(geometry: GivenGeometry, costs: CostRange) -> CostRange:
+    """The same range, after a check that some costs are finite and that none overflows."""
+    xp = namespace(costs.high)
+    overflow = geometry.non_negative and xp.any(costs.forbidden)  # metrics have no forbidden arcs
+    if not overflow and xp.any(costs.high == -xp.inf):
         raise ValueError(
-            "costs must be numbers or +inf (a forbidden arc), got NaN or -inf; correct them, or pass inf to forbid"
+            "some costs between points with mass must be finite, got only infinite (forbidden) ones; allow an arc"
         )
+    if overflow or not xp.all(xp.isfinite(costs.high - costs.low)):
+        raise ValueError("costs must be finite in float64, but their range overflows; divide the data by a constant")
     return costs
 
 
-def _check_costs(asked: GivenGeometry, costs: CostRange, a: Array, b: Array) -> None:
-    xp = namespace(a)
-    overflow = asked.non_negative and xp.any(costs.forbidden)  # metrics have no forbidden arcs
-    if overflow or not xp.all(xp.isfinite(costs.high - costs.low)):
-        raise ValueError("costs must be finite in float64, but their range overflows; divide the data by a constant")
-    for weight, reach, name, side in ((a, costs.reach_a, "a", "row"), (b, costs.reach_b, "b", "column")):
-        stranded = (weight > 0) & ~reach
-        if xp.any(stranded):
-            item, k = (int(v[0]) for v in xp.nonzero(stranded))
+def _reached(
+    costs: CostRange, weights: tuple[Array, Array], rho: tuple[np.ndarray, np.ndarray], *, relaxes: bool
+) -> tuple[Array, Array, tuple[Array, Array] | None]:
+    """The weights of points that arcs reach, and those of other points, which stay empty if their side is penalised."""
+    xp = namespace(weights[0])
+    stranded = [(w > 0) & ~reach for w, reach in zip(weights, (costs.reach_a, costs.reach_b), strict=True)]
+    if not any(bool(xp.any(v)) for v in stranded):
+        return *weights, None
+    for w, alone, r, (name, side) in zip(weights, stranded, rho, (("a", "row"), ("b", "column")), strict=True):
+        wrong = alone & from_numpy(r == np.inf, w)[:, None]
+        if xp.any(wrong):
+            item, k = (int(v[0]) for v in xp.nonzero(wrong))
             raise ValueError(
                 f"every {side} that carries mass must have a finite cost to some point with mass, but {side} {k} "
-                f"(of item {item}) has {name} = {float(weight[item, k]):g} and only infinite costs; "
-                f"set its weight to 0 or allow an arc"
+                f"(of item {item}) has {name} = {float(w[item, k]):g} and only infinite costs; "
+                f"set its weight to 0{', ' if relaxes else ' or '}allow an arc"
+                f"{', or let it stay empty by unbalanced= and reg=' if relaxes else ''}"
             )
+    pairs = list(zip(weights, stranded, strict=True))
+    idle = [xp.where(alone, w, xp.zeros_like(w)) for w, alone in pairs]
+    a, b = (xp.where(alone, xp.zeros_like(w), w) for w, alone in pairs)
+    return a, b, (idle[0], idle[1])
 
 
 def _result_dtype(given: list[Array | None]) -> tuple[Any, float]:
     """The widest floating dtype of the arrays, or float64 if all are integers, and its unit roundoff."""
     present = [x for x in given if x is not None]
     xp = namespace(*present)
-    floating = [x.dtype for x in present if xp.isdtype(x.dtype, "real floating")]
-    dtype = xp.result_type(*floating) if floating else xp.float64
+    floating = {x.dtype for x in present if xp.isdtype(x.dtype, "real floating")}
+    if len(floating) == 1:
+        (dtype,) = floating
+    else:  # JAX has float64 only where its 64-bit numbers are enabled
+        dtype = xp.result_type(*floating) if floating else from_numpy(np.zeros(()), present[0]).dtype
     # Half precision is computed like float32. Only the results are rounded to it.
     return dtype, UNIT if dtype == xp.float64 else 2.0**-24
 
@@ -299,7 +372,7 @@ def _normalised(
     xp, items = namespace(like), balanced.size
     if w is None:
         return from_numpy(np.full((items, size), 1 / size), like), np.ones(items)
-    w = arrays.float64(arrays.hosted(w) if isinstance(like, np.ndarray) else w)
+    w = arrays.float64(w)
     w = xp.reshape(xp.broadcast_to(w, (*batch, size)), (items, size))
     # NumPy sums pairwise over a contiguous axis, so the total does not depend on library and layout.
     total = from_numpy(np.ascontiguousarray(to_numpy(w)).sum(-1), like)

@@ -25,7 +25,10 @@ class Status(enum.Enum):
         "Stopped at rounding errors, which leave a wider interval than asked; "
         "drop points or costs that are far larger than all others, or forbid arcs by an infinite cost."
     )
-    INFEASIBLE = "Infeasible: no plan avoids the forbidden (infinite) costs; allow more arcs, or pass unbalanced=."
+    INFEASIBLE = (
+        "Infeasible: no plan avoids the forbidden (infinite) costs; "
+        "allow more arcs, or call otkit.solve with unbalanced= and reg=."
+    )
     STOPPED = "Stopped by the callback."
     COMPLETED = "Ran the requested number of iterations; see the error for the accuracy reached."
 

@@ -64,7 +64,8 @@ def _by_marginals(problem: LinearProblem, sums: Moved) -> Array | None:
     if problem.balanced.all():
         return None
     sides = ((sums.row, problem.a, problem.penalties.rho_a), (sums.col, problem.b, problem.penalties.rho_b))
-    return from_numpy(plans.add([penalty(*(to_numpy(v) for v in side)) for side in sides]), problem.a)
+    paid = plans.add([penalty(*(to_numpy(v) for v in side)) for side in sides])
+    return from_numpy(paid + problem.idle_penalty, problem.a)
 
 
 @kept
@@ -75,12 +76,13 @@ def dual(result: Solved) -> Array | None:
         return None
     penalties, costs = problem.penalties, problem.reduced
     sides = ((out.f + costs.row, problem.a, penalties.rho_a), (out.g + costs.col, problem.b, penalties.rho_b))
-    earned = from_numpy(plans.add([conjugate(*(to_numpy(v) for v in side)) for side in sides]), problem.a)
+    earned = plans.add([conjugate(*(to_numpy(v) for v in side)) for side in sides]) + problem.idle_penalty
+    earned = from_numpy(earned, problem.a)
     sent = xp.sum(moved(result).row, axis=-1)
     return (earned - out.reg * (sent - _product(problem))) * from_numpy(problem.mass, problem.a)
 
 
 def _product(problem: LinearProblem) -> Array:
     """Σa·Σb."""
-    xp = namespace(problem.a)
-    return xp.sum(problem.a, axis=-1) * xp.sum(problem.b, axis=-1)
+    total_a, total_b = problem.totals
+    return total_a * total_b

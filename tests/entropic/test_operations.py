@@ -53,14 +53,14 @@ def tile(request, monkeypatch):
 
 @pytest.mark.usefixtures("tile")
 class TestOperations:
-    def test_softmin(self, data, any_xp):
-        geometry, at = data.on(any_xp)
+    def test_softmin(self, data, inner_xp):
+        geometry, at = data.on(inner_xp)
         found = to_numpy(choose(geometry).softmin(geometry, at.g, at.log_b, at.reg))
         scaled = (data.g[:, None, :] - data.C) / data.reg[:, None, None] + data.log_b[:, None, :]
         assert_allclose(found, -data.reg[:, None] * logsumexp(scaled, axis=-1), rtol=1e-12, atol=1e-12)
 
-    def test_marginals_and_cost(self, data, any_xp):
-        geometry, at = data.on(any_xp)
+    def test_marginals_and_cost(self, data, inner_xp):
+        geometry, at = data.on(inner_xp)
         row, col = choose(geometry).marginals(geometry, at)
         assert_allclose(to_numpy(row), data.P.sum(2), rtol=1e-12)
         assert_allclose(to_numpy(col), data.P.sum(1), rtol=1e-12)
@@ -69,8 +69,8 @@ class TestOperations:
         assert_allclose(to_numpy(moved.cost), paid.sum((1, 2)), rtol=1e-12)
         assert_allclose(to_numpy(moved.row), data.P.sum(2), rtol=1e-12)
 
-    def test_apply_plan_and_its_transpose(self, data, any_xp, rng):
-        geometry, at = data.on(any_xp)
+    def test_apply_plan_and_its_transpose(self, data, inner_xp, rng):
+        geometry, at = data.on(inner_xp)
         v, u = rng.random((3, 9, 2)), rng.random((3, 13, 2))
         assert_allclose(
             to_numpy(choose(geometry).apply_plan(geometry, at, from_numpy(v, at.f))), data.P @ v, rtol=1e-11
@@ -78,14 +78,14 @@ class TestOperations:
         transposed = choose(geometry).apply_plan(geometry.T, at.T, from_numpy(u, at.f))
         assert_allclose(to_numpy(transposed), data.P.transpose(0, 2, 1) @ u, rtol=1e-11)
 
-    def test_c_transform(self, data, any_xp):
-        geometry, at = data.on(any_xp)
+    def test_c_transform(self, data, inner_xp):
+        geometry, at = data.on(inner_xp)
         g = np.where(data.b > 0, data.g, -np.inf)
         wanted = (data.C - g[:, None, :]).min(2)
         assert_allclose(to_numpy(choose(geometry).c_transform(geometry, from_numpy(g, at.f))), wanted)
 
-    def test_select(self, data, any_xp):
-        geometry, at = data.on(any_xp)
+    def test_select(self, data, inner_xp):
+        geometry, at = data.on(inner_xp)
         rows, cols = np.log(data.a + 1e-300) - 1, np.log(data.b + 1e-300) - 1
         given = [from_numpy(v, at.f) for v in (rows, cols)]
         arcs = choose(geometry).select(geometry, at, *given, np.inf)
@@ -98,8 +98,8 @@ class TestOperations:
         assert choose(geometry).select(geometry, at, *given, item.size) is not None
         assert choose(geometry).select(geometry, at, *given, item.size - 1) is None
 
-    def test_cost_range(self, data, any_xp):
-        geometry, at = data.on(any_xp)
+    def test_cost_range(self, data, inner_xp):
+        geometry, at = data.on(inner_xp)
         found = choose(geometry).cost_range(geometry, at.log_a > -1e9, at.log_b > -1e9)
         carries = (data.a > 0)[:, :, None] & (data.b > 0)[:, None, :]
         allowed = carries & np.isfinite(data.C)
@@ -116,8 +116,8 @@ class TestOperations:
         assert choose(geometry).are_costs(geometry)
 
     @pytest.mark.parametrize("shifts", [False, True])
-    def test_sweep_is_the_textbook_iteration(self, data, any_xp, shifts):
-        geometry, at = data.on(any_xp)
+    def test_sweep_is_the_textbook_iteration(self, data, inner_xp, shifts):
+        geometry, at = data.on(inner_xp)
         put = lambda v: from_numpy(v, at.f)  # noqa: E731
         rng = np.random.default_rng(5)
         row, col = rng.standard_normal((3, 13)), rng.standard_normal((3, 9))

@@ -98,5 +98,7 @@ def cheaper(problem: LinearProblem, costs: Reduced, basis: Basis, item: int) -> 
         new = new[reduced[new] < -tolerance].astype(np.int32)
         found.append(pricing.Arcs(np.full(new.size, tail, dtype=np.int32), new, cost[new]))
     listed = pricing.Arcs(*(np.concatenate(arrays) for arrays in zip(*found, strict=True)))
+    if listed.rows.size == basis.listed.rows.size:  # tiles of another shape gave other last digits
+        return None
     basis.tree.cursor[:4] = 0, basis.tree.cursor[1], listed.rows.size, True
     return replace(basis, listed=listed)
