@@ -13,6 +13,7 @@ import numpy as np
 from otkit import arrays, checks
 from otkit.arrays import Array, namespace
 from otkit.geometry.costs import Cost
+from otkit.geometry.metrics import Named
 
 
 @dataclass(frozen=True)
@@ -112,13 +113,15 @@ def _checked(x: Any, a: Any, first: Array | None, cost: Cost) -> tuple[Array, Ar
     if x.ndim > 2 or (a is not None and a.ndim > 1):
         shapes = f"{tuple(x.shape)}" if a is None else f"{tuple(x.shape)} and {tuple(a.shape)}"
         raise ValueError(f"a measure must be of points (n, d) and weights (n,), got a batch {shapes}")
-    if not callable(cost.ground):  # a callable is called with arrays of the caller's library
+    if not cost.called:  # a callable is called with arrays of the caller's library
         x, a = arrays.hosted(x), None if a is None else arrays.hosted(a)
     one = x if first is None else first[:1, :]
     checks.same_library(x=x, a=a, **({} if first is None else {"the first measure": first}))
     checks.points(x, one if x.ndim == 2 else x)
     if cost.ground == "cosine":
         checks.cosine_points(x, one)
+    elif isinstance(cost.ground, Named):
+        cost.ground.check(x, one)
     if a is not None:
         checks.weights(a, x.shape[0], "a")
     return x, a

@@ -167,7 +167,7 @@ def _check_uses(neighbours: int | None, folder: Any, block: tuple[int, int] | No
             raise ValueError("block= is a share of the work for a folder; pass folder=")
         if len(block) != 2 or not 1 <= block[0] <= block[1]:
             raise ValueError(f"block must be (i, N) with 1 ≤ i ≤ N, got {block!r}")
-    if folder is not None and callable(cost.ground):
+    if folder is not None and cost.called:
         raise ValueError(
             "folder= needs a metric with a name, which identifies its answers, got a callable; drop folder="
         )
