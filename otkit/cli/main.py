@@ -21,7 +21,7 @@ from typing import NoReturn, TypeVar
 import otkit
 from otkit.api import solve_sample
 from otkit.cli.files import Measure, Reading, UnusableInput, read, save_plan
-from otkit.distance import WassersteinResult, wasserstein
+from otkit.distance import HIGHEST, WassersteinResult, wasserstein
 from otkit.errors import ConvergenceWarning
 from otkit.pairs import pairwise
 from otkit.results.result import Result
@@ -60,7 +60,7 @@ class Answer:
     distance: float
     lower: float
     upper: float
-    p: int
+    p: float | str
     status: str
     seconds: float
     kernel: str
@@ -119,6 +119,15 @@ def _parser() -> argparse.ArgumentParser:
         )
         command.set_defaults(run=_distances, p=p)
         _add_options(command)
+    command = commands.add_parser(
+        "wp",
+        help="the same of any order -p; with -p inf, the bottleneck distance",
+        epilog=_EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    command.set_defaults(run=_distances)
+    command.add_argument("-p", type=_order, required=True, metavar="P", help="order of the distance, 1 to 1024 or inf")
+    _add_options(command)
     info = commands.add_parser("info", help="versions of otkit and its dependencies")
     info.set_defaults(run=_info)
     return parser
@@ -151,6 +160,7 @@ def _distances(options: argparse.Namespace) -> int:
     if len(options.files) < 2:
         raise UnusableInput(f"two files are needed, got {len(options.files)}")
     _check_outputs(options)
+    _check_order(options)
     how = Reading(options.weights, options.histogram, options.unit_square, options.resize)
     measures = [read(path, how) for path in options.files]
     for x, y in itertools.combinations(measures, 2):
@@ -203,7 +213,7 @@ def _compare(x: Measure, y: Measure, options: argparse.Namespace) -> tuple[Answe
             distance=found.distance,
             lower=found.lower,
             upper=found.upper,
-            p=options.p,
+            p=_in_json(options.p),
             status=found.status.name,
             seconds=time.perf_counter() - start,
             kernel=found.result.kernel,
@@ -257,7 +267,7 @@ def _matrix(measures: list[Measure], options: argparse.Namespace) -> int:
     certified = bool((narrow if options.reg else found.converged).all())
     matrices = {"distance": found.distance, "lower": found.lower, "upper": found.upper}
     if options.json:
-        print(json.dumps({"files": names, "p": options.p} | {key: m.tolist() for key, m in matrices.items()}))
+        print(json.dumps({"files": names, "p": _in_json(options.p)} | {key: m.tolist() for key, m in matrices.items()}))
     else:
         table = csv.writer(sys.stdout, lineterminator="\n")
         table.writerow(["", *names])
@@ -281,6 +291,14 @@ def _check_outputs(options: argparse.Namespace) -> None:
     _check_path("--out", options.out, MATRICES)
     if options.plot is not None and find_spec("matplotlib") is None:
         raise UnusableInput("--plot needs matplotlib; pip install 'otkit[plot]'")
+
+
+def _check_order(options: argparse.Namespace) -> None:
+    """Refuse what there is no bottleneck distance of."""
+    if options.p == math.inf and options.reg is not None:
+        raise UnusableInput("--reg has no limit for -p inf; drop --reg")
+    if options.p == math.inf and len(options.files) > 2:
+        raise UnusableInput(f"-p inf is for two files, got {len(options.files)}")
 
 
 def _check_path(name: str, path: str | None, endings: tuple[str, ...]) -> None:
@@ -335,6 +353,15 @@ def _kernels() -> list[tuple[str, str]]:
         ("metrics that are functions, of tensors or CuPy arrays", "reference, on the device of the input"),
         ("exact plans", "network simplex on the host"),
     ]
+
+
+def _in_json(p: float) -> float | str:
+    """The order of a distance, whole if it can be; JSON has no infinite number."""
+    return "inf" if p == math.inf else int(p) if p == int(p) else p
+
+
+def _order(text: str) -> float:
+    return _number(text, float, lambda value: 1 <= value <= HIGHEST or value == math.inf, f"1 to {HIGHEST}, or inf")
 
 
 def _positive(text: str) -> float:

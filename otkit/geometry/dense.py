@@ -83,6 +83,10 @@ class Dense(GivenGeometry):
         return False
 
     @property
+    def may_forbid(self) -> bool:
+        return True
+
+    @property
     def convex_on_line(self) -> bool:
         return False
 

@@ -80,7 +80,11 @@ class PointCloud(GivenGeometry):
     @property
     def rounding(self) -> tuple[float, float]:
         xp = namespace(self.x)
-        radius = max(float(xp.max(xp.linalg.vector_norm(v, axis=-1))) for v in (self.x, self.y))
+        # Squares of large coordinates overflow, those of their shares do not.
+        longest = max(float(xp.max(xp.abs(v))) for v in (self.x, self.y))
+        share = 1.0 / longest if longest > 2.0**500 else 1.0
+        with np.errstate(under="ignore"):
+            radius = max(float(xp.max(xp.linalg.vector_norm(v * share, axis=-1))) for v in (self.x, self.y)) / share
         smallest = min(float(xp.min(xp.where(v == 0, xp.full_like(v, xp.inf), xp.abs(v)))) for v in (self.x, self.y))
         return self.metric.rounding(self.d, radius, smallest)
 
@@ -105,8 +109,12 @@ class PointCloud(GivenGeometry):
         return self.metric.non_negative
 
     @property
+    def may_forbid(self) -> bool:
+        return self.called or self.metric.forbids
+
+    @property
     def convex_on_line(self) -> bool:
-        return self.d == 1 and self.metric.convex_on_line
+        return self.d == 1 and self.metric.convex_on_line and not self.metric.forbids
 
     def check(self) -> None:
         checks.same_library(**self.arrays)
@@ -114,7 +122,7 @@ class PointCloud(GivenGeometry):
         checks.batch_shape(x=tuple(self.x.shape[:-2]), y=tuple(self.y.shape[:-2]))
         if self.metric.ground == "cosine":
             checks.cosine_points(self.x, self.y)
-        elif self.non_negative:
+        elif not self.may_forbid:
             checks.spread(self.x, self.y, self.metric.smallest)
 
     def detached(self) -> PointCloud:

@@ -249,7 +249,7 @@ def _cost_range(kernels: Kernels, geometry: GivenGeometry, has_a: Array, has_b: 
 
 def _check_costs(asked: GivenGeometry, costs: CostRange, a: Array, b: Array) -> None:
     xp = namespace(a)
-    overflow = asked.non_negative and xp.any(costs.forbidden)  # metrics have no forbidden arcs
+    overflow = not asked.may_forbid and xp.any(costs.forbidden)
     if overflow or not xp.all(xp.isfinite(costs.high - costs.low)):
         raise ValueError("costs must be finite in float64, but their range overflows; divide the data by a constant")
     for weight, reach, name, side in ((a, costs.reach_a, "a", "row"), (b, costs.reach_b, "b", "column")):
