@@ -16,11 +16,16 @@ from otkit.problems.linear import LinearProblem
 from otkit.report import reported, shortfall
 from otkit.results.result import Result
 from otkit.results.values import objective
+from otkit.scaling import rescaled
 from otkit.solvers import choose_solver
 from otkit.solvers.annealing import Annealing
 from otkit.solvers.base import Callback
+from otkit.solvers.bottleneck import MOST, Bottleneck, longest_arcs
 from otkit.solvers.exact.solver import Exact
 from otkit.solvers.univariate import Univariate
+
+# The highest finite order: higher powers of distances around the bottleneck overflow.
+HIGHEST = 1024
 
 
 @dataclass(frozen=True, repr=False)
@@ -30,13 +35,18 @@ class WassersteinResult:
     Attributes
     ----------
     result : Result
-        The solution for the cost d(x, y)^p: plan, potentials, status.
+        The solution for the cost d(x, y)^p: plan, potentials, status. For p = inf, its value and bounds are those of
+        the largest distance over the plan, and its potentials are 0.
     p : float
         The order of the distance.
+    unit : float or numpy array (...)
+        The power of two by which the points of `result` were divided: 1 unless powers of distances might overflow or
+        underflow.
     """
 
     result: Result
     p: float
+    unit: Any = 1.0
 
     @property
     @arrays.eager
@@ -44,24 +54,39 @@ class WassersteinResult:
         """The cost of the computed plan, to the power 1/p: float, or an array ``(...)`` of the input's dtype.
 
         If the input requires gradients, the distance is a tensor, even for a single problem. Its gradient at 0 is
-        defined as 0.
+        defined as 0. For p = inf it is the gradient of the longest arc of the plan.
         """
         result = self.result
+        if self.p == np.inf and any(map(arrays.requires_grad, result.problem.given.geometry.arrays.values())):
+            longest = longest_arcs(result)
+            return longest * self._unit(longest)
         if result.link is None or not arrays.records():
             return self._distance
         given, xp = result.problem.given, arrays.namespace(result.problem.like)
-        mean = xp.astype(result.value_linear / sum(m / 2 for m in given.masses), result.problem.dtype, copy=False)
+        mean = result.value_linear / sum(m / 2 for m in given.masses)
+        mean = xp.astype(mean, result.problem.dtype, copy=False)
         positive = mean > 0
-        return xp.where(positive, xp.where(positive, mean, 1.0) ** (1 / self.p), 0.0 * mean)
+        return xp.where(positive, xp.where(positive, mean, 1.0) ** self._exponent, 0.0 * mean) * self._unit(mean)
 
     @cached_property
     def _distance(self) -> Any:
         result = self.result
         mean = arrays.to_numpy(objective(result).linear).reshape(result.problem.batch) / self._mass
-        root = np.clip(np.maximum(mean, 0.0) ** (1 / self.p), self.lower, self.upper)
+        root = np.clip(np.maximum(mean, 0.0) ** self._exponent * self.unit, self.lower, self.upper)
         if not result.problem.batch:
             return float(root)
         return result.problem.as_given(root.reshape(-1))
+
+    @property
+    def _exponent(self) -> float:
+        """The exponent of the root; for p = inf the cost is a distance."""
+        return 1 / self.p if self.p < np.inf else 1.0
+
+    def _unit(self, like: Any) -> Any:
+        """`unit` as a number or an array in the library and dtype of `like`."""
+        if np.ndim(self.unit) == 0:
+            return float(self.unit)
+        return arrays.namespace(like).astype(arrays.from_numpy(self.unit, like), like.dtype)
 
     @property
     def lower(self) -> Any:
@@ -100,8 +125,8 @@ class WassersteinResult:
 
     def _root(self, bound: Any, direction: int) -> Any:
         mean = np.maximum(bound / self._mass, 0.0)
-        steep = abs(np.log(np.where((mean > 0) & (mean < np.inf), mean, 1.0))) / self.p  # rounding of the power 1/p
-        root = mean ** (1 / self.p) * (1 + direction * (16 + steep) * UNIT)
+        steep = abs(np.log(np.where((mean > 0) & (mean < np.inf), mean, 1.0))) * self._exponent  # rounding of powers
+        root = mean**self._exponent * (1 + direction * (16 + steep) * UNIT) * self.unit
         return root if self.result.problem.batch else float(root)
 
 
@@ -121,7 +146,8 @@ def wasserstein(
 ) -> WassersteinResult:
     """The p-Wasserstein distance between two weighted clouds of points, with a certified interval.
 
-    W_p = (min Σ P_ij d(x_i, y_j)^p)^(1/p). The distance is exact up to rounding, or accurate to `rtol` if given.
+    W_p = (min Σ P_ij d(x_i, y_j)^p)^(1/p). The distance is exact up to rounding, or accurate to `rtol` if given. W_∞ is
+    the bottleneck distance, the least r such that some plan moves no mass further than r.
 
     Parameters
     ----------
@@ -131,12 +157,14 @@ def wasserstein(
     a, b : array (..., n), (..., m), optional
         Their weights, of the same total; uniform by default. They are divided by their total.
     p : float
-        The order, at least 1.
+        The order, from 1 to 1024, or ``inf``.
     metric : str, tuple or callable
         The distance d: "euclidean", "cityblock", "cosine", ``("minkowski", p)``, a name of `scipy.spatial.distance`,
         "haversine", or a callable, as in `PointCloud`.
     rtol : float, optional
-        Stop when the interval is narrower than this fraction of the distance. By default the distance is exact.
+        Stop when the interval is narrower than this fraction of the distance. By default the distance is exact. If the
+        interval is then wider than 1e-9 of the distance, or of the p-th powers of distances without outliers, the
+        status is IMPRECISE.
     max_iter, callback, strict
         As in `solve`.
 
@@ -150,21 +178,33 @@ def wasserstein(
     ValueError, TypeError, NotConverged
         As `solve` does.
 
+    Notes
+    -----
+    Points are divided by a power of two, an exact operation, where powers of their distances might over- or underflow.
+    For p = inf, mass of the order of rounding errors of the weights, 2⁻⁴⁹ times the number of points, may move further
+    than the distance.
+
     Examples
     --------
     >>> import otkit
     >>> otkit.wasserstein([[0.0], [2.0]], [[1.0], [3.0]], p=1).distance
     1.0
+    >>> otkit.wasserstein([[0.0], [2.0]], [[1.0], [6.0]], p=float("inf")).distance
+    4.0
     """
-    cost = distance_cost(p, metric, rtol)
+    cost = distance_cost(p, metric, rtol, largest=True)
     answer = measured((x, y), (a, b), cost, rtol, max_iter, callback)
     return reported(answer, shortfall(answer.result, answer), strict)
 
 
-def distance_cost(p: float, metric: Any, rtol: float | None = None) -> Cost:
-    """The cost d(x, y)^p of a distance, after validation of `p`, `metric` and `rtol`."""
-    if not (isinstance(p, (int, float, np.number)) and 1 <= p < np.inf):
-        raise ValueError(f"p must be a finite number of at least 1, got {p!r}")
+def distance_cost(p: float, metric: Any, rtol: float | None = None, *, largest: bool = False) -> Cost:
+    """The cost d(x, y)^p, after validation of `p`, `metric` and `rtol`; only with `largest` may p be inf."""
+    number = isinstance(p, (int, float, np.number))
+    if not (number and (1 <= p <= HIGHEST or (largest and p == np.inf))):
+        raise ValueError(
+            f"p must be from 1 to {HIGHEST}{', or inf' if largest else ''}, got {p!r}"
+            + ("" if largest else "; for p=inf call otkit.wasserstein for each pair")
+        )
     checks.positive(rtol, "rtol", below=1.0)
     if isinstance(metric, (str, tuple)) and (metric == "sqeuclidean" or metric[:1] == ("power",)):
         raise ValueError(
@@ -182,13 +222,31 @@ def measured(
     callback: Callback | None = None,
 ) -> WassersteinResult:
     """A Wasserstein distance, without a report on convergence."""
-    problem = LinearProblem.build(PointCloud(*points, cost), *weights, relaxes=False)
-    solver = choose_solver(problem, "auto", bounded=rtol is not None)
+    p = cost.power
+    x, y = (checks.as_array(v, name) for v, name in zip(points, "xy", strict=True))
+    a, b = (None if w is None else checks.as_array(w, name, x) for w, name in zip(weights, "ab", strict=True))
+    cloud = PointCloud(x, y, replace(cost, power=1.0) if p == np.inf else cost)
+    cloud, unit = rescaled(cloud, a, b)
+    problem = LinearProblem.build(cloud, a, b, relaxes=False)
+    solver = Bottleneck() if p == np.inf else choose_solver(problem, "auto", bounded=rtol is not None)
+    if isinstance(solver, Bottleneck):
+        _check_size(problem)
     if isinstance(solver, (Annealing, Exact)) and rtol is not None:
         # Stop on the distance: upper^(1/p) − lower^(1/p) ≤ rtol·upper^(1/p), or at the rounding of the costs.
-        solver = replace(solver, rtol=min(1 - (1 - rtol) ** cost.power, 1 - UNIT))
+        solver = replace(solver, rtol=min(1 - (1 - rtol) ** p, 1 - UNIT))
     if isinstance(solver, Annealing):
-        solver = replace(solver, atol=max(1e-9**cost.power, 1e-14))
+        solver = replace(solver, atol=max(1e-9**p, 1e-14))
     if not isinstance(solver, Univariate):
         solver = with_options(solver, max_iter=max_iter)
-    return WassersteinResult(result_of(problem, solver, None, callback), cost.power)
+    result = result_of(problem, solver, None, callback)
+    if p == np.inf:
+        result = replace(result, link=None)  # the largest distance is no mean of costs
+    return WassersteinResult(result, p, unit if result.problem.batch else float(unit))
+
+
+def _check_size(problem: LinearProblem) -> None:
+    n, m = problem.reduced.n, problem.reduced.m
+    if n * m > MOST:
+        raise ValueError(
+            f"p=inf needs all distances in memory, at most 2^24, got {n} × {m} points; take a sample of the points"
+        )

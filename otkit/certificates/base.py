@@ -11,6 +11,9 @@ from otkit.geometry.costs import UNIT
 from otkit.plans import Plan
 from otkit.problems.linear import LinearProblem
 
+# Costs that overflow are larger than this.
+_OVERFLOWN = 2.0**1020
+
 
 def sum_rounding(size: int) -> float:
     """Rounding error of sums over `size` points and of their weights, relative to the terms' absolute sum."""
@@ -119,6 +122,10 @@ def widened(
     top = np.maximum(abs(problem.low), abs(problem.high))
     above = above + relative * (abs(paid + offset) + 2 * drawn * top) + (1 + 2 * drawn) * absolute
     lower, upper = lower - below, upper + above
+    if problem.geometry.may_forbid and problem.asked.non_negative:
+        # Costs that overflowed set no constraint. They are larger than these potentials.
+        most = to_numpy(f + costs.row).max(-1) + to_numpy(g + costs.col).max(-1)
+        lower = np.where(most < _OVERFLOWN, lower, -np.inf)
     non_negative = problem.asked.non_negative | (problem.low >= 0)
     lower = np.where(non_negative, np.maximum(lower, 0.0), lower)
     return Certificate(lower=lower, upper=upper, f=f, g=g, plan=plan, linear=linear + offset, rounding=below + above)

@@ -43,8 +43,8 @@ def outliers(problem: LinearProblem, item: int) -> float:
 def narrow(problem: LinearProblem, lower: np.ndarray, upper: np.ndarray, rtol: float, atol: float) -> np.ndarray:
     """Whether intervals ``(B,)`` are at most `rtol` of their upper end wide, or `atol` of the scale of the costs.
 
-    The scale is their range, or the size of the ordinary costs if some are far larger; and at least the mean offsets. These
-    are at most the optimum if no cost is negative. If costs of both signs cancel, their rounding errors do not.
+    The scale is their range, or the size of the ordinary costs if some are far larger; and at least the mean offsets.
+    These are at most the optimum if no cost is negative. If costs of both signs cancel, their rounding errors do not.
     """
     with np.errstate(invalid="ignore"):  # infinite bounds
         width = np.where(upper < np.inf, upper - lower, np.inf)

@@ -21,7 +21,7 @@ from otkit.api import solve_sample
 from otkit.cli.files import Measure, Reading, UnusableInput, read, save_plan
 from otkit.cli.matrix import matrix, merge
 from otkit.cli.report import CERTIFIED, INTERRUPTED, NOT_CERTIFIED, UNUSABLE, WIDTH, note, wanted
-from otkit.distance import WassersteinResult, wasserstein
+from otkit.distance import HIGHEST, WassersteinResult, wasserstein
 from otkit.errors import ConvergenceWarning
 from otkit.results.result import Result
 
@@ -56,7 +56,7 @@ class Answer:
     distance: float
     lower: float
     upper: float
-    p: int
+    p: float | str
     status: str
     seconds: float
     kernel: str
@@ -120,6 +120,15 @@ def _parser() -> argparse.ArgumentParser:
     join.add_argument("folders", nargs="+", metavar="FOLDER", help="what --out was; the result is kept in the first")
     join.add_argument("--rtol", type=_fraction, help="as it was given; after --reg only, it decides the exit status")
     join.add_argument("--json", action="store_true", help="print a JSON object")
+    command = commands.add_parser(
+        "wp",
+        help="the same of any order -p; with -p inf, the bottleneck distance",
+        epilog=_EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    command.set_defaults(run=_distances)
+    command.add_argument("-p", type=_order, required=True, metavar="P", help="order of the distance, 1 to 1024 or inf")
+    _add_options(command)
     info = commands.add_parser("info", help="versions of otkit and its dependencies")
     info.set_defaults(run=_info)
     return parser
@@ -153,6 +162,7 @@ def _distances(options: argparse.Namespace) -> int:
     if len(options.files) < 2:
         raise UnusableInput(f"two files are needed, got {len(options.files)}")
     _check_outputs(options)
+    _check_order(options)
     how = Reading(options.weights, options.histogram, options.unit_square, options.resize)
     measures = [read(path, how) for path in options.files]
     for y in measures[1:]:
@@ -201,7 +211,7 @@ def _compare(x: Measure, y: Measure, options: argparse.Namespace) -> tuple[Answe
             distance=found.distance,
             lower=found.lower,
             upper=found.upper,
-            p=options.p,
+            p=_in_json(options.p),
             status=found.status.name,
             seconds=time.perf_counter() - start,
             kernel=found.result.kernel,
@@ -252,6 +262,14 @@ def _check_folder(options: argparse.Namespace) -> None:
         raise UnusableInput(f"--out {path}: must be a folder, not a file; the matrix itself is printed, > {path}")
     if not os.path.isdir(os.path.dirname(path.rstrip(os.sep)) or "."):
         raise UnusableInput(f"--out {path}: no such directory")
+
+
+def _check_order(options: argparse.Namespace) -> None:
+    """Refuse what there is no bottleneck distance of."""
+    if options.p == math.inf and options.reg is not None:
+        raise UnusableInput("--reg has no limit for -p inf; drop --reg")
+    if options.p == math.inf and len(options.files) > 2:
+        raise UnusableInput(f"-p inf is for two files, got {len(options.files)}")
 
 
 def _check_path(name: str, path: str | None, endings: tuple[str, ...]) -> None:
@@ -309,6 +327,15 @@ def _kernels() -> list[tuple[str, str]]:
         ("metrics that are functions, of tensors or CuPy arrays", "reference, on the device of the input"),
         ("exact plans", "network simplex on the host"),
     ]
+
+
+def _in_json(p: float) -> float | str:
+    """The order of a distance, whole if it can be; JSON has no infinite number."""
+    return "inf" if p == math.inf else int(p) if p == int(p) else p
+
+
+def _order(text: str) -> float:
+    return _number(text, float, lambda value: 1 <= value <= HIGHEST or value == math.inf, f"1 to {HIGHEST}, or inf")
 
 
 def _positive(text: str) -> float:

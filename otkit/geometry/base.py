@@ -107,6 +107,11 @@ class GivenGeometry(Geometry):
 
     @property
     @abstractmethod
+    def may_forbid(self) -> bool:
+        """Whether an infinite cost forbids its arc. Otherwise it is an overflow."""
+
+    @property
+    @abstractmethod
     def convex_on_line(self) -> bool:
         """Whether the points lie on a line and the cost is convex along it, so that sorting solves the problem."""
 

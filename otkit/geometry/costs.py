@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -20,6 +20,9 @@ DIRECT_DIMENSIONS = 16
 CANCELLED = 1e-3
 # The largest exponent of a distance. The rounding error of a power is small for these.
 HIGHEST = 2.0**30
+# A shift of points is counted relative to distances above its quotient by a rounding error, or by this share of the
+# distance for higher powers: below it, these are negligible.
+_FEW, _SHARE = 4.0, 2.0**-36
 # Numbers below the smallest normal one lose digits. This is somewhat larger.
 _TINY = 2.0**-1000
 
@@ -44,10 +47,13 @@ class Cost:
         The distance d: one that kernels compute, or a function.
     power : float
         The exponent, positive.
+    forbids : bool
+        Whether a cost that overflows forbids its arc. Otherwise it is an error.
     """
 
     ground: str | Function
     power: float = 1.0
+    forbids: bool = field(default=False, repr=False)
 
     @property
     def convex_on_line(self) -> bool:
@@ -111,15 +117,14 @@ class Cost:
         power, scale = self.power, 1.0
         if self.ground == "cosine":
             shift, power, scale = 2 * (d + 4) * UNIT, 2 * self.exponent, self.factor**self.exponent
-        powers = _grown(power, relative) + (0.0 if self.power in (1.0, 2.0) else 8 * UNIT)
+        of_power = 0.0 if self.power in (1.0, 2.0) else 8 * UNIT
         lost = self._lost(d, power, smallest)
-        if shift == 0:
-            return powers, lost
-        if power < 1:
-            return powers, lost + scale * _power(shift, power)
-        # A shift is negligible relative to distances above shift/relative. Below, the cost itself is negligible.
-        near = _power(shift + shift / relative, power - 1)
-        return _grown(power, 2 * relative) + (powers - _grown(power, relative)), lost + scale * power * near * shift
+        if shift == 0 or power < 1:
+            return _grown(power, relative) + of_power, lost + (scale * _power(shift, power) if shift else 0.0)
+        # A shift is negligible relative to distances above shift/share. Below, the cost itself is negligible.
+        share = relative if power <= _FEW else max(relative, _SHARE)
+        near = _power(shift + shift / share, power - 1)
+        return _grown(power, relative + share) + of_power, lost + scale * power * near * shift
 
     def _lost(self, d: int, power: float, smallest: float) -> float:
         """A bound on the absolute error of a cost by underflow."""
@@ -133,6 +138,7 @@ class Cost:
         squares = self.ground != "cityblock" and least * least <= _TINY
         return of_power + (_power(d * _TINY, power / 2) if squares else 0.0)
 
+    @np.errstate(over="ignore", under="ignore")  # checked with the range of the costs; `rounding` covers underflow
     def __call__(self, x: Array, y: Array) -> Array:
         """Costs between tiles ``x (..., r, d)`` and ``y (..., m, d)``: ``(..., r, m)``."""
         if isinstance(self.ground, Function):
@@ -142,6 +148,7 @@ class Cost:
         square = _square_distances(x, y)
         return _to_power(square if self.factor == 1 else self.factor * square, self.exponent)
 
+    @np.errstate(over="ignore", under="ignore")
     def weighted_gradient(self, W: Array, x: Array, y: Array) -> Array:
         """Σ_j W_ij·∇c(x_i, y_j) by the first point, for weights ``(..., r, m)`` on a tile: ``(..., r, d)``.
 

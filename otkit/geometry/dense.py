@@ -87,6 +87,10 @@ class Dense(GivenGeometry):
         return "costs must be numbers or +inf (a forbidden arc), got NaN or -inf; correct them, or pass inf to forbid"
 
     @property
+    def may_forbid(self) -> bool:
+        return True
+
+    @property
     def convex_on_line(self) -> bool:
         return False
 

@@ -95,7 +95,11 @@ class PointCloud(GivenGeometry):
         ground, xp = self.metric.ground, namespace(self.x)
         if isinstance(ground, Named):
             return ground.rounding(self.x, self.y, self.metric.power)
-        radius = max(float(xp.max(xp.linalg.vector_norm(v, axis=-1))) for v in (self.x, self.y))
+        # Squares of large coordinates overflow, those of their shares do not.
+        longest = max(float(xp.max(xp.abs(v))) for v in (self.x, self.y))
+        share = 1.0 / longest if longest > 2.0**500 else 1.0
+        with np.errstate(under="ignore"):
+            radius = max(float(xp.max(xp.linalg.vector_norm(v * share, axis=-1))) for v in (self.x, self.y)) / share
         smallest = min(float(xp.min(xp.where(v == 0, xp.full_like(v, xp.inf), xp.abs(v)))) for v in (self.x, self.y))
         return self.metric.rounding(self.d, radius, smallest)
 
@@ -125,8 +129,12 @@ class PointCloud(GivenGeometry):
         return ground.undefined if isinstance(ground, Function) else "points must be at a distance"
 
     @property
+    def may_forbid(self) -> bool:
+        return self.called or self.metric.forbids
+
+    @property
     def convex_on_line(self) -> bool:
-        return self.d == 1 and self.metric.convex_on_line
+        return self.d == 1 and self.metric.convex_on_line and not self.metric.forbids
 
     def check(self) -> None:
         checks.points(self.x, self.y)
@@ -135,7 +143,7 @@ class PointCloud(GivenGeometry):
             checks.cosine_points(self.x, self.y)
         elif isinstance(self.metric.ground, Named):
             self.metric.ground.check(self.x, self.y)
-        elif not self.called:
+        elif not self.may_forbid:
             checks.spread(self.x, self.y, self.metric.smallest)
 
     def detached(self) -> PointCloud:

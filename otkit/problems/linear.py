@@ -318,7 +318,7 @@ def _cost_range(kernels: Kernels, geometry: GivenGeometry, has_a: Array, has_b: 
 def _within_range(geometry: GivenGeometry, costs: CostRange) -> CostRange:
     """The same range, after a check that some costs are finite and that none overflows."""
     xp = namespace(costs.high)
-    overflow = geometry.non_negative and xp.any(costs.forbidden)  # metrics have no forbidden arcs
+    overflow = not geometry.may_forbid and xp.any(costs.forbidden)
     if not overflow and xp.any(costs.high == -xp.inf):
         raise ValueError(
             "some costs between points with mass must be finite, got only infinite (forbidden) ones; allow an arc"

@@ -29,7 +29,8 @@ class Annealing(Solver[Annealed]):
     rtol : float
         Stop when ``upper − lower ≤ rtol·|upper|``.
     atol : float
-        Also stop when ``upper − lower`` is at most this fraction of the range of the costs without outliers. Rounding errors end the solve too; unless the interval counts as exact, the status says so.
+        Also stop when ``upper − lower`` is at most this fraction of the range of the costs without outliers. Rounding
+        errors end the solve too; unless the interval counts as exact, the status says so.
     max_iter : int
         Maximum number of iterations over all stages.
     factor : float

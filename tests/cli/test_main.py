@@ -46,15 +46,57 @@ def test_the_printed_interval_contains_that_of_json(otkit_, answer, files, rtol)
     assert upper - lower <= 1.1 * (found["upper"] - found["lower"]) + 1e-7 * upper
 
 
-@pytest.mark.parametrize(("p", "scale", "status"), [(1, 1e-100, 0), (2, 1e-100, 0), (1, 1e-300, 2), (2, 1e-160, 2)])
-def test_a_distance_that_is_small_is_right_or_refused(otkit_, tmp_path, p, scale, status):
+@pytest.mark.parametrize(("p", "scale"), [(1, 1e-100), (2, 1e-100), (1, 1e-300), (2, 1e-160), (2, 1e200), (1, 1e306)])
+def test_a_distance_that_is_small_or_large_is_right(otkit_, tmp_path, p, scale):
     np.save(tmp_path / "x.npy", np.array([[0.0, 0.0]]))
     np.save(tmp_path / "y.npy", scale * np.array([[3.0, 4.0]]))
     run = otkit_(f"w{p}", "x.npy", "y.npy", "--json")
-    if status:
-        refused(run, "underflow")
-    else:
-        assert_allclose([json.loads(run[1])[key] for key in ("lower", "upper")], 5 * scale, rtol=1e-11)
+    assert run[0] == 0
+    assert_allclose([json.loads(run[1])[key] for key in ("lower", "upper")], 5 * scale, rtol=1e-11)
+
+
+@pytest.fixture
+def golden(tmp_path):
+    """Files of clouds with a fill value in both, and of clouds in a square."""
+    rng = np.random.default_rng(0)
+    x, y = rng.normal(size=(30, 2)), rng.normal(size=(30, 2)) + 1
+    for name, v in (("x.npy", x), ("y.npy", y)):
+        np.save(tmp_path / name, np.vstack([v, [[1e8, 1e8]]]))
+    for name, v in zip(("u.npy", "v.npy"), np.random.default_rng(0).random((2, 30, 2)), strict=True):
+        np.save(tmp_path / name, v)
+    return tmp_path
+
+
+def test_distances_over_many_orders_of_magnitude(otkit_, golden):
+    for command, wanted in (
+        (("w2", "x.npy", "y.npy"), "W2 = 1.57888"),
+        (("w2", "x.npy", "y.npy", "--rtol", 1e-4), "W2 = 1.57888"),
+        (("wp", "-p", 20, "u.npy", "v.npy"), "W20 = 0.396914"),
+        (("wp", "-p", 36, "u.npy", "v.npy"), "W36 = 0.420401"),
+        (("wp", "-p", "inf", "u.npy", "v.npy"), "Winf = 0.460302853"),
+    ):
+        status, out, err = otkit_(*command)
+        assert (status, err) == (0, "")
+        assert out.startswith(wanted)
+
+
+def test_the_order_in_json(answer, golden):
+    assert answer("wp", "-p", "inf", "u.npy", "v.npy")["p"] == "inf"
+    assert answer("wp", "-p", "2", "u.npy", "v.npy")["p"] == 2
+    assert answer("wp", "-p", "2.5", "u.npy", "v.npy")["p"] == 2.5
+
+
+def test_an_interval_that_rounding_leaves_wide_exits_with_1(otkit_, tmp_path):
+    # Equal fills of weights that differ in the last digits.
+    rng = np.random.default_rng(5)
+    for name in ("x.csv", "y.csv"):
+        weights = rng.dirichlet(np.ones(30))
+        table = np.column_stack([rng.normal(size=(30, 2)), weights])
+        np.savetxt(tmp_path / name, np.vstack([table, [1e12, 1e12, 1 / 3]]), delimiter=",", fmt="%.17g")
+    status, out, err = otkit_("w2", "x.csv", "y.csv", "--weights", 2)
+    assert status == 1
+    assert out.startswith("W2 = ")
+    assert "not certified to the last digits: Stopped at rounding errors" in err
 
 
 def test_json(answer, files):

@@ -60,6 +60,10 @@ def test_a_bad_file(otkit_, files, name):
         *((["w2", "a.npy", "b.npy", "--reg", value], "--reg") for value in ("0", "-1", "nan", "inf", "x")),
         *((["w2", "i.png", "j.png", "--resize", value], "--resize") for value in ("0", "-3", "2.5", "x")),
         (["info", "a.npy"], "a.npy"),
+        (["wp", "a.npy", "b.npy"], "-p"),
+        *((["wp", "-p", value, "a.npy", "b.npy"], "1 to 1024, or inf") for value in ("0.5", "2000", "nan", "x")),
+        (["wp", "-p", "inf", "a.npy", "b.npy", "--reg", "1"], "--reg"),
+        (["wp", "-p", "inf", "a.npy", "b.npy", "a.npy"], "two files"),
     ],
 )
 def test_a_bad_call(otkit_, files, arguments, words):

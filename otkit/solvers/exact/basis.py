@@ -224,7 +224,7 @@ def cold(problem: LinearProblem, costs: Reduced, item: int, limit: float = np.in
     rows, cols, supply = points_of(problem, item)
     matrix = matrix_of(problem, costs, item, rows, cols, limit)
     C, (f, g) = matrix.C, matrix.offsets
-    i, j = _by_rank(C, f, g, _GREEDY)  # reduced costs have zero potentials
+    i, j = by_rank(C, f, g, _GREEDY)  # reduced costs have zero potentials
     cost = C[i, j]
     members = starts.greedy(np.argsort(cost - f[i] - g[j], kind="stable"), i, j, supply, rows.size)
     forest = pricing.Arcs(i[members], j[members], cost[members])
@@ -254,7 +254,7 @@ def warm(
     g = g[cols] + col
     f = starts.c_transform(C, g)  # feasible, so that no cycle through artificial arcs has a negative cost
     of_rows, of_cols = (f, g) if absorbed is None else (absorbed[0][rows] + row, absorbed[1][cols] + col)
-    i, j = _by_rank(C, of_rows, of_cols, _FOREST)
+    i, j = by_rank(C, of_rows, of_cols, _FOREST)
     cost = C[i, j]
     members = heaviest_forest(rows.size, cols.size, i, j, (of_rows[i] + of_cols[j] - cost) / surcharge)
     forest = pricing.Arcs(i[members], j[members], cost[members])
@@ -262,7 +262,7 @@ def warm(
     return planted((rows, cols, supply), forest, np.concatenate([-f, g]), surcharge, priced)
 
 
-def _by_rank(C: np.ndarray, f: np.ndarray, g: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
+def by_rank(C: np.ndarray, f: np.ndarray, g: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
     """Rows and columns of the k best arcs of each row and of each column, in row order."""
     (n, m), k = C.shape, min(k, *C.shape)
     by_row, by_col = starts.ranked(C, f, g, k)
