@@ -62,8 +62,10 @@ def narrow(problem: LinearProblem, lower: np.ndarray, upper: np.ndarray, rtol: f
 def precise(problem: LinearProblem, lower: np.ndarray, upper: np.ndarray, rtol: float | None = None) -> np.ndarray:
     """Whether intervals ``(B,)`` are as narrow as `rtol`, or count as exact, which is the default.
 
-    The cost of a distance to the power p may then be p times as wide as others: the distance is not.
+    The cost of a distance to the power p may then be p times as wide as others: the distance is not. Relative to the
+    scale, for p > 2 it may be `EXACT` to the power p/2 wide, so that the root of this does not grow with p.
     """
     cloud = problem.geometry.cloud
-    power = 1.0 if cloud is None else max(cloud.metric.power, 1.0)
-    return narrow(problem, lower, upper, rtol or min(EXACT * power, 0.5), EXACT)
+    power = 1.0 if cloud is None else cloud.metric.power
+    atol = EXACT ** max(power / 2, 1.0)
+    return narrow(problem, lower, upper, rtol or min(EXACT * max(power, 1.0), 0.5), atol)

@@ -15,7 +15,9 @@ from otkit.kernels.numba.staircase import potentials, staircase
 from otkit.plans import Arcs, SparsePlan
 from otkit.problems.linear import LinearProblem
 from otkit.results.outcome import Outcome, Status, marginal_error
-from otkit.solvers.base import Solver, State
+from otkit.solvers.base import Solver, State, run
+from otkit.solvers.exact.outliers import MOST
+from otkit.solvers.exact.solver import Exact
 
 
 @dataclass(frozen=True)
@@ -78,7 +80,10 @@ class Univariate(Solver[State]):
         f, g = (from_numpy(v, problem.a) for v in _potentials(rows, cols, cost, across, down))
         # The monotone plan is optimal by a theorem, so the lower bound is its cost less the effect of its defect.
         found = widened(problem, linear - 1.01 * defect * problem.span, linear, defect, f, g, plan)
-        state = state.ended(np.flatnonzero(~precise(problem, found.lower, found.upper)), Status.IMPRECISE)
+        wide = ~precise(problem, found.lower, found.upper)
+        if wide.any() and problem.reduced.n * problem.reduced.m <= MOST:  # far points, beside which masses round
+            return run(problem, Exact())
+        state = state.ended(np.flatnonzero(wide), Status.IMPRECISE)
         error, tol = marginal_error(problem, plan, f, g), np.zeros(problem.items)
         return Outcome(
             f=f,

@@ -22,14 +22,14 @@ from otkit.solvers import descent
 from otkit.solvers.exact.basis import GRAIN, ROUNDING, Basis, Vertex, charged, cold, kept, matrix_of
 
 # Arcs leave the problem if it has at most so many: the others are then a matrix.
-_MOST = 2**24
+MOST = 2**24
 # Reduced costs above minus this tolerance, relative to the largest price, count as rounding errors.
 _TOLERANCE = 48 * UNIT
 
 
 def has_outliers(problem: LinearProblem) -> bool:
     """Whether arcs should leave the problem of some item, and may."""
-    if problem.reg is not None or problem.reduced.n * problem.reduced.m > _MOST:
+    if problem.reg is not None or problem.reduced.n * problem.reduced.m > MOST:
         return False
     return any(outliers(problem, item) for item in range(problem.items))
 
@@ -38,7 +38,7 @@ def reconsidered(problem: LinearProblem, costs: Reduced, basis: Basis, item: int
     """The basis to go on from after a final status: with other arcs, or None if the status stands."""
     top = float(descent.top(problem)[item])
     if basis.limit == np.inf:
-        if (status is Status.CONVERGED and _is_fine(basis, top)) or costs.n * costs.m > _MOST:
+        if (status is Status.CONVERGED and _is_fine(basis, top)) or costs.n * costs.m > MOST:
             return None
         size = outliers(problem, item)
         return cold(problem, costs, item, ORDINARY * size) if size else None

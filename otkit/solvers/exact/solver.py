@@ -18,10 +18,10 @@ from typing import ClassVar
 import numpy as np
 
 from otkit import checks
-from otkit.arrays import Array, from_numpy, to_numpy
+from otkit.arrays import Array, from_numpy, put, take, to_numpy
 from otkit.certificates.balanced import certify_plan
 from otkit.certificates.base import Certificate, dual_bound, feasible
-from otkit.certificates.width import precise
+from otkit.certificates.width import EXACT, narrow, precise
 from otkit.entropic.dual import Potentials
 from otkit.geometry.reduced import Reduced
 from otkit.kernels.numba import pricing
@@ -50,6 +50,8 @@ _SURCHARGE, _GIVEN = 8.0, 2.0**-10
 # Where only some arcs are known: the final regularisation of annealing, times the number of points; its maximum; and
 # the error to reach there.
 _REG, _REG_MOST, _ERROR = 3.0, 3e-3, 0.1
+# The part of a certificate that potentials prove.
+_DUAL = ("lower", "f", "g", "rounding")
 # Maximum number of pivots in a step.
 _PIVOTS = 2**15
 
@@ -191,12 +193,17 @@ def _certified(problem: LinearProblem, state: Pivoted, g: Array, rtol: float | N
     weights = list(zip(to_numpy(problem.a), to_numpy(problem.b), strict=True))
     ends = [basis.vertex(*pair) for basis, pair in zip(state.bases, weights, strict=True)]
     found = _of_plans(problem, g, ends, whole)
-    wide = done & ~precise(problem, found.lower, found.upper, rtol)
-    if wide.any():  # masses that are computed exactly leave no defect, which would have to be repaired
+    wide = done & (found.upper < np.inf) & ~narrow(problem, found.lower, found.upper, rtol or EXACT, 0.0)
+    if wide.any():
+        # Masses that are computed exactly leave no defect, which would have to be repaired at the largest cost.
         for k in np.flatnonzero(wide):
             ends[k] = vertex(costs, int(k), state.bases[k], *weights[k])
-        found = _of_plans(problem, g, ends, whole)
-        state = state.ended(np.flatnonzero(wide & ~precise(problem, found.lower, found.upper, rtol)), Status.IMPRECISE)
+        # Prices may be far larger than the costs that matter, and then round more than 0, which is feasible too.
+        found, other = (_of_plans(problem, potentials, ends, whole) for potentials in (g, 0.0 * g))
+        items = np.flatnonzero(wide & (other.lower > found.lower))
+        best = {name: put(getattr(found, name), items, take(getattr(other, name), items)) for name in _DUAL}
+        found = replace(found, **best)
+    state = state.ended(np.flatnonzero(done & ~precise(problem, found.lower, found.upper, rtol)), Status.IMPRECISE)
     return state, found
 
 
