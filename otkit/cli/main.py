@@ -25,6 +25,7 @@ from otkit.distance import WassersteinResult, wasserstein
 from otkit.errors import ConvergenceWarning
 from otkit.pairs import pairwise
 from otkit.results.result import Result
+from otkit.solvers.exact.small import uncompiled
 
 CERTIFIED, NOT_CERTIFIED, UNUSABLE, INTERRUPTED = 0, 1, 2, 130
 
@@ -193,7 +194,8 @@ def _compare(x: Measure, y: Measure, options: argparse.Namespace) -> tuple[Answe
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ConvergenceWarning)  # reported with the answer
         if options.reg is None:
-            found = wasserstein(x.x, y.x, x.a, y.a, p=options.p, rtol=options.rtol)
+            with uncompiled():
+                found = wasserstein(x.x, y.x, x.a, y.a, p=options.p, rtol=options.rtol)
             certified = bool(found.converged)
         else:
             result = solve_sample(x.x, y.x, x.a, y.a, metric=("power", options.p), reg=options.reg)

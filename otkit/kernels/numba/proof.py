@@ -5,6 +5,8 @@ Sums are compensated, so that their rounding errors are below those that the bou
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 
 from otkit.geometry.costs import UNIT
@@ -123,7 +125,7 @@ def prove(n, m, weight, row, col, f, g, linear, defect, span, low, forbidden, co
         if v >= n:
             level = max(level, abs(offsets[v]))
             of_columns += weight[v] * abs(offsets[v])
-    sums, unit = (64 + 3 * np.log2(points)) * UNIT, 0.0 if plain else 2 * UNIT
+    sums, unit = (64 + 3 * math.log2(points)) * UNIT, 0.0 if plain else 2 * UNIT
     offset_error = sums * offset_size + unit * of_columns
     below = (sums + 2 * unit) * size + offset_error
     above = (points * UNIT + sums + 2 * unit) * linear + offset_error + unit * defect * level

@@ -8,6 +8,9 @@ solves the problem in another way.
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
@@ -22,6 +25,7 @@ from otkit.geometry.points import PointCloud
 from otkit.geometry.reduced import Reduced
 from otkit.kernels import choose, hosted, threads
 from otkit.kernels.numba import vertices as v
+from otkit.kernels.numba.written import as_written
 from otkit.plans import Arcs, SparsePlan
 from otkit.problems.given import Given
 from otkit.problems.linear import LinearProblem, _result_dtype
@@ -32,6 +36,9 @@ from otkit.solvers.exact.packed import ENTRY, LIMIT, NO_MATRIX, PAIR, described,
 # Maximum number of entries of a problem. Above, the simplex starts from masses that go along the arcs of least cost of
 # all (at 200 points either start takes as long, at 400 points this one takes a sixth less).
 LARGEST = 2**16
+# Maximum number of entries of a problem that is solved without compilation: 0.3 s, about as long as loading compiled kernels takes.
+_FEW = 2**13
+_uncompiled = ContextVar("uncompiled", default=False)
 _F64 = np.dtype(np.float64)
 _NO_WEIGHTS, _NO_POINTS, _EXACT_COSTS = np.empty(0), np.empty((0, 0)), np.zeros(7)
 _Class = TypeVar("_Class")
@@ -65,6 +72,16 @@ class _Solved(NamedTuple):
     vectors: np.ndarray
     ends: np.ndarray
     mass: np.ndarray
+
+
+@contextmanager
+def uncompiled() -> Iterator[None]:
+    """Within this context, small problems are solved by kernels as they are written: the only problem of a process."""
+    token = _uncompiled.set(True)
+    try:
+        yield
+    finally:
+        _uncompiled.reset(token)
 
 
 def solved(geometry: GivenGeometry, a: Any, b: Any) -> Result | None:
@@ -169,6 +186,10 @@ def _run(flat: GivenGeometry, a: Any, b: Any, unit: float, items: int) -> _Solve
     def work(run: range) -> None:
         v.solve(*costs, *measures, unit, LIMIT, run.start, run.stop, *found)
 
+    if _uncompiled.get() and items * n * m <= _FEW:
+        with np.errstate(all="ignore"):
+            as_written(v.solve)(*costs, *measures, unit, LIMIT, 0, items, *found)
+        return None if found.info[:, v.FLAG].any() else found
     if items == 1:
         work(range(1))
     else:

@@ -263,3 +263,29 @@ def test_a_limit_of_pivots_is_a_flag(rng):
     weights = np.empty(0)
     vertices.solve(C, nothing, nothing, np.zeros(7), weights, weights, at, at, first, first, 2.0**-53, 3, 0, 1, *out)
     assert info[0, vertices.FLAG] == vertices.UNSOLVED
+
+
+def test_uncompiled_kernels_give_the_same_bits(rng):
+    x, y = rng.normal(size=(25, 2)), rng.normal(size=(21, 2))
+    calls = [partial(otkit.solve, *problem(seed)) for seed in range(40) if seed % 5 != 3]
+    calls += [
+        partial(otkit.wasserstein, x, y, p=p, metric=metric)
+        for p in (1, 2, 2.5)
+        for metric in ("euclidean", "cityblock", "cosine")
+    ]
+    for k, call in enumerate(calls):
+        with told(k):
+            compiled = call()
+            with small.uncompiled():
+                plain = call()
+            pair = [getattr(result, "result", result) for result in (compiled, plain)]
+            for name in ("value", "lower", "upper", "error", "n_iter", "f", "g", "plan"):
+                one, other = (getattr(result, name) for result in pair)
+                assert np.array_equal(one, other), name
+
+
+def test_uncompiled_kernels_do_not_compile(monkeypatch, rng):
+    monkeypatch.setattr(small.v, "solve", type("Kernel", (), {"py_func": staticmethod(small.v.solve.py_func)}))
+    C = rng.random((5, 6))
+    with small.uncompiled():
+        assert float(otkit.solve(C).value) == pytest.approx(ot.emd2([], [], C), rel=1e-14)
