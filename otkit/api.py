@@ -173,8 +173,7 @@ def solved(
     callback: Callback | None,
 ) -> Result:
     """The solution of a problem, without a report on convergence; `asked` is a, b, reg and unbalanced."""
-    plain = method in ("auto", "exact") and init is None and callback is None and not any(options.values())
-    if plain and asked[2] is None and asked[3] is None:
+    if method in ("auto", "exact") and all(v is None for v in (*asked[2:], *options.values(), init, callback)):
         quick = small.solved(geometry, *asked[:2])
         if quick is not None:
             return attached(quick)

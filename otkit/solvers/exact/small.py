@@ -36,7 +36,8 @@ from otkit.solvers.exact.packed import ENTRY, LIMIT, NO_MATRIX, PAIR, described,
 # Maximum number of entries of a problem. Above, the simplex starts from masses that go along the arcs of least cost of
 # all (at 200 points either start takes as long, at 400 points this one takes a sixth less).
 LARGEST = 2**16
-# Maximum number of entries of a problem that is solved without compilation: 0.3 s, about as long as loading compiled kernels takes.
+# Maximum number of entries of a problem that is solved without compilation: in up to 0.3 s, about as long as loading
+# compiled kernels takes.
 _FEW = 2**13
 _uncompiled = ContextVar("uncompiled", default=False)
 _F64 = np.dtype(np.float64)
