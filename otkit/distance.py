@@ -10,6 +10,7 @@ import numpy as np
 
 from otkit import arrays, checks
 from otkit.api import result_of, with_options
+from otkit.autograd import attached
 from otkit.geometry.costs import UNIT, Cost, parse_cost
 from otkit.geometry.points import PointCloud
 from otkit.problems.linear import LinearProblem
@@ -21,6 +22,7 @@ from otkit.solvers import choose_solver
 from otkit.solvers.annealing import Annealing
 from otkit.solvers.base import Callback
 from otkit.solvers.bottleneck import MOST, Bottleneck, longest_arcs
+from otkit.solvers.exact import small
 from otkit.solvers.exact.solver import Exact
 from otkit.solvers.univariate import Univariate
 
@@ -226,6 +228,10 @@ def measured(
     x, y = (checks.as_array(v, name) for v, name in zip(points, "xy", strict=True))
     a, b = (None if w is None else checks.as_array(w, name, x) for w, name in zip(weights, "ab", strict=True))
     cloud = PointCloud(x, y, replace(cost, power=1.0) if p == np.inf else cost)
+    if p < np.inf and rtol is None and max_iter is None and callback is None:
+        quick = small.solved(cloud, a, b)
+        if quick is not None:
+            return WassersteinResult(attached(quick), p)
     cloud, unit = rescaled(cloud, a, b)
     problem = LinearProblem.build(cloud, a, b, relaxes=False)
     solver = Bottleneck() if p == np.inf else choose_solver(problem, "auto", bounded=rtol is not None)

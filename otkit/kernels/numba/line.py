@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 
 from otkit.geometry.costs import UNIT
@@ -94,7 +96,7 @@ def solve(x, w, at, metric, first, second, unit, begin, end, num, info):
             info[k, FLAG] = COSTS
         else:
             linear, defect, size = _climb(x, w, p, n, q, m, whole_a, whole_b, power)
-            sums, repair = (64 + 3 * np.log2(n + m)) * UNIT, 1.01 * defect * span
+            sums, repair = (64 + 3 * math.log2(n + m)) * UNIT, 1.01 * defect * span
             lower = linear - repair
             below = sums * size + metric[RELATIVE] * abs(lower) + metric[ABSOLUTE]
             above = ((n + m) * UNIT + sums) * linear + repair + metric[RELATIVE] * linear + metric[ABSOLUTE]

@@ -34,7 +34,7 @@ A, B, ROW, COL, F, G = range(6)
 _TOGETHER = 4
 # As in `otkit.solvers.exact.basis`: tolerance on reduced costs, and the rules of artificial arcs.
 _ROUNDING = 32 * UNIT
-# An interval is wide if rounding is more than this fraction of its upper end.
+# An interval is wide if it is more than this fraction of its upper end. The general way then decides.
 _WIDE = 1e-9
 
 
@@ -241,7 +241,7 @@ def _item(R, nr, nc, weight, rows, cols, vectors, metric, limit, num, info, ends
         vectors[ROW, rows[i]], vectors[F, rows[i]] = row[i], f[i]
     for j in range(m):
         vectors[COL, cols[j]], vectors[G, cols[j]] = col[j], g[j]
-    return WIDE if num[ROUNDING] > _WIDE * abs(num[UPPER]) else 0
+    return WIDE if num[UPPER] - num[LOWER] > _WIDE * abs(num[UPPER]) else 0
 
 
 @ordered
