@@ -24,6 +24,7 @@ def as_array(x: Any, name: str) -> Array:
             x = np.asarray(x)
         except ValueError as error:
             raise ValueError(f"{name} must be an array of numbers, got a ragged sequence: {error}") from None
+    no_transform(x, name)
     xp = arrays.namespace(x)
     if isinstance(x, np.ndarray) and x.dtype.kind not in "fiub":
         raise TypeError(f"{name} must hold real numbers, got dtype {x.dtype}; convert it first")
@@ -32,6 +33,15 @@ def as_array(x: Any, name: str) -> Array:
     if xp.isdtype(x.dtype, "complex floating"):
         raise TypeError(f"{name} must hold real numbers, got dtype {x.dtype}; pass its real part")
     return x
+
+
+def no_transform(x: Array, name: str) -> None:
+    """Refuse tensors whose derivatives or batches PyTorch tracks by a transform, of which a solve knows nothing."""
+    if arrays.transformed(x):
+        raise TypeError(
+            f"{name} is in a transform of torch.func (grad, vmap, jacrev, jvp) or in forward mode, which otkit does "
+            "not support; use backward() or torch.autograd.grad, one output at a time, and leading batch axes for vmap"
+        )
 
 
 def no_gradient(x: Any, name: str, instead: str) -> None:

@@ -83,6 +83,7 @@ class _Answer(NamedTuple):
     status: Status
 
 
+@arrays.eager
 def pairwise(
     measures: Sequence[Any],
     *,
