@@ -123,17 +123,37 @@ def requires_grad(x: Any) -> bool:
     return records() and isinstance(x, sys.modules["torch"].Tensor) and x.requires_grad
 
 
+def transformed(x: Array) -> bool:
+    """Whether `x` is a tensor in a transform of ``torch.func``, or with a tangent of forward mode."""
+    torch = sys.modules.get("torch")
+    if torch is None or not isinstance(x, torch.Tensor):
+        return False
+    functorch, forward = torch._C._functorch, torch.autograd.forward_ad
+    if functorch.is_functorch_wrapped_tensor(x) or functorch.is_legacy_batchedtensor(x):
+        return True
+    return forward._current_level >= 0 and forward.unpack_dual(x).tangent is not None
+
+
 _Call = TypeVar("_Call", bound=Callable[..., Any])
 
 
 def eager(function: _Call) -> _Call:
-    """The function, excluded from ``torch.compile``: called eagerly, with a graph break, and never traced."""
+    """The public function, run as if the caller had left the settings of its libraries alone.
+
+    It is excluded from ``torch.compile``: called eagerly, with a graph break, and never traced. Floating-point errors
+    are treated as NumPy does by default: underflow to 0 is normal, and no exception follows from ``np.seterr``.
+    """
+
+    @wraps(function)
+    def plain(*args: Any, **kwargs: Any) -> Any:
+        with np.errstate(divide="warn", over="warn", under="ignore", invalid="warn"):
+            return function(*args, **kwargs)
 
     @wraps(function)
     def call(*args: Any, **kwargs: Any) -> Any:
         if "torch._dynamo" in sys.modules:
-            return sys.modules["torch"].compiler.disable(function)(*args, **kwargs)
-        return function(*args, **kwargs)
+            return sys.modules["torch"].compiler.disable(plain)(*args, **kwargs)
+        return plain(*args, **kwargs)
 
     return call  # type: ignore[return-value]
 

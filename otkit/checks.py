@@ -79,6 +79,7 @@ def unmasked(C: Any) -> Any:
 
 
 def _of_library(x: Array, name: str) -> Array:
+    no_transform(x, name)
     if arrays.is_traced(x):
         raise TypeError(
             f"{name} must be an array of numbers, got one that JAX traces; call otkit outside of jax.jit, jax.grad and "
@@ -95,6 +96,15 @@ def _of_library(x: Array, name: str) -> Array:
         what = "pass its real part" if xp.isdtype(x.dtype, "complex floating") else "convert it first"
         raise TypeError(f"{name} must hold real numbers, got dtype {x.dtype}; {what}")
     return x
+
+
+def no_transform(x: Array, name: str) -> None:
+    """Refuse tensors whose derivatives or batches PyTorch tracks by a transform, of which a solve knows nothing."""
+    if arrays.transformed(x):
+        raise TypeError(
+            f"{name} is in a transform of torch.func (grad, vmap, jacrev, jvp) or in forward mode, which otkit does "
+            "not support; use backward() or torch.autograd.grad, one output at a time, and leading batch axes for vmap"
+        )
 
 
 def no_gradient(x: Any, name: str, instead: str) -> None:

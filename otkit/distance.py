@@ -91,11 +91,13 @@ class WassersteinResult:
         return arrays.namespace(like).astype(arrays.from_numpy(self.unit, like), like.dtype)
 
     @property
+    @arrays.eager
     def lower(self) -> Any:
         """A certified lower bound on the distance: float, or a NumPy array ``(...)``."""
         return self._root(self.result.lower, -1)
 
     @property
+    @arrays.eager
     def upper(self) -> Any:
         """A certified upper bound on the distance: float, or a NumPy array ``(...)``."""
         return self._root(self.result.upper, 1)
@@ -110,9 +112,11 @@ class WassersteinResult:
         """Whether the interval meets `rtol`: bool, or an array ``(...)``."""
         return self.result.converged
 
+    @arrays.eager
     def __float__(self) -> float:
         return float(self._distance)
 
+    @arrays.eager
     def __repr__(self) -> str:
         if self.result.problem.batch:
             return f"WassersteinResult(p = {self.p:g}, {self.result!r})"

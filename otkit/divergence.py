@@ -92,6 +92,7 @@ class DivergenceResult:
     def __float__(self) -> float:
         return float(arrays.detached(self.value))
 
+    @arrays.eager
     def __repr__(self) -> str:
         if self.cross.problem.batch:
             return f"DivergenceResult({self.cross.problem.batch} problems, {self.cross!r})"

@@ -150,7 +150,7 @@ class Side:
             paid = problem.kernels.apply_plan(costs, conditional, xp.ones_like(other)[:, :, None], 1)[:, :, 0]
             by_reg = xp.sum(sent * (here + gained - paid), axis=-1) / reg
         finite = xp.where(rho == xp.inf, xp.ones_like(rho), rho)
-        steep = xp.where(rho == xp.inf, xp.zeros_like(rho), reg / (finite + reg) ** 2)
+        steep = xp.where(rho == xp.inf, xp.zeros_like(rho), reg / (finite + reg) / (finite + reg))
         by_rho = steep * xp.sum((below + offset) * cotangent, axis=-1)
         pull.reg = pull.reg + by_reg
         if transposed:

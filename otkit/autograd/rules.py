@@ -35,6 +35,7 @@ VALUES = ("value", "value_linear", "value_reg", "value_marginal", "value_dual")
 OUTPUTS = (*VALUES, "plan", "f", "g")
 
 
+@arrays.eager
 def vjp(result: Result, **cotangents: Any) -> Gradients:
     """Gradients of a function of a result by the inputs of its solve, from its derivatives by fields of the result.
 
@@ -59,7 +60,7 @@ def vjp(result: Result, **cotangents: Any) -> Gradients:
     Warns
     -----
     ConvergenceWarning
-        If the solve or the linear system of the gradient did not converge. The gradient is then approximate.
+        If the solve or the linear system of the gradient did not converge: the gradient is then approximate.
 
     Notes
     -----
@@ -342,7 +343,7 @@ def _through_plan(problem: LinearProblem, pull: Pullback, by: _ByPlan, at: Poten
     if pull.wants("reg"):
         paid = xp.sum(_row_sums(problem.kernels, problem.reduced, term, 1), axis=-1)
         gained = xp.sum(at.f * rows, axis=-1) + xp.sum(at.g * cols, axis=-1) - paid
-        pull.reg = pull.reg - gained / at.reg**2
+        pull.reg = pull.reg - gained / at.reg / at.reg
     E = None if by.E is None else -by.E / reg[:, :, None]
     pull.terms.append(Term(at, -U / reg[:, :, None], V, -by.slope / at.reg, E))
     return rows / reg, cols / reg
@@ -395,8 +396,7 @@ def _parts(problem: LinearProblem) -> list[tuple[Array, Array]]:
         finite = np.isfinite(geometry.block(slice(k, k + 1), slice(None))[0])
         labels = components(finite & (a[k] > 0)[:, None] & (b[k] > 0))
         for label in np.unique(labels[0][a[k] > 0]):
-            masks = [np.zeros(shape) for shape in shapes]
-            for mask, own in zip(masks, labels, strict=True):
-                mask[k] = own == label
-            parts.append((from_numpy(masks[0], problem.a), from_numpy(masks[1], problem.a)))
+            rows, cols = (np.zeros(shape) for shape in shapes)
+            rows[k], cols[k] = (own == label for own in labels)
+            parts.append((from_numpy(rows, problem.a), from_numpy(cols, problem.a)))
     return parts

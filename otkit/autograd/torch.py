@@ -6,6 +6,7 @@ from typing import Any
 
 import torch
 
+from otkit import arrays, checks
 from otkit.autograd import rules
 from otkit.results.result import Result
 
@@ -30,7 +31,9 @@ class _Field(torch.autograd.Function):
         return array.view_as(array)
 
     @staticmethod
+    @arrays.eager
     def backward(ctx: Any, cotangent: torch.Tensor) -> tuple[Any, ...]:
+        checks.no_transform(cotangent, "the incoming gradient")
         saved = ctx.saved_tensors  # raises if they were changed in place
         needed = ctx.needs_input_grad[4:]
         count = len(ctx.parts)

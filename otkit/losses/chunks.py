@@ -13,6 +13,8 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from otkit import checks
+
 # Entries of logits in a chunk: on the CPU as many as the cache of a core holds, elsewhere as many as fill a GPU.
 _ENTRIES, _ENTRIES_ELSEWHERE = 2**18, 2**22
 
@@ -76,6 +78,7 @@ def chunk_values(student: Tensor, chunks: list[Chunk]) -> Tensor:
     if len(chunks) == 1:  # nothing to save
         return chunks[0].loss(upcast(student[chunks[0].rows]))
     if torch.is_grad_enabled() and student.requires_grad:
+        checks.no_transform(student, "student_logits")
         values: Tensor = _Values.apply(student, chunks)
         return values
     with torch.no_grad():

@@ -120,6 +120,20 @@ def aligned_rows(keep: Tensor, teacher_keep: Tensor) -> tuple[Tensor, Tensor]:
     return student, teacher
 
 
+def expectation(log_w: Tensor, t: Tensor) -> Tensor:
+    """Σ w·t over the last axis, with 0·(±inf) = 0; infinite where t is and w is above 0, also if that underflows.
+
+    The gradient is that of the finite terms.
+    """
+    total = (log_w.exp() * t).sum(-1)
+    if total.isfinite().all():
+        return total
+    none = log_w == -torch.inf
+    infinite = t.isinf() & ~none
+    total = (log_w.exp() * t.masked_fill(none | infinite, 0.0)).sum(-1)
+    return total + torch.where(infinite, t.detach(), 0.0).sum(-1)
+
+
 def uniform(there: Tensor, dtype: torch.dtype) -> Tensor:
     """Equal weights of total 1 over the True entries of the last axis."""
     weights = there.to(dtype)

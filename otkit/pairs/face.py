@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from otkit import checks
+from otkit import arrays, checks
 from otkit.distance import distance_cost
 from otkit.geometry.costs import Cost
 from otkit.pairs.blocks import Grid, Options, side_for
@@ -21,6 +21,7 @@ from otkit.pairs.work import fill, working
 from otkit.report import reported
 
 
+@arrays.eager
 def pairwise(
     measures: Sequence[Any],
     others: Sequence[Any] | None = None,

@@ -183,6 +183,7 @@ class Result:
         """
         return self._recorded("plan", maps.dense(self))
 
+    @arrays.eager
     def plan_sparse(self, drop: float = 1e-9) -> SparseArcs:
         """The entries of the plan, in coordinate form.
 
@@ -232,6 +233,7 @@ class Result:
         """
         return self._linked("apply_t", maps.apply_t(self, u), u)
 
+    @arrays.eager
     def barycentric(self, y: Any = None) -> Array:
         """Mean target of each row (barycentric projection), Σ_j P_ij y_j / Σ_j P_ij.
 
@@ -247,6 +249,7 @@ class Result:
         """
         return maps.barycentric(self, y)
 
+    @arrays.eager
     def transport(self, x_new: Any) -> Array:
         """Map new points by the plan, for a problem between points.
 
@@ -266,11 +269,13 @@ class Result:
     # Bounds
 
     @property
+    @arrays.eager
     def lower(self) -> Any:
         """A certified lower bound on the unregularised optimum: float, or an array ``(...)``."""
         return self._bookkeeping(values.certificate(self).lower * self.problem.mass)
 
     @property
+    @arrays.eager
     def upper(self) -> Any:
         """A certified upper bound on the unregularised optimum, inf where none was found: float, or ``(...)``."""
         return self._bookkeeping(values.certificate(self).upper * self.problem.mass)
@@ -280,6 +285,7 @@ class Result:
         """`upper` − `lower`: float, or an array ``(...)``."""
         return self.upper - self.lower
 
+    @arrays.eager
     def __repr__(self) -> str:
         batch, problem = self.problem.batch, self.problem
         asked = "unregularised" if self.outcome.reg is None else "reg"

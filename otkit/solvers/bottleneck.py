@@ -110,7 +110,17 @@ def _improved(C: np.ndarray, step: float, tree: simplex.Tree, n: int) -> tuple[n
     other = tree.parent[nodes]
     tree.cost[nodes] = above[np.minimum(nodes, other), np.maximum(nodes, other) - n]
     none = np.empty(0, dtype=np.int32)
-    pricing.solve(above, pricing.Arcs(none, none, np.empty(0)), tree, n, 1, ROUNDING, 1.0, _PIVOTS)
+    pricing.solve(
+        above,
+        np.empty((0, above.shape[1]), dtype=np.float32),
+        pricing.Arcs(none, none, np.empty(0)),
+        tree,
+        n,
+        1,
+        ROUNDING,
+        1.0,
+        _PIVOTS,
+    )
     return _arcs(tree, n)
 
 

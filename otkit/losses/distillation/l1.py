@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from otkit import checks
 from otkit.kernels import threads
 from otkit.kernels.numba.l1 import add_distances, distance_gradient
 
@@ -60,6 +61,8 @@ def l1_cost(x: Tensor, y: Tensor) -> Tensor:
             f"x and y must be of float32 or float64, of one dtype and on one device, got {x.dtype} on {x.device} and "
             f"{y.dtype} on {y.device}; convert them with .float()"
         )
+    for v, name in ((x, "x"), (y, "y")):
+        checks.no_transform(v, name)
     cost: Tensor = _L1Cost.apply(x, y)
     return cost
 

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from otkit import arrays, checks
 from otkit.losses.chunks import Chunk, chunk_values, upcast
 from otkit.losses.distillation.transport import RowTransport
-from otkit.losses.rows import REDUCTIONS, Stats, aligned_rows, check_choice, reduce, row_masks
+from otkit.losses.rows import REDUCTIONS, Stats, aligned_rows, check_choice, expectation, reduce, row_masks
 
 
 class MultiLevelOTLoss(nn.Module):
@@ -41,6 +41,8 @@ class MultiLevelOTLoss(nn.Module):
 
     Differences from the released code: padding takes no part; probabilities are not softened twice; student and teacher
     are not exchanged in the second and third part; a sequence does not depend on the others of its batch.
+
+    Logits of −inf exclude entries, as in `SoftTargetLoss`. They have no part in the standard deviation.
 
     Examples
     --------
@@ -144,20 +146,37 @@ class MultiLevelOTLoss(nn.Module):
         if not len(student):
             return student.sum()[None]
         width = min(self.topk, student.shape[-1], teacher.shape[-1])
-        p, q = (_leading(v, width) for v in (student, teacher))
+        (p, log_p), (q, log_q) = (_leading(v, width) for v in (student, teacher))
         uniform = p.new_full((1, len(p)), 1 / len(p))
         had = (p - q).abs().sum(-1).mean()
-        sl = -(q * p.clamp_min(torch.finfo(p.dtype).tiny).log()).sum(-1).mean()
+        sl = -expectation(log_q, log_p).mean()
         sd = self.transport(p[None], q[None], uniform, uniform, None)[0]
         seen.append(torch.stack([had, sl, sd]).detach())
-        return (self.had * had + self.sl * sl + self.sd * sd)[None]
+        parts = (self.had, had), (self.sl, sl), (self.sd, sd)
+        return torch.stack([factor * part for factor, part in parts if factor] or [0.0 * had]).sum()[None]
 
     def extra_repr(self) -> str:
         return f"topk={self.topk}, had={self.had:g}, sl={self.sl:g}, sd={self.sd:g}, {self.transport}"
 
 
-def _leading(logits: Tensor, width: int) -> Tensor:
-    """The probabilities of the entries with the largest sums over all rows, the largest first."""
-    deviation = logits.std(-1, keepdim=True, correction=0)
-    p = torch.softmax(logits / deviation.clamp_min(torch.finfo(logits.dtype).eps), -1)
-    return p[:, p.detach().sum(0).topk(width).indices]
+def _leading(logits: Tensor, width: int) -> tuple[Tensor, Tensor]:
+    """The probabilities of the entries with the largest sums over all rows, the largest first, and their logarithms."""
+    deviation, none = logits.std(-1, keepdim=True, correction=0), None
+    if not deviation.isfinite().all():  # excluded entries have no part in it
+        none = logits == -torch.inf
+        logits = logits.masked_fill(none, 0.0)
+        deviation = _deviation(logits, ~none)
+    scaled = logits / deviation.clamp_min(torch.finfo(logits.dtype).eps)
+    p = torch.softmax(scaled if none is None else scaled.masked_fill(none, -torch.inf), -1)
+    order = p.detach().sum(0).topk(width).indices
+    p = p[:, order]
+    log_p = p.clamp_min(torch.finfo(p.dtype).tiny).log()  # finite where a probability underflows
+    return p, log_p if none is None else log_p.masked_fill(none[:, order], -torch.inf)
+
+
+def _deviation(x: Tensor, there: Tensor) -> Tensor:
+    """The standard deviation of some entries of each row; its derivative at 0 is 0."""
+    count = there.sum(-1, keepdim=True)
+    mean = x.masked_fill(~there, 0.0).sum(-1, keepdim=True) / count
+    variance = (x - mean).square().masked_fill(~there, 0.0).sum(-1, keepdim=True) / count
+    return torch.where(variance == 0, 0.0, torch.where(variance == 0, 1.0, variance).sqrt())

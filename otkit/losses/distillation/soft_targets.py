@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor
 
 from otkit import checks
-from otkit.losses.rows import RowLoss, check_choice
+from otkit.losses.rows import RowLoss, check_choice, expectation
 
 DIVERGENCES = ("kl", "reverse_kl", "js", "tv", "cross_entropy")
 
@@ -30,6 +32,12 @@ class SoftTargetLoss(RowLoss):
     ------
     ValueError
         If an option makes no sense.
+
+    Notes
+    -----
+    A logit of −inf excludes an entry: of a vocabulary that is used in part, or of a teacher of which only the largest
+    logits are known. Terms of probability 0 are 0. Where the divergence is infinite by definition, such as KL(q | p)
+    with p = 0 < q, the value is inf, and the gradient is that of the other terms.
 
     Examples
     --------
@@ -63,12 +71,16 @@ class SoftTargetLoss(RowLoss):
         elif self.divergence == "reverse_kl":
             value = _kl(log_p, log_q)
         elif self.divergence == "js":
-            middle = torch.logaddexp(log_p, log_q) - torch.log(log_p.new_tensor(2.0))
+            middle = torch.logaddexp(log_p, log_q)
+            if not middle.isfinite().all():  # where both are −inf it has no derivative, and no part in the value
+                lowest = torch.finfo(middle.dtype).min / 4
+                middle = torch.logaddexp(*(v.clamp_min(lowest) for v in (log_p, log_q)))
+            middle = middle - math.log(2.0)
             value = (_kl(log_p, middle) + _kl(log_q, middle)) / 2
         elif self.divergence == "tv":
             value = (log_p.exp() - log_q.exp()).abs().sum(-1) / 2
         else:
-            value = -(log_q.exp() * log_p).sum(-1)
+            value = -expectation(log_q, log_p)
         return value * self.temperature**2 if self.squared else value
 
     def extra_repr(self) -> str:
@@ -77,4 +89,4 @@ class SoftTargetLoss(RowLoss):
 
 def _kl(log_p: Tensor, log_q: Tensor) -> Tensor:
     """KL(p | q) of each row."""
-    return (log_p.exp() * (log_p - log_q)).sum(-1)
+    return expectation(log_p, log_p - log_q)
