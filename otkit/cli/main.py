@@ -20,7 +20,8 @@ from typing import NoReturn, TypeVar
 
 import otkit
 from otkit.api import solve_sample
-from otkit.cli.files import Measure, Reading, UnusableInput, read, save_plan
+from otkit.cli.files import FORMATS, Measure, Reading, UnusableInput, expand, notes, read_all, save_plan
+from otkit.cli.info import info
 from otkit.distance import WassersteinResult, wasserstein
 from otkit.errors import ConvergenceWarning
 from otkit.pairs import pairwise
@@ -38,9 +39,11 @@ _N = TypeVar("_N", int, float)
 _WIDTH = 1e-2  # the relative width of an interval with a regularisation
 _EPILOG = """\
 files:
-  .npy .npz .csv .tsv   a 2-D array of points, one a row; with --histogram, masses on a grid
-  .png .jpg             grey values as mass on the pixel grid, distances in pixels
-Masses are divided by their total. Several files give the matrix of all pairs as CSV.
+  .npy .npz .csv .tsv .txt .json .parquet .feather   points, one a row; with --histogram, masses on a grid
+  .h5ad                                              points: an array of obsm
+  .png .jpg .tif .bmp .pgm .webp                     grey values as mass on the pixel grid, distances in pixels
+  -                                                  standard input, in the format of --format
+Masses are divided by their total. Several files, a folder or a pattern give the matrix of all pairs as CSV.
 
 exit status: 0 the distance is exact or certified to --rtol, 1 it is not, 2 unusable input
 """
@@ -119,14 +122,19 @@ def _parser() -> argparse.ArgumentParser:
         )
         command.set_defaults(run=_distances, p=p)
         _add_options(command)
-    info = commands.add_parser("info", help="versions of otkit and its dependencies")
-    info.set_defaults(run=_info)
+    versions = commands.add_parser("info", help="versions of otkit and its dependencies")
+    versions.set_defaults(run=info)
     return parser
 
 
 def _add_options(command: argparse.ArgumentParser) -> None:
     add = command.add_argument
-    add("files", nargs="+", metavar="FILE", help="two files, or more for the matrix of all pairs")
+    add(
+        "files",
+        nargs="+",
+        metavar="FILE",
+        help="two files; more, or a folder or pattern, for all pairs",
+    )
     add(
         "--rtol",
         type=_fraction,
@@ -137,7 +145,15 @@ def _add_options(command: argparse.ArgumentParser) -> None:
         type=_positive,
         help="entropic regularisation, in units of the distance to the power p; without it, none",
     )
-    add("--weights", metavar="COL", help="column of the weights of points: a name from the header, or a number from 0")
+    add(
+        "--weights",
+        metavar="COL",
+        help="column of weights: a name or a number from 0; COL,- for the first file alone",
+    )
+    add("--columns", metavar="COL,COL", help="columns of coordinates: names, or numbers from 0; by default all others")
+    add("--header", choices=("yes", "no"), help="whether a first row of whole numbers is names, where it does not show")
+    add("--key", help="array of an .npz file, or of obsm of an .h5ad file; KEY,KEY for one of each file")
+    add("--format", choices=FORMATS, metavar="FORMAT", help="format of - and of files of unknown endings: csv, npy, …")
     add("--histogram", action="store_true", help="arrays hold masses on a grid, not points")
     add("--unit-square", action="store_true", help="grids span [0, 1] along their longest side")
     add("--resize", type=_count, metavar="N", help="average images down to N pixels along the longer side")
@@ -148,13 +164,15 @@ def _add_options(command: argparse.ArgumentParser) -> None:
 
 
 def _distances(options: argparse.Namespace) -> int:
+    options.files = expand(options.files, (options.plan, options.plot, options.out))
     if len(options.files) < 2:
         raise UnusableInput(f"two files are needed, got {len(options.files)}")
     _check_outputs(options)
-    how = Reading(options.weights, options.histogram, options.unit_square, options.resize)
-    measures = [read(path, how) for path in options.files]
+    measures = read_all(options.files, _reading(options))
     for x, y in itertools.combinations(measures, 2):
         _check_pair(x, y, options)
+    for note in notes(measures):
+        _note(f"otkit: {note}")
     if len(measures) > 2:
         return _matrix(measures, options)
 
@@ -180,6 +198,19 @@ def _distances(options: argparse.Namespace) -> int:
             advice = "lower --reg, or leave it out" if options.reg else result.status.value
             _note(f"not certified to {_wanted(options)}: {advice}")
     return CERTIFIED if certified else NOT_CERTIFIED
+
+
+def _reading(options: argparse.Namespace) -> Reading:
+    return Reading(
+        weights=options.weights,
+        histogram=options.histogram,
+        unit_square=options.unit_square,
+        resize=options.resize,
+        columns=options.columns,
+        key=options.key,
+        header=None if options.header is None else options.header == "yes",
+        format=options.format,
+    )
 
 
 def _wanted(options: argparse.Namespace) -> str:
@@ -303,38 +334,6 @@ def _check_pair(x: Measure, y: Measure, options: argparse.Namespace) -> None:
     if not sorts and n * m > MAX_ARCS:
         advice = "pass --resize N" if x.grid else "take a sample of the points"
         raise UnusableInput(f"{x.name} and {y.name}: {n} × {m} points is more than the limit of 2^28 pairs; {advice}")
-
-
-_PACKAGES = ["numpy", "scipy", "numba", "array-api-compat", "pillow", "tqdm", "torch", "triton", "cupy", "matplotlib"]
-
-
-def _info(_: argparse.Namespace) -> int:
-    from importlib.metadata import PackageNotFoundError, version
-
-    print(f"otkit {otkit.__version__}, Python {sys.version.split()[0]} on {sys.platform}")
-    for package in _PACKAGES:
-        try:
-            print(f"{package} {version(package)}")
-        except PackageNotFoundError:
-            print(f"{package} is not installed")
-    for arrays, kernels in _kernels():
-        print(f"{arrays}: {kernels}")
-    return 0
-
-
-def _kernels() -> list[tuple[str, str]]:
-    """Names of the kernels for each kind of input, with the reason where they are the reference."""
-    from otkit.kernels import lacking
-
-    missing = lacking("torch", "triton")
-    gpu = f"reference, on the device, since {missing} is not installed" if missing else "triton (untested on hardware)"
-    return [
-        ("arrays of the host", "numba"),
-        ("CUDA tensors", gpu),
-        ("CuPy arrays", gpu),
-        ("metrics that are functions, of tensors or CuPy arrays", "reference, on the device of the input"),
-        ("exact plans", "network simplex on the host"),
-    ]
 
 
 def _positive(text: str) -> float:
