@@ -166,7 +166,7 @@ def _add_options(command: argparse.ArgumentParser) -> None:
 def _distances(options: argparse.Namespace) -> int:
     options.files = expand(options.files, (options.plan, options.plot, options.out))
     if len(options.files) < 2:
-        raise UnusableInput(f"two files are needed, got {len(options.files)}")
+        raise UnusableInput(f"two files are needed, got {len(options.files)}; name another, or a folder or pattern")
     _check_outputs(options)
     measures = read_all(options.files, _reading(options))
     for x, y in itertools.combinations(measures, 2):
@@ -188,7 +188,7 @@ def _distances(options: argparse.Namespace) -> int:
 
             save_plot(options.plot, result, x, y, title)
     except OSError as error:
-        raise UnusableInput(f"--plan or --plot cannot be written: {error.strerror}") from None
+        raise UnusableInput(f"--plan or --plot cannot be written: {error.strerror}; name another file") from None
     if options.json:
         print(json.dumps(vars(answer)))
     else:
@@ -304,7 +304,7 @@ def _check_outputs(options: argparse.Namespace) -> None:
     count = len(options.files)
     for name, path in (("--plan", options.plan), ("--plot", options.plot)):
         if path is not None and count > 2:
-            raise UnusableInput(f"{name} is for two files, got {count}")
+            raise UnusableInput(f"{name} is for two files, got {count}; drop it, or name two")
     if options.out is not None and count == 2:
         raise UnusableInput("--out is for more than two files, got 2; use --json for all numbers of one pair")
     _check_path("--plan", options.plan, PLANS)
@@ -318,21 +318,27 @@ def _check_path(name: str, path: str | None, endings: tuple[str, ...]) -> None:
     if path is None:
         return
     if os.path.isdir(path):
-        raise UnusableInput(f"{name} {path}: is a directory")
+        raise UnusableInput(f"{name} {path}: must be a file, got a directory; add a name that ends in {endings[0]}")
     if not os.path.isdir(os.path.dirname(path) or "."):
-        raise UnusableInput(f"{name} {path}: no such directory")
+        raise UnusableInput(f"{name} {path}: no such directory; make it first")
     if os.path.splitext(path)[1].lower() not in endings:
-        raise UnusableInput(f"{name} {path}: must end in {' or '.join(endings)}")
+        raise UnusableInput(f"{name} {path}: must end in {' or '.join(endings)}; rename it")
 
 
 def _check_pair(x: Measure, y: Measure, options: argparse.Namespace) -> None:
     d, e = x.x.shape[1], y.x.shape[1]
     if d != e:
-        raise UnusableInput(f"{x.name} and {y.name} differ in dimension, {d} and {e}")
+        advice = "give grids as many axes" if x.grid and y.grid else "--columns picks as many columns of both"
+        raise UnusableInput(f"{x.name} and {y.name} differ in dimension, {d} and {e}; {advice}")
     n, m = len(x.a), len(y.a)
     sorts = d == 1 and options.reg is None
     if not sorts and n * m > MAX_ARCS:
-        advice = "pass --resize N" if x.grid else "take a sample of the points"
+        if d == 1:
+            advice = "drop --reg, as points of a line are sorted"
+        elif len(x.grid) == len(y.grid) == 2:
+            advice = f"pass --resize {math.isqrt(math.isqrt(MAX_ARCS))}"
+        else:
+            advice = f"take a sample of at most {math.isqrt(MAX_ARCS)} points of each"
         raise UnusableInput(f"{x.name} and {y.name}: {n} × {m} points is more than the limit of 2^28 pairs; {advice}")
 
 

@@ -94,7 +94,7 @@ def from_masses(name: str, mass: np.ndarray, how: Reading) -> Measure:
     if how.weights not in (None, "-"):
         raise UnusableInput("--weights names a column of points, but this is a grid of masses; drop it")
     if mass.ndim == 0 or mass.size == 0:
-        raise UnusableInput(f"a histogram must have at least one cell, got shape {mass.shape}")
+        raise UnusableInput(f"a histogram must have at least one cell, got shape {mass.shape}; leave this file out")
     _check_mass(mass)
     full = mass.shape
     if how.resize is not None:
@@ -140,7 +140,7 @@ def from_points(name: str, x: np.ndarray, a: np.ndarray | None, how: Reading) ->
             f"points and weights must be finite, but point {row}, from 0, has NaN or inf; drop such rows"
         )
     if x.size == 0:
-        raise UnusableInput(f"must hold at least one point of one coordinate, got shape {x.shape}")
+        raise UnusableInput(f"must hold at least one point of one coordinate, got shape {x.shape}; save one a row")
     _check_mass(a)
     kept = a > 0
     return Measure(name, x[kept], a[kept] / a.sum())

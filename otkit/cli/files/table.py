@@ -176,7 +176,7 @@ def find(table: Table, wanted: list[str]) -> list[int]:
         numbers = {name: _number(table, name) for name in sorted(wanted, key=names.__contains__)}
         found = [numbers[name] for name in wanted]
     if len(set(found)) < len(found):
-        raise UnusableInput(f"columns must differ, got {','.join(wanted)}")
+        raise UnusableInput(f"columns must differ, got {','.join(wanted)}; name each once")
     return found
 
 
