@@ -198,13 +198,13 @@ def _is_name(cell: str) -> bool:
 
 def _names(rows: _Rows, comment: Sequence[str], how: Reading) -> tuple[list[str], str | None]:
     """The names of columns; and a note, or "", if they are the first row."""
-    first = [cell.strip() for cell in rows[0]]
+    first = [" ".join(cell.split()) for cell in rows[0]]
     if len(first) < len(rows[-1]):
         return first, ""
     note = _heading(first, rows[1 : _ROWS + 1], how)
     if note is not None:
         return first, note
-    names = [cell.strip() for cell in comment]
+    names = [" ".join(cell.split()) for cell in comment]
     return names if len(names) == len(first) and any(map(_is_name, names)) else [], None
 
 

@@ -72,6 +72,13 @@ def test_an_index_is_read_on_request(table):
     assert table(text, columns="x,y").notes == ()
 
 
+def test_a_name_of_several_lines_is_one_line(table):
+    text = 'x,"two\n lines"\n1,2\n'
+    assert_array_equal(table(text, columns="two lines").x, [[2]])
+    with pytest.raises(UnusableInput, match="there are x, two lines, or"):
+        table(text, columns="z")
+
+
 def test_names_come_before_numbers(table):
     text = ",1,0\n7,0.5,2.0\n8,3.0,4.25\n"
     assert_array_equal(table(text, columns="0").x, [[2.0], [4.25]])
