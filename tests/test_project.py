@@ -30,7 +30,7 @@ def python(code):
     ids=["import", "solve", "wasserstein", "command line"],
 )  # fmt: skip
 def test_no_optional_library_is_loaded(work):
-    heavy = "{'torch', 'triton', 'cupy', 'matplotlib', 'array_api_strict'}"
+    heavy = "{'torch', 'triton', 'cupy', 'matplotlib', 'array_api_strict', 'h5py', 'pandas', 'pyarrow'}"
     run = python(
         f"import otkit, sys\n{work}\nassert not {heavy} & set(sys.modules), sorted({heavy} & set(sys.modules))"
     )

@@ -18,7 +18,8 @@ from typing import NoReturn, TypeVar
 
 import otkit
 from otkit.api import solve_sample
-from otkit.cli.files import Measure, Reading, UnusableInput, read, save_plan
+from otkit.cli.files import FORMATS, Measure, Reading, UnusableInput, expand, notes, read_all, save_plan
+from otkit.cli.info import info
 from otkit.cli.matrix import matrix, merge
 from otkit.cli.report import CERTIFIED, INTERRUPTED, NOT_CERTIFIED, UNUSABLE, WIDTH, note, wanted
 from otkit.distance import HIGHEST, WassersteinResult, wasserstein
@@ -35,9 +36,11 @@ _N = TypeVar("_N", int, float)
 
 _EPILOG = """\
 files:
-  .npy .npz .csv .tsv   a 2-D array of points, one a row; with --histogram, masses on a grid
-  .png .jpg             grey values as mass on the pixel grid, distances in pixels
-Masses are divided by their total. Several files give the matrix of all pairs as CSV.
+  .npy .npz .csv .tsv .txt .json .parquet .feather   points, one a row; with --histogram, masses on a grid
+  .h5ad                                              points: an array of obsm
+  .png .jpg .tif .bmp .pgm .webp                     grey values as mass on the pixel grid, distances in pixels
+  -                                                  standard input, in the format of --format
+Masses are divided by their total. Several files, a folder or a pattern give the matrix of all pairs as CSV.
 
 exit status: 0 the distance is exact or certified to --rtol, 1 it is not, 2 unusable input
 """
@@ -130,14 +133,19 @@ def _parser() -> argparse.ArgumentParser:
     command.set_defaults(run=_distances)
     command.add_argument("-p", type=_order, required=True, metavar="P", help="order of the distance, 1 to 1024 or inf")
     _add_options(command)
-    info = commands.add_parser("info", help="versions of otkit and its dependencies")
-    info.set_defaults(run=_info)
+    versions = commands.add_parser("info", help="versions of otkit and its dependencies")
+    versions.set_defaults(run=info)
     return parser
 
 
 def _add_options(command: argparse.ArgumentParser) -> None:
     add = command.add_argument
-    add("files", nargs="+", metavar="FILE", help="two files, or more for the matrix of all pairs")
+    add(
+        "files",
+        nargs="+",
+        metavar="FILE",
+        help="two files; more, or a folder or pattern, for all pairs",
+    )
     add(
         "--rtol",
         type=_fraction,
@@ -148,7 +156,15 @@ def _add_options(command: argparse.ArgumentParser) -> None:
         type=_positive,
         help="entropic regularisation, in units of the distance to the power p; without it, none",
     )
-    add("--weights", metavar="COL", help="column of the weights of points: a name from the header, or a number from 0")
+    add(
+        "--weights",
+        metavar="COL",
+        help="column of weights: a name or a number from 0; COL,- for the first file alone",
+    )
+    add("--columns", metavar="COL,COL", help="columns of coordinates: names, or numbers from 0; by default all others")
+    add("--header", choices=("yes", "no"), help="whether a first row of whole numbers is names, where it does not show")
+    add("--key", help="array of an .npz file, or of obsm of an .h5ad file; KEY,KEY for one of each file")
+    add("--format", choices=FORMATS, metavar="FORMAT", help="format of - and of files of unknown endings: csv, npy, …")
     add("--histogram", action="store_true", help="arrays hold masses on a grid, not points")
     add("--unit-square", action="store_true", help="grids span [0, 1] along their longest side")
     add("--resize", type=_count, metavar="N", help="average images down to N pixels along the longer side")
@@ -160,16 +176,18 @@ def _add_options(command: argparse.ArgumentParser) -> None:
 
 
 def _distances(options: argparse.Namespace) -> int:
+    options.files = expand(options.files, (options.plan, options.plot, options.out))
     if len(options.files) < 2:
-        raise UnusableInput(f"two files are needed, got {len(options.files)}")
+        raise UnusableInput(f"two files are needed, got {len(options.files)}; name another, or a folder or pattern")
     _check_outputs(options)
     _check_order(options)
-    how = Reading(options.weights, options.histogram, options.unit_square, options.resize)
-    measures = [read(path, how) for path in options.files]
+    measures = read_all(options.files, _reading(options))
     for y in measures[1:]:
         _check_dimension(measures[0], y)
     *_, x, y = sorted(measures, key=lambda measure: len(measure.a))
     _check_size(x, y, options)
+    for word in notes(measures):
+        note(f"otkit: {word}")
     if len(measures) > 2:
         return matrix(measures, options)
 
@@ -185,7 +203,7 @@ def _distances(options: argparse.Namespace) -> int:
 
             save_plot(options.plot, result, x, y, title)
     except OSError as error:
-        raise UnusableInput(f"--plan or --plot cannot be written: {error.strerror}") from None
+        raise UnusableInput(f"--plan or --plot cannot be written: {error.strerror}; name another file") from None
     if options.json:
         print(json.dumps(vars(answer)))
     else:
@@ -195,6 +213,19 @@ def _distances(options: argparse.Namespace) -> int:
             advice = "lower --reg, or leave it out" if options.reg else result.status.value
             note(f"not certified to {wanted(options.rtol, options.reg)}: {advice}")
     return CERTIFIED if certified else NOT_CERTIFIED
+
+
+def _reading(options: argparse.Namespace) -> Reading:
+    return Reading(
+        weights=options.weights,
+        histogram=options.histogram,
+        unit_square=options.unit_square,
+        resize=options.resize,
+        columns=options.columns,
+        key=options.key,
+        header=None if options.header is None else options.header == "yes",
+        format=options.format,
+    )
 
 
 def _compare(x: Measure, y: Measure, options: argparse.Namespace) -> tuple[Answer, bool, Result]:
@@ -244,7 +275,7 @@ def _check_outputs(options: argparse.Namespace) -> None:
     count = len(options.files)
     for name, path in (("--plan", options.plan), ("--plot", options.plot)):
         if path is not None and count > 2:
-            raise UnusableInput(f"{name} is for two files, got {count}")
+            raise UnusableInput(f"{name} is for two files, got {count}; drop it, or name two")
     if options.out is not None and count == 2:
         raise UnusableInput("--out is for more than two files, got 2; use --json for all numbers of one pair")
     _check_path("--plan", options.plan, PLANS)
@@ -278,57 +309,31 @@ def _check_path(name: str, path: str | None, endings: tuple[str, ...]) -> None:
     if path is None:
         return
     if os.path.isdir(path):
-        raise UnusableInput(f"{name} {path}: is a directory")
+        raise UnusableInput(f"{name} {path}: must be a file, got a directory; add a name that ends in {endings[0]}")
     if not os.path.isdir(os.path.dirname(path) or "."):
-        raise UnusableInput(f"{name} {path}: no such directory")
+        raise UnusableInput(f"{name} {path}: no such directory; make it first")
     if os.path.splitext(path)[1].lower() not in endings:
-        raise UnusableInput(f"{name} {path}: must end in {' or '.join(endings)}")
+        raise UnusableInput(f"{name} {path}: must end in {' or '.join(endings)}; rename it")
 
 
 def _check_dimension(x: Measure, y: Measure) -> None:
     d, e = x.x.shape[1], y.x.shape[1]
     if d != e:
-        raise UnusableInput(f"{x.name} and {y.name} differ in dimension, {d} and {e}")
+        advice = "give grids as many axes" if x.grid and y.grid else "--columns picks as many columns of both"
+        raise UnusableInput(f"{x.name} and {y.name} differ in dimension, {d} and {e}; {advice}")
 
 
 def _check_size(x: Measure, y: Measure, options: argparse.Namespace) -> None:
     n, m = len(x.a), len(y.a)
     sorts = x.x.shape[1] == 1 and options.reg is None
     if not sorts and n * m > MAX_ARCS:
-        advice = "pass --resize N" if x.grid else "take a sample of the points"
+        if x.x.shape[1] == 1:
+            advice = "drop --reg, as points of a line are sorted"
+        elif len(x.grid) == len(y.grid) == 2:
+            advice = f"pass --resize {math.isqrt(math.isqrt(MAX_ARCS))}"
+        else:
+            advice = f"take a sample of at most {math.isqrt(MAX_ARCS)} points of each"
         raise UnusableInput(f"{x.name} and {y.name}: {n} × {m} points is more than the limit of 2^28 pairs; {advice}")
-
-
-_PACKAGES = ["numpy", "scipy", "numba", "array-api-compat", "pillow", "tqdm", "torch", "triton", "cupy", "matplotlib"]
-
-
-def _info(_: argparse.Namespace) -> int:
-    from importlib.metadata import PackageNotFoundError, version
-
-    print(f"otkit {otkit.__version__}, Python {sys.version.split()[0]} on {sys.platform}")
-    for package in _PACKAGES:
-        try:
-            print(f"{package} {version(package)}")
-        except PackageNotFoundError:
-            print(f"{package} is not installed")
-    for arrays, kernels in _kernels():
-        print(f"{arrays}: {kernels}")
-    return 0
-
-
-def _kernels() -> list[tuple[str, str]]:
-    """Names of the kernels for each kind of input, with the reason where they are the reference."""
-    from otkit.kernels import lacking
-
-    missing = lacking("torch", "triton")
-    gpu = f"reference, on the device, since {missing} is not installed" if missing else "triton (untested on hardware)"
-    return [
-        ("arrays of the host", "numba"),
-        ("CUDA tensors", gpu),
-        ("CuPy arrays", gpu),
-        ("metrics that are functions, of tensors or CuPy arrays", "reference, on the device of the input"),
-        ("exact plans", "network simplex on the host"),
-    ]
 
 
 def _in_json(p: float) -> float | str:

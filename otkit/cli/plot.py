@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from otkit.cli.files import Measure
+from otkit.cli.files.measure import Measure
 from otkit.results.result import Result
 
 # Maximum number of arcs in a plot; more are unreadable.

@@ -23,7 +23,7 @@ BAD_FILES = {
     "text.csv": b"x,y\n1,one\n",
     "ragged.csv": b"1,2\n3\n",
     "nan.csv": b"1,nan\n",
-    "unknown.txt": b"1,2\n",
+    "unknown.dat": b"1,2\n",
 }
 
 
@@ -48,7 +48,6 @@ def test_a_bad_file(otkit_, files, name):
         (["w2", "i.png", "j.png", "--weights", "0"], "--weights"),
         (["w2", "a.npy", "b.npy", "--resize", "3"], "--resize"),
         (["w2", "a.npy", "b.npy", "--unit-square"], "--unit-square"),
-        (["w2", "."], "two files"),
         (["w2", "a.npy", "."], "."),
         (["w2", "a.npy"], "two files"),
         (["w2"], "FILE"),
@@ -87,7 +86,12 @@ def test_a_coordinate_that_is_not_a_number_or_too_large(otkit_, tmp_path, x, wor
 
 @pytest.mark.parametrize(
     ("shape", "arguments", "advice"),
-    [((16400, 2), [], "sample"), ((130, 130), ["--histogram"], "--resize"), ((26, 26, 26), ["--histogram"], "limit")],
+    [
+        ((16400, 2), [], "take a sample of at most 16384 points of each"),
+        ((130, 130), ["--histogram"], "pass --resize 128"),
+        ((26, 26, 26), ["--histogram"], "take a sample of at most 16384 points of each"),
+        ((16400, 1), ["--reg", "1"], "drop --reg"),
+    ],
 )
 def test_more_arcs_than_the_limit(otkit_, tmp_path, shape, arguments, advice):
     np.save(tmp_path / "x.npy", np.ones(shape))
@@ -97,12 +101,29 @@ def test_more_arcs_than_the_limit(otkit_, tmp_path, shape, arguments, advice):
         assert "limit" in run[2]
 
 
+def test_the_advice_on_a_limit_works(otkit_, files, monkeypatch):
+    monkeypatch.setattr(MODULE, "MAX_ARCS", 4**4)
+    np.save(files / "x.npy", np.load("a.npy")[:16])
+    refused(otkit_("w2", "a.npy", "x.npy"), "at most 16 points of each")
+    assert otkit_("w2", "x.npy", "x.npy")[0] == 0
+    refused(otkit_("w2", "i.png", "j.png"), "pass --resize 4")
+    assert otkit_("w2", "i.png", "j.png", "--resize", 4)[0] == 0
+    refused(otkit_("w2", "i.png", "a.npy"), "take a sample")
+
+
+def test_the_advice_on_dimensions_works(otkit_, files):
+    refused(otkit_("w2", "a.npy", "solid.npy"), "--columns picks as many columns of both")
+    assert otkit_("w2", "a.npy", "solid.npy", "--columns", "0,1")[0] == 0
+    np.save(files / "cube.npy", np.ones((2, 2, 2)))
+    refused(otkit_("w2", "masses.npy", "cube.npy", "--histogram"), "give grids as many axes")
+
+
 def test_images_beyond_the_limit_pass_once_resized(otkit_, tmp_path):
     for name, grey in (("x.png", 100), ("y.png", 30)):
         image = Image.new("L", (130, 130), grey)
         image.paste(255, (20, 20, 50, 40))
         image.save(tmp_path / name)
-    refused(otkit_("w2", "x.png", "y.png"), "--resize")
+    refused(otkit_("w2", "x.png", "y.png"), "pass --resize 128")
     assert otkit_("w2", "x.png", "y.png", "--resize", 10)[0] == 0
 
 

@@ -117,6 +117,16 @@ def with_alpha(values):
     return np.concatenate([values, alpha[..., None]], axis=-1)
 
 
+def opacity(rows, columns):
+    return np.linspace(0, 255, rows * columns).reshape(rows, columns).astype(np.uint8) / 255
+
+
+def one_transparent_grey(dtype):
+    image = Image.fromarray(GREY.astype(dtype))
+    image.info["transparency"] = 30
+    return image
+
+
 def palette():
     image = Image.fromarray(np.array([[0, 1], [2, 3]], np.uint8))
     image.putpalette(RED_GREEN_BLUE.reshape(-1).tolist())
@@ -134,13 +144,22 @@ def palette_with_transparency():
     [
         ("grey.png", Image.fromarray(GREY), GREY, 1e-15),
         ("GREY.PNG", Image.fromarray(GREY), GREY, 1e-15),
-        ("grey and alpha.png", Image.fromarray(with_alpha(GREY[..., None])), GREY, 1e-15),
+        ("grey and alpha.png", Image.fromarray(with_alpha(GREY[..., None])), GREY * opacity(2, 3), 1e-15),
+        ("grey and one colour.png", one_transparent_grey(np.uint8), GREY * (GREY != 30), 1e-15),
+        ("16 bits and one colour.png", one_transparent_grey(np.uint16), GREY * (GREY != 30), 1e-15),
         ("16 bits.png", Image.fromarray(GREY.astype(np.uint16) * 256 + 3), GREY * 256.0 + 3, 1e-15),
         ("1 bit.png", Image.fromarray(GREY > 50), GREY > 50, 1e-15),
         ("rgb.png", Image.fromarray(RED_GREEN_BLUE), LUMA, 2e-3),
-        ("rgba.png", Image.fromarray(with_alpha(RED_GREEN_BLUE)), LUMA, 2e-3),
+        ("rgba.png", Image.fromarray(with_alpha(RED_GREEN_BLUE)), LUMA * opacity(2, 2), 2e-3),
+        ("rgba.webp", Image.fromarray(with_alpha(np.full((8, 8, 3), 90, np.uint8))), opacity(8, 8), 2e-3),
+        ("grey.tif", Image.fromarray(GREY), GREY, 1e-15),
+        ("16 bits.tiff", Image.fromarray(GREY.astype(np.uint16) * 256 + 3), GREY * 256.0 + 3, 1e-15),
+        ("floats.tif", Image.fromarray(GREY / np.float32(7)), GREY / 7, 1e-7),
+        ("grey.bmp", Image.fromarray(GREY), GREY, 1e-15),
+        ("grey.pgm", Image.fromarray(GREY), GREY, 1e-15),
+        ("16 bits.pgm", Image.fromarray(GREY.astype(np.uint16) * 256 + 3), GREY * 256.0 + 3, 1e-15),
         ("palette.png", palette(), LUMA, 2e-3),
-        ("transparent palette.png", palette_with_transparency(), LUMA, 2e-3),
+        ("transparent palette.png", palette_with_transparency(), LUMA * np.array([[0, 100], [200, 255]]) / 255, 2e-3),
         ("grey.jpg", Image.fromarray(GREY.repeat(8, 0).repeat(8, 1)), GREY.repeat(8, 0).repeat(8, 1), 2e-4),
         ("rgb.jpeg", Image.fromarray(np.full((8, 8, 3), [200, 100, 50], np.uint8)), np.ones((8, 8)), 1e-4),
         ("cmyk.jpg", Image.fromarray(np.full((8, 8, 3), 77, np.uint8)).convert("CMYK"), np.ones((8, 8)), 1e-4),
@@ -217,13 +236,15 @@ PNG = Image.fromarray(np.random.default_rng(0).integers(0, 255, (40, 40), np.uin
         ("a.csv", "\n\n", {}, "empty"),
         ("a.npy", b"\x93NUMPY\x01\x00", {}, "cannot be read"),
         ("a.npz", b"PK\x03\x04 and no more", {}, "cannot be read"),
-        ("a.csv", b"\xff\xfe1\x00", {}, "cannot be read"),
+        ("a.csv", b"\xff1", {}, "UTF-8"),
+        ("a.csv", b"\xff\xfe1", {}, "UTF-8"),
         ("a.csv", "1,2\n3," + "4" * 200_000, {}, "cannot be read"),
-        ("a.txt", "1,2\n", {}, "file type"),
+        ("a.dat", "1,2\n", {}, "file type"),
+        ("a.pkl", pickle.dumps(1), {}, "pickles are never loaded"),
         ("a", "1,2\n", {}, "file type"),
         ("a.npz", {}, {}, "one array, got 0"),
         ("a.npz", {"here": np.eye(2), "there": np.eye(2)}, {}, "here, there"),
-        ("a.npz", {"x": np.array([None])}, {}, "cannot be read"),
+        ("a.npz", {"x": np.array([None])}, {}, "never loaded"),
         ("a.npy", np.eye(2) * 1j, {}, "complex"),
         ("a.npy", np.array([["a"]]), {}, "real numbers"),
         ("a.npy", np.zeros(2, [("x", float)]), {}, "real numbers"),
@@ -247,18 +268,16 @@ PNG = Image.fromarray(np.random.default_rng(0).integers(0, 255, (40, 40), np.uin
         ("a.npy", np.full(4, 1e308), {"histogram": True}, "finite"),
         ("a.png", Image.new("L", (4, 4)), {}, "positive"),
         ("a.csv", "1,2\n3\n", {}, "row 2"),
-        ("a.csv", "x,y\n1,2,3\n", {}, "row 2"),
+        ("a.csv", "x,2\n1,2,3\n", {}, "row 2"),
         ("a.csv", "1,2\n3,many\n", {}, "'many'"),
-        ("a.csv", "x,y\n1,\n", {}, "not a number"),
-        ("a.csv", "1;2\n3;4\n", {}, "not a number"),
-        ("a.csv", "1\t2\n3\t4\n", {}, "not a number"),
+        ("a.csv", "x,y\n1,\n", {}, "row 2 holds no number in column 'y'"),
         ("a.csv", WEIGHTED, {"weights": "mass"}, "x, y, w"),
         ("a.csv", WEIGHTED, {"weights": "W"}, "x, y, w"),
-        ("a.csv", "1,2\n", {"weights": "w"}, "no header"),
+        ("a.csv", "1,2\n", {"weights": "w"}, "no names"),
         ("a.csv", WEIGHTED, {"weights": "3"}, "0 to 2"),
         ("a.csv", WEIGHTED, {"weights": "-4"}, "0 to 2"),
         ("a.csv", "1\n2\n", {"weights": "0"}, "at least one"),
-        ("a.npy", np.ones((2, 2)), {"weights": "w"}, "no header"),
+        ("a.npy", np.ones((2, 2)), {"weights": "w"}, "no names"),
         ("a.npy", np.ones((2, 2)), {"weights": "0", "histogram": True}, "--weights"),
         ("a.png", PNG, {"weights": "0"}, "--weights"),
         ("a.npy", np.ones((2, 2)), {"unit_square": True}, "--unit-square"),
