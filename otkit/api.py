@@ -173,6 +173,8 @@ def solved(
     callback: Callback | None,
 ) -> Result:
     """The solution of a problem, without a report on convergence; `asked` is a, b, reg and unbalanced."""
+    if callback is not None and not callable(callback):
+        raise TypeError(f"callback must be a function of a Progress, got {callback!r}; pass a function")
     problem = LinearProblem.build(geometry, *asked)
     chosen = choose_solver(problem, method, bounded=options["rtol"] is not None)
     solver = with_options(chosen, **options)
@@ -202,7 +204,7 @@ def _start(problem: LinearProblem, init: Any) -> tuple[Array, Array] | None:
         return None
     pair = init.potentials if isinstance(init, Result) else init
     if not isinstance(pair, tuple) or len(pair) != 2:
-        raise ValueError(f"init must be a pair (f, g) or a Result, got {type(init).__name__}")
+        raise ValueError(f"init must be a tuple (f, g) or a Result, got {type(init).__name__}; pass (f, g)")
     reduced = problem.reduced
     start = []
     for v, name, size, offset in ((pair[0], "f", reduced.n, reduced.row), (pair[1], "g", reduced.m, reduced.col)):
@@ -212,6 +214,7 @@ def _start(problem: LinearProblem, init: Any) -> tuple[Array, Array] | None:
         xp = arrays.namespace(v)
         if v.ndim < 1 or v.shape[-1] != size or not xp.all(xp.isfinite(v)):
             raise ValueError(f"init {name} must be finite and of shape (..., {size}), got shape {tuple(v.shape)}")
+        checks.fits(tuple(v.shape[:-1]), problem.batch, f"init {name}")
         v = xp.broadcast_to(arrays.float64(v), (*problem.batch, size))
         start.append(xp.reshape(v, (problem.items, size)) - offset)
     return start[0], start[1]

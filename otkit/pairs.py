@@ -235,7 +235,7 @@ class _Kept:
         if len(set(names)) < len(names):
             twice = next(name for k, name in enumerate(names) if name in names[:k])
             raise ValueError(f"names must differ for a file of answers, got {twice!r} twice; pass names=")
-        if callable(cost.ground):
+        if cost.called:
             raise ValueError("file= needs a metric with a name, which identifies its lines, got a callable; drop file=")
 
     def read(self) -> dict[_Pair, _Answer]:

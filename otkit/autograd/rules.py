@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from otkit import arrays
+from otkit import arrays, checks
 from otkit.arrays import Array, float64, from_numpy, log, namespace, to_numpy
 from otkit.autograd.adjoint import Pullback, Term, implicit, unrolled, without_massless
 from otkit.autograd.inputs import Gradients, by_input
@@ -117,8 +117,7 @@ def _inside(result: Result, name: str, value: Any) -> Array:
     problem = result.problem
     n, m = problem.reduced.n, problem.reduced.m
     shape = (*problem.batch, *{"plan": (n, m), "f": (n,), "g": (m,)}.get(name, ()))
-    if not arrays.is_array(value):
-        value = from_numpy(np.asarray(value, dtype=float), result.problem.like)
+    value = checks.as_array(value, f"the cotangent of {name}", problem.like)
     value = float64(problem.inside(arrays.detached(value)))
     if value.ndim and tuple(value.shape) != shape:
         raise ValueError(f"the cotangent of {name} must have its shape {shape}, got {tuple(value.shape)}")
