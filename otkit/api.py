@@ -13,6 +13,7 @@ from otkit.autograd import attached, check_differentiable
 from otkit.geometry.base import GivenGeometry
 from otkit.geometry.dense import Dense
 from otkit.geometry.points import PointCloud
+from otkit.geometry.stored import StoredArcs, is_sparse
 from otkit.problems.linear import LinearProblem
 from otkit.report import reported, shortfall
 from otkit.results.result import Result
@@ -43,9 +44,10 @@ def solve(
 
     Parameters
     ----------
-    C : array (..., n, m) or Dense or PointCloud
+    C : array (..., n, m), sparse matrix (n, m) of SciPy, Dense or PointCloud
         The costs, or a geometry; ``inf`` or a mask forbids an arc. Leading axes are a batch, here and below, and
-        broadcast.
+        broadcast. Of a sparse matrix, the stored entries are the costs of arcs, also zeros, and all other arcs are
+        forbidden; the matrix is never formed.
     a : array (..., n), optional
         Weights of the rows, non-negative; uniform by default. A weight of 0 removes a point, which allows padding.
     b : array (..., m), optional
@@ -100,7 +102,7 @@ def solve(
     >>> otkit.solve(C, [1.0, 1.0], [1.0, 3.0], reg=0.5, unbalanced=1.0).plan.sum(0).round(4)
     array([0.8688, 2.1999])
     """
-    geometry = C if isinstance(C, GivenGeometry) else Dense(C)
+    geometry = StoredArcs.of(C) if is_sparse(C) else C if isinstance(C, GivenGeometry) else Dense(C)
     options = dict(tol=tol, rtol=rtol, max_iter=max_iter)
     result = solved(geometry, (a, b, reg, unbalanced), method, options, init, callback)
     return reported(result, shortfall(result), strict)

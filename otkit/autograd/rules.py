@@ -20,10 +20,9 @@ from otkit.entropic.dual import Potentials
 from otkit.errors import warn
 from otkit.geometry.reduced import Reduced
 from otkit.kernels import Kernels
-from otkit.linalg.trees import components
 from otkit.problems.linear import LinearProblem
 from otkit.problems.penalties import divergence
-from otkit.results.gauge import gauged
+from otkit.results.gauge import components_with_mass, gauged
 from otkit.results.result import Result
 from otkit.results.values import moved, objective
 
@@ -389,8 +388,7 @@ def _parts(problem: LinearProblem) -> list[tuple[Array, Array]]:
     geometry = problem.reduced.to_numpy()
     a, b = to_numpy(problem.a), to_numpy(problem.b)
     for k in np.flatnonzero(balanced):
-        finite = np.isfinite(geometry.block(slice(k, k + 1), slice(None))[0])
-        labels = components(finite & (a[k] > 0)[:, None] & (b[k] > 0))
+        labels = components_with_mass(geometry, int(k), a[k], b[k])
         for label in np.unique(labels[0][a[k] > 0]):
             masks = [np.zeros(shape) for shape in shapes]
             for mask, own in zip(masks, labels, strict=True):
