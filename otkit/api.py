@@ -13,6 +13,7 @@ from otkit.autograd import attached, check_differentiable
 from otkit.geometry.base import GivenGeometry
 from otkit.geometry.dense import Dense
 from otkit.geometry.points import PointCloud
+from otkit.geometry.stored import StoredArcs, is_sparse
 from otkit.problems.linear import LinearProblem
 from otkit.report import reported, shortfall
 from otkit.results.result import Result
@@ -44,9 +45,10 @@ def solve(
 
     Parameters
     ----------
-    C : array (..., n, m) or Dense or PointCloud
+    C : array (..., n, m), sparse matrix (n, m) of SciPy, Dense or PointCloud
         The costs, or a geometry; ``inf`` or a mask forbids an arc. Leading axes are a batch, here and below, and
-        broadcast.
+        broadcast. Of a sparse matrix, the stored entries are the costs of arcs, also zeros, and all other arcs are
+        forbidden; the matrix is never formed.
     a : array (..., n), optional
         Weights of the rows, non-negative; uniform by default. A weight of 0 removes a point, which allows padding.
     b : array (..., m), optional
@@ -102,7 +104,7 @@ def solve(
     >>> otkit.solve(C, [1.0, 1.0], [1.0, 3.0], reg=0.5, unbalanced=1.0).plan.sum(0).round(4)
     array([0.8688, 2.1999])
     """
-    geometry = C if isinstance(C, GivenGeometry) else Dense(C)
+    geometry = StoredArcs.of(C) if is_sparse(C) else C if isinstance(C, GivenGeometry) else Dense(C)
     options = dict(tol=tol, rtol=rtol, max_iter=max_iter)
     result = solved(geometry, (a, b, reg, unbalanced), method, options, init, callback)
     return reported(result, shortfall(result), strict)
@@ -175,6 +177,8 @@ def solved(
     callback: Callback | None,
 ) -> Result:
     """The solution of a problem, without a report on convergence; `asked` is a, b, reg and unbalanced."""
+    if callback is not None and not callable(callback):
+        raise TypeError(f"callback must be a function of a Progress, got {callback!r}; pass a function")
     if method in ("auto", "exact") and all(v is None for v in (*asked[2:], *options.values(), init, callback)):
         quick = small.solved(geometry, *asked[:2])
         if quick is not None:
@@ -208,7 +212,7 @@ def _start(problem: LinearProblem, init: Any) -> tuple[Array, Array] | None:
         return None
     pair = init.potentials if isinstance(init, Result) else init
     if not isinstance(pair, tuple) or len(pair) != 2:
-        raise ValueError(f"init must be a pair (f, g) or a Result, got {type(init).__name__}")
+        raise ValueError(f"init must be a tuple (f, g) or a Result, got {type(init).__name__}; pass (f, g)")
     reduced = problem.reduced
     start = []
     for v, name, size, offset in ((pair[0], "f", reduced.n, reduced.row), (pair[1], "g", reduced.m, reduced.col)):
@@ -218,6 +222,7 @@ def _start(problem: LinearProblem, init: Any) -> tuple[Array, Array] | None:
         xp = arrays.namespace(v)
         if v.ndim < 1 or v.shape[-1] != size or not xp.all(xp.isfinite(v)):
             raise ValueError(f"init {name} must be finite and of shape (..., {size}), got shape {tuple(v.shape)}")
+        checks.fits(tuple(v.shape[:-1]), problem.batch, f"init {name}")
         v = xp.broadcast_to(arrays.float64(v), (*problem.batch, size))
         start.append(xp.reshape(v, (problem.items, size)) - offset)
     return start[0], start[1]

@@ -265,6 +265,12 @@ def batch_shape(**shapes: tuple[int, ...]) -> tuple[int, ...]:
         raise ValueError(f"leading (batch) axes must broadcast against each other, got {came}") from None
 
 
+def fits(shape: tuple[int, ...], batch: tuple[int, ...], name: str) -> None:
+    """Require leading axes that broadcast to the batch of a problem."""
+    if len(shape) > len(batch) or any(k not in (1, n) for k, n in zip(shape[::-1], batch[::-1], strict=False)):
+        raise ValueError(f"leading axes of {name} must broadcast to the batch {batch} of the problem, got {shape}")
+
+
 def regularisation(reg: Any) -> np.ndarray:
     """`reg` in float64, positive and finite: one number, or one for each item."""
     reg = arrays.to_numpy(as_array(reg, "reg")).astype(np.float64)
@@ -358,5 +364,5 @@ def positive(value: float | None, name: str, *, below: float = math.inf) -> None
 
 def fraction(value: float, name: str, of: str) -> None:
     """Require an option to be above 0 and at most 1."""
-    if not 0 < value <= 1:
+    if not (isinstance(value, (int, float, np.number)) and 0 < value <= 1):
         raise ValueError(f"{name} must be above 0 and at most 1, a fraction {of}, got {value!r}")

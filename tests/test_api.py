@@ -108,3 +108,37 @@ def test_solver_options_are_checked(options, words):
     for solver in (otkit.Sinkhorn, otkit.Annealing):
         with pytest.raises(ValueError, match=words):
             solver(**options)
+
+
+BAD = {
+    "init of another batch": (
+        lambda C: otkit.solve(C, reg=1, init=(np.zeros((3, 2)), np.zeros(2))),
+        "leading axes of init f",
+    ),
+    "init in a list": (
+        lambda C: otkit.solve(C, reg=1, init=[np.zeros(2), np.zeros(2)]),
+        r"a tuple \(f, g\) or a Result, got list",
+    ),
+    "columns of another batch": (
+        lambda C: otkit.solve(C).apply(np.zeros((3, 2, 4))),
+        r"broadcast to the batch \(\) .* got \(3,\)",
+    ),
+    "no callback": (lambda C: otkit.solve(C, reg=1, callback=3), "callback must be a function of a Progress, got 3"),
+    "no factor": (
+        lambda C: otkit.solve(C, reg=1, method=otkit.Sinkhorn(factor="4")),
+        "factor must be above 1, got '4'",
+    ),
+    "no cotangent": (
+        lambda C: otkit.vjp(otkit.solve(C, reg=1), value="1"),
+        "the cotangent of value must hold real numbers",
+    ),
+    "transport of a matrix": (lambda C: otkit.solve(C).transport(C), r"cost matrix; use otkit\.solve_sample"),
+    "the mean of no points": (lambda C: otkit.solve(C).barycentric(), "cost matrix; pass y="),
+}
+
+
+@pytest.mark.parametrize("name", BAD)
+def test_bad_arguments_are_refused_in_words(name):
+    call, words = BAD[name]
+    with pytest.raises((ValueError, TypeError), match=words):
+        call(np.eye(2))

@@ -23,7 +23,7 @@ class Gradients:
     Attributes
     ----------
     C : array (..., n, m) or None
-        Gradient by the cost matrix; 0 where a cost is infinite.
+        Gradient by the cost matrix; 0 where a cost is infinite. None for a sparse matrix.
     x, y : array (..., n, d), (..., m, d) or None
         Gradients by the points.
     a, b : array (..., n), (..., m) or None
@@ -55,11 +55,13 @@ def by_input(result: Result, pull: Pullback) -> Gradients:
         # Balanced weights were divided by their total, and the results multiplied by it.
         free = (by - xp.sum(w * by, axis=-1, keepdims=True)) / mass + pull.mass[:, None] / 2
         found[name] = xp.where(balanced, free, by)
-    if pull.wants("C"):
+    if pull.wants("C") and problem.geometry.stored is None:
         found["C"] = _by_matrix(result, pull)
     if pull.wants("x", "y"):
         found |= _by_points(result, pull)
-    given = {name: v for name, v in problem.given.by_name.items() if v is not None and name in pull.wanted}
+    given = {
+        name: v for name, v in problem.given.by_name.items() if v is not None and name in pull.wanted and name in found
+    }
     whole = {name: _as_given(result, found[name], v) for name, v in given.items()}
     return Gradients(**{field.name: whole.get(field.name) for field in fields(Gradients)})
 

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from otkit import arrays
+from otkit import arrays, checks
 from otkit.arrays import Array, float64, from_numpy, log, namespace, to_numpy
 from otkit.autograd.adjoint import Pullback, Term, implicit, unrolled, without_massless
 from otkit.autograd.inputs import Gradients, by_input
@@ -20,10 +20,9 @@ from otkit.entropic.dual import Potentials
 from otkit.errors import warn
 from otkit.geometry.reduced import Reduced
 from otkit.kernels import Kernels
-from otkit.linalg.trees import components
 from otkit.problems.linear import LinearProblem
 from otkit.problems.penalties import divergence
-from otkit.results.gauge import gauged
+from otkit.results.gauge import components_with_mass, gauged
 from otkit.results.result import Result
 from otkit.results.solved import readable
 from otkit.results.values import moved, objective
@@ -120,8 +119,7 @@ def _inside(result: Result, name: str, value: Any) -> Array:
     problem = result.problem
     n, m = problem.reduced.n, problem.reduced.m
     shape = (*problem.batch, *{"plan": (n, m), "f": (n,), "g": (m,)}.get(name, ()))
-    if not arrays.is_array(value):
-        value = from_numpy(np.asarray(value, dtype=float), result.problem.like)
+    value = checks.as_array(value, f"the cotangent of {name}", problem.like)
     value = float64(problem.inside(arrays.detached(value)))
     if value.ndim and tuple(value.shape) != shape:
         raise ValueError(f"the cotangent of {name} must have its shape {shape}, got {tuple(value.shape)}")
@@ -393,8 +391,7 @@ def _parts(problem: LinearProblem) -> list[tuple[Array, Array]]:
     geometry = problem.reduced.to_numpy()
     a, b = to_numpy(problem.a), to_numpy(problem.b)
     for k in np.flatnonzero(balanced):
-        finite = np.isfinite(geometry.block(slice(k, k + 1), slice(None))[0])
-        labels = components(finite & (a[k] > 0)[:, None] & (b[k] > 0))
+        labels = components_with_mass(geometry, int(k), a[k], b[k])
         for label in np.unique(labels[0][a[k] > 0]):
             rows, cols = (np.zeros(shape) for shape in shapes)
             rows[k], cols[k] = (own == label for own in labels)

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
 
 from otkit.arrays import Array, exp, finite_or_zero, log, namespace
+from otkit.entropic import operations
 from otkit.entropic.anderson import Mixing, mix
 from otkit.entropic.dual import Penalties, Potentials
-from otkit.entropic.operations import softmin
 from otkit.geometry.reduced import Reduced
+
+Softmin = Callable[..., Array]
 
 
 class Iterate(NamedTuple):
@@ -21,7 +24,7 @@ class Iterate(NamedTuple):
     error: Array
 
 
-def iterate(costs: Reduced, at: Potentials, penalties: Penalties) -> Iterate:
+def iterate(costs: Reduced, at: Potentials, penalties: Penalties, softmin: Softmin = operations.softmin) -> Iterate:
     """One Sinkhorn iteration from ``at.g``: update of the rows, then of the columns.
 
     The error is that of the pair of the new f and the old g. The rows of this pair are exact, so the error is the
@@ -99,6 +102,20 @@ def sweep(
     never met. Entries are then listed for its absolute value, or to rounding if it is −∞. ``listed (B,)`` has the
     entries that an earlier sweep listed for the same tolerance at the same regularisation.
     """
+    return sweep_by(operations.softmin, costs, start, penalties, mixing, tol, limit, k)
+
+
+def sweep_by(
+    softmin: Softmin,
+    costs: Reduced,
+    start: Potentials,
+    penalties: Penalties,
+    mixing: Mixing,
+    tol: Array,
+    limit: Array,
+    k: int,
+) -> Swept:
+    """As `sweep`, by any version of the operation `softmin`."""
     xp = namespace(start.f)
     f, g, point = start.f, start.g, start.g
     weight = exp(start.log_b)
@@ -107,7 +124,7 @@ def sweep(
     for _ in range(k):
         if not xp.any(active):
             break
-        one = iterate(costs, Potentials(f, point, start.log_a, start.log_b, start.reg), penalties)
+        one = iterate(costs, Potentials(f, point, start.log_a, start.log_b, start.reg), penalties, softmin)
         f = xp.where(active[:, None], one.f, f)
         g = xp.where(active[:, None], point, g)
         error = xp.where(active, one.error, error)

@@ -12,6 +12,7 @@ from otkit.arrays import Array, namespace
 
 if TYPE_CHECKING:
     from otkit.geometry.points import PointCloud
+    from otkit.geometry.stored import StoredArcs
 
 # Entries of a tile: few enough for its temporaries to stay in cache, enough to hide the interpreter's overhead.
 _TILE = 2**17
@@ -59,6 +60,11 @@ class Geometry(ABC):
     @abstractmethod
     def cloud(self) -> PointCloud | None:
         """The points that define the costs; None if the costs are a matrix."""
+
+    @property
+    @abstractmethod
+    def stored(self) -> StoredArcs | None:
+        """The arcs that a sparse matrix stores, if all others are forbidden; else None."""
 
     @property
     @abstractmethod
@@ -149,6 +155,16 @@ def flatten_batch(x: Array, batch: tuple[int, ...], trailing: int) -> Array:
     if all(size == 1 for size in x.shape[: x.ndim - trailing]):
         return xp.reshape(x, (1, *tail))
     return xp.reshape(xp.broadcast_to(x, (*batch, *tail)), (-1, *tail))
+
+
+def finite_arcs(geometry: Geometry, item: int) -> tuple[np.ndarray, np.ndarray]:
+    """Rows and columns of the arcs of an item that are not forbidden, for a geometry over NumPy arrays."""
+    if geometry.stored is not None:
+        arcs = geometry.stored
+        finite = np.isfinite(arcs.cost)
+        return arcs.row[finite], arcs.col[finite]
+    rows, cols = np.nonzero(np.isfinite(geometry.block(slice(item, item + 1), slice(None))[0]))
+    return rows, cols
 
 
 def shared(items: slice, length: int) -> slice:

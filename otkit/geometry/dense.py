@@ -71,6 +71,10 @@ class Dense(GivenGeometry):
         return None
 
     @property
+    def stored(self) -> None:
+        return None
+
+    @property
     def offsets(self) -> None:
         return None
 

@@ -112,6 +112,10 @@ class PointCloud(GivenGeometry):
         return self
 
     @property
+    def stored(self) -> None:
+        return None
+
+    @property
     def offsets(self) -> None:
         return None
 

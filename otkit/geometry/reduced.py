@@ -9,6 +9,7 @@ import numpy as np
 from otkit.arrays import Array, take, to_numpy
 from otkit.geometry.base import Geometry
 from otkit.geometry.points import PointCloud
+from otkit.geometry.stored import StoredArcs
 
 
 @dataclass(frozen=True)
@@ -47,6 +48,10 @@ class Reduced(Geometry):
     @property
     def cloud(self) -> PointCloud | None:
         return self.base.cloud
+
+    @property
+    def stored(self) -> StoredArcs | None:
+        return self.base.stored
 
     @property
     def offsets(self) -> tuple[Array, Array, bool]:

@@ -1,8 +1,9 @@
 """Tables of kernels, and the choice of the table for a problem.
 
 `choose` is called once, when a problem is built. The problem keeps the table as ``problem.kernels``. NumPy arrays use
-`otkit.kernels.numba.NUMBA`, arrays on a GPU `otkit.kernels.triton.TRITON`, and all others the operations of
-`otkit.kernels.table.REFERENCE`. A faster version replaces an operation, never an algorithm.
+`otkit.kernels.numba.NUMBA`, sparse costs `otkit.kernels.arcs.STORED`, arrays on a GPU `otkit.kernels.triton.TRITON`,
+and all others the operations of `otkit.kernels.table.REFERENCE`. A faster version replaces an operation, never an
+algorithm.
 """
 
 from __future__ import annotations
@@ -36,6 +37,10 @@ def choose(geometry: Geometry) -> Kernels:
     asked, given = _asked(), list(geometry.arrays.values())
     if asked == "reference":
         return REFERENCE
+    if geometry.stored is not None:
+        from otkit.kernels.arcs import STORED
+
+        return STORED
     if all(isinstance(x, np.ndarray) for x in given):
         from otkit.kernels.numba import NUMBA
 

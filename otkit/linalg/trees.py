@@ -124,13 +124,11 @@ def heaviest_forest(n: int, m: int, rows: np.ndarray, cols: np.ndarray, weights:
     return np.searchsorted(rows * m + cols, np.sort(tree.row.astype(np.int64) * m + (tree.col - n)))
 
 
-def components(finite: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Connected components of the bipartite graph ``finite (n, m)``: the label of each row and of each column."""
+def components(n: int, m: int, rows: np.ndarray, cols: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Connected components of a bipartite graph, given by its arcs: the label of each row and of each column."""
     from scipy.sparse import coo_array
     from scipy.sparse.csgraph import connected_components
 
-    n, m = finite.shape
-    rows, cols = np.nonzero(finite)
     graph = coo_array((np.ones(rows.size, dtype=bool), (rows, cols + n)), shape=(n + m, n + m))
     _, labels = connected_components(graph, directed=False)
     return labels[:n], labels[n:]

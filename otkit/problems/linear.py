@@ -221,6 +221,7 @@ class LinearProblem:
         if columns.ndim < 2 or columns.shape[-2] != size:
             raise ValueError(f"{name} must have shape (..., {size}) or (..., {size}, k), got shape {tuple(v.shape)}")
         k = columns.shape[-1]
+        checks.fits(tuple(columns.shape[:-2]), self.batch, name)
         columns = arrays.float64(xp.broadcast_to(columns, (*self.batch, size, k)))
         return xp.reshape(columns, (self.items, size, k)), () if is_vector else (k,)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from otkit.arrays import Array, from_numpy, namespace, to_numpy
+from otkit.geometry.base import Geometry, finite_arcs
 from otkit.linalg.trees import components
 from otkit.problems.linear import LinearProblem
 from otkit.results.solved import Solved, kept
@@ -36,13 +37,19 @@ def conditional_reg(result: Solved) -> Array:
     return from_numpy(1e-12 * span, problem.a)
 
 
+def components_with_mass(geometry: Geometry, item: int, a: np.ndarray, b: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The labels of `otkit.linalg.trees.components` for the finite arcs between points with mass."""
+    rows, cols = finite_arcs(geometry, item)
+    carries = (a[rows] > 0) & (b[cols] > 0)
+    return components(geometry.n, geometry.m, rows[carries], cols[carries])
+
+
 def _by_component(problem: LinearProblem, f: np.ndarray, g: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     a, b = to_numpy(problem.a), to_numpy(problem.b)
     f, g = f.copy(), g.copy()
     geometry = problem.reduced.to_numpy()
     for k in np.flatnonzero(problem.balanced):
-        finite = np.isfinite(geometry.block(slice(k, k + 1), slice(None))[0])
-        rows, cols = components(finite & (a[k] > 0)[:, None] & (b[k] > 0))
+        rows, cols = components_with_mass(geometry, int(k), a[k], b[k])
         for label in np.unique(rows[a[k] > 0]):
             r, c = rows == label, cols == label
             mean_f, mean_g = np.average(f[k, r], weights=a[k, r]), np.average(g[k, c], weights=b[k, c])

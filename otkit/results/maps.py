@@ -69,7 +69,7 @@ def barycentric(result: Solved, y: Any) -> Array:
     _no_graph(result, "barycentric(y) does not reach the inputs of the solve; use result.apply(y)")
     problem = result.problem
     problem.check_costs()
-    y = _points(result).y if y is None else y
+    y = _points(result, "pass y=, or use otkit.solve_sample").y if y is None else y
     y, tail = problem.columns(y, problem.reduced.m, "y")
     sent = _conditional(result, problem.reduced).apply(y)
     if result.outcome.reg is None:
@@ -83,8 +83,11 @@ def transport(result: Solved, x_new: Any) -> Array:
     """Images of new points, ``(..., k, d)``."""
     _no_graph(result, "transport(x_new) does not reach the inputs of the solve; use a result of detached tensors")
     checks.no_gradient(x_new, "x_new", "call under torch.no_grad()")
-    problem, asked = result.problem, _points(result)
-    x_new = checks.as_array(x_new, "x_new")
+    problem, asked = (
+        result.problem,
+        _points(result, "use otkit.solve_sample, or barycentric(y) for the rows themselves"),
+    )
+    x_new = checks.as_array(x_new, "x_new", asked.y)
     checks.same_library(x_new=x_new, y=asked.y)
     checks.points(x_new, asked.y)
     if asked.metric.ground == "cosine":
@@ -107,10 +110,10 @@ def _mass(result: Solved) -> Array:
     return from_numpy(result.problem.mass, result.problem.a)
 
 
-def _points(result: Solved) -> PointCloud:
+def _points(result: Solved, instead: str) -> PointCloud:
     cloud = result.problem.asked.cloud
     if cloud is None:
-        raise ValueError("this needs points, and the problem was given as a cost matrix; pass y=, or use solve_sample")
+        raise ValueError(f"this needs points, and the problem was given as a cost matrix; {instead}")
     return cloud
 
 

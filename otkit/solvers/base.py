@@ -127,7 +127,7 @@ def check_options(solver: Solver[Any]) -> None:
         if value is not None and int(value) != value:
             raise ValueError(f"{name} must be a whole number, got {value!r}")
     factor = getattr(solver, "factor", 2.0)
-    if not factor > 1:
+    if not (isinstance(factor, (int, float, np.number)) and factor > 1):
         raise ValueError(f"factor must be above 1, got {factor!r}; the regularisation is divided by it")
 
 

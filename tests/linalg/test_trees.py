@@ -58,7 +58,7 @@ def test_a_forest_reports_what_its_components_cannot_balance():
 
 def test_components():
     finite = np.array([[1, 0, 0], [1, 0, 0], [0, 1, 1], [0, 0, 0]], dtype=bool)
-    rows, cols = components(finite)
+    rows, cols = components(*finite.shape, *np.nonzero(finite))
     assert rows[0] == rows[1] == cols[0]
     assert rows[2] == cols[1] == cols[2] != rows[0]
     assert rows[3] not in (rows[0], rows[2])

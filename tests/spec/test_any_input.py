@@ -9,6 +9,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from numpy.testing import assert_allclose
+from scipy import sparse
 from strategies import first
 
 import otkit
@@ -83,10 +84,14 @@ OTHERS = {
     "with -inf": lambda v: np.where(v == v.flat[0], -INF, v),
     "with inf": lambda v: np.where(v == v.flat[0], INF, v),
     "negative": lambda v: -v,
-    "huge": lambda v: v * 5e307,
+    "huge": lambda v: v * 1e150,
     "tiny": lambda v: v * 1e-320,
     "another length": lambda v: v[:-1],
     "one axis more": lambda v: v[..., None],
+    **{
+        f"sparse, {k}": lambda v, k=k: getattr(sparse, f"{k if v.ndim == 2 else 'coo'}_array")(v)
+        for k in ("csr", "csc", "coo", "lil", "dok", "bsr", "dia")
+    },
     "masked": lambda v: np.ma.masked_array(v, mask=v == v.flat[0]),
 }
 LIBRARIES = {}
@@ -139,6 +144,11 @@ def plain(x, of_costs):
     """An independent reading of what was passed, in float64."""
     if x is None:
         return None
+    if sparse.issparse(x):
+        x = x.tocoo()
+        dense = np.full(x.shape, INF)
+        dense[x.coords] = x.data
+        return dense
     if isinstance(x, np.ma.MaskedArray):
         return np.where(np.ma.getmaskarray(x), INF, x.data.astype(float)) if of_costs else x.data.astype(float)
     if hasattr(x, "detach"):

@@ -11,7 +11,8 @@ from otkit.entropic.dual import Potentials
 from otkit.geometry.costs import UNIT
 from otkit.geometry.reduced import Reduced
 from otkit.kernels import choose
-from otkit.kernels.numba import pricing
+from otkit.kernels.arcs import costs as arc_costs
+from otkit.kernels.numba import pricing, starts
 from otkit.linalg.trees import heaviest_forest
 from otkit.problems.linear import LinearProblem
 from otkit.solvers import descent
@@ -48,6 +49,23 @@ def begin(problem: LinearProblem, costs: Reduced, at: Potentials, item: int) -> 
         surcharge,
         Priced(listed, i.size, 0, (np.zeros(points[0].size), np.zeros(points[1].size)), np.inf, None),
     )
+
+
+def whole(problem: LinearProblem, costs: Reduced, item: int, f: np.ndarray, g: np.ndarray) -> Basis:
+    """The initial basis where all arcs are listed: masses that go greedily by the costs less the given potentials."""
+    assert costs.stored is not None
+    points = points_of(problem, item)
+    arcs, cost = costs.stored, arc_costs(costs.take(np.array([item])))[0]
+    some = np.isfinite(cost) & (to_numpy(problem.a)[item][arcs.row] > 0) & (to_numpy(problem.b)[item][arcs.col] > 0)
+    rows, cols, cost = arcs.row[some], arcs.col[some], cost[some]
+    i, j = (np.searchsorted(side, index) for side, index in zip(points, (rows, cols), strict=False))
+    members = starts.greedy(np.argsort(cost - f[rows] - g[cols], kind="stable"), i, j, points[2], points[0].size)
+    forest = pricing.Arcs(i[members], j[members], cost[members])
+    listed = pricing.Arcs(i.astype(np.int32), j.astype(np.int32), cost)
+    nothing = np.zeros(points[0].size), np.zeros(points[1].size)
+    prices = np.concatenate([-f[points[0]], g[points[1]]])
+    surcharge = float(descent.top(problem)[item])
+    return planted(points, forest, prices, surcharge, Priced(listed, i.size, 0, nothing, np.inf, None))
 
 
 def _entries(costs: Reduced, at: Potentials) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

@@ -29,16 +29,20 @@ _TOLERANCE = 48 * UNIT
 
 def has_outliers(problem: LinearProblem) -> bool:
     """Whether arcs should leave the problem of some item, and may."""
-    if problem.reg is not None or problem.reduced.n * problem.reduced.m > MOST:
+    if problem.reg is not None or not _may_leave(problem):
         return False
     return any(outliers(problem, item) for item in range(problem.items))
+
+
+def _may_leave(problem: LinearProblem) -> bool:
+    return problem.geometry.stored is None and problem.reduced.n * problem.reduced.m <= MOST
 
 
 def reconsidered(problem: LinearProblem, costs: Reduced, basis: Basis, item: int, status: Status) -> Basis | None:
     """The basis to go on from after a final status: with other arcs, or None if the status stands."""
     top = float(descent.top(problem)[item])
     if basis.limit == np.inf:
-        if (status is Status.CONVERGED and _is_fine(basis, top)) or costs.n * costs.m > MOST:
+        if (status is Status.CONVERGED and _is_fine(basis, top)) or not _may_leave(problem):
             return None
         size = outliers(problem, item)
         return cold(problem, costs, item, ORDINARY * size) if size else None

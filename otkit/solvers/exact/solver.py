@@ -6,7 +6,7 @@ basis too. The simplex prices rows of the cost matrix until no arc has a negativ
 
 Costs of points, and costs on a GPU, are not a matrix on the host. The simplex then makes the basis optimal among the
 few arcs that carry mass. Pricing computes the reduced costs of all arcs and adds arcs of negative reduced cost. Both
-are repeated until no such arc exists.
+are repeated until no such arc exists. Sparse costs are few arcs from the start.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ from otkit.solvers.descent import Annealed
 from otkit.solvers.exact import approach
 from otkit.solvers.exact.approach import Approach
 from otkit.solvers.exact.basis import GRAIN, ROUNDING, Basis, Vertex, cold, judged, matrix_of, warm
-from otkit.solvers.exact.listed import begin, cheaper
+from otkit.solvers.exact.listed import begin, cheaper, whole
 from otkit.solvers.exact.outliers import reconsidered, vertex
 from otkit.solvers.sns.solver import SparseNewton
 
@@ -108,6 +108,8 @@ class Exact(Solver[Annealed | Pivoted]):
 
     def init(self, problem: LinearProblem, start: tuple[Array, Array] | None) -> Annealed | Pivoted:
         start, by_rows = start and _feasible(problem, start[1]), _has_matrix(problem)
+        if problem.geometry.stored is not None:
+            return _from_arcs(problem, start)
         small = problem.reduced.n * problem.reduced.m <= (_ALL if by_rows else min(_ALL, _FORMED))
         anneals = not small and (not by_rows or self.reg is not None)
         if anneals:
@@ -251,6 +253,13 @@ def _from_potentials(problem: LinearProblem, g: Array) -> Pivoted:
     surcharge, prices = _GIVEN * descent.top(problem), to_numpy(g)
     bases = (warm(problem, costs, k, prices[k], surcharge[k]) for k in range(problem.items))
     return _pivoted(problem, bases, none, ())
+
+
+def _from_arcs(problem: LinearProblem, start: tuple[Array, Array] | None) -> Pivoted:
+    """The state with bases of masses that go greedily, where all arcs are listed."""
+    costs, none = problem.reduced.to_numpy(), np.zeros(problem.items, dtype=np.int64)
+    f, g = start or (np.zeros(problem.a.shape), np.zeros(problem.b.shape))
+    return _pivoted(problem, (whole(problem, costs, k, f[k], g[k]) for k in range(problem.items)), none, ())
 
 
 def _from_plans(

@@ -1,0 +1,154 @@
+"""Costs of the arcs that a sparse matrix stores; all other arcs are forbidden."""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+
+from otkit import checks
+from otkit.geometry.base import GivenGeometry
+
+
+@dataclass(frozen=True, eq=False)
+class StoredArcs(GivenGeometry):
+    """The costs of listed arcs, in row order. The matrix, which is infinite elsewhere, is never formed as a whole.
+
+    Attributes
+    ----------
+    cost : array (K,)
+    row, col : array of int (K,)
+    start : array of int (n + 1,)
+        The place of the first arc of each row, and K.
+    columns : int
+        Number of columns.
+    leading : tuple of int
+        The batch axes: ``(1,)`` for a flat geometry, ``()`` for one as given.
+    """
+
+    cost: np.ndarray
+    row: np.ndarray
+    col: np.ndarray
+    start: np.ndarray
+    columns: int
+    leading: tuple[int, ...] = ()
+
+    @staticmethod
+    def of(C: Any) -> StoredArcs:
+        """The arcs of a sparse matrix of SciPy. Zeros that it stores are costs; entries at one place are summed."""
+        if C.ndim != 2:
+            raise ValueError(f"sparse C must have shape (n, m), got shape {tuple(C.shape)}; pass one matrix at a time")
+        from scipy.sparse import csr_array
+
+        given = C.tocoo()
+        cost = checks.as_array(given.data, "C")
+        cost = cost if cost.dtype == np.float32 else cost.astype(np.float64, copy=False)
+        rows = csr_array((cost, (given.row, given.col)), shape=C.shape)
+        rows.sum_duplicates()
+        col, start = (v.astype(np.int64) for v in (rows.indices, rows.indptr))
+        return StoredArcs(rows.data, np.repeat(np.arange(C.shape[0]), np.diff(start)), col, start, C.shape[1])
+
+    @property
+    def batch(self) -> tuple[int, ...]:
+        return self.leading
+
+    @property
+    def n(self) -> int:
+        return self.start.size - 1
+
+    @property
+    def m(self) -> int:
+        return self.columns
+
+    @property
+    def T(self) -> StoredArcs:
+        return self._transposed
+
+    @cached_property
+    def _transposed(self) -> StoredArcs:
+        order = np.argsort(self.col, kind="stable")
+        start = np.append(0, np.cumsum(np.bincount(self.col, minlength=self.m)))
+        other = StoredArcs(self.cost[order], self.col[order], self.row[order], start, self.n, self.leading)
+        vars(other)["_transposed"] = self
+        return other
+
+    @property
+    def arrays(self) -> dict[str, np.ndarray]:
+        return {"C": self.cost}
+
+    @property
+    def rounding(self) -> tuple[float, float]:
+        return 0.0, 0.0  # the costs are exact by definition
+
+    @property
+    def matrix(self) -> None:
+        return None
+
+    @property
+    def cloud(self) -> None:
+        return None
+
+    @property
+    def stored(self) -> StoredArcs:
+        return self
+
+    @property
+    def offsets(self) -> None:
+        return None
+
+    @property
+    def called(self) -> bool:
+        return False
+
+    @property
+    def non_negative(self) -> bool:
+        return False
+
+    @property
+    def undefined(self) -> str:
+        return "costs must be numbers or +inf (a forbidden arc), got NaN or -inf; correct them, or leave them out"
+
+    @property
+    def may_forbid(self) -> bool:
+        return True
+
+    @property
+    def convex_on_line(self) -> bool:
+        return False
+
+    def check(self) -> None:
+        if 0 in (self.n, self.m):
+            raise ValueError(f"C must not be empty, got shape {(self.n, self.m)}")
+
+    def detached(self) -> StoredArcs:
+        return self
+
+    def owned(self) -> StoredArcs:
+        return self  # the arcs are a copy already
+
+    def hosted(self) -> StoredArcs:
+        return self
+
+    def flat(self, batch: tuple[int, ...]) -> StoredArcs:
+        return replace(self, cost=self.cost.astype(np.float64, copy=False), leading=(1,))
+
+    def block(self, items: slice, rows: slice) -> np.ndarray:
+        low, high, _ = rows.indices(self.n)
+        part = slice(self.start[low], self.start[high])
+        tile = np.full((1, high - low, self.m), np.inf)
+        tile[0, self.row[part] - low, self.col[part]] = self.cost[part]
+        return tile
+
+    def take(self, items: np.ndarray) -> StoredArcs:
+        return self
+
+    def to_numpy(self) -> StoredArcs:
+        return self
+
+
+def is_sparse(C: Any) -> bool:
+    """Whether `C` is a sparse matrix or array of SciPy."""
+    return "scipy.sparse" in sys.modules and bool(sys.modules["scipy.sparse"].issparse(C))
