@@ -123,7 +123,8 @@ def _delimiter(text: str, kind: str) -> str:
     layouts = [layout for delimiter in _DELIMITERS for layout in _layouts(sample, delimiter)]
     if not layouts:
         # One column; or rows that differ in length, of which messages tell.
-        return next((delimiter for delimiter in _DELIMITERS if _splits(sample, delimiter)), ",")
+        splits = [delimiter for delimiter in _DELIMITERS if _splits(sample, delimiter)]
+        return max(splits, key=lambda delimiter: len(_rows(sample, delimiter)[0]), default=",")
     best = min(layouts, key=lambda layout: layout.texts)
     if kind == "tsv" and best.delimiter == "," and "\t" not in text:
         raise UnusableInput(

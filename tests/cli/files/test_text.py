@@ -153,6 +153,7 @@ def test_notes(table, text, how, note):
         ("1,2\n3\n", {}, "got 1 (commas separate cells); write as many in each, and decimals with points"),
         ("1;2\n3\n", {}, "got 1 (semicolons separate cells); write as many in each"),
         ("x\n1,5\n2,5\n", {}, "write decimals with points"),
+        ("x\ty\n1,5\t2\n2,5\n", {}, "row 3 must have 2 cells, as row 1 has, got 1 (tabs separate cells)"),
         ("1,5\n3\n", {}, "row 2 must have 2 cells"),
         ("1.234,5;2\n1;2\n", {}, "row 1 holds '1.234,5' in column 0"),
         (
