@@ -46,15 +46,20 @@ def test_tensors_of_the_host_need_the_interpreter(monkeypatch):
 
 
 @pytest.mark.parametrize("dtype", ["float64", "float32"])
-def test_tensors_in_the_memory_of_the_host_are_not_copied(dtype):
+def test_matrices_in_the_memory_of_the_host_are_not_copied(dtype):
     C = torch.rand(40, 30, dtype=getattr(torch, dtype))
     result = otkit.solve(C, reg=0.1)
     assert np.shares_memory(result.problem.geometry.C, C.numpy())
     assert result.f.dtype == C.dtype
+
+
+def test_points_are_copied_once():
     x, y = torch.rand(40, 3, dtype=torch.float64), torch.rand(30, 3, dtype=torch.float64)
-    cloud = otkit.solve_sample(x, y, reg=0.1).problem.geometry
-    assert np.shares_memory(cloud.x, x.numpy())
-    assert np.shares_memory(cloud.y, y.numpy())
+    problem = otkit.solve_sample(x, y, reg=0.1).problem
+    for name, v in (("x", x), ("y", y)):
+        own, used = problem.asked.arrays[name].numpy(), problem.geometry.arrays[name]
+        assert not np.shares_memory(own, v.numpy())
+        assert np.shares_memory(own, used)
 
 
 def test_a_metric_is_called_with_arrays_of_the_caller(rng):
