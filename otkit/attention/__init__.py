@@ -1,7 +1,7 @@
 """Attention sinks: measured, moved, learned, and streamed without end.
 
-A softmax map is the plan of a semi-relaxed transport problem, with exact rows and free columns. A sink is a column where
-its mass piles up.
+A softmax map is the plan of a semi-relaxed transport problem, with exact rows and free columns. A sink is a column
+where its mass piles up.
 
 The functions of tensors need torch. `attach`, the readers and the caches need transformers as well. Both are loaded on
 first use.
@@ -57,10 +57,12 @@ def __getattr__(name: str) -> Any:
     try:
         module = import_module(f"otkit.attention.{_HOME[name]}")
     except ModuleNotFoundError as error:
-        if error.name not in ("torch", "transformers"):
+        library = (error.name or "").partition(".")[0]
+        if library not in ("torch", "transformers"):
             raise
         raise ImportError(
-            f"otkit.attention.{name} needs {error.name}; install it with: pip install 'otkit[attention]'", name=error.name
+            f"otkit.attention.{name} needs {library}; install it with: pip install 'otkit[attention]'",
+            name=library,
         ) from error
     value = getattr(module, name)
     globals()[name] = value

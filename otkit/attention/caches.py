@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import weakref
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -22,10 +22,16 @@ class _Bounded(DynamicLayer):
     """A layer that forgets, and counts the tokens that it has seen."""
 
     is_croppable = False
+    keys: Any
+    values: Any
 
     def __init__(self) -> None:
         super().__init__()
         self.seen = 0
+
+    def also(self, change: Callable[[Tensor], Tensor]) -> None:
+        """Change what belongs to the items of a batch beside keys and values."""
+        raise NotImplementedError
 
     @property
     def held(self) -> int:
@@ -44,6 +50,18 @@ class _Bounded(DynamicLayer):
         super().reset()
         self.keys = self.values = None
         self.is_initialized, self.seen = False, 0
+
+    def reorder_cache(self, beam_idx: Any) -> None:
+        super().reorder_cache(beam_idx)
+        self.also(lambda x: x.index_select(0, beam_idx.to(x.device)))
+
+    def batch_repeat_interleave(self, repeats: int) -> None:
+        super().batch_repeat_interleave(repeats)
+        self.also(lambda x: x.repeat_interleave(repeats, 0))
+
+    def batch_select_indices(self, indices: Tensor) -> None:
+        super().batch_select_indices(indices)
+        self.also(lambda x: x[indices])
 
     def crop(self, *_: Any) -> None:
         raise ValueError("this cache has forgotten what a crop needs; assisted decoding does not work with it")
@@ -65,9 +83,7 @@ class _Streamed(Cache):
             cache = own()
             if cache is None or not any(value is cache for value in kwargs.values()):
                 return None
-            tokens = next(
-                x for x in (*args[:1], kwargs.get("input_ids"), kwargs.get("inputs_embeds")) if x is not None
-            )
+            tokens = next(x for x in (*args[:1], kwargs.get("input_ids"), kwargs.get("inputs_embeds")) if x is not None)
             return args, cache._before(tokens.shape[1], tokens.device, kwargs)
 
         handle = decoder_of(model).register_forward_pre_hook(before, with_kwargs=True)
@@ -84,8 +100,9 @@ class _Streamed(Cache):
                 )
             if at is not None and (at.ndim != 2 or not bool((at == seen + torch.arange(count, device=device)).all())):
                 raise ValueError(
-                    f"{type(self).__name__} needs position_ids (B, {count}) from {seen} on, got shape {tuple(at.shape)} "
-                    f"with {at.flatten()[:4].tolist()}…; pass the tokens of one stream in order, without position_ids"
+                    f"{type(self).__name__} needs position_ids (B, {count}) from {seen} on, got shape "
+                    f"{tuple(at.shape)} with {at.flatten()[:4].tolist()}…; pass the tokens of one stream in order, "
+                    "without position_ids"
                 )
         return kwargs
 
@@ -161,20 +178,9 @@ class _SinkLayer(_Bounded):
         self.oldest = 0
         self._set_first(None)
 
-    def reorder_cache(self, beam_idx: Tensor) -> None:
-        super().reorder_cache(beam_idx)
+    def also(self, change: Callable[[Tensor], Tensor]) -> None:
         if self.first is not None:
-            self._set_first(self.first.index_select(0, beam_idx.to(self.first.device)))
-
-    def batch_repeat_interleave(self, repeats: int) -> None:
-        super().batch_repeat_interleave(repeats)
-        if self.first is not None:
-            self._set_first(self.first.repeat_interleave(repeats, 0))
-
-    def batch_select_indices(self, indices: Tensor) -> None:
-        super().batch_select_indices(indices)
-        if self.first is not None:
-            self._set_first(self.first[indices])
+            self._set_first(change(self.first))
 
 
 class SinkCache(_Streamed):
@@ -201,13 +207,13 @@ class SinkCache(_Streamed):
     ``past_key_values=`` before transformers 5.24. Time and memory of a token do not grow with the stream. What left the
     window is forgotten.
 
-    Logits depend on differences of positions only. So the few sinks are turned to where they stand in the cache, and the
-    window stays. A decoded token is written into one slot. Positions count from a base that moves up, which turns the
-    window once in 32,768 tokens. A model with layers of another kind keeps absolute positions, good for about a million
-    tokens in float32.
+    Logits depend on differences of positions only. So the few sinks are turned to where they stand in the cache, and
+    the window stays. A decoded token is written into one slot. Positions count from a base that moves up, which turns
+    the window once in 32,768 tokens. A model with layers of another kind keeps absolute positions, good for about a
+    million tokens in float32.
 
-    The tokens of a chunk see all of the chunk before them, and what a single token in its place would see at the chunk's
-    beginning: more than in a stream of single tokens, whose attention `streaming_attention` is.
+    The tokens of a chunk see all of the chunk before them, and what its first token sees: more than in a stream of
+    single tokens, whose attention is `streaming_attention`.
 
     Examples
     --------
@@ -222,7 +228,7 @@ class SinkCache(_Streamed):
     >>> cache = SinkCache(model, sinks=1, window=7)
     >>> with torch.no_grad():
     ...     for token in range(100):
-    ...         logits = model(torch.tensor([[token % 8]]), past_key_values=cache).logits
+    ...         logits = model(torch.tensor([[token % 8]]), cache=cache).logits
     >>> cache.get_seq_length(), cache.layers[0].keys.shape
     (100, torch.Size([1, 2, 8, 4]))
     """
@@ -248,7 +254,8 @@ class SinkCache(_Streamed):
         first: Any = layer.first
         key = (first.shape, first.dtype, first.device)
         if key not in self._together:
-            same = [x for x in self.bounded if x.first is not None and (x.first.shape, x.first.dtype, x.first.device) == key]
+            ready = [x for x in self.bounded if x.first is not None]
+            same = [x for x in ready if (x.first.shape, x.first.dtype, x.first.device) == key]
             self._together[key] = same, torch.cat([x.first for x in same])
         layers, stacked = self._together[key]
         if key not in self._turned or self._turned[key][0] != shift:
@@ -292,23 +299,24 @@ class _HeavyLayer(_Bounded):
         if self.read_up_to != self.seen:
             raise RuntimeError("HeavyHitterCache reads attention weights; call the model inside attach(model, cache)")
         self.seen += key_states.shape[-2]
-        keys, values = super().update(key_states, value_states)
-        return keys, values
+        return super().update(key_states, value_states)
 
     def read(self, weights: Tensor, last: bool) -> None:
         """Add what keys receive (B, H, rows, K), and after the last rows forget those that received least."""
         new = weights.detach().unflatten(1, (self.keys.shape[1], -1)).sum((2, 3))
-        self.received = new if self.received is None else new + pad(self.received, (0, new.shape[-1] - self.received.shape[-1]))
+        if self.received is not None:
+            new = new + pad(self.received, (0, new.shape[-1] - self.received.shape[-1]))
+        self.received = new
         if not last:
             return
         self.read_up_to = self.seen
         old = self.held - self.recent
         if self.held <= self.heavy + self.recent:
             return
-        top = self.received[..., :old].topk(self.heavy, -1).indices.sort(-1).values
+        top = new[..., :old].topk(self.heavy, -1).indices.sort(-1).values
         latest = torch.arange(old, self.held, device=top.device).expand(*top.shape[:-1], -1)
         keep = torch.cat([top, latest], -1)
-        self.received = self.received.gather(-1, keep)
+        self.received = new.gather(-1, keep)
         self.keys, self.values = (
             x.gather(-2, keep[..., None].expand(*keep.shape, x.shape[-1])) for x in (self.keys, self.values)
         )
@@ -317,20 +325,9 @@ class _HeavyLayer(_Bounded):
         super().reset()
         self.read_up_to, self.received = 0, None
 
-    def reorder_cache(self, beam_idx: Tensor) -> None:
-        super().reorder_cache(beam_idx)
+    def also(self, change: Callable[[Tensor], Tensor]) -> None:
         if self.received is not None:
-            self.received = self.received.index_select(0, beam_idx.to(self.received.device))
-
-    def batch_repeat_interleave(self, repeats: int) -> None:
-        super().batch_repeat_interleave(repeats)
-        if self.received is not None:
-            self.received = self.received.repeat_interleave(repeats, 0)
-
-    def batch_select_indices(self, indices: Tensor) -> None:
-        super().batch_select_indices(indices)
-        if self.received is not None:
-            self.received = self.received[indices]
+            self.received = change(self.received)
 
 
 class HeavyHitterCache(_Streamed, Reader):
@@ -371,7 +368,7 @@ class HeavyHitterCache(_Streamed, Reader):
     ... ).eval()
     >>> cache = HeavyHitterCache(model, heavy=2, recent=2)
     >>> with torch.no_grad(), attach(model, cache):
-    ...     logits = model(torch.tensor([[0, 1, 2, 3, 4, 5]]), past_key_values=cache).logits
+    ...     logits = model(torch.tensor([[0, 1, 2, 3, 4, 5]]), cache=cache).logits
     >>> cache.layers[0].keys.shape
     torch.Size([1, 2, 4, 4])
     """

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from itertools import pairwise
 
 import torch
 from torch import Tensor
@@ -115,8 +116,8 @@ def grouped_attention(
 
     Notes
     -----
-    Our reading of SF-Attn of SinkLoRA (Zhang, 2024), whose code was not released. ``shifted=0.5, sinks=0`` is the S²-Attn
-    of LongLoRA (Chen et al., 2024), but that nothing wraps around the ends.
+    Our reading of SF-Attn of SinkLoRA (Zhang, 2024), whose code was not released. ``shifted=0.5, sinks=0`` is the
+    S²-Attn of LongLoRA (Chen et al., 2024), but that nothing wraps around the ends.
 
     Examples
     --------
@@ -208,7 +209,7 @@ def streaming_attention(
         Query t sees keys j < sinks and t − window < j ≤ t.
     turn : callable, optional
         ``turn(queries, shifts)`` turns the queries (B, H, n, d) by the positions of the int64 tensor (n,):
-        ``Rotation(model).rows``. The sinks then are where they stand in the cache. By default they stay where they were.
+        ``Rotation(model).rows``. Sinks then are where they stand in the cache. By default they stay where they were.
     scale : float, optional
         The factor of the logits; d^(-1/2) by default.
     block : int, optional
@@ -240,7 +241,7 @@ def streaming_attention(
     at_least(sinks, 0, "sinks")
     at_least(window, 1, "window")
     _check(query, key, value)
-    batch, heads, length, size = query.shape
+    heads, length, size = query.shape[1:]
     if key.shape[2] != length:
         raise ValueError(f"streaming_attention needs as many keys as queries, got {key.shape[2]} and {length}")
     scale = size**-0.5 if scale is None else scale
@@ -305,8 +306,8 @@ def _moved(heads: int, shifted: float) -> int:
 
 def _by_group(qkv: tuple[Tensor, ...], cuts: list[int], sinks: int, scale: float | None) -> Tensor:
     """Attention inside ``[cuts[i], cuts[i + 1])`` and to the first tokens. Neighbours of one size are one batch."""
-    batch, heads = qkv[0].shape[:2]
-    sizes = [end - begin for begin, end in zip(cuts, cuts[1:], strict=False)]
+    batch = qkv[0].shape[0]
+    sizes = [end - begin for begin, end in pairwise(cuts)]
     out, i = [], 0
     while i < len(sizes):
         own = sinks if i else 0  # the first group has the sinks in it
@@ -317,7 +318,8 @@ def _by_group(qkv: tuple[Tensor, ...], cuts: list[int], sinks: int, scale: float
         if own:
             ahead = [x[:, None, :, :own].expand(-1, j - i, -1, -1, -1) for x in qkv]
             parts = [torch.cat(pair, 3) for pair in zip(ahead, parts, strict=True)]
-        found = sdpa(*(x.flatten(0, 1) for x in parts), is_causal=True, scale=scale)[:, :, own:]
+        query, key, value = (x.flatten(0, 1) for x in parts)
+        found = sdpa(query, key, value, is_causal=True, scale=scale)[:, :, own:]
         out.append(found.unflatten(0, (batch, j - i)).transpose(1, 2).flatten(2, 3))
         i = j
     return torch.cat(out, 2)

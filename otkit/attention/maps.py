@@ -28,8 +28,8 @@ def importance(weights: Tensor, visible: Tensor | None = None) -> Tensor:
 
     Notes
     -----
-    α of Gu et al. (2025), *When Attention Sink Emerges in Language Models*. As a transport plan with exact rows and free
-    columns, it is the mass of each column over the number of rows that may send any.
+    α of Gu et al. (2025), *When Attention Sink Emerges in Language Models*. Of a transport plan with exact rows and
+    free columns, it is the mass of each column over the number of rows that may send any.
 
     Examples
     --------
@@ -109,8 +109,8 @@ def redistribute(weights: Tensor, source: Tensor, target: Tensor, share: float =
 
     Notes
     -----
-    Each row is the Kullback–Leibler projection of the former one onto the new masses of the two groups. ACT, VAR and the
-    eviction of keys are all this step.
+    Each row is the Kullback–Leibler projection of the former one onto the new masses of the two groups. ACT, VAR and
+    the eviction of keys are all this step.
 
     Examples
     --------
@@ -233,7 +233,7 @@ def causal(queries: int, keys: int, device: torch.device) -> Tensor:
 def _visible(weights: Tensor, visible: Tensor | None) -> Tensor:
     _check_map(weights)
     if visible is None:
-        return causal(*weights.shape[-2:], weights.device)
+        return causal(weights.shape[-2], weights.shape[-1], weights.device)
     _check_group(visible, "visible", weights)
     return visible.expand(*visible.shape[:-2], *weights.shape[-2:]) if visible.ndim > 1 else visible.expand_as(weights)
 

@@ -88,9 +88,10 @@ class Attachment:
                 f"model must use the AttentionInterface of transformers, got {type(model).__name__}, which does not"
             )
         if any(module in _ATTACHED for module in self._modules):
-            raise ValueError("the model is attached already; close that first, or pass all readers to one call of attach")
+            raise ValueError("the model is attached already; close that first, or pass all readers to one attach")
         # The language model of a model of several: its other parts keep their attention.
-        self._part = next((name for name in model.config.sub_configs if getattr(model.config, name, None) is text), None)
+        parts = (name for name in model.config.sub_configs if getattr(model.config, name, None) is text)
+        self._part = next(parts, None)
         self._before = text._attn_implementation
         self._hooks: list[Any] = []
         try:
@@ -147,8 +148,8 @@ def attach(model: Any, *readers: Reader, attention: Callable[..., Tensor] | None
     attention : callable, optional
         ``attention(query, key, value, *, scale)`` in place of the model's, such as
         ``partial(grouped_attention, group=2048)``. Shapes are those of `sink_attention`. If it takes `mask`, it gets a
-        bool mask, or None for causal attention, and runs everywhere. If not, it replaces the attention of layers without
-        a sliding window, for whole sequences. If it takes `sink`, it gets the model's own sink logits.
+        bool mask, or None for causal attention, and runs everywhere. If not, it replaces the attention of layers
+        without a sliding window, for whole sequences. If it takes `sink`, it gets the model's own sink logits.
 
     Returns
     -------
@@ -185,7 +186,9 @@ def attach(model: Any, *readers: Reader, attention: Callable[..., Tensor] | None
         raise ValueError("attach takes either readers or attention=, got " + ("both" if readers else "neither"))
     for reader in readers:
         if not isinstance(reader, Reader):
-            raise ValueError(f"readers must derive from otkit.attention.Reader, got {reader!r}; pass a function as attention=")
+            raise ValueError(
+                f"readers must derive from otkit.attention.Reader, got {reader!r}; pass a function as attention="
+            )
     return Attachment(model, readers, attention)
 
 
@@ -219,8 +222,8 @@ class _Function:
             given["mask"] = mask
         elif query.shape[2] != key.shape[2]:
             raise ValueError(
-                f"{self.name} is for whole sequences, got {query.shape[2]} tokens after {key.shape[2] - query.shape[2]} "
-                "in a cache; call the model with use_cache=False"
+                f"{self.name} is for whole sequences, got {query.shape[2]} tokens after "
+                f"{key.shape[2] - query.shape[2]} in a cache; call the model with use_cache=False"
             )
         elif mask is not None and not bool(mask[..., 0].all()):
             raise ValueError(f"{self.name} cannot leave out tokens on the left or pack sequences; pad on the right")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from copy import copy
 from typing import Any
 
 import torch
@@ -50,7 +51,7 @@ class SinkMeter(Reader):
             zeros = weights.new_zeros(batch, heads, keys)
             self._open[layer] = (zeros, zeros[:, :1].clone(), [])
         elif layer not in self._open:
-            raise ValueError("SinkMeter reads whole sequences, got tokens that follow others in a cache; use a new cache")
+            raise ValueError("SinkMeter reads whole sequences, got tokens after others in a cache; use a new cache")
         received, seen, real = self._open[layer]
         at = torch.arange(rows, device=weights.device)
         real.append(visible[:, 0, at, first + at].expand(batch, rows))  # padding does not see itself
@@ -97,7 +98,8 @@ class SinkMeter(Reader):
         if not self._sums:
             raise ValueError("SinkMeter has read nothing yet; call the model inside attach(model, meter)")
         size = max(sums.shape[-1] for sums in self._sums.values())
-        sums = torch.stack([pad(self._sums[layer], (0, size - self._sums[layer].shape[-1])) for layer in sorted(self._sums)])
+        layers = (self._sums[layer] for layer in sorted(self._sums))
+        sums = torch.stack([pad(own, (0, size - own.shape[-1])) for own in layers])
         return sums[:, row] / sums[:, 2].clamp(min=1)
 
 
@@ -238,13 +240,14 @@ def choose_heads(
     later = _Later(act)
     with attach(model, later):
         base = score()
-    options = {"beta": act.beta, "alpha": act.alpha, "threshold": act.threshold, "protect": act.protect}
+    one = copy(act)
     chosen: dict[int, list[int]] = {}
     for layer in sorted(later.heads) if layers is None else layers:
         if layer not in later.heads:
             raise ValueError(f"layers must be among those that were run, {sorted(later.heads)}, got {layer}")
         for head in later.heads[layer].nonzero().flatten().tolist():
-            with attach(model, ACT({layer: [head]}, **options)):
+            one.heads = {layer: (head,)}
+            with attach(model, one):
                 better = score() > base
             if better:
                 chosen.setdefault(layer, []).append(head)

@@ -52,11 +52,11 @@ class Rotation:
         text = text_config(model)
         owner = decoder_of(model)
         if getattr(text, "qk_rope_head_dim", None):
-            raise ValueError("model must rotate whole keys; latent attention (MLA) rotates a part of its own, beside them")
+            raise ValueError("model must rotate its keys; latent attention (MLA) rotates a part of its own beside them")
         self._embedding = owner.rotary_emb
         takes = inspect.signature(self._embedding.forward).parameters
         self._kind = ("full_attention",) if "layer_type" in takes else ()
-        self._apply = getattr(sys.modules[type(owner).__module__], "apply_rotary_pos_emb", None)
+        self._apply: Any = getattr(sys.modules[type(owner).__module__], "apply_rotary_pos_emb", None)
         if self._apply is None:
             raise ValueError(f"{type(model).__name__} rotates its keys in a way of its own, which cannot be repeated")
         self._memo: Any = (None, None)  # the shift of the last call, and its factors

@@ -4,11 +4,11 @@ from functools import partial
 
 import pytest
 import torch
-from tests.attention.models import cached, llava, maps, small, streamed, tokens
 from torch.testing import assert_close
 from transformers import DynamicCache
 
 from otkit.attention import Reader, attach, grouped_attention, models, sink_attention
+from tests.attention.models import cached, llava, maps, small, streamed, tokens
 
 
 class Keep(Reader):
@@ -157,8 +157,6 @@ def test_only_the_language_model_of_several_is_touched():
     with attach(model, Keep()):
         assert model.config.text_config._attn_implementation == "otkit"
         assert model.config.vision_config._attn_implementation == vision != "otkit"
-
-
 
 
 def test_sink_logits_of_gpt_oss_on_fast_kernels():

@@ -7,11 +7,11 @@ from functools import partial
 import pytest
 import torch
 import transformers
-from tests.attention.models import cached, llava, maps, small, streamed, tokens
 from torch.testing import assert_close
 from transformers import DynamicCache
 
 from otkit.attention import HeavyHitterCache, Rotation, SinkCache, attach, streaming_attention
+from tests.attention.models import cached, llava, maps, small, streamed, tokens
 
 # Half-split, interleaved, partial and scaled rotations; one kind of layer and two.
 FAMILIES = {
@@ -218,32 +218,40 @@ def test_padding_positions_and_crops_are_refused():
             SinkCache(model, **options)
 
 
-@pytest.mark.parametrize(
-    ("model", "words"),
-    [
-        (lambda: small("GPT2", n_embd=32, n_layer=2, n_head=4), "must have a rotary embedding"),
-        (lambda: small(rope_parameters={"rope_type": "dynamic", "factor": 2.0, "rope_theta": 1e4}), "dynamic, longrope"),
-        (
-            lambda: small(
-                "Phi3",
-                max_position_embeddings=128,
-                original_max_position_embeddings=32,
-                rope_parameters={
-                    "rope_type": "longrope", "rope_theta": 1e4, "short_factor": [1.0] * 4, "long_factor": [4.0] * 4,
-                    "original_max_position_embeddings": 32,
-                },
-            ),  # fmt: skip
-            "dynamic, longrope",
-        ),
-        (lambda: small("DeepseekV2", kv_lora_rank=8, q_lora_rank=8, qk_rope_head_dim=8, qk_nope_head_dim=8,
-                       v_head_dim=8, n_routed_experts=2, num_experts_per_tok=1, moe_intermediate_size=8), "MLA"),
-        (lambda: small("Gemma3Text", head_dim=8, layer_types=["sliding_attention"] * 2), "layer of full attention"),
-    ],
-    ids=["gpt2", "dynamic", "longrope", "mla", "windows"],
-)  # fmt: skip
-def test_models_that_cannot_be_streamed(model, words):
+LONG = {
+    "rope_type": "longrope", "rope_theta": 1e4, "short_factor": [1.0] * 4, "long_factor": [4.0] * 4,
+    "original_max_position_embeddings": 32,
+}  # fmt: skip
+UNFIT = {
+    "gpt2": ({"kind": "GPT2", "n_embd": 32, "n_layer": 2, "n_head": 4}, "must have a rotary embedding"),
+    "dynamic": (
+        {"rope_parameters": {"rope_type": "dynamic", "factor": 2.0, "rope_theta": 1e4}}, "dynamic, longrope"
+    ),
+    "longrope": (
+        {
+            "kind": "Phi3", "max_position_embeddings": 128, "original_max_position_embeddings": 32,
+            "rope_parameters": LONG,
+        },
+        "dynamic, longrope",
+    ),
+    "mla": (
+        {
+            "kind": "DeepseekV2", "kv_lora_rank": 8, "q_lora_rank": 8, "qk_rope_head_dim": 8, "qk_nope_head_dim": 8,
+            "v_head_dim": 8, "n_routed_experts": 2, "num_experts_per_tok": 1, "moe_intermediate_size": 8,
+        },
+        "MLA",
+    ),
+    "windows": (
+        {"kind": "Gemma3Text", "head_dim": 8, "layer_types": ["sliding_attention"] * 2}, "layer of full attention"
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", UNFIT)
+def test_models_that_cannot_be_streamed(name):
+    options, words = UNFIT[name]
     with pytest.raises(ValueError, match=words):
-        SinkCache(model())
+        SinkCache(small(**options))
 
 
 def test_positions_of_images_are_refused():

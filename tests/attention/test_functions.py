@@ -47,7 +47,10 @@ def test_sink_logits_with_a_mask_and_a_scale():
     assert_close(found, dense_with_sink(*qkv, sink, band, 0.7), rtol=0, atol=2e-15)
     column = band.any(1)[None, None, :, None]  # a mask of one column broadcasts
     assert_close(
-        sink_attention(*qkv, sink, mask=column), dense_with_sink(*qkv, sink, column.expand(1, 1, 50, 50)), rtol=0, atol=2e-15
+        sink_attention(*qkv, sink, mask=column),
+        dense_with_sink(*qkv, sink, column.expand(1, 1, 50, 50)),
+        rtol=0,
+        atol=2e-15,
     )
 
 

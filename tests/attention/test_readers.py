@@ -2,11 +2,11 @@
 
 import pytest
 import torch
-from tests.attention.models import cached, llava, maps, small, streamed, tokens
 from torch.testing import assert_close
 from transformers import DynamicCache
 
 from otkit.attention import ACT, VAR, SinkMeter, attach, choose_heads, importance, models, redistribute, sink_rate
+from tests.attention.models import cached, llava, maps, small, streamed, tokens
 
 
 @torch.no_grad()
