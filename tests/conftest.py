@@ -16,7 +16,14 @@ settings.load_profile("otkit")
 
 HAS_TORCH, HAS_JAX = (find_spec(name) is not None for name in ("torch", "jax"))
 # Without PyTorch there is nothing to test in these.
-_OF_TORCH = ["losses/*", "autograd/test_gradients.py", "autograd/test_torch.py", "kernels/triton/*", "compiled.py"]
+_OF_TORCH = [
+    "attention/*",
+    "losses/*",
+    "autograd/test_gradients.py",
+    "autograd/test_torch.py",
+    "kernels/triton/*",
+    "compiled.py",
+]
 # kernels/ is on the path of what is imported there: without Triton its folder of that name would be taken for it.
 if find_spec("triton") is None:
     sys.modules["triton"] = None

@@ -26,15 +26,24 @@ def python(code):
 @pytest.mark.parametrize(
     "work",
     ["", "otkit.solve([[0.0, 1.0]], reg=1.0).value", "otkit.wasserstein([[0.0, 1.0]], [[1.0, 1.0]]).distance",
-     "import otkit.cli; otkit.cli.main(['info'])"],
-    ids=["import", "solve", "wasserstein", "command line"],
+     "import otkit.cli; otkit.cli.main(['info'])", "import otkit.attention; dir(otkit.attention)"],
+    ids=["import", "solve", "wasserstein", "command line", "attention"],
 )  # fmt: skip
 def test_no_optional_library_is_loaded(work):
-    heavy = "{'torch', 'triton', 'cupy', 'matplotlib', 'array_api_strict', 'h5py', 'pandas', 'pyarrow'}"
+    heavy = "{'torch', 'transformers', 'triton', 'cupy', 'matplotlib', 'array_api_strict', 'h5py', 'pandas', 'pyarrow'}"
     run = python(
         f"import otkit, sys\n{work}\nassert not {heavy} & set(sys.modules), sorted({heavy} & set(sys.modules))"
     )
     assert run.returncode == 0, run.stderr
+
+
+@pytest.mark.parametrize(("name", "library"), [("importance", "torch"), ("SinkCache", "transformers")])
+def test_attention_without_its_libraries_names_the_extra(name, library):
+    run = python(f"import sys\nsys.modules[{library!r}] = None\nimport otkit.attention\notkit.attention.{name}")
+    assert run.returncode == 1
+    assert f"ImportError: otkit.attention.{name} needs {library}; install it with: pip install 'otkit[attention]'" in (
+        run.stderr
+    )
 
 
 def test_importing_loads_no_submodule():

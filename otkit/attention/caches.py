@@ -1,0 +1,384 @@
+"""Caches of bounded size for streams of any length: sinks and a window, or the keys that received most."""
+
+from __future__ import annotations
+
+import weakref
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import pad
+from transformers.cache_utils import Cache, DynamicCache, DynamicLayer
+
+from otkit.attention.maps import at_least
+from otkit.attention.models import Reader
+from otkit.attention.rotation import Rotation, decoder_of
+
+_FAR = 2**15  # positions of a stream stay about below this, where angles in float32 are exact enough
+
+
+class _Bounded(DynamicLayer):
+    """A layer that forgets, and counts the tokens that it has seen."""
+
+    is_croppable = False
+    keys: Any
+    values: Any
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.seen = 0
+
+    def also(self, change: Callable[[Tensor], Tensor]) -> None:
+        """Change what belongs to the items of a batch beside keys and values."""
+        raise NotImplementedError
+
+    @property
+    def held(self) -> int:
+        """The number of tokens in the cache."""
+        return self.keys.shape[-2] if self.is_initialized and self.keys.numel() else 0
+
+    def get_seq_length(self) -> int:
+        return self.seen
+
+    def get_max_length(self) -> int:
+        return -1
+
+    get_max_cache_shape = get_max_length  # its name before
+
+    def reset(self) -> None:
+        super().reset()
+        self.keys = self.values = None
+        self.is_initialized, self.seen = False, 0
+
+    def reorder_cache(self, beam_idx: Any) -> None:
+        super().reorder_cache(beam_idx)
+        self.also(lambda x: x.index_select(0, beam_idx.to(x.device)))
+
+    def batch_repeat_interleave(self, repeats: int) -> None:
+        super().batch_repeat_interleave(repeats)
+        self.also(lambda x: x.repeat_interleave(repeats, 0))
+
+    def batch_select_indices(self, indices: Tensor) -> None:
+        super().batch_select_indices(indices)
+        self.also(lambda x: x[indices])
+
+    def crop(self, *_: Any) -> None:
+        raise ValueError("this cache has forgotten what a crop needs; assisted decoding does not work with it")
+
+
+class _Streamed(Cache):
+    """A cache that replaces layers of full attention and watches what the decoder is given."""
+
+    def __init__(self, model: Any, replacement: type[_Bounded], **options: Any) -> None:
+        plain = DynamicCache(config=model.config).layers
+        layers = [replacement(**options) if type(layer) is DynamicLayer else layer for layer in plain]
+        self.bounded: Sequence[Any] = [layer for layer in layers if isinstance(layer, replacement)]
+        if not self.bounded:
+            raise ValueError(f"model must have a layer of full attention, got {type(model).__name__}, which has none")
+        super().__init__(layers=layers)
+        own = weakref.ref(self)
+
+        def before(_: nn.Module, args: Any, kwargs: dict[str, Any]) -> Any:
+            cache = own()
+            if cache is None or not any(value is cache for value in kwargs.values()):
+                return None
+            tokens = next(x for x in (*args[:1], kwargs.get("input_ids"), kwargs.get("inputs_embeds")) if x is not None)
+            return args, cache._before(tokens.shape[1], tokens.device, kwargs)
+
+        handle = decoder_of(model).register_forward_pre_hook(before, with_kwargs=True)
+        weakref.finalize(self, handle.remove)
+
+    def _before(self, count: int, device: torch.device, kwargs: dict[str, Any]) -> dict[str, Any]:
+        """Check what a forward pass is given."""
+        seen, mask, at = self.bounded[0].seen, kwargs.get("attention_mask"), kwargs.get("position_ids")
+        if count > 1 or not seen:  # a look at numbers makes a GPU wait, so not at every token
+            if isinstance(mask, Tensor) and mask.ndim == 2 and not bool(mask.all()):
+                raise ValueError(
+                    f"{type(self).__name__} cannot leave out tokens, got an attention_mask with padding; "
+                    "stream sequences of one length, or one by one"
+                )
+            if at is not None and (at.ndim != 2 or not bool((at == seen + torch.arange(count, device=device)).all())):
+                raise ValueError(
+                    f"{type(self).__name__} needs position_ids (B, {count}) from {seen} on, got shape "
+                    f"{tuple(at.shape)} with {at.flatten()[:4].tolist()}…; pass the tokens of one stream in order, "
+                    "without position_ids"
+                )
+        return kwargs
+
+
+class _SinkLayer(_Bounded):
+    """Slots for the sinks, and a ring of the latest tokens behind them."""
+
+    def __init__(self, sinks: int, window: int) -> None:
+        super().__init__()
+        self.sinks, self.window = sinks, window
+        self.oldest = 0  # in the ring
+        self.first: Tensor | None = None  # the sinks' keys as they came: turning them anew adds up no rounding
+        self.cache: Any = None  # weak reference to the SinkCache
+
+    @property
+    def size(self) -> int:
+        return self.sinks + self.window
+
+    @property
+    def behind(self) -> int:
+        """The number of tokens in the cache that the next one sees."""
+        return min(self.seen, self.size - 1)
+
+    def get_mask_sizes(self, query_length: Any) -> tuple[int, int]:
+        count = query_length.shape[0] if isinstance(query_length, Tensor) and query_length.ndim else int(query_length)
+        return self.behind + count, self.seen - self.behind
+
+    def update(self, key_states: Tensor, value_states: Tensor, *_: Any, **__: Any) -> tuple[Tensor, Tensor]:
+        if not self.is_initialized:
+            self.lazy_initialization(key_states, value_states)
+        cache, count = self.cache(), key_states.shape[-2]
+        shift = self.seen - self.behind - cache.base
+        if count == 1 and self.held == self.size:
+            at, self.oldest = self.sinks + self.oldest, (self.oldest + 1) % self.window
+            self.seen += 1
+            self.keys[:, :, at] = key_states[:, :, 0]
+            self.values[:, :, at] = value_states[:, :, 0]
+            if self.sinks:
+                self.keys[:, :, : self.sinks] = cache.turned(self, shift)
+            return self.keys, self.values
+        keys, values = self._extended(key_states, value_states)
+        if self.sinks and (self.first is None or self.first.shape[-2] < self.sinks):
+            self._set_first(keys[:, :, : self.sinks].clone())
+        if self.sinks and shift + cache.base > 0:
+            keys[:, :, : self.sinks] = cache.turned(self, shift)
+        self.seen += count
+        self.keys, self.values = (self._cut(x, x.shape[-2] - self.size) for x in (keys, values))
+        return keys, values
+
+    def _extended(self, *new: Tensor) -> tuple[Tensor, ...]:
+        """Keys and values in order: what the next token sees, and the new ones."""
+        held = [self.keys, self.values] if self.held else [x[:, :, :0] for x in new]
+        if self.oldest:
+            held = [torch.cat([x[:, :, : self.sinks], x[:, :, self.sinks :].roll(-self.oldest, -2)], -2) for x in held]
+            self.oldest = 0
+        return tuple(torch.cat([self._cut(x, self.held - self.behind), y], -2) for x, y in zip(held, new, strict=True))
+
+    def _cut(self, x: Tensor, gone: int) -> Tensor:
+        """Without the first tokens behind the sinks."""
+        return x if gone <= 0 else torch.cat([x[:, :, : self.sinks], x[:, :, self.sinks + gone :]], -2)
+
+    def _set_first(self, first: Tensor | None) -> None:
+        self.first = first
+        self.cache().changed()
+
+    def rebase(self, shift: int, rotation: Rotation) -> None:
+        """Count positions from `shift` later on."""
+        if self.held > self.sinks:
+            self.keys[:, :, self.sinks :] = rotation(self.keys[:, :, self.sinks :], -shift)
+
+    def reset(self) -> None:
+        super().reset()
+        self.oldest = 0
+        self._set_first(None)
+
+    def also(self, change: Callable[[Tensor], Tensor]) -> None:
+        if self.first is not None:
+            self._set_first(change(self.first))
+
+
+class SinkCache(_Streamed):
+    """The keys and values of the first tokens and of a window of the latest ones, for a stream of any length.
+
+    Parameters
+    ----------
+    model : PreTrainedModel
+        A decoder of transformers with a rotary embedding.
+    sinks : int
+        The number of first tokens that stay.
+    window : int
+        The number of latest tokens, with the current one, as in `sliding_window` of transformers.
+
+    Raises
+    ------
+    ValueError
+        If an option is out of range, or the model has no layer of full attention, no rotary embedding, or one that does
+        not compose (see `Rotation`). In a forward pass: padding, positions that do not follow the stream's, and a crop.
+
+    Notes
+    -----
+    StreamingLLM (Xiao et al., 2024). Pass it as any cache: ``model.generate(..., cache=SinkCache(model))``, named
+    ``past_key_values=`` before transformers 5.24. Time and memory of a token do not grow with the stream. What left the
+    window is forgotten.
+
+    Logits depend on differences of positions only. So the few sinks are turned to where they stand in the cache, and
+    the window stays. A decoded token is written into one slot. Positions count from a base that moves up, which turns
+    the window once in 32,768 tokens. A model with layers of another kind keeps absolute positions, good for about a
+    million tokens in float32.
+
+    The tokens of a chunk see all of the chunk before them, and what its first token sees: more than in a stream of
+    single tokens, whose attention is `streaming_attention`.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from transformers import LlamaConfig, LlamaForCausalLM
+    >>> from otkit.attention import SinkCache
+    >>> model = LlamaForCausalLM(
+    ...     LlamaConfig(
+    ...         vocab_size=8, hidden_size=8, intermediate_size=8, num_hidden_layers=2, num_attention_heads=2
+    ...     )
+    ... ).eval()
+    >>> cache = SinkCache(model, sinks=1, window=7)
+    >>> with torch.no_grad():
+    ...     for token in range(100):
+    ...         logits = model(torch.tensor([[token % 8]]), cache=cache).logits
+    >>> cache.get_seq_length(), cache.layers[0].keys.shape
+    (100, torch.Size([1, 2, 8, 4]))
+    """
+
+    def __init__(self, model: Any, *, sinks: int = 4, window: int = 1020) -> None:
+        at_least(sinks, 0, "sinks")
+        at_least(window, 1, "window")
+        super().__init__(model, _SinkLayer, sinks=sinks, window=window)
+        self.rotation = Rotation(model)
+        for layer in self.bounded:
+            layer.cache = weakref.ref(self)
+        self.base = 0  # the position from which those in the cache count
+        self.far = _FAR if len(self.bounded) == len(self.layers) else None  # others need absolute positions
+        self.changed()
+
+    def changed(self) -> None:
+        """Forget turned sinks, of which some changed."""
+        self._together: dict[Any, tuple[list[_SinkLayer], Tensor]] = {}
+        self._turned: dict[Any, tuple[int, tuple[Tensor, ...]]] = {}
+
+    def turned(self, layer: _SinkLayer, shift: int) -> Tensor:
+        """The sinks' keys of a layer, turned by `shift`: those of all layers are turned at once."""
+        first: Any = layer.first
+        key = (first.shape, first.dtype, first.device)
+        if key not in self._together:
+            ready = [x for x in self.bounded if x.first is not None]
+            same = [x for x in ready if (x.first.shape, x.first.dtype, x.first.device) == key]
+            self._together[key] = same, torch.cat([x.first for x in same])
+        layers, stacked = self._together[key]
+        if key not in self._turned or self._turned[key][0] != shift:
+            self._turned[key] = shift, self.rotation(stacked, shift).split(first.shape[0])
+        return self._turned[key][1][layers.index(layer)]
+
+    def reset(self) -> None:
+        super().reset()
+        self.base = 0
+
+    def _before(self, count: int, device: torch.device, kwargs: dict[str, Any]) -> dict[str, Any]:
+        kwargs = super()._before(count, device, kwargs)
+        lead = self.bounded[0]
+        if self.far is not None and lead.seen - self.base >= self.far:
+            shift = lead.seen - self.base - min(lead.seen, lead.size)
+            for layer in self.bounded:
+                layer.rebase(shift, self.rotation)
+            self.base += shift
+            self._turned = {}
+        if self.base:
+            at = kwargs.get("position_ids")
+            at = lead.seen + torch.arange(count, device=device)[None] if at is None else at
+            kwargs["position_ids"] = at - self.base
+        return kwargs
+
+
+class _HeavyLayer(_Bounded):
+    """Keys with what each has received so far."""
+
+    def __init__(self, heavy: int, recent: int) -> None:
+        super().__init__()
+        self.heavy, self.recent = heavy, recent
+        self.read_up_to = 0
+        self.received: Tensor | None = None
+
+    def get_mask_sizes(self, query_length: Any) -> tuple[int, int]:
+        count = query_length.shape[0] if isinstance(query_length, Tensor) and query_length.ndim else int(query_length)
+        return self.held + count, self.seen - self.held
+
+    def update(self, key_states: Tensor, value_states: Tensor, *_: Any, **__: Any) -> tuple[Tensor, Tensor]:
+        if self.read_up_to != self.seen:
+            raise RuntimeError("HeavyHitterCache reads attention weights; call the model inside attach(model, cache)")
+        self.seen += key_states.shape[-2]
+        return super().update(key_states, value_states)
+
+    def read(self, weights: Tensor, last: bool) -> None:
+        """Add what keys receive (B, H, rows, K), and after the last rows forget those that received least."""
+        new = weights.detach().unflatten(1, (self.keys.shape[1], -1)).sum((2, 3))
+        if self.received is not None:
+            new = new + pad(self.received, (0, new.shape[-1] - self.received.shape[-1]))
+        self.received = new
+        if not last:
+            return
+        self.read_up_to = self.seen
+        old = self.held - self.recent
+        if self.held <= self.heavy + self.recent:
+            return
+        top = new[..., :old].topk(self.heavy, -1).indices.sort(-1).values
+        latest = torch.arange(old, self.held, device=top.device).expand(*top.shape[:-1], -1)
+        keep = torch.cat([top, latest], -1)
+        self.received = new.gather(-1, keep)
+        self.keys, self.values = (
+            x.gather(-2, keep[..., None].expand(*keep.shape, x.shape[-1])) for x in (self.keys, self.values)
+        )
+
+    def reset(self) -> None:
+        super().reset()
+        self.read_up_to, self.received = 0, None
+
+    def also(self, change: Callable[[Tensor], Tensor]) -> None:
+        if self.received is not None:
+            self.received = change(self.received)
+
+
+class HeavyHitterCache(_Streamed, Reader):
+    """The keys and values that received most so far, and those of the latest tokens.
+
+    Parameters
+    ----------
+    model : PreTrainedModel
+        A decoder of transformers with a rotary embedding.
+    heavy : int
+        The number of keys that stay because of what they received, in each group of heads that share keys.
+    recent : int
+        The number of latest tokens that stay.
+
+    Raises
+    ------
+    ValueError
+        If an option is out of range, or the model has no layer of full attention or no rotary embedding. In a forward
+        pass: padding, positions that do not follow the stream's, and a crop.
+    RuntimeError
+        If the model is called outside ``attach(model, cache)``.
+
+    Notes
+    -----
+    H2O (Zhang et al., 2023). It is a reader too, since it sees the weights of each step:
+    ``with attach(model, cache): model.generate(..., cache=cache)``. Positions are absolute. Tokens of one chunk see all
+    of it; what received least leaves after the chunk.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from transformers import LlamaConfig, LlamaForCausalLM
+    >>> from otkit.attention import HeavyHitterCache, attach
+    >>> model = LlamaForCausalLM(
+    ...     LlamaConfig(
+    ...         vocab_size=8, hidden_size=8, intermediate_size=8, num_hidden_layers=2, num_attention_heads=2
+    ...     )
+    ... ).eval()
+    >>> cache = HeavyHitterCache(model, heavy=2, recent=2)
+    >>> with torch.no_grad(), attach(model, cache):
+    ...     logits = model(torch.tensor([[0, 1, 2, 3, 4, 5]]), cache=cache).logits
+    >>> cache.layers[0].keys.shape
+    torch.Size([1, 2, 4, 4])
+    """
+
+    def __init__(self, model: Any, *, heavy: int = 512, recent: int = 512) -> None:
+        at_least(heavy, 0, "heavy")
+        at_least(recent, 1, "recent")
+        super().__init__(model, _HeavyLayer, heavy=heavy, recent=recent)
+
+    def read(self, layer: int, weights: Tensor, visible: Tensor, first: int, last: bool) -> None:
+        own = self.layers[layer]
+        if isinstance(own, _HeavyLayer):
+            own.read(weights, last)
