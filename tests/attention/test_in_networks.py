@@ -39,7 +39,7 @@ def alternated(weights, rounds):
 def test_matching_with_dustbins():
     scores, dustbin = 2 * normal(6, 8), 1.0
     cost = -pad(scores, (0, 1, 0, 1), value=dustbin)
-    a, b = (torch.cat([torch.ones(k), torch.tensor([float(l)])]).double() for k, l in ((6, 8), (8, 6)))
+    a, b = (torch.cat([torch.ones(k), torch.tensor([float(other)])]).double() for k, other in ((6, 8), (8, 6)))
     plan = otkit.solve(cost, a, b, reg=1.0, method=otkit.Sinkhorn(n_iters=100, last="cols")).plan
     assert_close(plan, matched(scores, dustbin, 100), rtol=0, atol=2e-14)
     converged = otkit.solve(cost, a, b, reg=1.0, tol=1e-10)
