@@ -23,6 +23,8 @@ from otkit.kernels.numba.vertices import (
     UPPER,
     VALUE,
     WEIGHTS,
+    WIDE,
+    _WIDE,
 )  # fmt: skip
 
 
@@ -102,4 +104,5 @@ def solve(x, w, at, metric, first, second, unit, begin, end, num, info):
             above = ((n + m) * UNIT + sums) * linear + repair + metric[RELATIVE] * linear + metric[ABSOLUTE]
             num[k, VALUE], num[k, LOWER], num[k, UPPER] = linear, max(lower - below, 0.0), linear + above
             num[k, ROUNDING], num[k, ERROR] = below + above, defect
-            info[k, FLAG], info[k, PIVOTS] = 0, 0
+            wide = not num[k, UPPER] - num[k, LOWER] <= _WIDE * num[k, UPPER]
+            info[k, FLAG], info[k, PIVOTS] = WIDE if wide else 0, 0

@@ -18,7 +18,7 @@ from otkit.kernels.numba.entries import _distances
 from otkit.kernels.numba.jit import jit, least, most, ordered
 from otkit.kernels.numba.planting import GOES_ON, OPTIMAL, charge, judge, plant
 from otkit.kernels.numba.pricing import _place, lowest
-from otkit.kernels.numba.proof import EXPONENT, FACTOR, GROUND, SPREAD, masses, potentials, prove, total
+from otkit.kernels.numba.proof import EXPONENT, FACTOR, GROUND, NON_NEGATIVE, SPREAD, masses, potentials, prove, total
 from otkit.kernels.numba.simplex import pivot, price
 
 # Reasons why an item has no answer.
@@ -211,6 +211,8 @@ def _item(R, nr, nc, weight, rows, cols, vectors, metric, limit, num, info, ends
     (n, m), nodes = R.shape, nr + nc
     row, col = np.empty(n), np.empty(m)
     flag = _reduce_rows(R, nr, nc, row, num, info) or _reduce_columns(R, nr, nc, col, num)
+    if not flag and metric[NON_NEGATIVE] and info[FORBIDDEN]:  # no distance forbids its arc: powers have overflown
+        flag = RANGE
     if flag:
         return flag
     links = np.empty((5, nodes + 1), dtype=np.int32)
@@ -241,7 +243,7 @@ def _item(R, nr, nc, weight, rows, cols, vectors, metric, limit, num, info, ends
         vectors[ROW, rows[i]], vectors[F, rows[i]] = row[i], f[i]
     for j in range(m):
         vectors[COL, cols[j]], vectors[G, cols[j]] = col[j], g[j]
-    return WIDE if num[UPPER] - num[LOWER] > _WIDE * abs(num[UPPER]) else 0
+    return 0 if num[UPPER] - num[LOWER] <= _WIDE * abs(num[UPPER]) else WIDE
 
 
 @ordered

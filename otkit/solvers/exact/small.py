@@ -85,6 +85,7 @@ def uncompiled() -> Iterator[None]:
         _uncompiled.reset(token)
 
 
+@np.errstate(over="ignore", invalid="ignore")  # as in `LinearProblem.build`
 def solved(geometry: GivenGeometry, a: Any, b: Any) -> Result | None:
     """The solution of an exact problem; None where the general way must look."""
     a, b = (w if w is None or _ordinary(w) else checks.as_array(w, name) for w, name in ((a, "a"), (b, "b")))
