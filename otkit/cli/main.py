@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import argparse
-import csv
 import decimal
 import io
-import itertools
 import json
 import math
 import os
@@ -21,22 +19,20 @@ from typing import NoReturn, TypeVar
 import otkit
 from otkit.api import solve_sample
 from otkit.cli.files import Measure, Reading, UnusableInput, read, save_plan
+from otkit.cli.matrix import matrix, merge
+from otkit.cli.report import CERTIFIED, INTERRUPTED, NOT_CERTIFIED, UNUSABLE, WIDTH, note, wanted
 from otkit.distance import WassersteinResult, wasserstein
 from otkit.errors import ConvergenceWarning
-from otkit.pairs import pairwise
 from otkit.results.result import Result
 from otkit.solvers.exact.small import uncompiled
 
-CERTIFIED, NOT_CERTIFIED, UNUSABLE, INTERRUPTED = 0, 1, 2, 130
-
-PLANS, PLOTS, MATRICES = (".npz",), (".png", ".jpg", ".pdf", ".svg"), (".csv",)
+PLANS, PLOTS = (".npz",), (".png", ".jpg", ".pdf", ".svg")
 
 # Maximum number of arcs, to limit the running time.
 MAX_ARCS = 2**28
 
 _N = TypeVar("_N", int, float)
 
-_WIDTH = 1e-2  # the relative width of an interval with a regularisation
 _EPILOG = """\
 files:
   .npy .npz .csv .tsv   a 2-D array of points, one a row; with --histogram, masses on a grid
@@ -120,6 +116,11 @@ def _parser() -> argparse.ArgumentParser:
         )
         command.set_defaults(run=_distances, p=p)
         _add_options(command)
+    join = commands.add_parser("merge", help="the matrix of all pairs, from the folders of all shares of a job array")
+    join.set_defaults(run=merge)
+    join.add_argument("folders", nargs="+", metavar="FOLDER", help="what --out was; the result is kept in the first")
+    join.add_argument("--rtol", type=_fraction, help="as it was given; after --reg only, it decides the exit status")
+    join.add_argument("--json", action="store_true", help="print a JSON object")
     info = commands.add_parser("info", help="versions of otkit and its dependencies")
     info.set_defaults(run=_info)
     return parser
@@ -143,7 +144,8 @@ def _add_options(command: argparse.ArgumentParser) -> None:
     add("--unit-square", action="store_true", help="grids span [0, 1] along their longest side")
     add("--resize", type=_count, metavar="N", help="average images down to N pixels along the longer side")
     add("--json", action="store_true", help="print a JSON object")
-    add("--out", metavar="OUT.csv", help="save each pair when solved; the same command resumes from the file")
+    add("--out", metavar="FOLDER", help="save each block of pairs when solved; the same command resumes from there")
+    add("--block", type=_share, metavar="I/N", help="solve share I of N of the pairs, for job arrays; needs --out")
     add("--plan", metavar="OUT.npz", help="save the plan: row, col, mass, and the points x and y")
     add("--plot", metavar="OUT.png", help="draw the plan (needs matplotlib)")
 
@@ -154,10 +156,12 @@ def _distances(options: argparse.Namespace) -> int:
     _check_outputs(options)
     how = Reading(options.weights, options.histogram, options.unit_square, options.resize)
     measures = [read(path, how) for path in options.files]
-    for x, y in itertools.combinations(measures, 2):
-        _check_pair(x, y, options)
+    for y in measures[1:]:
+        _check_dimension(measures[0], y)
+    *_, x, y = sorted(measures, key=lambda measure: len(measure.a))
+    _check_size(x, y, options)
     if len(measures) > 2:
-        return _matrix(measures, options)
+        return matrix(measures, options)
 
     x, y = measures
     answer, certified, result = _compare(x, y, options)
@@ -179,14 +183,8 @@ def _distances(options: argparse.Namespace) -> int:
         print(f"{len(x.a)} × {len(y.a)} points, {result.method}, {answer.kernel}, {answer.seconds:.2f} s")
         if not certified:
             advice = "lower --reg, or leave it out" if options.reg else result.status.value
-            _note(f"not certified to {_wanted(options)}: {advice}")
+            note(f"not certified to {wanted(options.rtol, options.reg)}: {advice}")
     return CERTIFIED if certified else NOT_CERTIFIED
-
-
-def _wanted(options: argparse.Namespace) -> str:
-    """The required width of an interval, as text."""
-    width = options.rtol or (_WIDTH if options.reg else None)
-    return "the last digits" if width is None else f"--rtol {width:g}"
 
 
 def _compare(x: Measure, y: Measure, options: argparse.Namespace) -> tuple[Answer, bool, Result]:
@@ -200,7 +198,7 @@ def _compare(x: Measure, y: Measure, options: argparse.Namespace) -> tuple[Answe
         else:
             result = solve_sample(x.x, y.x, x.a, y.a, metric=("power", options.p), reg=options.reg)
             found = WassersteinResult(result, options.p)
-            certified = bool(found.upper - found.lower <= (options.rtol or _WIDTH) * found.upper)
+            certified = bool(found.upper - found.lower <= (options.rtol or WIDTH) * found.upper)
         answer = Answer(
             distance=found.distance,
             lower=found.lower,
@@ -211,12 +209,6 @@ def _compare(x: Measure, y: Measure, options: argparse.Namespace) -> tuple[Answe
             kernel=found.result.kernel,
         )
     return answer, certified, found.result
-
-
-def _note(words: str) -> None:
-    """Print a line on the standard error, after flushing the standard output."""
-    print(end="", flush=True)
-    print(words, file=sys.stderr)
 
 
 def _digits(lower: float, upper: float) -> int:
@@ -237,39 +229,6 @@ def _outward(lower: float, upper: float) -> tuple[str, str]:
     return low, high
 
 
-def _matrix(measures: list[Measure], options: argparse.Namespace) -> int:
-    names = [measure.name for measure in measures]
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", ConvergenceWarning)  # reported by the exit status
-        try:
-            found = pairwise(
-                [(measure.x, measure.a) for measure in measures],
-                p=options.p,
-                rtol=None if options.reg else options.rtol,
-                reg=options.reg,
-                names=names,
-                file=options.out,
-                progress=True,
-            )
-        except KeyboardInterrupt:
-            if options.out:
-                _note(f"interrupted; what is done is in {options.out}, and the same command goes on from there")
-            raise
-    narrow = found.upper - found.lower <= (options.rtol or _WIDTH) * found.upper
-    certified = bool((narrow if options.reg else found.converged).all())
-    matrices = {"distance": found.distance, "lower": found.lower, "upper": found.upper}
-    if options.json:
-        print(json.dumps({"files": names, "p": options.p} | {key: m.tolist() for key, m in matrices.items()}))
-    else:
-        table = csv.writer(sys.stdout, lineterminator="\n")
-        table.writerow(["", *names])
-        for name, row in zip(names, found.distance, strict=True):
-            table.writerow([name, *(f"{value:.9g}" for value in row)])
-    if not certified:
-        _note(f"some pairs are not certified to {_wanted(options)}; --json prints the intervals")
-    return CERTIFIED if certified else NOT_CERTIFIED
-
-
 def _check_outputs(options: argparse.Namespace) -> None:
     """Check the output options before any computation."""
     count = len(options.files)
@@ -280,9 +239,21 @@ def _check_outputs(options: argparse.Namespace) -> None:
         raise UnusableInput("--out is for more than two files, got 2; use --json for all numbers of one pair")
     _check_path("--plan", options.plan, PLANS)
     _check_path("--plot", options.plot, PLOTS)
-    _check_path("--out", options.out, MATRICES)
+    _check_folder(options)
     if options.plot is not None and find_spec("matplotlib") is None:
         raise UnusableInput("--plot needs matplotlib; pip install 'otkit[plot]'")
+
+
+def _check_folder(options: argparse.Namespace) -> None:
+    path = options.out
+    if path is None:
+        if options.block is not None:
+            raise UnusableInput("--block needs --out, the folder of all shares")
+        return
+    if os.path.splitext(path)[1].lower() == ".csv":
+        raise UnusableInput(f"--out {path}: must be a folder, not a file; the matrix itself is printed, > {path}")
+    if not os.path.isdir(os.path.dirname(path.rstrip(os.sep)) or "."):
+        raise UnusableInput(f"--out {path}: no such directory")
 
 
 def _check_path(name: str, path: str | None, endings: tuple[str, ...]) -> None:
@@ -296,12 +267,15 @@ def _check_path(name: str, path: str | None, endings: tuple[str, ...]) -> None:
         raise UnusableInput(f"{name} {path}: must end in {' or '.join(endings)}")
 
 
-def _check_pair(x: Measure, y: Measure, options: argparse.Namespace) -> None:
+def _check_dimension(x: Measure, y: Measure) -> None:
     d, e = x.x.shape[1], y.x.shape[1]
     if d != e:
         raise UnusableInput(f"{x.name} and {y.name} differ in dimension, {d} and {e}")
+
+
+def _check_size(x: Measure, y: Measure, options: argparse.Namespace) -> None:
     n, m = len(x.a), len(y.a)
-    sorts = d == 1 and options.reg is None
+    sorts = x.x.shape[1] == 1 and options.reg is None
     if not sorts and n * m > MAX_ARCS:
         advice = "pass --resize N" if x.grid else "take a sample of the points"
         raise UnusableInput(f"{x.name} and {y.name}: {n} × {m} points is more than the limit of 2^28 pairs; {advice}")
@@ -349,6 +323,13 @@ def _fraction(text: str) -> float:
 
 def _count(text: str) -> int:
     return _number(text, int, lambda value: value > 0, "a positive whole number")
+
+
+def _share(text: str) -> tuple[int, int]:
+    parts = text.split("/")
+    if len(parts) != 2 or not all(part.isdecimal() for part in parts) or not 1 <= int(parts[0]) <= int(parts[1]):
+        raise argparse.ArgumentTypeError(f"must be I/N with 1 ≤ I ≤ N, such as 3/16, got {text!r}")
+    return int(parts[0]), int(parts[1])
 
 
 def _number(text: str, kind: type[_N], valid: Callable[[_N], bool], must_be: str) -> _N:

@@ -16,6 +16,8 @@ import pytest
 from commands import MODULE, process, refused
 from numpy.testing import assert_allclose, assert_array_equal
 
+import otkit
+
 
 @pytest.mark.parametrize("p", [1, 2])
 def test_a_matrix_is_the_distances_of_all_pairs(otkit_, answer, files, p):
@@ -67,24 +69,63 @@ def test_an_interrupted_matrix_goes_on_from_its_file(files, rng):
     names = [f"{k}.npy" for k in range(16)]
     for name in names:
         np.save(files / name, rng.standard_normal((250, 2)))
-    command = [sys.executable, "-m", "otkit", "w2", *names, "--out", "pairs.csv"]
-    kept = files / "pairs.csv"
+    command = [sys.executable, "-m", "otkit", "w2", *names, "--out", "pairs"]
+    kept = files / "pairs" / "blocks"
     slowly = os.environ | {"OTKIT_NUM_THREADS": "1"}  # there has to be something left to interrupt
     with subprocess.Popen(command, cwd=files, env=slowly, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as run:
-        while not kept.exists() or kept.read_bytes().count(b"\n") < 4:
+        while not kept.exists() or len(list(kept.iterdir())) < 4:
             assert run.poll() is None
             time.sleep(0.001)
         run.send_signal(signal.SIGINT)
         out, err = run.communicate(timeout=60)
     assert (run.returncode, out) == (MODULE.INTERRUPTED, b"")
-    assert err == b"interrupted; what is done is in pairs.csv, and the same command goes on from there\n"
-    done = kept.read_bytes()
-    assert 4 <= done.count(b"\n") < 121
-    again = process("w2", *names, "--out", "pairs.csv", cwd=files)
+    assert err == b"interrupted; what is done is in pairs, and the same command goes on from there\n"
+    done = {path: path.stat().st_ino for path in kept.iterdir()}
+    assert len(done) >= 4
+    assert process("w2", *names, "--out", "pairs", "--block", "1/1", cwd=files).returncode == 0
+    assert len(list(kept.iterdir())) > len(done)
+    assert {path: path.stat().st_ino for path in done} == done
+    again = process("w2", *names, "--out", "pairs", cwd=files)
     assert again.returncode == 0
-    assert kept.read_bytes().startswith(done)
-    assert kept.read_bytes().count(b"\n") == 121
     assert again.stdout == process("w2", *names, cwd=files).stdout
+
+
+def test_shares_of_a_job_array_are_merged(otkit_, files):
+    names = ["a.npy", "b.npy", "c.npy", "a.npy"]
+    for share in (2, 1):
+        status, out, err = otkit_("w1", *names, "--out", "pairs/", "--block", f"{share}/2")
+        assert (status, out) == (0, "")
+        assert err == f"share {share} of 2 is in pairs/; otkit merge pairs/ prints the matrix of all\n"
+    whole = otkit_("w1", *names)
+    assert otkit_("merge", "pairs") == whole
+    assert otkit_("merge", "pairs") == whole
+    assert otkit_("w1", *names, "--out", "pairs") == whole
+    assert otkit_("merge", "pairs", "--json") == otkit_("w1", *names, "--json")
+
+
+def test_a_merge_of_entropic_plans_is_certified_as_the_matrix_is(otkit_, files):
+    names = ["a.npy", "b.npy", "c.npy"]
+    for options in ([], ["--rtol", 0.99]):
+        whole = otkit_("w2", *names, "--reg", 50, "--out", "pairs", *options)
+        assert whole[0] == (0 if options else 1)
+        assert otkit_("merge", "pairs", *options) == whole
+
+
+def test_a_rectangle_from_python_is_merged(otkit_, answer, files):
+    clouds = [np.load(files / f"{name}.npy") for name in "abc"]
+    otkit.pairwise(clouds[:1], clouds[1:], names=list("abc"), folder=files / "pairs", block=(1, 1))
+    status, out, _ = otkit_("merge", "pairs")
+    assert (status, out.splitlines()[0]) == (0, ",b,c")
+    assert out.splitlines()[1].startswith("a,")
+    found = answer("merge", "pairs")
+    assert (found["files"], found["others"]) == (["a"], ["b", "c"])
+    assert np.shape(found["lower"]) == (1, 2)
+
+
+def test_a_merge_that_lacks_blocks(otkit_, files):
+    otkit_("w1", "a.npy", "b.npy", "c.npy", "--out", "pairs", "--block", "2/2")
+    refused(otkit_("merge", "pairs"), "1 of 1 blocks are missing in pairs; wait for the other shares")
+    refused(otkit_("merge", "nowhere"), "nowhere is not a folder of pairwise answers")
 
 
 @pytest.mark.parametrize("p", [1, 2])
@@ -131,10 +172,13 @@ def test_a_plan_has_the_marginals_and_the_cost(otkit_, files, rng, p, arguments)
         (["--plot", "plot"], "--plot"),
         (["--plot", "x" * 300 + ".png"], "--plot"),
         (["c.npy", "--plan", "plan.npz"], "two files"),
-        (["--out", "pairs.csv"], "more than two files"),
-        (["c.npy", "--out", "pairs.txt"], ".csv"),
-        (["c.npy", "--out", "nowhere/pairs.csv"], "nowhere"),
-        (["a.npy", "--out", "pairs.csv"], "'a.npy' twice"),
+        (["--out", "pairs"], "more than two files"),
+        (["c.npy", "--out", "pairs.csv"], "must be a folder, not a file"),
+        (["c.npy", "--out", "a.npy"], "a.npy is not a folder of pairwise answers"),
+        (["c.npy", "--out", "nowhere/pairs"], "nowhere"),
+        (["c.npy", "--block", "1/2"], "--block needs --out"),
+        (["c.npy", "--out", "pairs", "--block", "3/2"], "must be I/N with 1 ≤ I ≤ N"),
+        (["c.npy", "--out", "pairs", "--block", "half"], "must be I/N"),
         (["c.npy", "--plot", "plot.png"], "two files"),
     ],
 )
