@@ -10,6 +10,7 @@ from otkit.geometry.costs import UNIT
 from otkit.kernels.numba.jit import ordered
 from otkit.kernels.numba.proof import ABSOLUTE, EXPONENT, GROUND, RELATIVE, SPREAD, _add, total
 from otkit.kernels.numba.vertices import (
+    _WIDE,
     COSTS,
     ERROR,
     FLAG,
@@ -24,7 +25,6 @@ from otkit.kernels.numba.vertices import (
     VALUE,
     WEIGHTS,
     WIDE,
-    _WIDE,
 )  # fmt: skip
 
 

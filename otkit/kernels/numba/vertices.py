@@ -34,8 +34,9 @@ A, B, ROW, COL, F, G = range(6)
 _TOGETHER = 4
 # As in `otkit.solvers.exact.basis`: tolerance on reduced costs, and the rules of artificial arcs.
 _ROUNDING = 32 * UNIT
-# An interval is wide if it is more than this fraction of its upper end. The general way then decides.
-_WIDE = 1e-9
+# An interval is narrow if it is at most this fraction of its upper end, or of the largest reduced cost where this is at
+# most so many times the power mean, of exponent −1/2, of the reduced costs above a fraction of the offsets.
+_WIDE, _ORDINARY, _ZERO = 1e-9, 2.0**20, 2.0**-40
 
 
 @ordered
@@ -206,6 +207,22 @@ def _improve(R, n, m, scale, limit, parent, thread, reverse, size, last, up, flo
 
 
 @ordered
+def _narrow(R, n, m, row, col, span, width, upper):
+    """Whether an interval is narrow. Of others, the general way decides what follows."""
+    if width <= _WIDE * abs(upper):
+        return True
+    if not width <= _WIDE * span:
+        return False
+    total, count = 0.0, 0
+    for i in range(n):
+        for j in range(m):
+            if _ZERO * (abs(row[i]) + abs(col[j])) < R[i, j] < np.inf:
+                total += 1.0 / np.sqrt(R[i, j])
+                count += 1
+    return span * (total / count) ** 2 <= _ORDINARY if count else False
+
+
+@ordered
 def _item(R, nr, nc, weight, rows, cols, vectors, metric, limit, num, info, ends, mass):
     """Solve an item of costs ``R (n, m)``; the first `nr` rows and `nc` columns have these weights. Returns a flag."""
     (n, m), nodes = R.shape, nr + nc
@@ -243,7 +260,7 @@ def _item(R, nr, nc, weight, rows, cols, vectors, metric, limit, num, info, ends
         vectors[ROW, rows[i]], vectors[F, rows[i]] = row[i], f[i]
     for j in range(m):
         vectors[COL, cols[j]], vectors[G, cols[j]] = col[j], g[j]
-    return 0 if num[UPPER] - num[LOWER] <= _WIDE * abs(num[UPPER]) else WIDE
+    return 0 if _narrow(R, nr, nc, row, col, num[SPAN], num[UPPER] - num[LOWER], num[UPPER]) else WIDE
 
 
 @ordered

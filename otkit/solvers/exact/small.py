@@ -96,8 +96,9 @@ def solved(geometry: GivenGeometry, a: Any, b: Any) -> Result | None:
     batch = _batch(geometry.arrays, ((a, n), (b, m)))
     if batch is None or not 0 < n * m <= LARGEST or len({type(x) for x in given}) > 1:
         return None
-    asked = geometry.detached()
-    flat = hosted(asked).flat(batch)
+    in_numpy = type(given[0]) is np.ndarray
+    asked = geometry if in_numpy else geometry.detached()
+    flat = (asked if in_numpy else hosted(asked)).flat(batch)
     kernels = choose(flat)
     if kernels.name != "numba" or not all(isinstance(v, np.ndarray) for v in flat.arrays.values()):
         return None
