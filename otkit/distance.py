@@ -100,9 +100,7 @@ class WassersteinResult:
         return self.result.problem.mass.reshape(self.result.problem.batch)
 
     def _root(self, bound: Any, direction: int) -> Any:
-        mean = np.maximum(bound / self._mass, 0.0)
-        steep = abs(np.log(np.where((mean > 0) & (mean < np.inf), mean, 1.0))) / self.p  # rounding of the power 1/p
-        root = mean ** (1 / self.p) * (1 + direction * (16 + steep) * UNIT)
+        root = rooted(bound / self._mass, self.p, direction)
         return root if self.result.problem.batch else float(root)
 
 
@@ -159,6 +157,13 @@ def wasserstein(
     cost = distance_cost(p, metric, rtol)
     answer = measured((x, y), (a, b), cost, rtol, max_iter, callback)
     return reported(answer, shortfall(answer.result, answer), strict)
+
+
+def rooted(mean: Any, p: float, direction: int) -> Any:
+    """The root of order p of a bound, 0 for a negative one, moved by what rounding may have changed: −1 down, 1 up."""
+    mean = np.maximum(mean, 0.0)
+    steep = abs(np.log(np.where((mean > 0) & (mean < np.inf), mean, 1.0))) / p  # rounding of the power 1/p
+    return mean ** (1 / p) * (1 + direction * (16 + steep) * UNIT)
 
 
 def distance_cost(p: float, metric: Any, rtol: float | None = None) -> Cost:
