@@ -130,9 +130,7 @@ class WassersteinResult:
         return self.result.problem.mass.reshape(self.result.problem.batch)
 
     def _root(self, bound: Any, direction: int) -> Any:
-        mean = np.maximum(bound / self._mass, 0.0)
-        steep = abs(np.log(np.where((mean > 0) & (mean < np.inf), mean, 1.0))) * self._exponent  # rounding of powers
-        root = mean**self._exponent * (1 + direction * (16 + steep) * UNIT) * self.unit
+        root = rooted(bound / self._mass, self._exponent, direction) * self.unit
         return root if self.result.problem.batch else float(root)
 
 
@@ -201,6 +199,13 @@ def wasserstein(
     cost = distance_cost(p, metric, rtol, largest=True)
     answer = measured((x, y), (a, b), cost, rtol, max_iter, callback)
     return reported(answer, shortfall(answer.result, answer), strict)
+
+
+def rooted(mean: Any, exponent: float, direction: int) -> Any:
+    """The power of a bound, of 0 for a negative one, moved by what rounding may have changed: −1 down, 1 up."""
+    mean = np.maximum(mean, 0.0)
+    steep = abs(np.log(np.where((mean > 0) & (mean < np.inf), mean, 1.0))) * exponent  # rounding of powers
+    return mean**exponent * (1 + direction * (16 + steep) * UNIT)
 
 
 def distance_cost(p: float, metric: Any, rtol: float | None = None, *, largest: bool = False) -> Cost:

@@ -11,12 +11,17 @@ import numpy as np
 
 from otkit.api import solved
 from otkit.arrays import Array
-from otkit.distance import WassersteinResult, measured
+from otkit.certificates.width import EXACT
+from otkit.distance import WassersteinResult, measured, rooted
 from otkit.geometry.costs import Cost
 from otkit.geometry.points import PointCloud
 from otkit.pairs.clouds import Clouds
-from otkit.pairs.results import CODES, Answers, Layout
+from otkit.pairs.results import CODES, CONVERGED, Answers, Layout
 from otkit.solvers.base import Progress
+from otkit.solvers.exact import packed
+
+# Arcs up to which compiled loops solve a pair, with all of them in memory.
+_SMALL = 2**20
 
 
 class Options(NamedTuple):
@@ -26,6 +31,11 @@ class Options(NamedTuple):
     rtol: float | None
     reg: float | None
     max_iter: int | None
+
+    @property
+    def exact(self) -> bool:
+        """Whether exact answers of any method will do."""
+        return self.reg is None and self.max_iter is None
 
 
 @dataclass(frozen=True)
@@ -59,7 +69,10 @@ def solve(task: Task, stopped: Callable[[], bool] | None = None) -> Answers:
         return stopped is not None and stopped()
 
     answers = Answers.empty(len(task.left))
-    for k, (i, j) in enumerate(zip(task.left, task.right, strict=True)):
+    if task.clouds.compiled is not None:
+        _solve_small(task, task.clouds.compiled, answers, stopped)
+    for k in np.flatnonzero(answers.status == 0):
+        i, j = task.left[k], task.right[k]
         try:
             found = _distance(task.clouds[i], task.clouds[j], task.options, callback)
         except (ValueError, TypeError) as error:
@@ -69,6 +82,18 @@ def solve(task: Task, stopped: Callable[[], bool] | None = None) -> Answers:
         answers.lower[k], answers.upper[k] = found.lower, found.upper
         answers.status[k] = CODES[found.status]
     return answers
+
+
+def _solve_small(task: Task, clouds: packed.Clouds, answers: Answers, stopped: Callable[[], bool] | None) -> None:
+    """Solve small pairs by compiled loops, except those that these leave to the solvers of a single problem."""
+    sizes, p = task.clouds.sizes, task.options.cost.power
+    small = clouds.line | (sizes[task.left] * sizes[task.right] <= _SMALL)
+    found = packed.solve(clouds, task.left[small], task.right[small], stopped)
+    solved = (found.flag == 0) & (found.upper - found.lower <= EXACT * p * found.upper)
+    lower, upper = rooted(found.lower[solved], 1 / p, -1), rooted(found.upper[solved], 1 / p, 1)
+    distance = np.clip(np.maximum(found.value[solved], 0.0) ** (1 / p), lower, upper)
+    status = np.full(len(lower), CONVERGED, dtype=np.uint8)
+    answers.put(np.flatnonzero(small)[solved], Answers(distance, lower, upper, status))
 
 
 _Measure = tuple[Array, Array | None]
@@ -134,7 +159,7 @@ class Grid:
 # Seconds for a pair of n points, measured on two cores with clouds of 5 to 300 points; on a line for n, else for n².
 _PAIR, _POINT, _ARC = 4e-6, 5e-8, 3e-8
 # A block takes at most so long where that leaves it a pair, and at least so long where there are so many pairs.
-_LONGEST, _SHORTEST = 0.25, 1e-3
+_LONGEST, _SHORTEST = 0.25, 4e-3
 # Measures on a side, blocks on a side of the matrix: blocks enough for all workers, and not too many for a folder.
 _SIDE, _FEWEST, _MOST = 32, 12, 100
 

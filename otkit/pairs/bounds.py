@@ -25,7 +25,7 @@ from otkit.geometry.costs import UNIT, Cost
 from otkit.pairs.clouds import Clouds
 
 # Axes of which quantiles are kept, and the length of all quantiles of a measure together: a bound costs 0.1 µs.
-_AXES, _QUANTILES = 8, 64
+_AXES, _QUANTILES = 8, 32
 # Up to this dimension the axes are principal axes, whose computation grows like its cube.
 _TURNED = 512
 

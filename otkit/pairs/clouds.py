@@ -14,6 +14,7 @@ from otkit import arrays, checks
 from otkit.arrays import Array, namespace
 from otkit.geometry.costs import Cost
 from otkit.geometry.metrics import Named
+from otkit.solvers.exact import packed
 
 
 @dataclass(frozen=True)
@@ -31,6 +32,8 @@ class Clouds:
         Which measures came without weights.
     places : numpy array (K,)
         The place of each in the caller's list, for messages.
+    compiled : packed.Clouds or None
+        The same for compiled loops, where these apply.
     """
 
     points: Array
@@ -38,6 +41,7 @@ class Clouds:
     starts: np.ndarray
     uniform: np.ndarray
     places: np.ndarray
+    compiled: packed.Clouds | None = None
 
     def __len__(self) -> int:
         return len(self.uniform)
@@ -58,14 +62,18 @@ class Clouds:
         starts = np.concatenate([[0], np.cumsum(sizes)])
         rows = np.repeat(self.starts[chosen] - starts[:-1], sizes) + np.arange(starts[-1])
         points, weights = arrays.take((self.points, self.weights), rows)
-        return replace(
-            self,
-            points=points,
-            weights=weights,
-            starts=starts,
-            uniform=self.uniform[chosen],
-            places=self.places[chosen],
-        )
+        compiled = self.compiled
+        if compiled is not None:
+            # Arrays that are shared stay so, and are pickled once.
+            pair = (compiled.points, self.points, points), (compiled.weights, self.weights, weights)
+            x, w = (taken if own is shared else own[rows] for own, shared, taken in pair)
+            compiled = replace(compiled, points=x, weights=w, start=starts)
+        return Clouds(points, weights, starts, self.uniform[chosen], self.places[chosen], compiled)
+
+    def for_loops(self, cost: Cost) -> Clouds:
+        """The same measures, prepared for compiled loops as well, if the cost is compiled."""
+        x, a = arrays.to_numpy(self.points), arrays.to_numpy(self.weights)
+        return replace(self, compiled=packed.pack(x, a, self.starts, cost))
 
     def digests(self) -> list[str]:
         """A digest of the data of each."""
@@ -77,7 +85,7 @@ class Clouds:
         return found
 
 
-def packed(measures: Sequence[Any], cost: Cost) -> Clouds:
+def checked(measures: Sequence[Any], cost: Cost) -> Clouds:
     """The measures as `Clouds`, on the host where they lie there; ``ValueError`` or ``TypeError`` for invalid ones."""
     given = [m if isinstance(m, tuple) and len(m) == 2 else (m, None) for m in measures]
     points: list[Array] = []

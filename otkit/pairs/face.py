@@ -13,7 +13,7 @@ from otkit import arrays, checks
 from otkit.distance import distance_cost
 from otkit.geometry.costs import Cost
 from otkit.pairs.blocks import Grid, Options, side_for
-from otkit.pairs.clouds import Clouds, packed
+from otkit.pairs.clouds import Clouds, checked
 from otkit.pairs.neighbours import nearest
 from otkit.pairs.results import CONVERGED, STATUSES, Answers, Layout, PairwiseResult
 from otkit.pairs.store import Folder, Memory, Question
@@ -109,11 +109,13 @@ def pairwise(
     """
     options = _options(p, metric, rtol, reg, max_iter)
     checks.positive(workers, "workers")
-    clouds, layout = _packed(measures, others, options.cost)
+    clouds, layout = _checked(measures, others, options.cost)
     names = None if names is None else [str(name) for name in names]
     if names is not None and len(names) != len(clouds):
         raise ValueError(f"names must be one for each of the {len(clouds)} measures, got {len(names)}")
     _check_uses(neighbours, folder, block, layout, options.cost)
+    if options.exact:
+        clouds = clouds.for_loops(options.cost)
     grid = Grid(layout, side_for(clouds, layout, options))
     with working(clouds, options, executor, workers, progress) as work:
         if neighbours is not None:
@@ -143,16 +145,16 @@ def _options(p: float, metric: Any, rtol: float | None, reg: float | None, max_i
     return Options(cost, rtol, reg, None if max_iter is None else int(max_iter))
 
 
-def _packed(measures: Sequence[Any], others: Sequence[Any] | None, cost: Cost) -> tuple[Clouds, Layout]:
+def _checked(measures: Sequence[Any], others: Sequence[Any] | None, cost: Cost) -> tuple[Clouds, Layout]:
     """All measures, those of the second list behind those of the first, and their pairs."""
     least = 2 if others is None else 1
     if len(measures) < least:
         raise ValueError(f"measures must be at least {('one', 'two')[least - 1]}, got {len(measures)}")
     if others is None:
-        return packed(measures, cost), Layout(len(measures))
+        return checked(measures, cost), Layout(len(measures))
     if len(others) < 1:
         raise ValueError("others must be at least one measure, got 0; leave it out for the pairs of one list")
-    return packed([*measures, *others], cost), Layout(len(measures), len(others))
+    return checked([*measures, *others], cost), Layout(len(measures), len(others))
 
 
 def _check_uses(neighbours: int | None, folder: Any, block: tuple[int, int] | None, layout: Layout, cost: Cost) -> None:

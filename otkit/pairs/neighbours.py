@@ -8,8 +8,8 @@ from otkit.pairs.bounds import Sketches, sketches
 from otkit.pairs.results import Answers, Layout, NeighboursResult, named
 from otkit.pairs.work import Work, progress_bar, solved_pairs
 
-# Measures whose bounds to all others are in memory at a time.
-_ROWS = 128
+# Measures whose bounds to all others are in memory at a time; how many are listed at first, for each that is wanted.
+_ROWS, _LISTED = 128, 4
 
 Pairs = tuple[np.ndarray, np.ndarray]
 
@@ -20,22 +20,58 @@ def nearest(work: Work, layout: Layout, k: int, size: int) -> tuple[NeighboursRe
     In each round a measure asks for those of least bound among the pairs that may still belong to the k nearest: k of
     them at first, then twice as many as before.
     """
-    bounds = sketches(work.clouds, work.options.cost)
-    known = _Known(layout)
+    known, queue = _Known(layout), _Queue(sketches(work.clouds, work.options.cost), layout, k)
     active, ask = np.arange(layout.rows), k
-    rest = np.full(layout.rows, np.inf)
+    rest = np.empty(layout.rows)
     with progress_bar(work, None) as bar:
         while active.size:
-            wanted = [np.empty(0, dtype=np.int64)]
-            for low in range(0, active.size, _ROWS):
-                rows = active[low : low + _ROWS]
-                asked, rest[rows] = _asked(bounds, known, rows, k, ask)
-                wanted.append(asked)
+            wanted, going = [np.empty(0, dtype=np.int64)], []
+            for row in active.tolist():
+                others, rest[row] = _asked(queue, known, row, k, ask)
+                wanted.append(known.code(row, others))
+                if others.size:
+                    going.append(row)
             i, j = known.ends(np.unique(np.concatenate(wanted)))
             first = 0 if layout.cols is None else layout.rows
             known.add(i, j, solved_pairs(work, i, first + j, size, bar))
-            active, ask = active[rest[active] == -np.inf], 2 * ask
+            active, ask = np.array(going), 2 * ask
     return _result(known, rest, k, work.options.cost.power), (known.ends(known.codes), known.answers)
+
+
+class _Queue:
+    """For each measure the others of least bounds, in order, and a bound on those that are not listed."""
+
+    def __init__(self, bounds: Sketches, layout: Layout, k: int) -> None:
+        self._bounds, self._layout = bounds, layout
+        length = _LISTED * (k + 8)
+        listed = [
+            self._list(np.arange(low, min(low + _ROWS, layout.rows)), length) for low in range(0, layout.rows, _ROWS)
+        ]
+        self._lists = [one for some in listed for one in some]
+
+    def of(self, row: int) -> tuple[np.ndarray, np.ndarray, float]:
+        """The others that are listed for a measure, their bounds, and the bound on all that are not."""
+        return self._lists[row]
+
+    def lengthen(self, row: int) -> None:
+        """List four times as many others for a measure."""
+        self._lists[row] = self._list(np.array([row]), 4 * len(self._lists[row][0]))[0]
+
+    def _list(self, rows: np.ndarray, length: int) -> list[tuple[np.ndarray, np.ndarray, float]]:
+        first, size = (0, self._layout.rows) if self._layout.cols is None else (self._layout.rows, self._layout.cols)
+        below = self._bounds.below(rows, slice(first, first + size))
+        if self._layout.cols is None:
+            below[np.arange(rows.size), rows] = np.inf
+        if length < size:
+            near = np.argpartition(below, length, axis=-1)[:, : length + 1]
+        else:
+            near = np.broadcast_to(np.arange(size), below.shape)
+        near = np.sort(near, axis=-1)
+        least = np.take_along_axis(below, near, axis=-1)
+        order = np.argsort(least, axis=-1, kind="stable")
+        near, least = (np.take_along_axis(v, order, axis=-1) for v in (near, least))
+        beyond = least[:, length] if length < size else np.full(rows.size, np.inf)
+        return [(near[k, :length].copy(), least[k, :length].copy(), float(beyond[k])) for k in range(rows.size)]
 
 
 class _Known:
@@ -49,6 +85,12 @@ class _Known:
     def ends(self, codes: np.ndarray) -> Pairs:
         """The two measures of each pair."""
         return codes // self.layout.shape[1], codes % self.layout.shape[1]
+
+    def code(self, row: int, others: np.ndarray) -> np.ndarray:
+        """The codes of the pairs of a measure with others."""
+        if self.layout.cols is not None:
+            return row * self.layout.shape[1] + others
+        return np.minimum(row, others) * self.layout.rows + np.maximum(row, others)
 
     def add(self, i: np.ndarray, j: np.ndarray, answers: Answers) -> None:
         codes = np.concatenate([self.codes, i * self.layout.shape[1] + j])
@@ -73,25 +115,17 @@ class _Known:
         return self._others[own], self.answers.take(self._places[own])
 
 
-def _asked(bounds: Sketches, known: _Known, rows: np.ndarray, k: int, ask: int) -> tuple[np.ndarray, np.ndarray]:
-    """The codes of pairs to solve for these measures, and the least bound of the others; −inf if some may matter."""
-    layout = known.layout
-    first, size = (0, layout.rows) if layout.cols is None else (layout.rows, layout.cols)
-    below = bounds.below(rows, slice(first, first + size))
-    if layout.cols is None:
-        below[np.arange(rows.size), rows] = np.inf
-    asked, rest = [], np.empty(rows.size)
-    for at, row in enumerate(rows):
-        others, answers = known.of(row)
-        below[at, others] = np.inf
-        enough = np.sort(answers.upper)[k - 1] if others.size >= k else np.inf
-        open_ = np.flatnonzero((below[at] <= enough) & (below[at] < np.inf))
-        rest[at] = -np.inf if open_.size else below[at].min()
-        if open_.size > ask:
-            open_ = open_[np.argsort(below[at, open_], kind="stable")[:ask]]
-        low, high = (open_ * 0 + row, open_) if layout.cols is not None else np.sort([open_ * 0 + row, open_], axis=0)
-        asked.append(low * layout.shape[1] + high)
-    return np.concatenate(asked), rest
+def _asked(queue: _Queue, known: _Known, row: int, k: int, ask: int) -> tuple[np.ndarray, float]:
+    """The others to solve next for a measure, none at the end, and the least bound of those that are not solved."""
+    solved, answers = known.of(row)
+    enough = np.sort(answers.upper)[k - 1] if solved.size >= k else np.inf
+    while True:
+        near, below, beyond = queue.of(row)
+        new = (below < np.inf) & ~np.isin(near, solved)
+        wanted = near[new & (below <= enough)]
+        if wanted.size or not (beyond <= enough and beyond < np.inf):
+            return wanted[:ask], min(below[new].min(initial=np.inf), beyond)
+        queue.lengthen(row)
 
 
 def _result(known: _Known, rest: np.ndarray, k: int, p: float) -> NeighboursResult:

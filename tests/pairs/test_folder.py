@@ -14,6 +14,7 @@ from numpy.testing import assert_array_equal
 
 import otkit
 from otkit.pairs import blocks, store
+from otkit.solvers.exact import packed
 
 
 @pytest.fixture
@@ -32,15 +33,15 @@ class Solved(list):
 
     def __init__(self, monkeypatch):
         super().__init__()
-        self.most, measured = np.inf, blocks.measured
+        self.most, solve = np.inf, packed.solve
 
-        def counted(points, *arguments):
+        def counted(clouds, first, second, stop):
             if len(self) >= self.most:
                 raise KeyboardInterrupt
-            self.append(points)
-            return measured(points, *arguments)
+            self.extend(zip(first, second, strict=True))
+            return solve(clouds, first, second, stop)
 
-        monkeypatch.setattr(blocks, "measured", counted)
+        monkeypatch.setattr(packed, "solve", counted)
 
 
 @pytest.fixture
@@ -51,7 +52,7 @@ def solved(monkeypatch):
 @pytest.fixture
 def interrupted(measures, tmp_path, solved):
     """A folder with two blocks, of 3 and of 9 pairs."""
-    solved.most = 15
+    solved.most = 12
     with pytest.raises(KeyboardInterrupt):
         otkit.pairwise(measures, folder=tmp_path / "pairs", workers=1)
     solved.clear()
@@ -218,8 +219,9 @@ RUN = """
     import sys
     import numpy as np
     import otkit
-    from otkit.pairs import blocks, store
+    from otkit.pairs import face, store
 
+    face.side_for = lambda *_: 8
     kept, asked = store.Folder.keep, sys.argv[2:]
 
     def slowly(*arguments):
@@ -251,10 +253,8 @@ def test_a_run_that_is_killed_goes_on_to_the_same_bytes(tmp_path):
     assert done >= 12
     assert not (tmp_path / "killed" / "distance.npy").exists()
     again = subprocess.run([*command, tmp_path / "killed"], check=True, capture_output=True, text=True)
-    blocks_in_all = len(
-        blocks.Grid(store.Layout(90), json.loads((tmp_path / "killed" / "question.json").read_text())["side"]).blocks
-    )
-    assert blocks_in_all - done - 1 <= again.stdout.count("kept") <= blocks_in_all - 12
+    count = len(blocks.Grid(store.Layout(90), 8).blocks)
+    assert count - done - 1 <= again.stdout.count("kept") <= count - 12
     assert contents(tmp_path / "killed") == contents(tmp_path / "whole")
     assert len(contents(tmp_path / "whole")) == 4
 

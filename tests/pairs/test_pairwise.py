@@ -48,10 +48,28 @@ def test_the_distances_are_those_of_the_pairs(measures, p, metric):
     for i, j in itertools.combinations(range(5), 2):
         (x, a), (y, b) = parts(measures[i]), parts(measures[j])
         pair = otkit.wasserstein(x, y, a, b, p=p, metric=metric)
-        for matrix, value in zip(fields(result), (pair.distance, pair.lower, pair.upper, pair.status), strict=True):
-            assert matrix[i, j] == matrix[j, i] == value
+        assert_allclose(result.distance[i, j], pair.distance, rtol=1e-10)
+        assert result.lower[i, j] <= pair.upper
+        assert pair.lower <= result.upper[i, j]
+        assert result.status[i, j] is pair.status
     for matrix in (result.distance, result.lower, result.upper):
+        assert_array_equal(matrix, matrix.T)
         assert_array_equal(np.diag(matrix), 0)
+    assert (result.lower <= result.distance).all()
+    assert (result.distance <= result.upper).all()
+
+
+def test_large_pairs_and_options_go_to_the_solvers_of_a_pair(measures, monkeypatch):
+    compiled = otkit.pairwise(measures)
+    monkeypatch.setattr(blocks, "_SMALL", 60)
+    mixed = otkit.pairwise(measures)
+    bounded = otkit.pairwise(measures, max_iter=10**5)
+    (x, a), (y, b) = parts(measures[1]), parts(measures[3])  # 9 × 12
+    pair = otkit.wasserstein(x, y, a, b, max_iter=10**5)  # not by the compiled loop
+    for found in (mixed, bounded):
+        assert found.distance[1, 3] == pair.distance
+        assert_allclose(found.distance, compiled.distance, rtol=1e-12)
+    assert mixed.distance[0, 2] == compiled.distance[0, 2]
 
 
 def test_points_on_a_line_are_sorted(rng):
@@ -101,7 +119,7 @@ def test_blocks_cover_each_pair_once(side, cols):
 
 
 @pytest.mark.parametrize(("count", "n", "d", "least", "most"), [
-    (10_000, 5, 1, 2000, 50_000), (10_000, 2000, 2, 2000, 6000), (500, 20, 2, 100, 400), (60, 20, 2, 20, 150),
+    (10_000, 5, 1, 2000, 50_000), (10_000, 2000, 2, 2000, 6000), (500, 20, 2, 100, 400), (60, 20, 2, 6, 20),
     (20, 3000, 2, 190, 190),
 ])  # fmt: skip
 def test_the_number_of_blocks_suits_the_measures(count, n, d, least, most):
@@ -198,6 +216,7 @@ def test_an_exception_ends_the_solves_under_way(measures, monkeypatch):
         return otkit.wasserstein([[0.0]], [[0.0]])
 
     monkeypatch.setattr(blocks, "measured", endless)
+    monkeypatch.setattr(blocks, "_SMALL", 0)
     monkeypatch.setattr("otkit.pairs.face.side_for", lambda *_: 1)
     with pytest.raises(MemoryError, match="no room"):
         otkit.pairwise(measures, workers=8)

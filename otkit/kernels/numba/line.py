@@ -10,6 +10,7 @@ from otkit.geometry.costs import UNIT
 from otkit.kernels.numba.jit import ordered
 from otkit.kernels.numba.proof import ABSOLUTE, EXPONENT, GROUND, RELATIVE, SPREAD, _add, total
 from otkit.kernels.numba.vertices import (
+    _WIDE,
     COSTS,
     ERROR,
     FLAG,
@@ -23,6 +24,7 @@ from otkit.kernels.numba.vertices import (
     UPPER,
     VALUE,
     WEIGHTS,
+    WIDE,
 )  # fmt: skip
 
 
@@ -102,4 +104,5 @@ def solve(x, w, at, metric, first, second, unit, begin, end, num, info):
             above = ((n + m) * UNIT + sums) * linear + repair + metric[RELATIVE] * linear + metric[ABSOLUTE]
             num[k, VALUE], num[k, LOWER], num[k, UPPER] = linear, max(lower - below, 0.0), linear + above
             num[k, ROUNDING], num[k, ERROR] = below + above, defect
-            info[k, FLAG], info[k, PIVOTS] = 0, 0
+            wide = not num[k, UPPER] - num[k, LOWER] <= _WIDE * num[k, UPPER]
+            info[k, FLAG], info[k, PIVOTS] = WIDE if wide else 0, 0

@@ -89,6 +89,7 @@ def uncompiled() -> Iterator[None]:
         _uncompiled.reset(token)
 
 
+@np.errstate(over="ignore", invalid="ignore")  # as in `LinearProblem.build`
 def solved(geometry: GivenGeometry, a: Any, b: Any) -> Result | None:
     """The solution of an exact problem; None where the general way must look."""
     like = next(iter(geometry.arrays.values()))
@@ -100,8 +101,9 @@ def solved(geometry: GivenGeometry, a: Any, b: Any) -> Result | None:
     batch = _batch(geometry.arrays, ((a, n), (b, m)))
     if batch is None or not 0 < n * m <= LARGEST or len({type(x) for x in given}) > 1:
         return None
-    owned = geometry.owned()
-    flat = hosted(owned).flat(batch)
+    in_numpy = type(given[0]) is np.ndarray
+    owned = geometry if in_numpy and type(geometry) is Dense else geometry.owned()
+    flat = (owned if in_numpy else hosted(owned)).flat(batch)
     kernels = choose(flat)
     if kernels.name != "numba" or not all(isinstance(v, np.ndarray) for v in flat.arrays.values()):
         return None

@@ -289,3 +289,17 @@ def test_uncompiled_kernels_do_not_compile(monkeypatch, rng):
     C = rng.random((5, 6))
     with small.uncompiled():
         assert float(otkit.solve(C).value) == pytest.approx(ot.emd2([], [], C), rel=1e-14)
+
+
+def test_an_optimum_of_zero_takes_the_compiled_pass(monkeypatch, rng):
+    x, a = rng.normal(size=(20, 2)), rng.dirichlet(np.ones(20))
+    result, compiled = taken(monkeypatch, lambda: otkit.wasserstein(x, x, a, a))
+    assert compiled
+    assert float(result) == 0.0
+    assert result.upper < 1e-7
+
+
+def test_options_are_checked_as_ever():
+    for option in ("tol", "rtol", "max_iter"):
+        with pytest.raises(ValueError, match=option):
+            otkit.solve(np.eye(3), **{option: 0})
