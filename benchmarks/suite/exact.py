@@ -42,3 +42,28 @@ class Line:
 
     def time_wasserstein(self, items, n):
         otkit.wasserstein(self.x, self.y, p=1)
+
+
+class Small:
+    """Exact optima of small problems, one or many, from arrays to the value: Python and one compiled pass."""
+
+    param_names = ["items", "n"]
+    params = [[1, 500], [5, 20, 50, 200]]
+
+    def setup(self, items, n):
+        if items * n > 25_000:
+            raise NotImplementedError("too large")
+        rng = np.random.default_rng(0)
+        self.x, self.y = rng.normal(size=(2, items, n, 2))
+        self.C = ((self.x[:, :, None] - self.y[:, None]) ** 2).sum(-1)
+        self.a, self.b = rng.dirichlet(np.ones(n), (2, items))
+        if items == 1:
+            self.x, self.y, self.C, self.a, self.b = (v[0] for v in (self.x, self.y, self.C, self.a, self.b))
+        self.time_value(items, n)
+        self.time_distance(items, n)
+
+    def time_value(self, items, n):
+        return otkit.solve(self.C, self.a, self.b).value
+
+    def time_distance(self, items, n):
+        return otkit.wasserstein(self.x, self.y, self.a, self.b).distance

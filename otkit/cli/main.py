@@ -24,6 +24,7 @@ from otkit.cli.report import CERTIFIED, INTERRUPTED, NOT_CERTIFIED, UNUSABLE, WI
 from otkit.distance import WassersteinResult, wasserstein
 from otkit.errors import ConvergenceWarning
 from otkit.results.result import Result
+from otkit.solvers.exact.small import uncompiled
 
 PLANS, PLOTS = (".npz",), (".png", ".jpg", ".pdf", ".svg")
 
@@ -191,7 +192,8 @@ def _compare(x: Measure, y: Measure, options: argparse.Namespace) -> tuple[Answe
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ConvergenceWarning)  # reported with the answer
         if options.reg is None:
-            found = wasserstein(x.x, y.x, x.a, y.a, p=options.p, rtol=options.rtol)
+            with uncompiled():
+                found = wasserstein(x.x, y.x, x.a, y.a, p=options.p, rtol=options.rtol)
             certified = bool(found.converged)
         else:
             result = solve_sample(x.x, y.x, x.a, y.a, metric=("power", options.p), reg=options.reg)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -42,8 +43,6 @@ class LinearProblem:
         The operations for this geometry.
     a, b : array (B, n), (B, m)
         Weights; those of balanced items sum to 1.
-    log_a, log_b : array (B, n), (B, m)
-        Their logarithms, −inf where there is no mass.
     reg : array (B,) or None
         In units of the cost; None for the unregularised problem.
     penalties : Penalties
@@ -73,8 +72,6 @@ class LinearProblem:
     kernels: Kernels
     a: Array
     b: Array
-    log_a: Array
-    log_b: Array
     reg: Array | None
     penalties: Penalties
     balanced: np.ndarray
@@ -137,8 +134,6 @@ class LinearProblem:
             kernels=kernels,
             a=a,
             b=b,
-            log_a=arrays.log(a),
-            log_b=arrays.log(b),
             reg=None if reg is None else from_numpy(np.broadcast_to(reg, batch).reshape(-1), like),
             penalties=Penalties(from_numpy(rho_a, like), from_numpy(rho_b, like)),
             balanced=balanced,
@@ -152,6 +147,16 @@ class LinearProblem:
             dtype=dtype,
             unit=unit,
         )
+
+    @cached_property
+    def log_a(self) -> Array:
+        """Logarithms of the weights of the rows, −inf where there is no mass: ``(B, n)``."""
+        return arrays.log(self.a)
+
+    @cached_property
+    def log_b(self) -> Array:
+        """Logarithms of the weights of the columns, −inf where there is no mass: ``(B, m)``."""
+        return arrays.log(self.b)
 
     @property
     def items(self) -> int:
@@ -225,7 +230,7 @@ class LinearProblem:
 
 
 _BY_ITEM = (
-    *("a", "b", "log_a", "log_b", "reg", "penalties"),
+    *("a", "b", "reg", "penalties"),
     *("balanced", "mass", "rescaled", "span", "low", "high", "forbidden"),
 )
 

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 
 from otkit.geometry.costs import UNIT
 from otkit.kernels.numba.jit import ordered
 from otkit.kernels.numba.proof import ABSOLUTE, EXPONENT, GROUND, RELATIVE, SPREAD, _add, total
 from otkit.kernels.numba.vertices import (
+    _WIDE,
     COSTS,
     ERROR,
     FLAG,
@@ -21,6 +24,7 @@ from otkit.kernels.numba.vertices import (
     UPPER,
     VALUE,
     WEIGHTS,
+    WIDE,
 )  # fmt: skip
 
 
@@ -94,10 +98,11 @@ def solve(x, w, at, metric, first, second, unit, begin, end, num, info):
             info[k, FLAG] = COSTS
         else:
             linear, defect, size = _climb(x, w, p, n, q, m, whole_a, whole_b, power)
-            sums, repair = (64 + 3 * np.log2(n + m)) * UNIT, 1.01 * defect * span
+            sums, repair = (64 + 3 * math.log2(n + m)) * UNIT, 1.01 * defect * span
             lower = linear - repair
             below = sums * size + metric[RELATIVE] * abs(lower) + metric[ABSOLUTE]
             above = ((n + m) * UNIT + sums) * linear + repair + metric[RELATIVE] * linear + metric[ABSOLUTE]
             num[k, VALUE], num[k, LOWER], num[k, UPPER] = linear, max(lower - below, 0.0), linear + above
             num[k, ROUNDING], num[k, ERROR] = below + above, defect
-            info[k, FLAG], info[k, PIVOTS] = 0, 0
+            wide = not num[k, UPPER] - num[k, LOWER] <= _WIDE * num[k, UPPER]
+            info[k, FLAG], info[k, PIVOTS] = WIDE if wide else 0, 0

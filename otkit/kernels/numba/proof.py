@@ -5,6 +5,8 @@ Sums are compensated, so that their rounding errors are below those that the bou
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 
 from otkit.geometry.costs import UNIT
@@ -117,14 +119,16 @@ def prove(n, m, weight, row, col, f, g, linear, defect, span, low, forbidden, co
     """The value, its bounds, and what they are widened by, as `widened`; the first n rows and m columns have mass."""
     points, offsets = row.size + col.size, _both(n, m, row, col)
     (dual, size), (offset, offset_size) = _inner(weight, _both(n, m, f, g)), _inner(weight, offsets)
-    plain, level = True, 0.0
+    plain, level, of_columns = True, 0.0, 0.0
     for v in range(n + m):
         plain &= offsets[v] == 0.0
-        level = max(level, abs(offsets[v])) if v >= n else level
-    sums = (64 + 3 * np.log2(points)) * UNIT
-    evaluation = 0.0 if plain else 2 * UNIT * (2 * span + level)
-    below = sums * (size + offset_size) + evaluation
-    above = (points * UNIT + sums) * linear + evaluation + sums * offset_size
+        if v >= n:
+            level = max(level, abs(offsets[v]))
+            of_columns += weight[v] * abs(offsets[v])
+    sums, unit = (64 + 3 * math.log2(points)) * UNIT, 0.0 if plain else 2 * UNIT
+    offset_error = sums * offset_size + unit * of_columns
+    below = (sums + 2 * unit) * size + offset_error
+    above = (points * UNIT + sums + 2 * unit) * linear + offset_error + unit * defect * level
     above += 1.01 * defect * (points if forbidden else 1) * span
     lower, upper = dual + offset, linear + offset
     below += cost[RELATIVE] * abs(lower) + cost[ABSOLUTE]

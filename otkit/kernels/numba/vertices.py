@@ -18,7 +18,7 @@ from otkit.kernels.numba.entries import _distances
 from otkit.kernels.numba.jit import jit, least, most, ordered
 from otkit.kernels.numba.planting import GOES_ON, OPTIMAL, charge, judge, plant
 from otkit.kernels.numba.pricing import _place, lowest
-from otkit.kernels.numba.proof import EXPONENT, FACTOR, GROUND, SPREAD, masses, potentials, prove, total
+from otkit.kernels.numba.proof import EXPONENT, FACTOR, GROUND, NON_NEGATIVE, SPREAD, masses, potentials, prove, total
 from otkit.kernels.numba.simplex import pivot, price
 
 # Reasons why an item has no answer.
@@ -34,8 +34,9 @@ A, B, ROW, COL, F, G = range(6)
 _TOGETHER = 4
 # As in `otkit.solvers.exact.basis`: tolerance on reduced costs, and the rules of artificial arcs.
 _ROUNDING = 32 * UNIT
-# An interval is wide if rounding is more than this fraction of its upper end.
-_WIDE = 1e-9
+# An interval is narrow if it is at most this fraction of its upper end, or of the largest reduced cost where this is at
+# most so many times the power mean, of exponent −1/2, of the reduced costs above a fraction of the offsets.
+_WIDE, _ORDINARY, _ZERO = 1e-9, 2.0**20, 2.0**-40
 
 
 @ordered
@@ -206,11 +207,29 @@ def _improve(R, n, m, scale, limit, parent, thread, reverse, size, last, up, flo
 
 
 @ordered
+def _narrow(R, n, m, row, col, span, width, upper):
+    """Whether an interval is narrow. Of others, the general way decides what follows."""
+    if width <= _WIDE * abs(upper):
+        return True
+    if not width <= _WIDE * span:
+        return False
+    total, count = 0.0, 0
+    for i in range(n):
+        for j in range(m):
+            if _ZERO * (abs(row[i]) + abs(col[j])) < R[i, j] < np.inf:
+                total += 1.0 / np.sqrt(R[i, j])
+                count += 1
+    return span * (total / count) ** 2 <= _ORDINARY if count else False
+
+
+@ordered
 def _item(R, nr, nc, weight, rows, cols, vectors, metric, limit, num, info, ends, mass):
     """Solve an item of costs ``R (n, m)``; the first `nr` rows and `nc` columns have these weights. Returns a flag."""
     (n, m), nodes = R.shape, nr + nc
     row, col = np.empty(n), np.empty(m)
     flag = _reduce_rows(R, nr, nc, row, num, info) or _reduce_columns(R, nr, nc, col, num)
+    if not flag and metric[NON_NEGATIVE] and info[FORBIDDEN]:  # no distance forbids its arc: powers have overflown
+        flag = RANGE
     if flag:
         return flag
     links = np.empty((5, nodes + 1), dtype=np.int32)
@@ -241,7 +260,7 @@ def _item(R, nr, nc, weight, rows, cols, vectors, metric, limit, num, info, ends
         vectors[ROW, rows[i]], vectors[F, rows[i]] = row[i], f[i]
     for j in range(m):
         vectors[COL, cols[j]], vectors[G, cols[j]] = col[j], g[j]
-    return WIDE if num[ROUNDING] > _WIDE * abs(num[UPPER]) else 0
+    return 0 if _narrow(R, nr, nc, row, col, num[SPAN], num[UPPER] - num[LOWER], num[UPPER]) else WIDE
 
 
 @ordered

@@ -30,10 +30,10 @@ LEFT = -1
 
 # Nanoseconds that a pair takes: a part of a call, and those for each pair of points or each point on a line. They are
 # estimates, by which pairs are put together to runs.
-_PAIR, _ENTRY, _STEP = 2000, 40, 30
+PAIR, ENTRY, _STEP = 2000, 40, 30
 _RUN = 500_000
-_LIMIT = 10_000_000
-_NO_MATRIX = np.empty((0, 0, 0))
+LIMIT = 10_000_000
+NO_MATRIX = np.empty((0, 0, 0))
 
 
 @dataclass(frozen=True)
@@ -113,11 +113,11 @@ def solve(clouds: Clouds, first: np.ndarray, second: np.ndarray, stop: Callable[
         most_n, most_m = int(n[run.start : run.stop].max()), int(m[run.start : run.stop].max())
         vectors = np.empty((1, 6, max(most_n, most_m)))
         arcs, mass = np.empty((1, most_n + most_m, 2), dtype=np.int32), np.empty((1, most_n + most_m))
-        costs = _NO_MATRIX, x, x, metric
+        costs = NO_MATRIX, x, x, metric
         measures = w, w, start, start, first, second
-        vertices.solve(*costs, *measures, UNIT, _LIMIT, *ends, num, info, vectors, arcs, mass)
+        vertices.solve(*costs, *measures, UNIT, LIMIT, *ends, num, info, vectors, arcs, mass)
 
-    time = _PAIR + (_STEP * (n + m) if clouds.line else _ENTRY * n * m)
+    time = PAIR + (_STEP * (n + m) if clouds.line else ENTRY * n * m)
     threads.each(work, runs(time), int(time.sum()))
     value, lower, upper = (num[:, k] for k in (vertices.VALUE, vertices.LOWER, vertices.UPPER))
     return Found(value, lower, upper, info[:, vertices.FLAG])

@@ -10,20 +10,28 @@ from scipy.optimize import linear_sum_assignment
 from strategies import blocks, distances, first, hard_cases, random_problem, small_reg_cases, told
 
 import otkit
-from otkit.solvers.exact import approach, solver
+from otkit.solvers.exact import approach, small, solver
 
 solve, solve_sample = solved_by("exact")
 
 
-@pytest.fixture(params=["all arcs", "few arcs", "warm", "declined", "listed"])
-def arcs(request, monkeypatch):
-    """Small problems as they are solved, and as large ones are.
+def large(monkeypatch):
+    """Small problems are solved as large ones are."""
+    monkeypatch.setattr(small, "LARGEST", 0)
+    monkeypatch.setattr(solver, "_ALL", 0)
 
-    These start from sweeps if they help, always or never. Or the simplex knows only listed arcs, as where the costs are
-    not a matrix in memory: annealed first, and priced in rounds.
+
+@pytest.fixture(params=["compiled", "all arcs", "few arcs", "warm", "declined", "listed"])
+def arcs(request, monkeypatch):
+    """Small problems as they are solved, by one compiled pass, and as large ones are.
+
+    These start from masses, or from sweeps if they help, always or never. Or the simplex knows only listed arcs, as
+    where the costs are not a matrix in memory: annealed first, and priced in rounds.
     """
-    if request.param != "all arcs":
-        monkeypatch.setattr(solver, "_ALL", 0)
+    if request.param == "all arcs":
+        monkeypatch.setattr(small, "LARGEST", 0)
+    elif request.param != "compiled":
+        large(monkeypatch)
     if request.param in ("warm", "declined"):
         monkeypatch.setattr(approach, "_NARROW", np.inf if request.param == "warm" else 0.0)
     if request.param == "listed":
@@ -159,7 +167,7 @@ def test_points_are_priced_without_a_matrix(rng, monkeypatch):
 
 
 def test_equal_costs_take_few_rounds(monkeypatch):
-    monkeypatch.setattr(solver, "_ALL", 0)
+    large(monkeypatch)
     x = np.ones((300, 2))
     result = solve_sample(x, x + 1.0, method="exact")
     assert float(result.value) == pytest.approx(2.0)
@@ -176,7 +184,7 @@ def test_batches_and_other_libraries(xp, arcs, rng):
 
 
 def test_a_warm_start_takes_few_pivots(rng, monkeypatch):
-    monkeypatch.setattr(solver, "_ALL", 0)
+    large(monkeypatch)
     C = rng.random((300, 300))
     cold = solve(C, method="exact")
     warm = solve(C, method="exact", init=cold)
@@ -200,7 +208,7 @@ def test_a_tiny_mass_crosses_between_blocks(arcs):
 
 
 def test_stopping_early_leaves_valid_bounds(rng, monkeypatch):
-    monkeypatch.setattr(solver, "_ALL", 0)
+    large(monkeypatch)
     C = rng.random((80, 80))
     wanted = ot.emd2(np.full(80, 1 / 80), np.full(80, 1 / 80), C)
     way_down = sum(stage.n_iter for stage in solve(C, method="exact").stages)
@@ -214,7 +222,7 @@ def test_stopping_early_leaves_valid_bounds(rng, monkeypatch):
 
 
 def test_items_that_wait_for_one_that_ran_out_are_not_called_optimal(rng, monkeypatch):
-    monkeypatch.setattr(solver, "_ALL", 0)
+    large(monkeypatch)
     C = rng.random((2, 60, 60))
     C[0] = 1 - np.eye(60)  # comes down at once
     stages = solve(C, method="exact").stages
@@ -226,7 +234,7 @@ def test_items_that_wait_for_one_that_ran_out_are_not_called_optimal(rng, monkey
 
 
 def test_a_callback_sees_the_way_down_and_the_pivots_and_can_stop_both(rng, monkeypatch):
-    monkeypatch.setattr(solver, "_ALL", 0)
+    large(monkeypatch)
     C = rng.random((80, 80))
     seen = []
     whole = solve(C, method="exact", callback=seen.append)
@@ -257,7 +265,7 @@ def test_a_step_has_a_bounded_number_of_pivots(rng, monkeypatch):
 
 
 def test_sweeps_are_declined_where_they_do_not_help(rng, monkeypatch):
-    monkeypatch.setattr(solver, "_ALL", 0)
+    large(monkeypatch)
     ties, clouds = rng.integers(0, 5, (200, 200)).astype(float), distances(*rng.random((2, 200, 8)), "sqeuclidean")
     for C, narrow in ((ties, False), (clouds, True)):
         ends = []
@@ -269,7 +277,7 @@ def test_sweeps_are_declined_where_they_do_not_help(rng, monkeypatch):
 
 
 def test_a_given_regularisation_is_where_the_simplex_starts(rng, monkeypatch):
-    monkeypatch.setattr(solver, "_ALL", 0)
+    large(monkeypatch)
     C = rng.random((90, 80))
     result = otkit.solve(C, method=otkit.Exact(reg=0.01))
     assert result.stages[-1].reg == pytest.approx(0.01 * np.ptp(C), rel=0.1)

@@ -74,6 +74,9 @@ def test_pairs_that_are_not_ordinary_are_left_to_the_general_way(d):
     packing = packed.pack(x, w, np.array([0, 2, 4, 6, 8]), distance_cost(2, "euclidean"))
     found = packed.solve(packing, np.array([0, 0, 0]), np.array([1, 2, 3]))
     assert (found.flag == 0).tolist() == [True, False, False]
+    mass, some = np.repeat([0.5, 0.25], 4), np.where(x > 6 * d, 1e200, x)
+    packing = packed.pack(some, mass, np.array([0, 2, 4, 8]), distance_cost(2, "euclidean"))
+    assert (packed.solve(packing, np.array([0, 0]), np.array([1, 2])).flag == 0).tolist() == [True, False]
     far = packed.pack(x * 1e200, w, np.array([0, 4, 8]), distance_cost(2, "euclidean"))
     assert packed.solve(far, np.array([0]), np.array([1])).flag[0] != 0
     near = packed.pack(x * 1e-300, w, np.array([0, 4, 8]), distance_cost(2, "euclidean"))

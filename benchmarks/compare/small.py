@@ -1,0 +1,123 @@
+"""Small exact problems beside a Python loop over POT; run ``python benchmarks/compare/small.py``.
+
+Prints a Markdown table: the median time of ``otkit.solve(C, a, b).value`` and of ``ot.emd2(a, b, C)``, once and for
+each item of a batch; and of all pairs of some clouds, beside a loop over ``ot.dist`` and ``ot.emd2``. Both take turns.
+The clouds are random points of the plane at squared distances, with random weights but in pairs.
+"""
+
+import itertools
+import sys
+from pathlib import Path
+from statistics import median
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+
+import numpy as np
+from common import described, in_turns, parser, save, timed
+
+from compare.tables import heading, human, line
+
+SINGLE = (5, 10, 20, 50, 100, 200)
+BATCHES = ((2000, 8), (500, 32), (200, 64))
+PAIRS = ((60, 20), (40, 100))
+PACKAGES = ("otkit", "pot", "numpy", "scipy", "numba")
+TITLES = "problem, otkit, POT, POT / otkit, largest difference, largest width"
+
+
+def clouds(rng, items, n):
+    """Costs and weights of a batch."""
+    x, y = rng.normal(size=(2, items, n, 2)) + np.array([0.0, 0.5])[:, None, None, None]
+    C = ((x[:, :, None] - y[:, None]) ** 2).sum(-1)
+    return C, rng.dirichlet(np.ones(n), items), rng.dirichlet(np.ones(n), items)
+
+
+def calls(rng, items, n):
+    """The calls of both libraries for a batch; each returns the values, and otkit's the widths of the intervals too."""
+    import ot
+
+    import otkit
+
+    C, a, b = clouds(rng, items, n)
+    if items == 1:
+        C, a, b = C[0], a[0], b[0]
+
+        def theirs():
+            return np.array([ot.emd2(a, b, C)])
+    else:
+
+        def theirs():
+            return np.array([ot.emd2(a[k], b[k], C[k]) for k in range(items)])
+
+    def ours():
+        result = otkit.solve(C, a, b)
+        return result.value, result
+
+    return ours, theirs
+
+
+def pairs(rng, count, n):
+    """The calls of both libraries for all pairs of clouds: squared distances W2²."""
+    import ot
+
+    import otkit
+
+    measures = [rng.normal(size=(n, 2)) + rng.normal(size=2) for _ in range(count)]
+    index = np.triu_indices(count, 1)
+
+    def theirs():
+        return np.array([ot.emd2([], [], ot.dist(x, y)) for x, y in itertools.combinations(measures, 2)])
+
+    def ours():
+        result = otkit.pairwise(measures)
+        return result.distance[index] ** 2, result
+
+    return ours, theirs
+
+
+def compared(name, ours, theirs, rounds):
+    """A row: the times of both in turns, the largest difference of values, and the largest width of an interval."""
+    for call in (ours, theirs) * 2:  # imports and compiles
+        call()
+    found = in_turns({"otkit": lambda: timed(ours), "POT": lambda: timed(theirs)}, rounds)
+    seconds = {key: [time for _, time in runs] for key, runs in found.items()}
+    (values, result), wanted = found["otkit"][-1][0], found["POT"][-1][0]
+    return {
+        "problem": name,
+        "seconds": seconds,
+        "difference": float(abs(values - wanted).max()),
+        "width": float(np.max(result.upper - result.lower)),
+    }
+
+
+def print_row(row):
+    ours, theirs = (median(row["seconds"][key]) for key in ("otkit", "POT"))
+    line(
+        row["problem"],
+        human(ours),
+        human(theirs),
+        f"{theirs / ours:.2f}",
+        f"{row['difference']:.0e}",
+        f"{row['width']:.0e}",
+    )
+
+
+def main():
+    options = parser(__doc__)
+    options.add_argument(
+        "--repeat", type=int, default=5, help="rounds of a batch; a single problem has 20 times as many"
+    )
+    options.add_argument("--only", default="", metavar="SUBSTRING", help="of the name of a problem")
+    args = options.parse_args()
+    rng, rows = np.random.default_rng(20), []
+    heading(TITLES)
+    cases = [(f"{n} × {n}", calls(rng, 1, n), 20 * args.repeat) for n in SINGLE]
+    cases += [(f"{items} of {n} × {n}", calls(rng, items, n), args.repeat) for items, n in BATCHES]
+    cases += [(f"all pairs of {count} clouds of {n} points", pairs(rng, count, n), args.repeat) for count, n in PAIRS]
+    for name, both, rounds in (case for case in cases if args.only in case[0]):
+        rows.append(compared(name, *both, rounds))
+        print_row(rows[-1])
+    save(args.json, described(args, *PACKAGES) | {"rows": rows})
+
+
+if __name__ == "__main__":
+    main()
