@@ -28,7 +28,7 @@ _HOMES = {
     "otkit.divergence": ("DivergenceResult", "sinkhorn_divergence"),
     "otkit.errors": ("ConvergenceWarning", "NotConverged"),
     "otkit.geometry": ("Dense", "PointCloud"),
-    "otkit.pairs": ("PairwiseResult", "pairwise"),
+    "otkit.pairs": ("NeighboursResult", "PairwiseResult", "pairwise"),
     "otkit.results": ("Result", "SparseArcs", "Stage", "Status"),
     "otkit.solvers": ("Annealing", "Exact", "Progress", "Sinkhorn", "SparseNewton", "Univariate"),
 }
@@ -44,6 +44,7 @@ __all__ = [  # noqa: RUF022  (in the order of the reference)
     "Result",
     "WassersteinResult",
     "PairwiseResult",
+    "NeighboursResult",
     "DivergenceResult",
     "Gradients",
     "Status",

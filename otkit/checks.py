@@ -282,9 +282,9 @@ def regularisation(reg: Any) -> np.ndarray:
     return reg
 
 
-def resolved(reg: np.ndarray, least: np.ndarray, balanced: np.ndarray) -> None:
-    """Require a `reg` of at least ``least (B,)``, below which rounding alone makes an error of 1."""
-    if np.any(reg < least):
+def resolved(reg: np.ndarray | None, least: np.ndarray, balanced: np.ndarray) -> None:
+    """Require a `reg`, if there is one, of at least ``least (B,)``, below which rounding alone makes an error of 1."""
+    if reg is not None and np.any(reg < least):
         k = int(np.argmax(least / reg))
         raise ValueError(
             f"reg must be at least {least[k]:.3g}, the rounding error of the costs, below which the plan would be "

@@ -14,7 +14,6 @@ from otkit.distance import distance_cost
 from otkit.geometry.costs import Cost
 from otkit.pairs.blocks import Grid, Options, side_for
 from otkit.pairs.clouds import Clouds, checked
-from otkit.pairs.neighbours import nearest
 from otkit.pairs.results import CONVERGED, STATUSES, Answers, Layout, PairwiseResult
 from otkit.pairs.store import Folder, Memory, Question
 from otkit.pairs.work import fill, working
@@ -119,6 +118,8 @@ def pairwise(
     grid = Grid(layout, side_for(clouds, layout, options))
     with working(clouds, options, executor, workers, progress) as work:
         if neighbours is not None:
+            from otkit.pairs.neighbours import nearest  # with SciPy's distances, which take long to load
+
             near, solved_for_it = nearest(work, layout, neighbours, grid.side**2)
             return reported(near, _shortfall([solved_for_it], layout, names), strict)
         store: Folder | Memory = Memory(grid)

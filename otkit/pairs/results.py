@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
-from scipy.spatial.distance import squareform
 
 from otkit.results.outcome import Status
 
@@ -158,7 +157,13 @@ class PairwiseResult:
     def _matrix(self, values: np.ndarray) -> np.ndarray:
         if self.layout.cols is not None:
             return values.reshape(self.layout.shape)
-        return squareform(np.asarray(values), force="tomatrix", checks=False)
+        size, at = self.layout.rows, 0
+        matrix = np.zeros(self.layout.shape, dtype=values.dtype)
+        for row in range(size - 1):
+            others = values[at : at + size - 1 - row]
+            matrix[row, row + 1 :] = matrix[row + 1 :, row] = others
+            at += len(others)
+        return matrix
 
     def __repr__(self) -> str:
         short = int(np.count_nonzero(self.condensed.status != CONVERGED))

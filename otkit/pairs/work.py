@@ -81,7 +81,11 @@ def fill(store: Folder | Memory, blocks: Sequence[Block], work: Work) -> None:
         for block in left:
             known, (i, j) = store.known(block), grid.pairs(block)
             open_ = known.status == 0
-            yield (block, known), Task(work.clouds, i[open_], first + j[open_], work.options)
+            if open_.any():
+                yield (block, known), Task(work.clouds, i[open_], first + j[open_], work.options)
+            else:
+                store.keep(block, known)
+                bar.update(len(known))
 
     with progress_bar(work, pairs, pairs - new) as bar, closing(completed(work, tasks())) as coming:
         for (block, known), answers in coming:

@@ -124,8 +124,7 @@ class LinearProblem:
         rho = checks.penalties(unbalanced, reg)
         batch = checks.batch_shape(
             costs=asked.batch,
-            a=() if a is None else tuple(a.shape[:-1]),
-            b=() if b is None else tuple(b.shape[:-1]),
+            **{name: () if w is None else tuple(w.shape[:-1]) for name, w in (("a", a), ("b", b))},
             reg=() if reg is None else reg.shape,
             unbalanced=np.broadcast_shapes(*(r.shape for r in rho)),
         )
@@ -133,15 +132,14 @@ class LinearProblem:
         kernels = choose(geometry)
         rho_a, rho_b = (np.broadcast_to(r, batch).reshape(-1) for r in rho)
         balanced = (rho_a == np.inf) & (rho_b == np.inf)
-
         weights = a, b
         a, mass_a = _normalised(a, asked.n, batch, balanced, like)
         b, mass_b = _normalised(b, asked.m, batch, balanced, like)
         rescaled = checks.equal_mass(mass_a, mass_b, *weights, relaxes=relaxes)
         costs = _cost_range(kernels, geometry, a > 0, b > 0, sorts=reg is None and geometry.convex_on_line)
         a, b, idle = _reached(costs, (a, b), (rho_a, rho_b), relaxes=relaxes)
-        if reg is not None:
-            checks.resolved(np.broadcast_to(reg, batch).reshape(-1), 8 * UNIT * to_numpy(costs.span), balanced)
+        reg = None if reg is None else np.broadcast_to(reg, batch).reshape(-1)
+        checks.resolved(reg, 8 * UNIT * to_numpy(costs.span), balanced)
         return LinearProblem(
             given=given,
             fingerprint=None if geometry.matrix is None else Fingerprint.of(geometry.matrix),
@@ -151,7 +149,7 @@ class LinearProblem:
             kernels=kernels,
             a=a,
             b=b,
-            reg=None if reg is None else from_numpy(np.broadcast_to(reg, batch).reshape(-1), like),
+            reg=None if reg is None else from_numpy(reg, like),
             penalties=Penalties(from_numpy(rho_a, like), from_numpy(rho_b, like)),
             balanced=balanced,
             idle=idle,

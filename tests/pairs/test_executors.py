@@ -84,6 +84,14 @@ def test_tasks_carry_the_measures_of_their_block_and_few_are_in_flight(rng, monk
     assert max(len(pickle.dumps(task)) for task in executor.tasks) < 2 * 4 * 30 * 3 * 8
 
 
+@pytest.mark.parametrize("d", [1, 20])
+def test_bounds_do_not_depend_on_what_a_task_carries(rng, d):
+    """In many dimensions, rounding is bounded by the radius of all measures."""
+    clouds = [x + 100 * rng.random(d) for x in rng.random((9, 6, d))]
+    with ThreadPoolExecutor(2) as executor:
+        same(otkit.pairwise(clouds, executor=executor), otkit.pairwise(clouds))
+
+
 def test_an_error_comes_from_where_it_arose(rng):
     """Points may lie so close in one pair that its costs underflow."""
     wide, near = rng.random((4, 2)), 1e-200 * rng.random((4, 2))
