@@ -128,10 +128,10 @@ def solve_sample(
     callback: Callback | None = None,
     strict: bool = False,
 ) -> Result:
-    """Optimal transport between two clouds of points, whose costs are evaluated tile by tile and never stored.
+    """Optimal transport between two clouds of points, whose costs are evaluated tile by tile.
 
-    Clouds of up to 256 MiB of pairs keep the entries of the plan in memory between iterations. Larger ones allocate no
-    n × m array.
+    Clouds of up to 256 MiB of pairs keep the entries of the plan in memory between iterations, and the costs themselves
+    where the optimum is exact and there are at most 2²⁴ pairs. Larger ones allocate no n × m array.
 
     Parameters
     ----------

@@ -13,7 +13,7 @@ from statistics import median
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from common import described, parser, peak_memory, save, timed
-from suite.problems import OTHERS, PROBLEMS, costs
+from suite.problems import PROBLEMS, costs
 
 from compare.tables import heading, line
 
@@ -68,13 +68,12 @@ def main():
     options.add_argument("--sizes", type=int, nargs="+", default=[1000, 2000, 4000, 8000])
     options.add_argument("--only", default="", metavar="SUBSTRING", help="of the name of a problem")
     options.add_argument("--repeat", type=int, default=3)
-    options.add_argument("--others", action="store_true", help="problems that no constant was chosen on")
     args = options.parse_args()
     heading(TITLES)
     rows = []
     with multiprocessing.get_context("spawn").Pool(1, maxtasksperchild=1) as pool:
         for n in args.sizes:
-            for name in (p for p in (OTHERS if args.others else PROBLEMS) if args.only in p):
+            for name in (p for p in PROBLEMS if args.only in p):
                 row = {"problem": name, "n": n}
                 for key, library in LIBRARIES.items():
                     row[key] = pool.apply(measure, (library, name, n, args.repeat))

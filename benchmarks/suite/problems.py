@@ -13,8 +13,6 @@ PROBLEMS = (
     "fields, L1",
     "fields, squared L2",
 )  # of `costs`
-# Problems that no constant of otkit was chosen on.
-OTHERS = ("shifted clouds", "tight clusters", "sorted points")
 
 
 def cloud(n, d=2, seed=0):
@@ -78,32 +76,6 @@ def _stored(file):
         return arrays["images"] if "images" in arrays else next(x for x in arrays.values() if x.ndim == 3)
 
 
-def random_weights(n, seed=0):
-    """Weights of two clouds of n points."""
-    weights = np.random.default_rng(seed).random((2, n))
-    return weights / weights.sum(axis=1, keepdims=True)
-
-
-def shifted(n, seed=0):
-    """Two normal clouds in the plane, three standard deviations apart in both coordinates, with random weights."""
-    rng = np.random.default_rng(seed)
-    return rng.standard_normal((n, 2)), rng.standard_normal((n, 2)) + 3, *random_weights(n, seed)
-
-
-def clusters(n, seed=0):
-    """Clouds around eight centres in the plane, 200 times as far apart as they are wide, with random weights."""
-    rng = np.random.default_rng(seed)
-    centres = 20 * rng.standard_normal((8, 2))
-    x, y = (centres[rng.integers(0, 8, n)] + 0.1 * rng.standard_normal((n, 2)) for _ in range(2))
-    return x, y, *random_weights(n, seed)
-
-
-def sorted_points(n, seed=0):
-    """Sorted points on a line, with random weights."""
-    x, y = np.sort(np.random.default_rng(seed).random((2, n)))
-    return x[:, None], y[:, None], *random_weights(n, seed)
-
-
 def costs(name, n, file=None):
     """A problem of about n × n as a matrix of costs, the largest of which is 1, and weights."""
     side = round(n**0.5)
@@ -115,9 +87,6 @@ def costs(name, n, file=None):
         "digits, squared L2": lambda: (*digits(side, file), "sqeuclidean"),
         "fields, L1": lambda: (*fields(side), "cityblock"),
         "fields, squared L2": lambda: (*fields(side), "sqeuclidean"),
-        "shifted clouds": lambda: (*shifted(n), "sqeuclidean"),
-        "tight clusters": lambda: (*clusters(n), "sqeuclidean"),
-        "sorted points": lambda: (*sorted_points(n), lambda u, v: abs(u[0] - v[0]) ** 1.5),
     }[name]()
     C = cdist(x, y, metric) if metric else assignment(n)
     return C / C.max(), a, b

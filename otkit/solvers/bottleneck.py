@@ -20,7 +20,7 @@ from otkit.problems.linear import LinearProblem
 from otkit.results.outcome import Outcome, Status, marginal_error
 from otkit.results.result import Result
 from otkit.solvers.base import Solver, State
-from otkit.solvers.exact.basis import GRAIN, ROUNDING, by_rank, points_with_mass
+from otkit.solvers.exact.basis import GRAIN, ROUNDING, Matrix, by_rank, points_with_mass
 
 # Maximum number of arcs, all of which are in memory.
 MOST = 2**24
@@ -83,7 +83,8 @@ def bottleneck(C: np.ndarray, a: np.ndarray, b: np.ndarray, factor: float = 1.0)
 def _plan(C: np.ndarray, supply: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """The arcs of a plan, a forest: greedily along the least costs of each row and column, then in order."""
     n, m = C.shape
-    i, j = by_rank(C, np.zeros(n), np.zeros(m), _GREEDY)
+    nothing = np.zeros(n), np.zeros(m)
+    i, j = by_rank(Matrix(C, np.empty((0, m), dtype=np.float32), nothing), *nothing, _GREEDY)
     members = starts.greedy(np.argsort(C[i, j], kind="stable"), i, j, supply, n)
     left, taken = abs(supply), []
     for k in members.tolist():

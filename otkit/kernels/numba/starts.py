@@ -5,11 +5,12 @@ from __future__ import annotations
 import numpy as np
 
 from otkit.kernels.numba.entries import _reduced
-from otkit.kernels.numba.jit import exp, jit
+from otkit.kernels.numba.jit import exp, jit, least, wide
 from otkit.kernels.numba.pricing import lowest
 
-# Rows and columns are visited in strides. Their costs may be sorted, which is the worst case of an insertion.
-_ROWS, _COLUMNS = 16, 8
+# Entries of a row, and rows of a column, of which only the least is compared with those found so far. These blocks are
+# visited in strides: costs may be sorted, which is the worst case of an insertion.
+_ENTRIES, _ROWS, _STRIDE = 64, 16, 8
 # Exponent of terms that have no effect on the entropy of a row.
 _NEGLIGIBLE = -700.0
 
@@ -23,9 +24,9 @@ def reduce_costs(C, row, col, transposed, out):
 
 
 @jit
-def round_costs(C, out):
-    """The costs in single precision; none if `out` has no rows."""
-    for i in range(out.shape[0]):
+def round_costs(C, out, low, high):
+    """The costs of some rows in single precision."""
+    for i in range(low, high):
         for j in range(out.shape[1]):
             out[i, j] = C[i, j]
 
@@ -50,26 +51,46 @@ def _insert(x, index, best, where):
 
 
 @jit
-def ranked(C, f, g, k):
-    """The k columns of least ``C_ij − g_j`` of each row ``(n, k)``, and rows of least ``C_ij − f_i`` of each column.
+def best_columns(C, g, low, high, out):
+    """The columns of least ``C_ij − g_j`` of some rows, ``out (n, k)``. Entries stay where fewer costs are finite."""
+    m, best = g.size, np.empty(out.shape[1], dtype=C.dtype)
+    for i in range(low, high):
+        best[:] = np.inf
+        for begin in range(0, _STRIDE * _ENTRIES, _ENTRIES):
+            for first in range(begin, m, _STRIDE * _ENTRIES):
+                last = min(first + _ENTRIES, m)
+                if lowest(C[i, first:last], g[first:last]) < best[-1]:
+                    for j in range(first, last):
+                        if C[i, j] - g[j] < best[-1]:
+                            _insert(C[i, j] - g[j], j, best, out[i])
 
-    Where fewer costs are finite, the other places are −1.
-    """
-    n, m = C.shape
-    by_row, by_col = np.full((n, k), -1, dtype=np.int32), np.full((m, k), -1, dtype=np.int32)
-    of_row, of_col, worst = np.empty(k), np.full((m, k), np.inf), np.full(m, np.inf)
-    for begin in range(_ROWS):
-        for i in range(begin, n, _ROWS):
-            of_row[:] = np.inf
-            for first in range(_COLUMNS):
-                for j in range(first, m, _COLUMNS):
-                    if C[i, j] - g[j] < of_row[k - 1]:
-                        _insert(C[i, j] - g[j], j, of_row, by_row[i])
-            for j in range(m):
-                if C[i, j] - f[i] < worst[j]:
-                    _insert(C[i, j] - f[i], i, of_col[j], by_col[j])
-                    worst[j] = of_col[j, k - 1]
-    return by_row, by_col
+
+@jit
+def _lower(costs, f, out):
+    """Replace entries by ``costs_j − f`` where these are less."""
+    wide()
+    for j in range(out.size):
+        out[j] = least(out[j], costs[j] - f)
+
+
+@jit
+def best_rows(C, f, low, high, out):
+    """The rows of least ``C_ij − f_i`` of some columns, ``out (m, k)``. Entries stay where fewer costs are finite."""
+    n, k = f.size, out.shape[1]
+    best, worst = np.full((high - low, k), np.inf, dtype=C.dtype), np.full(high - low, np.inf, dtype=C.dtype)
+    found = np.empty(high - low, dtype=C.dtype)
+    for begin in range(0, _STRIDE * _ROWS, _ROWS):
+        for first in range(begin, n, _STRIDE * _ROWS):
+            last = min(first + _ROWS, n)
+            found[:] = np.inf
+            for i in range(first, last):
+                _lower(C[i, low:high], f[i], found)
+            for j in range(found.size):
+                if found[j] < worst[j]:
+                    for i in range(first, last):
+                        if C[i, low + j] - f[i] < worst[j]:
+                            _insert(C[i, low + j] - f[i], i, best[j], out[low + j])
+                            worst[j] = best[j, k - 1]
 
 
 @jit

@@ -108,6 +108,17 @@ class Tiles:
         threads.each(lambda part: self.walk(part, work), cut, items * self.n * self.m)
 
 
+def filled(geometry: Geometry, item: int) -> np.ndarray:
+    """The matrix of the costs of an item, formed by tiles."""
+    tiles, out = Tiles(geometry.take(np.array([item]))), np.empty((geometry.n, geometry.m))
+
+    def work(C: np.ndarray, low: int, high: int, first: int, group: int) -> None:
+        out[first : first + C.shape[1]] = C[0]
+
+    tiles.each(1, work)
+    return out
+
+
 _FORMS: dict[Any, tuple[int, float]] = {
     ("euclidean", 2.0): (entries.EUCLIDEAN, 1.0),
     ("euclidean", 1.0): (entries.EUCLIDEAN, 0.5),

@@ -10,7 +10,9 @@ import numpy as np
 from otkit.arrays import to_numpy
 from otkit.geometry.costs import UNIT
 from otkit.geometry.reduced import Reduced
+from otkit.kernels import threads
 from otkit.kernels.numba import pricing, simplex, starts
+from otkit.kernels.numba.tiles import filled
 from otkit.linalg.trees import SpanningTree, heaviest_forest
 from otkit.problems.linear import LinearProblem
 from otkit.results.outcome import Status
@@ -33,6 +35,8 @@ _MODERATE = 2.0
 _STEEPER = 8.0
 # Costs have single precision if their range is below this and above its inverse.
 _SINGLE = 1e30
+# Number of rows or columns that a thread takes at a time.
+_PART = 512
 # Surcharge, relative to the range, from which mass of the order of rounding errors may stay on artificial arcs; and the
 # one, relative to the range and the number of points, from which other mass has no way.
 _SURE, _HOPELESS = 50.0, 64.0
@@ -181,6 +185,12 @@ def points_of(problem: LinearProblem, item: int) -> tuple[np.ndarray, np.ndarray
     return points_with_mass(to_numpy(problem.a)[item], to_numpy(problem.b)[item])
 
 
+def entries_with_mass(problem: LinearProblem) -> int:
+    """Number of costs between points with mass, of the item with most."""
+    of_rows, of_cols = (np.count_nonzero(to_numpy(w), axis=-1) for w in (problem.a, problem.b))
+    return int((of_rows * of_cols).max())
+
+
 def matrix_of(
     problem: LinearProblem, costs: Reduced, item: int, rows: np.ndarray, cols: np.ndarray, limit: float = np.inf
 ) -> Matrix:
@@ -188,7 +198,10 @@ def matrix_of(
 
     Arcs of a reduced cost above `limit` are forbidden.
     """
-    base = to_numpy(costs.base.block(slice(item, item + 1), slice(0, costs.n)))[0]
+    given = costs.matrix is not None
+    base = (
+        to_numpy(costs.base.block(slice(item, item + 1), slice(0, costs.n)))[0] if given else filled(costs.base, item)
+    )
     row, col = to_numpy(costs.row)[item], to_numpy(costs.col)[item]
     span, every = problem.span[item], rows.size == costs.n and cols.size == costs.m
     as_given = every and limit == np.inf and base.flags.c_contiguous
@@ -205,8 +218,9 @@ def matrix_of(
 
 def _single(C: np.ndarray, span: float) -> np.ndarray:
     """The costs in single precision; no rows if single precision does not have their range."""
-    out = np.empty(C.shape if 1 / _SINGLE < span < _SINGLE else (0, C.shape[1]), dtype=np.float32)
-    starts.round_costs(C, out)
+    n, m = C.shape
+    out = np.empty((n if 1 / _SINGLE < span < _SINGLE else 0, m), dtype=np.float32)
+    threads.each(lambda part: starts.round_costs(C, out, *part), _parts(out.shape[0]), C.size)
     return out
 
 
@@ -224,7 +238,7 @@ def cold(problem: LinearProblem, costs: Reduced, item: int, limit: float = np.in
     rows, cols, supply = points_of(problem, item)
     matrix = matrix_of(problem, costs, item, rows, cols, limit)
     C, (f, g) = matrix.C, matrix.offsets
-    i, j = by_rank(C, f, g, _GREEDY)  # reduced costs have zero potentials
+    i, j = by_rank(matrix, f, g, _GREEDY)  # reduced costs have zero potentials
     cost = C[i, j]
     members = starts.greedy(np.argsort(cost - f[i] - g[j], kind="stable"), i, j, supply, rows.size)
     forest = pricing.Arcs(i[members], j[members], cost[members])
@@ -254,7 +268,7 @@ def warm(
     g = g[cols] + col
     f = starts.c_transform(C, g)  # feasible, so that no cycle through artificial arcs has a negative cost
     of_rows, of_cols = (f, g) if absorbed is None else (absorbed[0][rows] + row, absorbed[1][cols] + col)
-    i, j = by_rank(C, of_rows, of_cols, _FOREST)
+    i, j = by_rank(matrix, of_rows, of_cols, _FOREST)
     cost = C[i, j]
     members = heaviest_forest(rows.size, cols.size, i, j, (of_rows[i] + of_cols[j] - cost) / surcharge)
     forest = pricing.Arcs(i[members], j[members], cost[members])
@@ -262,15 +276,24 @@ def warm(
     return planted((rows, cols, supply), forest, np.concatenate([-f, g]), surcharge, priced)
 
 
-def by_rank(C: np.ndarray, f: np.ndarray, g: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
+def by_rank(matrix: Matrix, f: np.ndarray, g: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
     """Rows and columns of the k best arcs of each row and of each column, in row order."""
+    C = matrix.single if matrix.single.size else matrix.C
     (n, m), k = C.shape, min(k, *C.shape)
-    by_row, by_col = starts.ranked(C, f, g, k)
+    by_row, by_col = np.full((n, k), -1), np.full((m, k), -1)
+    f, g = f.astype(C.dtype), g.astype(C.dtype)
+    threads.each(lambda part: starts.best_columns(C, g, *part, by_row), _parts(n), 2 * C.size)
+    threads.each(lambda part: starts.best_rows(C, f, *part, by_col), _parts(m), 2 * C.size)
     of_rows = np.where(by_row < 0, -1, np.arange(n)[:, None] * m + by_row)
-    of_cols = np.where(by_col < 0, -1, by_col * np.int64(m) + np.arange(m)[:, None])
-    code = np.unique(np.concatenate([of_rows.ravel(), of_cols.ravel()]))
-    code = code[code >= 0]
+    of_cols = np.where(by_col < 0, -1, by_col * m + np.arange(m)[:, None])
+    code = np.sort(np.concatenate([of_rows.ravel(), of_cols.ravel()]))
+    code = code[(code >= 0) & np.append(True, code[1:] > code[:-1])]
     return code // m, code % m
+
+
+def _parts(size: int) -> list[tuple[int, int]]:
+    """Ranges of rows or columns, for threads."""
+    return [(low, min(low + _PART, size)) for low in range(0, size, _PART)]
 
 
 def _with_room(C: np.ndarray, rows: np.ndarray, cols: np.ndarray) -> pricing.Arcs:

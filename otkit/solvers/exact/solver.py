@@ -4,9 +4,9 @@ At a small regularisation the plan is close to an optimal vertex. Its largest en
 optimal basis. Where sweeps do not lead to such a plan in a short time, masses that go greedily along cheap arcs are a
 basis too. The simplex prices rows of the cost matrix until no arc has a negative reduced cost, which proves optimality.
 
-Costs of points, and costs on a GPU, are not a matrix on the host. The simplex then makes the basis optimal among the
-few arcs that carry mass. Pricing computes the reduced costs of all arcs and adds arcs of negative reduced cost. Both
-are repeated until no such arc exists. Sparse costs are few arcs from the start.
+Costs of many points, and costs on a GPU, are not a matrix on the host. The simplex then makes the basis optimal among
+the few arcs that carry mass. Pricing computes the reduced costs of all arcs and adds arcs of negative reduced cost.
+Both are repeated until no such arc exists. Sparse costs are few arcs from the start.
 """
 
 from __future__ import annotations
@@ -34,7 +34,17 @@ from otkit.solvers.base import Solver, State, check_options
 from otkit.solvers.descent import Annealed
 from otkit.solvers.exact import approach
 from otkit.solvers.exact.approach import Approach
-from otkit.solvers.exact.basis import GRAIN, ROUNDING, Basis, Vertex, cold, judged, matrix_of, warm
+from otkit.solvers.exact.basis import (
+    GRAIN,
+    ROUNDING,
+    Basis,
+    Vertex,
+    cold,
+    entries_with_mass,
+    judged,
+    matrix_of,
+    warm,
+)
 from otkit.solvers.exact.listed import begin, cheaper, whole
 from otkit.solvers.exact.outliers import reconsidered, vertex
 from otkit.solvers.sns.solver import SparseNewton
@@ -42,8 +52,8 @@ from otkit.solvers.sns.solver import SparseNewton
 # Maximum number of entries with which the simplex starts at once: sweeps take as long or longer (16 to 61 ms instead of
 # 12 to 59 ms for 1000 points, in ten families of benchmarks/compare/exact.py).
 _ALL = 2**20
-# The same where the costs are not a matrix on the host, which is then formed.
-_FORMED = 2**18
+# Maximum number of costs of points that are formed as a matrix, and of costs on a GPU that are copied to the host.
+_FORMED, _COPIED = 2**24, 2**18
 # Surcharge of artificial arcs: relative to the final regularisation of sweeps, and to the range of the costs with
 # potentials of the caller, of which no regularisation is known.
 _SURCHARGE, _GIVEN = 8.0, 2.0**-10
@@ -71,8 +81,8 @@ class Exact(Solver[Annealed | Pivoted]):
     ----------
     reg : float, optional
         The regularisation at which the simplex takes over, in units of the range of the costs. By default, sweeps end
-        when rows of the plan have about 16 entries, or when it shows that sweeps do not help. Points, and costs on a
-        GPU, are annealed to 3 divided by the number of points of the larger side, and at most 3e-3.
+        when rows of the plan have about 16 entries, or when it shows that sweeps do not help. Many points, and costs
+        on a GPU, are annealed to 3 divided by the number of points of the larger side, and at most 3e-3.
     rtol : float, optional
         Width of the interval, relative to its upper end, up to which an item counts as converged. By default the
         interval counts as exact up to 1e-9, relative to the optimum or to the range of the costs without outliers. For
@@ -107,10 +117,10 @@ class Exact(Solver[Annealed | Pivoted]):
         checks.positive(self.reg, "reg")
 
     def init(self, problem: LinearProblem, start: tuple[Array, Array] | None) -> Annealed | Pivoted:
-        start, by_rows = start and _feasible(problem, start[1]), _has_matrix(problem)
+        start, by_rows = start and _feasible(problem, start[1]), _has_rows(problem)
         if problem.geometry.stored is not None:
             return _from_arcs(problem, start)
-        small = problem.reduced.n * problem.reduced.m <= (_ALL if by_rows else min(_ALL, _FORMED))
+        small = by_rows and entries_with_mass(problem) <= _ALL
         anneals = not small and (not by_rows or self.reg is not None)
         if anneals:
             return self._rough.init(self._entropic(problem), start)
@@ -229,9 +239,11 @@ def _feasible(problem: LinearProblem, g: Array) -> tuple[Array, Array] | None:
     return (f, g) if (dual_bound(problem, f, g) > 0).all() else None
 
 
-def _has_matrix(problem: LinearProblem) -> bool:
-    """Whether rows of the costs are in memory, so that the simplex can price them."""
-    return isinstance(problem.geometry.matrix, np.ndarray)
+def _has_rows(problem: LinearProblem) -> bool:
+    """Whether the costs are a matrix on the host, or few enough to become one, so that the simplex can price rows."""
+    if isinstance(problem.geometry.matrix, np.ndarray):
+        return True
+    return problem.reduced.n * problem.reduced.m <= (_FORMED if isinstance(problem.a, np.ndarray) else _COPIED)
 
 
 def _pivoted(problem: LinearProblem, bases: Iterable[Basis], n_iter: np.ndarray, log: tuple[Stage, ...]) -> Pivoted:
@@ -270,7 +282,7 @@ def _from_plans(
     f, g, log_a, log_b = (to_numpy(v) for v in (*potentials, problem.log_a, problem.log_b))
     at, bases = Potentials(f, g, log_a, log_b, reg), []
     for k in range(problem.items):
-        if not _has_matrix(problem):
+        if not _has_rows(problem):
             bases.append(begin(problem, costs, at, k))
         elif isinstance(found, Approach) and not found.helps[k]:
             bases.append(cold(problem, costs, k))

@@ -35,7 +35,7 @@ def arcs(request, monkeypatch):
     if request.param in ("warm", "declined"):
         monkeypatch.setattr(approach, "_NARROW", np.inf if request.param == "warm" else 0.0)
     if request.param == "listed":
-        monkeypatch.setattr(solver, "_has_matrix", lambda problem: False)
+        monkeypatch.setattr(solver, "_has_rows", lambda problem: False)
     return request.param
 
 
@@ -158,6 +158,7 @@ def test_assignments(n, arcs, rng):
 def test_points_are_priced_without_a_matrix(rng, monkeypatch):
     x, y = rng.random((1200, 3)), rng.random((1000, 3))
     dense = solve(distances(x, y, "euclidean"), method="exact")
+    monkeypatch.setattr(solver, "_FORMED", 2**18)
     monkeypatch.setattr("otkit.kernels.numba.rows.KEPT", 0)  # on the way down
     in_groups(monkeypatch, 2**13, tile=2**13)
     cloud = without_matrix(lambda: solve_sample(x, y, metric="euclidean", method="exact"), 1200, 1000)
@@ -166,8 +167,22 @@ def test_points_are_priced_without_a_matrix(rng, monkeypatch):
     assert cloud.upper - cloud.lower < 1e-12
 
 
-def test_equal_costs_take_few_rounds(monkeypatch):
+@pytest.mark.parametrize(
+    "metric", ["euclidean", "cityblock", lambda x, y: abs(x[..., None, :] - y[..., None, :, :]).max(-1)]
+)
+def test_points_are_few_enough_to_form_their_costs(metric, rng, monkeypatch):
     large(monkeypatch)
+    x, y, a, b = rng.random((90, 3)), rng.random((70, 3)), rng.dirichlet(np.ones(90)), rng.dirichlet(np.ones(70))
+    a[3], b[5] = 0, 0
+    a, b = a / a.sum(), b / b.sum()
+    C = metric(x, y) if callable(metric) else distances(x, y, metric)
+    result = solve_sample(x, y, a, b, metric=metric, method="exact")
+    assert float(result.value) == pytest.approx(ot.emd2(a, b, C), rel=1e-12)
+    assert result.stages[0].newton_steps == 0  # sweeps, as for a matrix
+
+
+def test_equal_costs_take_few_rounds(monkeypatch):
+    monkeypatch.setattr(solver, "_FORMED", 0)
     x = np.ones((300, 2))
     result = solve_sample(x, x + 1.0, method="exact")
     assert float(result.value) == pytest.approx(2.0)
@@ -274,6 +289,17 @@ def test_sweeps_are_declined_where_they_do_not_help(rng, monkeypatch):
         assert (not ends) == narrow
         assert result.stages[0].newton_steps == 0
         assert result.n_iter > sum(stage.n_iter for stage in result.stages) > 0
+
+
+def test_a_wide_plan_ends_the_sweeps_at_once(rng, monkeypatch):
+    monkeypatch.setattr(solver, "_ALL", 0)
+    C = distances(*rng.random((2, 300, 2)), "sqeuclidean")
+    result = solve(C, method="exact")
+    assert [stage.n_iter for stage in result.stages] == [approach._LOOK]
+    monkeypatch.setattr(approach, "_SAVED", 1.0)
+    longer = solve(C, method="exact")
+    assert len(longer.stages) > 1
+    assert float(longer.value) == pytest.approx(float(result.value), rel=1e-13)
 
 
 def test_a_given_regularisation_is_where_the_simplex_starts(rng, monkeypatch):
