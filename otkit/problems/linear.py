@@ -128,8 +128,7 @@ class LinearProblem:
             reg=() if reg is None else reg.shape,
             unbalanced=np.broadcast_shapes(*(r.shape for r in rho)),
         )
-        geometry = geometry.flat(batch)
-        kernels = choose(geometry)
+        kernels = choose(geometry := geometry.flat(batch))
         rho_a, rho_b = (np.broadcast_to(r, batch).reshape(-1) for r in rho)
         balanced = (rho_a == np.inf) & (rho_b == np.inf)
         weights = a, b

@@ -79,6 +79,7 @@ def in_a_fork(end):
     end.send(answers(PROBLEMS["a large matrix"])[0])
 
 
+@pytest.mark.filterwarnings("ignore:os.fork:RuntimeWarning")  # of JAX, if another test has loaded it
 @pytest.mark.skipif("fork" not in multiprocessing.get_all_start_methods(), reason="this system does not fork")
 @pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
 def test_work_goes_on_in_a_forked_process(monkeypatch):

@@ -1,10 +1,12 @@
 """Pairs on executors: the same matrix, bitwise, also where a worker dies."""
 
+import gc
 import os
 import pickle
 import signal
 import threading
 import time
+import warnings
 from concurrent.futures import BrokenExecutor, Future, ProcessPoolExecutor, ThreadPoolExecutor
 from multiprocessing import get_context
 
@@ -176,6 +178,9 @@ def cluster():
         n_workers=2, threads_per_worker=1, processes=True, dashboard_address=":0", silence_logs=50
     ) as cluster:
         yield cluster
+    with warnings.catch_warnings():  # sockets that the cluster leaves open are no matter of the next test
+        warnings.simplefilter("ignore")
+        gc.collect()
 
 
 @pytest.fixture

@@ -45,6 +45,7 @@ FAMILIES = [
 ]  # fmt: skip
 
 
+@pytest.mark.filterwarnings("ignore::otkit.ConvergenceWarning")  # cosines of nearly equal directions
 @pytest.mark.parametrize("p", [1, 1.5, 2, 3])
 @pytest.mark.parametrize("metric", METRICS)
 @pytest.mark.parametrize("name", FAMILIES)
@@ -69,6 +70,7 @@ def test_bounds_are_below_the_distances(name, metric, p):
             assert np.median(below[found.distance > 0] / found.distance[found.distance > 0]) > 0.7
 
 
+@pytest.mark.filterwarnings("ignore::otkit.ConvergenceWarning")  # cosines of nearly equal directions
 @pytest.mark.parametrize(
     ("name", "metric"),
     [(name, metric) for name in FAMILIES for metric in METRICS if (name, metric) != ("ties", "cosine")]

@@ -242,8 +242,8 @@ def test_a_folder_and_a_pattern_are_their_files(otkit_, files):
     assert json.loads(matrix[1])["files"] == names
     assert otkit_("w2", "folder/[a-c].npy", "--json")[1] == otkit_("w2", *names, "--json")[1] == matrix[1]
     # What the command writes there is not read when it is repeated.
-    first = otkit_("w2", "folder", "--out", "folder/pairs.csv")
-    assert otkit_("w2", "folder", "--out", "folder/pairs.csv") == first
+    first = otkit_("w2", "folder", "--out", "folder/pairs")
+    assert otkit_("w2", "folder", "--out", "folder/pairs") == first
     assert first[0] == 0
     (files / "[x].npy").write_bytes((folder / "a.npy").read_bytes())
     assert otkit_("w2", "[x].npy", "folder/b.npy")[0] == 0
