@@ -154,7 +154,7 @@ def massive_activation(hidden: Tensor, dims: Tensor | list[int]) -> Tensor:
     Returns
     -------
     Tensor (...)
-        φ of Kang et al. (2025), *See What You Are Told*: the largest |x_d| over the root mean square, at most √D. It is
+        φ of Kang et al. (2025), *See What You Are Told*: the largest absolute value over the root mean square, at most √D. It is
         0 where all states are 0.
 
     Raises
