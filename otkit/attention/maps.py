@@ -154,8 +154,8 @@ def massive_activation(hidden: Tensor, dims: Tensor | list[int]) -> Tensor:
     Returns
     -------
     Tensor (...)
-        φ of Kang et al. (2025), *See What You Are Told*: the largest absolute value over the root mean square, at most √D. It is
-        0 where all states are 0.
+        φ of Kang et al. (2025), *See What You Are Told*: the largest absolute value over the root mean square. It is at
+        most √D, and 0 where all states are 0.
 
     Raises
     ------
