@@ -218,3 +218,14 @@ def test_a_backward_pass_after_a_change_of_the_matrix_is_refused(costs):
             C.mul_(2.0)
         with pytest.raises(RuntimeError, match="inplace operation" if early else "changed in place"):
             (value if early else result.value).backward()
+
+
+@pytest.mark.parametrize("order", ["C", "F"])
+def test_a_change_of_a_large_matrix_is_seen(order, rng):
+    """Not every entry is read, but every change of a matrix as a whole, or of half of its rows, shows."""
+    C = np.asarray(rng.random((600, 700)), order=order)
+    for change in (slice(None), slice(300), slice(None, None, 2)):
+        result = otkit.solve(C, reg=0.5, tol=1e-3)
+        C[change] += 1.0
+        with pytest.raises(RuntimeError, match="changed in place"):
+            _ = result.plan
