@@ -57,7 +57,9 @@ class WassersteinResult:
     def _distance(self) -> Any:
         result = self.result
         mean = arrays.to_numpy(objective(result).linear).reshape(result.problem.batch) / self._mass
-        root = np.clip(np.maximum(mean, 0.0) ** (1 / self.p), self.lower, self.upper)
+        root = np.maximum(mean, 0.0) ** (1 / self.p)
+        if result.outcome.linear is None:
+            root = np.clip(root, self.lower, self.upper)
         if not result.problem.batch:
             return float(root)
         return result.problem.as_given(root.reshape(-1))
@@ -113,6 +115,7 @@ def wasserstein(
     *,
     p: float = 2,
     metric: Any = "euclidean",
+    period: float | None = None,
     rtol: float | None = None,
     max_iter: int | None = None,
     callback: Callback | None = None,
@@ -133,6 +136,9 @@ def wasserstein(
         The order, at least 1.
     metric : str or callable
         The distance d: "euclidean", "cityblock", "cosine" or a callable on tiles of points.
+    period : float, optional
+        The points lie on a circle of this circumference, and the distance is that along it. They have one coordinate,
+        any number, which is taken modulo the period.
     rtol : float, optional
         Stop when the interval is narrower than this fraction of the distance. By default the distance is exact.
     max_iter, callback, strict
@@ -153,14 +159,16 @@ def wasserstein(
     >>> import otkit
     >>> otkit.wasserstein([[0.0], [2.0]], [[1.0], [3.0]], p=1).distance
     1.0
+    >>> otkit.wasserstein([[350.0], [5.0]], [[10.0], [20.0]], p=1, period=360).distance
+    17.5
     """
-    cost = distance_cost(p, metric, rtol)
+    cost = distance_cost(p, metric, rtol, period)
     answer = measured((x, y), (a, b), cost, rtol, max_iter, callback)
     return reported(answer, shortfall(answer.result, answer), strict)
 
 
-def distance_cost(p: float, metric: Any, rtol: float | None = None) -> Cost:
-    """The cost d(x, y)^p of a distance, after validation of `p`, `metric` and `rtol`."""
+def distance_cost(p: float, metric: Any, rtol: float | None = None, period: Any = None) -> Cost:
+    """The cost d(x, y)^p of a distance, after validation of its arguments and `rtol`."""
     if not (isinstance(p, (int, float, np.number)) and 1 <= p < np.inf):
         raise ValueError(f"p must be a finite number of at least 1, got {p!r}")
     checks.positive(rtol, "rtol", below=1.0)
@@ -168,7 +176,7 @@ def distance_cost(p: float, metric: Any, rtol: float | None = None) -> Cost:
         raise ValueError(
             f"metric must be a distance, which p then raises, got {metric!r}; use metric='euclidean' and p="
         )
-    return parse_cost(metric, float(p))
+    return parse_cost(metric, float(p), period)
 
 
 def measured(

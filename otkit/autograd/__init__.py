@@ -14,8 +14,8 @@ def check_differentiable(problem: LinearProblem) -> None:
     asked = problem.given.geometry
     if asked.called and any(map(requires_grad, asked.arrays.values())):
         raise ValueError(
-            "points require gradients, but there is no gradient by the points of a metric that is a callable; form the "
-            "costs with it and pass them to otkit.solve, or pass x.detach()"
+            "points require gradients, but there is no gradient by the points of a metric that is a callable, or on a "
+            "circle; form the costs and pass them to otkit.solve, or pass x.detach()"
         )
 
 

@@ -264,8 +264,6 @@ def _transposed(problem: LinearProblem) -> LinearProblem:
         reduced=problem.reduced.T,
         a=problem.b,
         b=problem.a,
-        log_a=problem.log_b,
-        log_b=problem.log_a,
         penalties=replace(penalties, rho_a=penalties.rho_b, rho_b=penalties.rho_a),
     )
 

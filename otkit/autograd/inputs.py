@@ -125,8 +125,8 @@ def _by_points(result: Result, pull: Pullback) -> dict[str, Array]:
     assert geometry is not None
     if geometry.called:
         raise TypeError(
-            "there is no gradient by the points of a metric that is a callable; form the costs with it, and pass them "
-            "to otkit.solve"
+            "there is no gradient by the points of a metric that is a callable, or on a circle; form the costs, and "
+            "pass them to otkit.solve"
         )
     sides = {"x": (geometry, problem.reduced, pull.terms)}
     sides["y"] = geometry.T, problem.reduced.T, [term.T for term in pull.terms]

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
+
+import numpy as np
 
 from otkit.arrays import Array, namespace
 
@@ -20,12 +23,24 @@ METRICS = ("sqeuclidean", "euclidean", "cityblock", "cosine")
 
 
 @dataclass(frozen=True)
+class Circle:
+    """The distance along a circle of circumference `period`, between points given by one coordinate from 0 to it."""
+
+    period: float
+
+    def __call__(self, x: Array, y: Array) -> Array:
+        """Distances between tiles ``x (..., r, 1)`` and ``y (..., m, 1)``: ``(..., r, m)``."""
+        straight = _sum_over_coordinates(x, y, abs)
+        return namespace(x).minimum(straight, self.period - straight)
+
+
+@dataclass(frozen=True)
 class Cost:
     """A ground distance raised to a power: c(x, y) = d(x, y)^power.
 
     Attributes
     ----------
-    ground : {"euclidean", "cityblock", "cosine"} or callable
+    ground : {"euclidean", "cityblock", "cosine"}, Circle or callable
         The distance d. A callable takes tiles ``x (..., r, d)`` and ``y (..., m, d)`` and returns ``(..., r, m)``.
     power : float
         The exponent, positive.
@@ -36,13 +51,21 @@ class Cost:
 
     @property
     def convex_on_line(self) -> bool:
-        """Whether in one dimension the cost is a convex function of x − y, so that sorting is optimal."""
-        return self.ground in ("euclidean", "cityblock") and self.power >= 1
+        """Whether in one dimension the cost is a convex function of the distance on a line or a circle.
+
+        Sorting then solves the problem.
+        """
+        return (self.ground in ("euclidean", "cityblock") or self.period is not None) and self.power >= 1
+
+    @property
+    def period(self) -> float | None:
+        """The circumference of the circle on which the points lie; None where they do not."""
+        return self.ground.period if isinstance(self.ground, Circle) else None
 
     @property
     def non_negative(self) -> bool:
         """Whether the cost is known to be non-negative."""
-        return isinstance(self.ground, str)
+        return isinstance(self.ground, (str, Circle))
 
     @property
     def factor(self) -> float:
@@ -76,7 +99,7 @@ class Cost:
         The centred or normalised points have `d` coordinates of absolute value 0 or at least `smallest`, and length at
         most `radius`. The values of a callable are exact by definition.
         """
-        if callable(self.ground):
+        if callable(self.ground) and self.period is None:
             return (0.0 if self.power == 1 else 8 * UNIT), 0.0
         # A distance is computed by a difference, a square and a sum for each coordinate, then a root.
         relative = (d + 6) * UNIT
@@ -84,6 +107,8 @@ class Cost:
             relative = 2 * (d + 8) * UNIT / CANCELLED
         # Centring and normalising move a point by a few unit roundoffs of its length, and so a distance by `shift`.
         shift = 4 * UNIT * radius if self.centres(d) else 0.0
+        if self.period is not None:  # of the points modulo the period, their difference and its complement
+            shift = 4 * UNIT * self.period
         power, scale = self.power, 1.0
         if self.ground == "cosine":
             shift, power, scale = 2 * (d + 4) * UNIT, 2 * self.exponent, self.factor**self.exponent
@@ -98,6 +123,10 @@ class Cost:
             return powers, scale * shift**power
         # A shift is negligible relative to distances above shift/relative. Below, the cost itself is negligible.
         return powers + 2 * power * relative, scale * power * (shift + shift / relative) ** (power - 1) * shift
+
+    def at(self, distance: Array) -> Array:
+        """Costs at distances of the ground."""
+        return _to_power(distance, self.power)
 
     def __call__(self, x: Array, y: Array) -> Array:
         """Costs between tiles ``x (..., r, d)`` and ``y (..., m, d)``: ``(..., r, m)``."""
@@ -133,8 +162,10 @@ def _slope(s: Array, power: float) -> Array:
     return xp.where(positive, power * xp.where(positive, s, 1.0) ** (power - 1), 0.0)
 
 
-def parse_cost(metric: Any, power: float = 1.0) -> Cost:
-    """The `Cost` of a user's `metric`, raised to `power`."""
+def parse_cost(metric: Any, power: float = 1.0, period: Any = None) -> Cost:
+    """The `Cost` of a user's `metric`, raised to `power`; with a `period`, of the distance along a circle."""
+    if period is not None:
+        return _on_circle(parse_cost(metric, power), period)
     if isinstance(metric, tuple) and len(metric) == 2 and metric[0] == "power":
         exponent = float(metric[1])
         if not 0 < exponent < float("inf"):
@@ -149,6 +180,18 @@ def parse_cost(metric: Any, power: float = 1.0) -> Cost:
     raise ValueError(
         f"metric must be one of {', '.join(METRICS)}, ('power', p) or a callable on tiles of points, got {metric!r}"
     )
+
+
+def _on_circle(cost: Cost, period: Any) -> Cost:
+    """The cost with the distance along a circle in place of that along the line."""
+    if isinstance(period, bool) or not (isinstance(period, (int, float, np.number)) and 0 < period < math.inf):
+        raise ValueError(f"period must be a positive number, the circumference of the circle, got {period!r}")
+    if cost.ground not in ("euclidean", "cityblock"):
+        raise ValueError(
+            f"period= takes metric 'euclidean', 'cityblock', 'sqeuclidean' or ('power', p), got {cost.ground!r}; "
+            "drop one of them"
+        )
+    return Cost(Circle(float(period)), cost.power)
 
 
 def _to_power(x: Array, power: float) -> Array:

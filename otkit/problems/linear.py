@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, replace
+from functools import cache, cached_property
 from typing import Any
 
 import numpy as np
@@ -42,8 +44,6 @@ class LinearProblem:
         The operations for this geometry.
     a, b : array (B, n), (B, m)
         Weights; those of balanced items sum to 1.
-    log_a, log_b : array (B, n), (B, m)
-        Their logarithms, −inf where there is no mass.
     reg : array (B,) or None
         In units of the cost; None for the unregularised problem.
     penalties : Penalties
@@ -73,8 +73,6 @@ class LinearProblem:
     kernels: Kernels
     a: Array
     b: Array
-    log_a: Array
-    log_b: Array
     reg: Array | None
     penalties: Penalties
     balanced: np.ndarray
@@ -121,12 +119,13 @@ class LinearProblem:
         geometry = hosted(asked).flat(batch)
         kernels = choose(geometry)
         like = next(iter(geometry.arrays.values()))
-        rho_a, rho_b = (np.broadcast_to(r, batch).reshape(-1) for r in rho)
+        rho_a, rho_b = (_by_item(r, batch) for r in rho)
         balanced = (rho_a == np.inf) & (rho_b == np.inf)
 
         a, mass_a = _normalised(a, asked.n, batch, balanced, like)
         b, mass_b = _normalised(b, asked.m, batch, balanced, like)
-        rescaled = checks.equal_mass(mass_a, mass_b, unit)
+        uniform = given.a is None and given.b is None
+        rescaled = np.zeros(balanced.size) if uniform else checks.equal_mass(mass_a, mass_b, unit)
         costs = _cost_range(kernels, geometry, a > 0, b > 0, sorts=reg is None and geometry.convex_on_line)
         _check_costs(asked, costs, a, b)
         return LinearProblem(
@@ -137,9 +136,7 @@ class LinearProblem:
             kernels=kernels,
             a=a,
             b=b,
-            log_a=arrays.log(a),
-            log_b=arrays.log(b),
-            reg=None if reg is None else from_numpy(np.broadcast_to(reg, batch).reshape(-1), like),
+            reg=None if reg is None else from_numpy(_by_item(reg, batch), like),
             penalties=Penalties(from_numpy(rho_a, like), from_numpy(rho_b, like)),
             balanced=balanced,
             mass=mass_a / 2 + mass_b / 2,
@@ -152,6 +149,16 @@ class LinearProblem:
             dtype=dtype,
             unit=unit,
         )
+
+    @cached_property
+    def log_a(self) -> Array:
+        """Logarithms of the weights of the rows, −inf where there is no mass: ``(B, n)``."""
+        return arrays.log(self.a)
+
+    @cached_property
+    def log_b(self) -> Array:
+        """Logarithms of the weights of the columns, −inf where there is no mass: ``(B, m)``."""
+        return arrays.log(self.b)
 
     @property
     def items(self) -> int:
@@ -225,13 +232,18 @@ class LinearProblem:
 
 
 _BY_ITEM = (
-    *("a", "b", "log_a", "log_b", "reg", "penalties"),
+    *("a", "b", "reg", "penalties"),
     *("balanced", "mass", "rescaled", "span", "low", "high", "forbidden"),
 )
 
 
+def _by_item(x: np.ndarray, batch: tuple[int, ...]) -> np.ndarray:
+    """One number for each item, or the same for all: ``(B,)``."""
+    return np.full(math.prod(batch), x) if x.ndim == 0 else np.broadcast_to(x, batch).reshape(-1)
+
+
 def _all(*conditions: Array) -> bool:
-    return all(bool(namespace(condition).all(condition)) for condition in conditions)
+    return all(map(arrays.every, conditions))
 
 
 def _cost_range(kernels: Kernels, geometry: GivenGeometry, has_a: Array, has_b: Array, *, sorts: bool) -> CostRange:
@@ -249,10 +261,12 @@ def _cost_range(kernels: Kernels, geometry: GivenGeometry, has_a: Array, has_b: 
 
 def _check_costs(asked: GivenGeometry, costs: CostRange, a: Array, b: Array) -> None:
     xp = namespace(a)
-    overflow = asked.non_negative and xp.any(costs.forbidden)  # metrics have no forbidden arcs
-    if overflow or not xp.all(xp.isfinite(costs.high - costs.low)):
+    overflow = asked.non_negative and not arrays.every(~costs.forbidden)  # metrics have no forbidden arcs
+    if overflow or not arrays.every(costs.high - costs.low < xp.inf):
         raise ValueError("costs must be finite in float64, but their range overflows; divide the data by a constant")
     for weight, reach, name, side in ((a, costs.reach_a, "a", "row"), (b, costs.reach_b, "b", "column")):
+        if arrays.every(reach):
+            continue
         stranded = (weight > 0) & ~reach
         if xp.any(stranded):
             item, k = (int(v[0]) for v in xp.nonzero(stranded))
@@ -266,8 +280,12 @@ def _check_costs(asked: GivenGeometry, costs: CostRange, a: Array, b: Array) -> 
 def _result_dtype(given: list[Array | None]) -> tuple[Any, float]:
     """The widest floating dtype of the arrays, or float64 if all are integers, and its unit roundoff."""
     present = [x for x in given if x is not None]
-    xp = namespace(*present)
-    floating = [x.dtype for x in present if xp.isdtype(x.dtype, "real floating")]
+    return _widest(namespace(*present), frozenset(x.dtype for x in present))
+
+
+@cache
+def _widest(xp: Any, dtypes: frozenset[Any]) -> tuple[Any, float]:
+    floating = [dtype for dtype in dtypes if xp.isdtype(dtype, "real floating")]
     dtype = xp.result_type(*floating) if floating else xp.float64
     # Half precision is computed like float32. Only the results are rounded to it.
     return dtype, UNIT if dtype == xp.float64 else 2.0**-24
@@ -281,7 +299,9 @@ def _normalised(
     if w is None:
         return from_numpy(np.full((items, size), 1 / size), like), np.ones(items)
     w = arrays.float64(arrays.hosted(w) if isinstance(like, np.ndarray) else w)
-    w = xp.reshape(xp.broadcast_to(w, (*batch, size)), (items, size))
+    if w.ndim > 1 or batch:
+        w = xp.broadcast_to(w, (*batch, size))
+    w = xp.reshape(w, (items, size))
     # NumPy sums pairwise over a contiguous axis, so the total does not depend on library and layout.
     total = from_numpy(np.ascontiguousarray(to_numpy(w)).sum(-1), like)
     total = xp.where(from_numpy(balanced, like), total, xp.ones_like(total))

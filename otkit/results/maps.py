@@ -68,7 +68,11 @@ def barycentric(result: Solved, y: Any) -> Array:
     """Mean target of each row, ``(..., n, k)``."""
     _no_graph(result, "barycentric(y) does not reach the inputs of the solve; use result.apply(y)")
     problem = result.problem
-    y = _points(result).y if y is None else y
+    if y is None:
+        cloud = _points(result)
+        if cloud.metric.period is not None:
+            raise ValueError("barycentric() has no mean of points on a circle; pass values y, or use plan_sparse()")
+        y = cloud.y
     y, tail = problem.columns(y, problem.reduced.m, "y")
     sent = _conditional(result, problem.reduced).apply(y)
     if result.outcome.reg is None:
@@ -83,6 +87,8 @@ def transport(result: Solved, x_new: Any) -> Array:
     _no_graph(result, "transport(x_new) does not reach the inputs of the solve; use a result of detached tensors")
     checks.no_gradient(x_new, "x_new", "call under torch.no_grad()")
     problem, asked = result.problem, _points(result)
+    if asked.metric.period is not None and result.outcome.reg is not None:
+        raise ValueError("transport(x_new) with a reg has no mean of points on a circle; solve without one")
     x_new = checks.as_array(x_new, "x_new")
     checks.same_library(x_new=x_new, y=asked.y)
     checks.points(x_new, asked.y)

@@ -206,5 +206,5 @@ def test_points_of_a_callable_metric_have_none():
     result = otkit.solve_sample(
         np.zeros((2, 1)), np.ones((3, 1)), metric=lambda x, y: abs(x - y[..., 0][..., None, :]), reg=1.0
     )
-    with pytest.raises(TypeError, match="form the costs with it, and pass them"):
+    with pytest.raises(TypeError, match="form the costs, and pass them"):
         otkit.vjp(result, value=1.0)

@@ -131,7 +131,7 @@ def test_where_no_gradient_goes_back_it_is_said(cloud):
     for call in (result.barycentric, lambda: result.transport(y), lambda: cost(x.detach(), y).transport(x)):
         with pytest.raises(ValueError, match=r"detach|no_grad"):
             call()
-    with pytest.raises(ValueError, match="callable; form the costs"):
+    with pytest.raises(ValueError, match="callable, or on a circle; form the costs"):
         otkit.solve_sample(x, y, metric=torch.cdist, reg=0.1)
     with pytest.raises(ValueError, match="x requires gradients"):
         otkit.pairwise([x, y])
