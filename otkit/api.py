@@ -11,6 +11,7 @@ from otkit import arrays, checks
 from otkit.arrays import Array
 from otkit.autograd import attached, check_differentiable
 from otkit.geometry.base import GivenGeometry
+from otkit.geometry.costs import parse_cost
 from otkit.geometry.dense import Dense
 from otkit.geometry.points import PointCloud
 from otkit.geometry.stored import StoredArcs, is_sparse
@@ -118,6 +119,7 @@ def solve_sample(
     b: Any = None,
     *,
     metric: Any = "sqeuclidean",
+    period: float | None = None,
     reg: Any = None,
     unbalanced: Any = None,
     method: str | Solver[Any] = "auto",
@@ -143,9 +145,12 @@ def solve_sample(
     metric : str, tuple or callable
         "sqeuclidean" (‖x−y‖², no ½), "euclidean", "cityblock", "cosine", ``("power", p)`` (‖x−y‖^p),
         ``("minkowski", p)``, a name of `scipy.spatial.distance`, "haversine", or a callable, as in `PointCloud`.
+    period : float, optional
+        The points lie on a circle of this circumference, and the distance is that along it. They have one coordinate,
+        any number, which is taken modulo the period.
     reg, unbalanced, method, tol, rtol, max_iter, init, callback, strict
-        As in `solve`. On a line, with a cost that is convex along it and no `reg`, the solution is exact and costs one
-        sort.
+        As in `solve`. On a line or a circle, with a cost that is convex in the distance and no `reg`, the solution is
+        exact and takes one sort of each side.
 
     Returns
     -------
@@ -163,7 +168,7 @@ def solve_sample(
     array(5.)
     """
     options = dict(tol=tol, rtol=rtol, max_iter=max_iter)
-    asked = PointCloud(x, y, metric), (a, b, reg, unbalanced)
+    asked = PointCloud(x, y, metric if period is None else parse_cost(metric, period=period)), (a, b, reg, unbalanced)
     result = solved(*asked, method, options, init, callback)
     return reported(result, shortfall(result), strict)
 

@@ -118,6 +118,8 @@ def no_gradient(x: Any, name: str, instead: str) -> None:
 def same_library(**named: Array | None) -> None:
     """Require all arrays to belong to one library and lie on one device."""
     present = {name: x for name, x in named.items() if x is not None}
+    if all(isinstance(x, np.ndarray) for x in present.values()):
+        return
     libraries = {name: arrays.library_name(x) for name, x in present.items()}
     if len(set(libraries.values())) > 1:
         came = ", ".join(f"{name} from {library}" for name, library in libraries.items())
@@ -138,22 +140,25 @@ def has_axes(x: Array, count: int, name: str, shape: str) -> None:
         raise ValueError(f"{name} must not be empty, got shape {tuple(x.shape)}")
 
 
-def points(x: Array, y: Array) -> None:
-    """Require finite points, of the same dimension in both clouds."""
+def points(x: Array, y: Array) -> tuple[float, float]:
+    """Require finite points, of the same dimension in both clouds; the smallest and the largest coordinate."""
+    low, high = math.inf, -math.inf
     for v, name, shape in ((x, "x", "(..., n, d)"), (y, "y", "(..., m, d)")):
         if v.ndim == 1:
             raise ValueError(
                 f"{name} must have shape {shape}, got shape {tuple(v.shape)}; for points on a line pass {name}[:, None]"
             )
         has_axes(v, 2, name, shape)
-        xp = arrays.namespace(v)
-        if not xp.all(xp.isfinite(arrays.float64(v))):
+        ends = arrays.extremes(arrays.float64(v))
+        if not all(map(math.isfinite, ends)):
             raise ValueError(f"{name} must be finite, got NaN or inf in it; drop those points")
+        low, high = min(low, ends[0]), max(high, ends[1])
     if x.shape[-1] != y.shape[-1]:
         raise ValueError(
             f"points of x and y must have the same dimension, got {x.shape[-1]} and {y.shape[-1]} "
             f"(shapes {tuple(x.shape)} and {tuple(y.shape)})"
         )
+    return low, high
 
 
 def cosine_points(x: Array, y: Array) -> None:
@@ -224,13 +229,12 @@ def varied(x: np.ndarray, name: str) -> None:
         )
 
 
-def spread(x: Array, y: Array, smallest: float) -> None:
-    """Require distinct points to spread, over both clouds, at least by the `smallest` distance safe from underflow."""
-    ends = [float(pick(v)) for v in (x, y) for pick in (arrays.namespace(v).min, arrays.namespace(v).max)]
-    if 0 < max(ends) - min(ends) < smallest:
+def spread(low: float, high: float, smallest: float) -> None:
+    """Require coordinates to spread, unless all are equal, at least by the `smallest` distance safe from underflow."""
+    if 0 < high - low < smallest:
         raise ValueError(
             f"points must not be so close that costs underflow in float64, got coordinates within "
-            f"{max(ends) - min(ends):.3g} of each other; multiply the data by a constant"
+            f"{high - low:.3g} of each other; multiply the data by a constant"
         )
 
 
@@ -243,23 +247,28 @@ def weights(w: Array, size: int, name: str) -> None:
         )
     xp = arrays.namespace(w)
     w = arrays.float64(w)
+    with np.errstate(over="ignore", invalid="ignore"):
+        total = xp.sum(w, axis=-1)
+    if arrays.extremes(w)[0] >= 0 and arrays.every((total > 0) & (total < xp.inf)):  # false also where a weight is NaN
+        return
     if xp.any(xp.isnan(w)) or xp.any(w == xp.inf):
         raise ValueError(f"{name} must be finite, got NaN or inf in it")
     if xp.any(w < 0):
         raise ValueError(
             f"{name} must be non-negative, got a smallest weight of {float(xp.min(w)):g}; clip or shift it"
         )
-    total = xp.sum(w, axis=-1)
     if not xp.all(total > 0):
         raise ValueError(f"{name} must have positive total mass, got a total of 0; give some point a weight")
-    if not xp.all(xp.isfinite(total)):
-        raise ValueError(f"{name} must have a finite total mass, but its sum overflows; divide it by a constant")
+    raise ValueError(f"{name} must have a finite total mass, but its sum overflows; divide it by a constant")
 
 
 def batch_shape(**shapes: tuple[int, ...]) -> tuple[int, ...]:
     """Common shape of the leading axes after broadcasting."""
+    some = {shape for shape in shapes.values() if shape}
+    if len(some) < 2:
+        return some.pop() if some else ()
     try:
-        return np.broadcast_shapes(*shapes.values())
+        return np.broadcast_shapes(*some)
     except ValueError:
         came = ", ".join(f"{name} {shape}" for name, shape in shapes.items())
         raise ValueError(f"leading (batch) axes must broadcast against each other, got {came}") from None
@@ -274,9 +283,9 @@ def fits(shape: tuple[int, ...], batch: tuple[int, ...], name: str) -> None:
 def regularisation(reg: Any) -> np.ndarray:
     """`reg` in float64, positive and finite: one number, or one for each item."""
     reg = arrays.to_numpy(as_array(reg, "reg")).astype(np.float64)
-    if np.any(reg == 0):
-        raise ValueError("reg must be positive, got 0; for the unregularised problem pass reg=None")
-    if not np.all((reg > 0) & np.isfinite(reg)):
+    if not ((reg > 0) & (reg < np.inf)).all():
+        if np.any(reg == 0):
+            raise ValueError("reg must be positive, got 0; for the unregularised problem pass reg=None")
         worst = reg[~((reg > 0) & np.isfinite(reg))].flat[0]
         raise ValueError(f"reg must be positive and finite, in units of the cost, got {worst:g}")
     return reg
@@ -293,10 +302,13 @@ def resolved(reg: np.ndarray | None, least: np.ndarray, balanced: np.ndarray) ->
         )
 
 
+_EXACT = np.array(np.inf), np.array(np.inf)
+
+
 def penalties(unbalanced: Any, reg: np.ndarray | None) -> tuple[np.ndarray, np.ndarray]:
     """ρ of the rows and of the columns in float64: non-negative, ``inf`` for an exact marginal."""
     if unbalanced is None:
-        return np.array(np.inf), np.array(np.inf)
+        return _EXACT
     pair = unbalanced if isinstance(unbalanced, tuple) else (unbalanced, unbalanced)
     if len(pair) != 2:
         raise ValueError(f"unbalanced must be one penalty or a pair (rho_a, rho_b), got a tuple of {len(pair)}")

@@ -74,7 +74,9 @@ class WassersteinResult:
     def _distance(self) -> Any:
         result = self.result
         mean = arrays.to_numpy(objective(result).linear).reshape(result.problem.batch) / self._mass
-        root = np.clip(np.maximum(mean, 0.0) ** self._exponent * self.unit, self.lower, self.upper)
+        root = np.maximum(mean, 0.0) ** self._exponent * self.unit
+        if result.outcome.linear is None:
+            root = np.clip(root, self.lower, self.upper)
         if not result.problem.batch:
             return float(root)
         return result.problem.as_given(root.reshape(-1))
@@ -143,6 +145,7 @@ def wasserstein(
     *,
     p: float = 2,
     metric: Any = "euclidean",
+    period: float | None = None,
     rtol: float | None = None,
     max_iter: int | None = None,
     callback: Callback | None = None,
@@ -165,6 +168,9 @@ def wasserstein(
     metric : str, tuple or callable
         The distance d: "euclidean", "cityblock", "cosine", ``("minkowski", p)``, a name of `scipy.spatial.distance`,
         "haversine", or a callable, as in `PointCloud`.
+    period : float, optional
+        The points lie on a circle of this circumference, and the distance is that along it. They have one coordinate,
+        any number, which is taken modulo the period.
     rtol : float, optional
         Stop when the interval is narrower than this fraction of the distance. By default the distance is exact. If the
         interval is then wider than 1e-9 of the distance, or of the p-th powers of distances without outliers, the
@@ -195,8 +201,10 @@ def wasserstein(
     1.0
     >>> otkit.wasserstein([[0.0], [2.0]], [[1.0], [6.0]], p=float("inf")).distance
     4.0
+    >>> otkit.wasserstein([[350.0], [5.0]], [[10.0], [20.0]], p=1, period=360).distance
+    17.5
     """
-    cost = distance_cost(p, metric, rtol, largest=True)
+    cost = distance_cost(p, metric, rtol, period, largest=True)
     answer = measured((x, y), (a, b), cost, rtol, max_iter, callback)
     return reported(answer, shortfall(answer.result, answer), strict)
 
@@ -208,8 +216,10 @@ def rooted(mean: Any, exponent: float, direction: int) -> Any:
     return mean**exponent * (1 + direction * (16 + steep) * UNIT)
 
 
-def distance_cost(p: float, metric: Any, rtol: float | None = None, *, largest: bool = False) -> Cost:
-    """The cost d(x, y)^p, after validation of `p`, `metric` and `rtol`; only with `largest` may p be inf."""
+def distance_cost(
+    p: float, metric: Any, rtol: float | None = None, period: Any = None, *, largest: bool = False
+) -> Cost:
+    """The cost d(x, y)^p, after validation of its arguments and `rtol`; only with `largest` may p be inf."""
     number = isinstance(p, (int, float, np.number))
     if not (number and (1 <= p <= HIGHEST or (largest and p == np.inf))):
         raise ValueError(
@@ -221,7 +231,7 @@ def distance_cost(p: float, metric: Any, rtol: float | None = None, *, largest: 
         raise ValueError(
             f"metric must be a distance, which p then raises, got {metric!r}; use metric='euclidean' and p="
         )
-    return parse_cost(metric, float(p))
+    return parse_cost(metric, float(p), period)
 
 
 def measured(

@@ -158,6 +158,9 @@ class Calls:
     def time_to_1e_6(self, n):
         otkit.solve(self.C, self.a, self.a, reg=0.1).plan  # noqa: B018
 
+    def time_value_at_1e_3(self, n):
+        otkit.solve(self.C, self.a, self.a, reg=1e-3).value  # noqa: B018
+
 
 class Batch:
     """Many problems in one call, to an error of 1e-6 each."""
@@ -244,7 +247,20 @@ class Line:
         self.data = cloud(n, d=1)
 
     def time_distance(self, n):
-        otkit.wasserstein(*self.data, p=1)
+        float(otkit.wasserstein(*self.data, p=1))
+
+    def time_plan(self, n):
+        otkit.wasserstein(*self.data, p=1).result.plan_sparse()
+
+
+class Circle(Line):
+    """Exact distances on a circle."""
+
+    def time_distance(self, n):
+        float(otkit.wasserstein(*self.data, p=1, period=1.0))
+
+    def time_plan(self, n):
+        otkit.wasserstein(*self.data, p=1, period=1.0).result.plan_sparse()
 
 
 _SOLVE = "import otkit; otkit.solve([[0.0, 1.0], [1.0, 0.0]], reg=0.5).plan"

@@ -150,6 +150,8 @@ class GivenGeometry(Geometry):
 
 def flatten_batch(x: Array, batch: tuple[int, ...], trailing: int) -> Array:
     """`x` with the axes before the last `trailing` ones broadcast to `batch` and flattened; length 1 if all are 1."""
+    if x.ndim == trailing:
+        return x[None, ...]
     xp = namespace(x)
     tail = tuple(x.shape[x.ndim - trailing :])
     if all(size == 1 for size in x.shape[: x.ndim - trailing]):

@@ -38,27 +38,50 @@ _ELSEWHERE = {
 
 
 @dataclass(frozen=True)
+class Circle:
+    """The distance along a circle of circumference `period`, between points given by one coordinate from 0 to it."""
+
+    period: float
+
+    def __str__(self) -> str:
+        return "a metric on a circle"
+
+    def __call__(self, x: Array, y: Array) -> Array:
+        """Distances between tiles ``x (..., r, 1)`` and ``y (..., m, 1)``: ``(..., r, m)``."""
+        straight = _sum_over_coordinates(x, y, abs)
+        return namespace(x).minimum(straight, self.period - straight)
+
+
+@dataclass(frozen=True)
 class Cost:
     """A ground distance raised to a power: c(x, y) = d(x, y)^power.
 
     Attributes
     ----------
-    ground : {"euclidean", "cityblock", "cosine"} or Function
-        The distance d: one that kernels compute, or a function.
+    ground : {"euclidean", "cityblock", "cosine"}, Circle or Function
+        The distance d: one that kernels compute, one along a circle, or a function.
     power : float
         The exponent, positive.
     forbids : bool
         Whether a cost that overflows forbids its arc. Otherwise it is an error.
     """
 
-    ground: str | Function
+    ground: str | Circle | Function
     power: float = 1.0
     forbids: bool = field(default=False, repr=False)
 
     @property
     def convex_on_line(self) -> bool:
-        """Whether in one dimension the cost is a convex function of x − y, so that sorting is optimal."""
-        return self.ground in ("euclidean", "cityblock") and self.power >= 1
+        """Whether in one dimension the cost is a convex function of the distance on a line or a circle.
+
+        Sorting then solves the problem.
+        """
+        return (self.ground in ("euclidean", "cityblock") or self.period is not None) and self.power >= 1
+
+    @property
+    def period(self) -> float | None:
+        """The circumference of the circle on which the points lie; None where they do not."""
+        return self.ground.period if isinstance(self.ground, Circle) else None
 
     @property
     def non_negative(self) -> bool:
@@ -114,6 +137,8 @@ class Cost:
             relative = 2 * (d + 8) * UNIT / CANCELLED
         # Centring and normalising move a point by a few unit roundoffs of its length, and so a distance by `shift`.
         shift = 4 * UNIT * radius if self.centres(d) else 0.0
+        if self.period is not None:  # of the points modulo the period, their difference and its complement
+            shift = 4 * UNIT * self.period
         power, scale = self.power, 1.0
         if self.ground == "cosine":
             shift, power, scale = 2 * (d + 4) * UNIT, 2 * self.exponent, self.factor**self.exponent
@@ -139,9 +164,14 @@ class Cost:
         return of_power + (_power(d * _TINY, power / 2) if squares else 0.0)
 
     @np.errstate(over="ignore", under="ignore")  # checked with the range of the costs; `rounding` covers underflow
+    def at(self, distance: Array) -> Array:
+        """Costs at distances of the ground."""
+        return _to_power(distance, self.power)
+
+    @np.errstate(over="ignore", under="ignore")  # as in `at`
     def __call__(self, x: Array, y: Array) -> Array:
         """Costs between tiles ``x (..., r, d)`` and ``y (..., m, d)``: ``(..., r, m)``."""
-        if isinstance(self.ground, Function):
+        if isinstance(self.ground, (Circle, Function)):
             return _to_power(self.ground(x, y), self.power)
         if self.ground == "cityblock":
             return _to_power(_sum_over_coordinates(x, y, abs), self.power)
@@ -190,8 +220,10 @@ def _slope(s: Array, power: float) -> Array:
     return xp.where(positive, power * xp.where(positive, s, 1.0) ** (power - 1), 0.0)
 
 
-def parse_cost(metric: Any, power: float = 1.0) -> Cost:
-    """The `Cost` of a user's `metric`, raised to `power`."""
+def parse_cost(metric: Any, power: float = 1.0, period: Any = None) -> Cost:
+    """The `Cost` of a user's `metric`, raised to `power`; with a `period`, of the distance along a circle."""
+    if period is not None:
+        return _on_circle(parse_cost(metric, power), metric, period)
     if isinstance(metric, tuple) and len(metric) == 2 and metric[0] == "power":
         exponent = float(metric[1])
         if not 0 < exponent <= HIGHEST:
@@ -212,6 +244,18 @@ def parse_cost(metric: Any, power: float = 1.0) -> Cost:
         f"metric must be one of {', '.join((*METRICS, *NAMES))}, ('minkowski', p), ('power', p) or a callable on "
         f"points or tiles of them, got {metric!r}{'; ' * bool(instead)}{instead or ''}"
     )
+
+
+def _on_circle(cost: Cost, metric: Any, period: Any) -> Cost:
+    """The cost with the distance along a circle in place of that along the line."""
+    if isinstance(period, bool) or not (isinstance(period, (int, float, np.number)) and 0 < period < math.inf):
+        raise ValueError(f"period must be a positive number, the circumference of the circle, got {period!r}")
+    if cost.ground not in ("euclidean", "cityblock"):
+        raise ValueError(
+            f"period= takes metric 'euclidean', 'cityblock', 'sqeuclidean' or ('power', p), got {metric!r}; "
+            "drop one of them"
+        )
+    return Cost(Circle(float(period)), cost.power)
 
 
 def _minkowski(p: Any) -> str | Function:

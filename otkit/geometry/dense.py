@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from otkit import checks
-from otkit.arrays import Array, detached, float64, hosted, namespace, take, to_numpy
+from otkit.arrays import Array, detached, float64, hosted, namespace, renewed, take, to_numpy
 from otkit.geometry.base import GivenGeometry, flatten_batch, shared
 
 
@@ -52,7 +52,7 @@ class Dense(GivenGeometry):
 
     @property
     def T(self) -> Dense:
-        return Dense(namespace(self.C).matrix_transpose(self.C))
+        return renewed(self, C=namespace(self.C).matrix_transpose(self.C))
 
     @property
     def arrays(self) -> dict[str, Array]:
@@ -102,22 +102,26 @@ class Dense(GivenGeometry):
         checks.has_axes(self.C, 2, "C", "(..., n, m)")
 
     def detached(self) -> Dense:
-        return Dense(detached(self.C))
+        return self._of(detached(self.C))
 
     def owned(self) -> Dense:
         return self.detached()
 
     def hosted(self) -> Dense:
-        return Dense(hosted(self.C))
+        return self._of(hosted(self.C))
 
     def flat(self, batch: tuple[int, ...]) -> Dense:
-        return Dense(flatten_batch(self.C, batch, 2))
+        return self._of(flatten_batch(self.C, batch, 2))
+
+    def _of(self, C: Array) -> Dense:
+        """The costs of another matrix, which needs no check."""
+        return self if C is self.C else renewed(self, C=C)
 
     def block(self, items: slice, rows: slice) -> Array:
         return float64(self.C[shared(items, self.C.shape[0]), rows, :])
 
     def take(self, items: np.ndarray) -> Dense:
-        return self if self.C.shape[0] == 1 else Dense(take(self.C, items))
+        return self if self.C.shape[0] == 1 else self._of(take(self.C, items))
 
     def to_numpy(self) -> Dense:
-        return Dense(to_numpy(float64(self.C)))
+        return self._of(to_numpy(float64(self.C)))

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from otkit import checks
-from otkit.arrays import Array, copied, detached, float64, hosted, namespace, take, to_numpy
+from otkit.arrays import Array, copied, detached, float64, hosted, namespace, renewed, take, to_numpy
 from otkit.geometry.base import GivenGeometry, flatten_batch, shared
 from otkit.geometry.costs import Cost, parse_cost
 from otkit.geometry.metrics import Called, Function, Named
@@ -67,7 +67,8 @@ class PointCloud(GivenGeometry):
 
     @property
     def batch(self) -> tuple[int, ...]:
-        return np.broadcast_shapes(self.x.shape[:-2], self.y.shape[:-2])
+        x, y = self.x.shape[:-2], self.y.shape[:-2]
+        return tuple(x) if x == y else np.broadcast_shapes(x, y)
 
     @property
     def n(self) -> int:
@@ -84,7 +85,7 @@ class PointCloud(GivenGeometry):
 
     @property
     def T(self) -> PointCloud:
-        return replace(self, x=self.y, y=self.x, swapped=not self.swapped)
+        return renewed(self, x=self.y, y=self.x, swapped=not self.swapped)
 
     @property
     def arrays(self) -> dict[str, Array]:
@@ -141,19 +142,22 @@ class PointCloud(GivenGeometry):
         return self.d == 1 and self.metric.convex_on_line and not self.metric.forbids
 
     def check(self) -> None:
-        checks.points(self.x, self.y)
+        low, high = checks.points(self.x, self.y)
         checks.batch_shape(x=tuple(self.x.shape[:-2]), y=tuple(self.y.shape[:-2]))
         if self.metric.ground == "cosine":
             checks.cosine_points(self.x, self.y)
         elif isinstance(self.metric.ground, Named):
             self.metric.ground.check(self.x, self.y)
         elif not self.may_forbid:
-            checks.spread(self.x, self.y, self.metric.smallest)
+            checks.spread(low, high, self.metric.smallest)
+        if self.metric.period is not None and self.d > 1:
+            raise ValueError(f"period= is for points on a circle, which have one coordinate, got d = {self.d}; drop it")
 
     def detached(self) -> PointCloud:
-        return replace(self, x=detached(self.x), y=detached(self.y))
+        return self._over(detached(self.x), detached(self.y))
 
     def owned(self) -> PointCloud:
+        # Copies are checked again: within a transform of PyTorch they are in it, even if the points are not.
         return replace(self, x=copied(detached(self.x)), y=copied(detached(self.y)))
 
     def hosted(self) -> PointCloud:
@@ -165,7 +169,7 @@ class PointCloud(GivenGeometry):
         x, y = move(self.x), move(self.y)
         if isinstance(ground, Called) and x is not self.x:
             metric = replace(metric, ground=replace(ground, like=self.x))
-        return replace(self, x=x, y=y, metric=metric)
+        return renewed(self, x=x, y=y, metric=metric)
 
     def flat(self, batch: tuple[int, ...]) -> PointCloud:
         """The points of the items of `batch` along one leading axis, in float64 and ready for the cost function."""
@@ -180,7 +184,13 @@ class PointCloud(GivenGeometry):
         elif metric.centres(self.d):
             middle = (xp.mean(x, axis=-2, keepdims=True) + xp.mean(y, axis=-2, keepdims=True)) / 2
             x, y = x - middle, y - middle
-        return replace(self, x=x, y=y, metric=metric)
+        elif metric.period is not None:
+            x, y = xp.remainder(x, metric.period), xp.remainder(y, metric.period)
+        return renewed(self, x=x, y=y, metric=metric)
+
+    def _over(self, x: Array, y: Array) -> PointCloud:
+        """The same costs between other points, which need no check."""
+        return self if x is self.x and y is self.y else renewed(self, x=x, y=y)
 
     def block(self, items: slice, rows: slice) -> Array:
         x = self.x[shared(items, self.x.shape[0]), rows, :]
@@ -194,7 +204,7 @@ class PointCloud(GivenGeometry):
         if self.metric.ground == "cosine":
             return self
         middle = namespace(self.y).mean(self.y, axis=-2, keepdims=True)
-        return replace(self, x=self.x - middle, y=self.y - middle)
+        return self._over(self.x - middle, self.y - middle)
 
     def pulled(self, W: Array, items: slice, rows: slice) -> Array:
         """Σ_j W_ij·∇₁c(x_i, y_j) of a tile, for weights ``(items, rows, m)``: ``(items, rows, d)``."""
@@ -204,7 +214,7 @@ class PointCloud(GivenGeometry):
 
     def take(self, items: np.ndarray) -> PointCloud:
         x, y = (v if v.shape[0] == 1 else take(v, items) for v in (self.x, self.y))
-        return replace(self, x=x, y=y)
+        return self._over(x, y)
 
     def to_numpy(self) -> PointCloud:
-        return replace(self, x=to_numpy(self.x), y=to_numpy(self.y))
+        return self._over(to_numpy(self.x), to_numpy(self.y))

@@ -51,7 +51,7 @@ def choose(geometry: Geometry) -> Kernels:
         return HOSTED
     from otkit.kernels.triton import CALLED, CUPY, TRITON
 
-    if geometry.called:
+    if geometry.cloud is not None and not isinstance(geometry.cloud.metric.ground, str):
         return CALLED
     return CUPY if any(map(arrays.is_cupy, given)) else TRITON
 

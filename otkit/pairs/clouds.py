@@ -161,7 +161,7 @@ def _check_reach(points: Sequence[Array], cost: Cost) -> None:
     for k, next_k in itertools.pairwise(order):
         if 0 < max(ends[1, k], ends[1, next_k]) - ends[0, k] < cost.smallest:
             try:
-                checks.spread(points[k], points[next_k], cost.smallest)
+                checks.spread(ends[0, k], max(ends[1, k], ends[1, next_k]), cost.smallest)
             except ValueError as error:
                 raise ValueError(f"measures {k} and {next_k}, as x and y: {error}") from None
 

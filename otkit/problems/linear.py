@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
@@ -128,16 +129,16 @@ class LinearProblem:
             reg=() if reg is None else reg.shape,
             unbalanced=np.broadcast_shapes(*(r.shape for r in rho)),
         )
-        kernels = choose(geometry := geometry.flat(batch))
-        rho_a, rho_b = (np.broadcast_to(r, batch).reshape(-1) for r in rho)
-        balanced = (rho_a == np.inf) & (rho_b == np.inf)
-        weights = a, b
+        geometry = geometry.flat(batch)
+        kernels = choose(geometry)
+        rho_a, rho_b = (_by_item(r, batch) for r in rho)
+        balanced, weights = (rho_a == np.inf) & (rho_b == np.inf), (a, b)
         a, mass_a = _normalised(a, asked.n, batch, balanced, like)
         b, mass_b = _normalised(b, asked.m, batch, balanced, like)
         rescaled = checks.equal_mass(mass_a, mass_b, *weights, relaxes=relaxes)
         costs = _cost_range(kernels, geometry, a > 0, b > 0, sorts=reg is None and geometry.convex_on_line)
         a, b, idle = _reached(costs, (a, b), (rho_a, rho_b), relaxes=relaxes)
-        reg = None if reg is None else np.broadcast_to(reg, batch).reshape(-1)
+        reg = None if reg is None else _by_item(reg, batch)
         checks.resolved(reg, 8 * UNIT * to_numpy(costs.span), balanced)
         return LinearProblem(
             given=given,
@@ -303,8 +304,13 @@ def _at_hand(
     return geometry, a, b
 
 
+def _by_item(x: np.ndarray, batch: tuple[int, ...]) -> np.ndarray:
+    """One number for each item, or the same for all: ``(B,)``."""
+    return np.full(math.prod(batch), x) if x.ndim == 0 else np.broadcast_to(x, batch).reshape(-1)
+
+
 def _all(*conditions: Array) -> bool:
-    return all(bool(namespace(condition).all(condition)) for condition in conditions)
+    return all(map(arrays.every, conditions))
 
 
 def _cost_range(kernels: Kernels, geometry: GivenGeometry, has_a: Array, has_b: Array, *, sorts: bool) -> CostRange:
@@ -376,7 +382,9 @@ def _normalised(
     if w is None:
         return from_numpy(np.full((items, size), 1 / size), like), np.ones(items)
     w = arrays.float64(w)
-    w = xp.reshape(xp.broadcast_to(w, (*batch, size)), (items, size))
+    if w.ndim > 1 or batch:
+        w = xp.broadcast_to(w, (*batch, size))
+    w = xp.reshape(w, (items, size))
     # NumPy sums pairwise over a contiguous axis, so the total does not depend on library and layout.
     total = from_numpy(np.ascontiguousarray(to_numpy(w)).sum(-1), like)
     total = xp.where(from_numpy(balanced, like), total, xp.ones_like(total))

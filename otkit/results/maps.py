@@ -69,7 +69,11 @@ def barycentric(result: Solved, y: Any) -> Array:
     _no_graph(result, "barycentric(y) does not reach the inputs of the solve; use result.apply(y)")
     problem = result.problem
     problem.check_costs()
-    y = _points(result, "pass y=, or use otkit.solve_sample").y if y is None else y
+    if y is None:
+        cloud = _points(result, "pass y=, or use otkit.solve_sample")
+        if cloud.metric.period is not None:
+            raise ValueError("barycentric() has no mean of points on a circle; pass values y, or use plan_sparse()")
+        y = cloud.y
     y, tail = problem.columns(y, problem.reduced.m, "y")
     sent = _conditional(result, problem.reduced).apply(y)
     if result.outcome.reg is None:
@@ -87,6 +91,8 @@ def transport(result: Solved, x_new: Any) -> Array:
         result.problem,
         _points(result, "use otkit.solve_sample, or barycentric(y) for the rows themselves"),
     )
+    if asked.metric.period is not None and result.outcome.reg is not None:
+        raise ValueError("transport(x_new) with a reg has no mean of points on a circle; solve without one")
     x_new = checks.as_array(x_new, "x_new", asked.y)
     checks.same_library(x_new=x_new, y=asked.y)
     checks.points(x_new, asked.y)

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import enum
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -88,9 +89,41 @@ class SparseArcs:
     item: np.ndarray
 
 
+class _Later(NamedTuple):
+    """A call whose result a field takes on first use."""
+
+    function: Callable[..., Any]
+    arguments: tuple[Any, ...]
+
+
+def later(function: Callable[..., Any], *arguments: Any) -> Any:
+    """A value for a field of an `Outcome` that is computed on first use; `function` is one of a module, for pickles."""
+    return _Later(function, arguments)
+
+
+class _Deferred:
+    """A field of a dataclass whose value may be a `later` one."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+
+    def __get__(self, instance: Any, owner: type) -> Any:
+        if instance is None:
+            return self
+        value = vars(instance)[self.name]
+        if type(value) is _Later:
+            value = vars(instance)[self.name] = value.function(*value.arguments)
+        return value
+
+    def __set__(self, instance: Any, value: Any) -> None:
+        vars(instance)[self.name] = value
+
+
 @dataclass(frozen=True)
 class Outcome:
     """The outcome of a run of a solver, at mass 1 and in reduced costs.
+
+    Potentials, plan, certificate and error may be given as values for `later`.
 
     Attributes
     ----------
@@ -109,6 +142,8 @@ class Outcome:
     errors : numpy array (steps, B)
         The error after each step of the run.
     stages : tuple of Stage
+    linear : numpy array (B,) or None
+        The cost of an optimal plan, where the bounds contain it by construction; None for other plans.
     counted : tuple (n_iters, last) or None
         The number of textbook iterations from zero, and the side updated last; None for other solvers.
     """
@@ -124,6 +159,7 @@ class Outcome:
     n_iter: np.ndarray
     errors: np.ndarray
     stages: tuple[Stage, ...]
+    linear: np.ndarray | None = None
     counted: tuple[int, str] | None = None
 
     @property
@@ -133,10 +169,17 @@ class Outcome:
         return np.array([status not in done for status in self.status])
 
 
+for _name in ("f", "g", "plan", "certificate", "error"):
+    setattr(Outcome, _name, _Deferred(_name))
+
+
 def marginal_error(problem: LinearProblem, plan: Sequence[Plan], f: Array, g: Array) -> np.ndarray:
     """(‖P1 − a·e^(−f/ρ_a)‖₁ + ‖Pᵀ1 − b·e^(−g/ρ_b)‖₁) / (½(Σa + Σb)), for potentials of reduced costs: ``(B,)``."""
     rows, cols = plans.marginals(plan)
     xp, costs, penalties = namespace(rows), problem.reduced, problem.penalties
+    if problem.balanced.all():
+        miss = xp.sum(xp.abs(rows - problem.a), axis=-1) + xp.sum(xp.abs(cols - problem.b), axis=-1)
+        return to_numpy(miss) / problem.size
     target_a = penalties.target(problem.a, f + costs.row, penalties.rho_a)
     target_b = penalties.target(problem.b, g + costs.col, penalties.rho_b)
     miss_a = xp.where(penalties.rho_a > 0, xp.sum(xp.abs(rows - target_a), axis=-1), xp.zeros_like(penalties.rho_a))

@@ -50,6 +50,8 @@ def objective(result: Solved) -> Values:
     """The parts of the objective."""
     problem, out, xp = result.problem, result.outcome, namespace(result.problem.a)
     mass = from_numpy(problem.mass, problem.a)
+    if out.linear is not None:
+        return Values(from_numpy(out.linear, problem.a) * mass, None, None)
     if out.certificate is not None:
         return Values(from_numpy(out.certificate.linear, problem.a) * mass, None, None)
     sums, costs = moved(result), problem.reduced

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, fields
 from inspect import signature
 from typing import Any, ClassVar, Generic, Self, TypeVar
 
 import numpy as np
 
 from otkit import checks
-from otkit.arrays import Array
+from otkit.arrays import Array, renewed
 from otkit.problems.linear import LinearProblem
 from otkit.results.outcome import Outcome, Stage, Status
 
@@ -45,13 +45,15 @@ class State:
     @property
     def running(self) -> np.ndarray:
         """Indices of the items that are still running."""
-        return np.flatnonzero([status is None for status in self.status])
+        return np.array([k for k, status in enumerate(self.status.tolist()) if status is None], dtype=np.int64)
 
     def ended(self, items: np.ndarray, status: Status) -> Self:
         """The state with a final status for the items of these indices."""
+        if not items.size:
+            return self
         new = self.status.copy()
         new[items] = status
-        return replace(self, status=new)
+        return renewed(self, status=new)
 
 
 @dataclass(frozen=True)
@@ -161,13 +163,18 @@ def run(
     """
     state = solver.init(problem, start)
     errors = []
-    while state.running.size:
+    running = state.running
+    while running.size:
         state = solver.step(problem, state)
         errors.append(state.error)
         running = state.running
-        state = state.ended(running[state.n_iter[running] >= solver.max_iter], Status.MAX_ITER)
+        spent = running[state.n_iter[running] >= solver.max_iter]
+        state = state.ended(spent, Status.MAX_ITER)
         if callback is not None and callback(progress(state)):
             state = state.ended(state.running, Status.STOPPED)
+        elif not spent.size:
+            continue
+        running = state.running
     return solver.finish(problem, state, np.array(errors).reshape(-1, problem.items))
 
 

@@ -1,20 +1,23 @@
-"""Exact transport on the line, by sorting."""
+"""Exact transport on the line and on the circle, by sorting."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import ClassVar
+from functools import cached_property
+from typing import ClassVar, NamedTuple
 
 import numpy as np
 
 from otkit.arrays import Array, from_numpy, to_numpy
-from otkit.certificates.base import widened
-from otkit.certificates.width import precise
-from otkit.kernels.numba.staircase import potentials, staircase
-from otkit.plans import Arcs, SparsePlan
+from otkit.certificates.base import Certificate, sum_rounding, widened
+from otkit.certificates.width import EXACT, precise
+from otkit.geometry.costs import UNIT, Cost
+from otkit.kernels.numba.circle import wind
+from otkit.kernels.numba.staircase import paid, potentials, staircase
+from otkit.plans import Arcs, Plan, SparsePlan
 from otkit.problems.linear import LinearProblem
-from otkit.results.outcome import Outcome, Status, marginal_error
+from otkit.results.outcome import Outcome, Status, later, marginal_error
 from otkit.solvers.base import Solver, State, run
 from otkit.solvers.exact.outliers import MOST
 from otkit.solvers.exact.solver import Exact
@@ -22,14 +25,17 @@ from otkit.solvers.exact.solver import Exact
 
 @dataclass(frozen=True)
 class Univariate(Solver[State]):
-    """Exact solution for points on a line and a convex cost of their distance: the monotone plan is optimal.
+    """Exact solution for points on a line or a circle and a convex cost of their distance.
 
-    The arcs of this plan form a staircase. The tree of the staircase gives optimal potentials, so the bounds meet up to
-    rounding.
+    On a line the monotone plan is optimal. Its arcs form a staircase, whose tree gives optimal potentials. On a circle
+    the same holds after it is cut at the best place, which is found by bisection. The bounds meet up to rounding.
+
+    The value takes two sorts. The plan, the potentials and the bounds are computed when asked for.
 
     Notes
     -----
-    Santambrogio (2015), Theorem 2.9. The potentials come from the north-west corner rule on a Monge cost.
+    Santambrogio (2015), Theorem 2.9; on the circle Delon, Salomon & Sobolevski (2010). The potentials come from the
+    north-west corner rule on a Monge cost.
 
     Examples
     --------
@@ -37,6 +43,8 @@ class Univariate(Solver[State]):
     >>> otkit.solve_sample([[0.0], [1.0]], [[2.0], [1.0]], method=otkit.Univariate()).plan
     array([[0. , 0.5],
            [0.5, 0. ]])
+    >>> otkit.solve_sample([[350.0]], [[10.0]], metric="euclidean", period=360).value
+    array(20.)
     """
 
     name = "univariate"
@@ -49,13 +57,12 @@ class Univariate(Solver[State]):
     }
 
     def init(self, problem: LinearProblem, start: tuple[Array, Array] | None) -> State:
-        f, g = (from_numpy(np.zeros(w.shape), w) for w in (problem.a, problem.b))
-        nothing, running = np.zeros(problem.items), np.full(problem.items, None, dtype=object)
+        nothing = np.zeros(problem.items)
         return State(
-            f=f,
-            g=g,
+            f=problem.reduced.row,
+            g=problem.reduced.col,
             reg=nothing,
-            status=running,
+            status=np.full(problem.items, None, dtype=object),
             error=nothing,
             n_iter=np.zeros(problem.items, dtype=np.int64),
             stages=(),
@@ -65,53 +72,161 @@ class Univariate(Solver[State]):
         return state.ended(state.running, Status.CONVERGED)
 
     def finish(self, problem: LinearProblem, state: State, errors: np.ndarray) -> Outcome:
-        host = problem.geometry.to_numpy().cloud
-        assert host is not None
-        x, y = (np.broadcast_to(v[..., 0], (problem.items, v.shape[1])) for v in (host.x, host.y))
-        across, down = np.argsort(x, axis=-1, kind="stable"), np.argsort(y, axis=-1, kind="stable")
-        weights = (to_numpy(problem.a), across), (to_numpy(problem.b), down)
-        rows, cols, mass, defect = staircase(*(np.take_along_axis(w, order, axis=-1) for w, order in weights))
-        row, col = np.take_along_axis(across, rows, axis=-1), np.take_along_axis(down, cols, axis=-1)
-        ends = np.take_along_axis(x, row, axis=-1), np.take_along_axis(y, col, axis=-1)
-        cost = host.metric(*(v[..., None, None] for v in ends))[..., 0, 0]
-        linear = (mass * cost).sum(-1)
-
-        plan = (SparsePlan((problem.items, host.n, host.m), _arcs(row, col, mass), problem.a),)
-        f, g = (from_numpy(v, problem.a) for v in _potentials(rows, cols, cost, across, down))
-        # The monotone plan is optimal by a theorem, so the lower bound is its cost less the effect of its defect.
-        found = widened(problem, linear - 1.01 * defect * problem.span, linear, defect, f, g, plan)
-        wide = ~precise(problem, found.lower, found.upper)
-        if wide.any() and problem.reduced.n * problem.reduced.m <= MOST:  # far points, beside which masses round
-            return run(problem, Exact())
-        state = state.ended(np.flatnonzero(wide), Status.IMPRECISE)
-        error, tol = marginal_error(problem, plan, f, g), np.zeros(problem.items)
+        solution = _Solution(problem)
+        if not solution.is_narrow:
+            wide = ~precise(problem, solution.bounds.lower, solution.bounds.upper)
+            if wide.any() and problem.reduced.n * problem.reduced.m <= MOST:  # far points, beside which masses round
+                return run(problem, Exact())
+            state = state.ended(np.flatnonzero(wide), Status.IMPRECISE)
         return Outcome(
-            f=f,
-            g=g,
+            f=later(_potential, solution, 0),
+            g=later(_potential, solution, 1),
             reg=None,
-            plan=plan,
-            certificate=found,
+            plan=later(_plan, solution),
+            certificate=later(_certificate, solution),
             status=state.status,
-            error=error,
-            tol=tol,
+            error=later(_error, solution),
+            tol=np.zeros(problem.items),
             n_iter=state.n_iter,
             errors=errors,
             stages=(),
+            linear=solution.linear,
         )
 
 
-def _arcs(row: np.ndarray, col: np.ndarray, mass: np.ndarray) -> Arcs:
-    """The steps ``(B, K)`` of all items that carry mass."""
-    item, step = np.nonzero(mass > 0)
-    return Arcs(item, row[item, step], col[item, step], mass[item, step])
+class _Steps(NamedTuple):
+    """The steps of the optimal staircases, ``(B, n + m − 1)`` each, and what follows from them.
+
+    The potentials ``f (B, n)`` and ``g (B, m)`` equal the costs on every step. ``defect (B,)`` is the L1 distance
+    between the marginals and the weights. The cost of the steps may exceed the optimum by ``over (B,)`` by rounding.
+    """
+
+    row: np.ndarray
+    col: np.ndarray
+    mass: np.ndarray
+    cost: np.ndarray
+    f: np.ndarray
+    g: np.ndarray
+    defect: np.ndarray
+    over: np.ndarray | float
 
 
-def _potentials(
-    rows: np.ndarray, cols: np.ndarray, cost: np.ndarray, across: np.ndarray, down: np.ndarray
-) -> tuple[np.ndarray, np.ndarray]:
-    """Potentials ``(B, n)``, ``(B, m)`` that equal the costs on the arcs, in the order of the points as given."""
-    f, g, sorted_f, sorted_g = (np.empty(order.shape) for order in (across, down, across, down))
-    potentials(rows, cols, cost, sorted_f, sorted_g)
-    np.put_along_axis(f, across, sorted_f, axis=-1)
-    np.put_along_axis(g, down, sorted_g, axis=-1)
-    return f, g
+@dataclass(frozen=True)
+class _Solution:
+    """The solution of a problem, computed as far as it is asked for."""
+
+    problem: LinearProblem
+
+    @cached_property
+    def points(self) -> tuple[np.ndarray, np.ndarray]:
+        """The points of both sides on the host, ``(B, n)`` and ``(B, m)``."""
+        cloud = self.problem.geometry.to_numpy().cloud
+        assert cloud is not None
+        items = self.problem.items
+        x, y = (v[..., 0] if len(v) == items else np.repeat(v[..., 0], items, axis=0) for v in (cloud.x, cloud.y))
+        return x, y
+
+    @property
+    def metric(self) -> Cost:
+        """The cost of a distance."""
+        cloud = self.problem.geometry.cloud
+        assert cloud is not None
+        metric: Cost = cloud.metric
+        return metric
+
+    @property
+    def linear(self) -> np.ndarray:
+        """The optimal cost, ``(B,)``."""
+        return self._paid[0]
+
+    @cached_property
+    def _paid(self) -> tuple[np.ndarray, np.ndarray]:
+        """The optimal cost and the defect as in `_Steps`, ``(B,)``; on a line without the steps."""
+        if self.metric.period is not None:
+            return (self.steps.mass * self.steps.cost).sum(-1), self.steps.defect
+        sides = []
+        for v, w, given in zip(self.points, self._weights, (self.problem.given.a, self.problem.given.b), strict=True):
+            if given is None:  # no order is needed
+                sides.append((np.sort(v, axis=-1), w))
+            else:
+                order = np.argsort(v, axis=-1)
+                sides.append((np.take_along_axis(v, order, axis=-1), np.take_along_axis(w, order, axis=-1)))
+        (x, a), (y, b) = sides
+        linear, defect = np.empty(len(x)), np.empty(len(x))
+        paid(a, b, x, y, self.metric.power, linear, defect)
+        return linear, defect
+
+    @property
+    def is_narrow(self) -> bool:
+        """Whether `bounds` are known to be precise before they are computed.
+
+        On a line the potentials of the staircase are feasible, with 0 in the first row, so none is larger than the
+        span. This bounds what `widened` adds; twice as much covers the rounding of this bound.
+        """
+        if self.metric.period is not None:
+            return False
+        linear, defect = self._paid
+        points, span = self.problem.reduced.n + self.problem.reduced.m, self.problem.span
+        relative, absolute = self.problem.geometry.rounding
+        sums = sum_rounding(points)
+        of_cost = (points * UNIT + sums + 2 * relative) * linear
+        width = 2 * (of_cost + 2 * sums * span + 3 * defect * span + 2 * absolute)
+        return bool((width <= min(EXACT * max(self.metric.power, 1.0), 0.5) * linear).all())
+
+    @cached_property
+    def bounds(self) -> Certificate:
+        """The bounds. The staircase is optimal by a theorem, so the lower is its cost less the effect of its defect."""
+        problem, steps, linear = self.problem, self.steps, self.linear
+        lower = linear - 1.01 * steps.defect * problem.span - steps.over
+        f, g = (_potential(self, side) for side in (0, 1))
+        return widened(problem, lower, linear, steps.defect, f, g, _plan(self))
+
+    @property
+    def _weights(self) -> tuple[np.ndarray, np.ndarray]:
+        return to_numpy(self.problem.a), to_numpy(self.problem.b)
+
+    @cached_property
+    def steps(self) -> _Steps:
+        """The optimal staircases. Equal points keep their order, so plans do not depend on the processor."""
+        orders = [np.argsort(v, axis=-1, kind="stable") for v in self.points]
+        x, y = (np.take_along_axis(v, order, axis=-1) for v, order in zip(self.points, orders, strict=True))
+        a, b = (np.take_along_axis(w, order, axis=-1) for w, order in zip(self._weights, orders, strict=True))
+        over: np.ndarray | float = 0.0
+        period, power = self.metric.period, self.metric.power
+        if period is None:
+            rows, cols, mass, defect = staircase(a, b)
+        else:
+            rows, cols, mass, defect, beyond, size = wind(a, b, x, y, period, power)
+            relative, absolute = self.problem.geometry.rounding
+            # The cost is convex in the shift, and the best shift is at most 4 times the total mass away.
+            over = 4 * (beyond + (relative + 8 * UNIT) * size + 2 * y.shape[1] * absolute)
+        distance = abs(np.take_along_axis(x, rows, axis=-1) - np.take_along_axis(y, cols, axis=-1))
+        cost = self.metric.at(distance if period is None else np.minimum(distance, period - distance))
+        f, g, sorted_f, sorted_g = (np.empty(v.shape) for v in (x, y, x, y))
+        potentials(rows, cols, cost, sorted_f, sorted_g)
+        np.put_along_axis(f, orders[0], sorted_f, axis=-1)
+        np.put_along_axis(g, orders[1], sorted_g, axis=-1)
+        row, col = np.take_along_axis(orders[0], rows, axis=-1), np.take_along_axis(orders[1], cols, axis=-1)
+        return _Steps(row=row, col=col, mass=mass, cost=cost, f=f, g=g, defect=defect, over=over)
+
+
+def _potential(solution: _Solution, side: int) -> Array:
+    steps = solution.steps
+    return from_numpy((steps.f, steps.g)[side], solution.problem.a)
+
+
+def _plan(solution: _Solution) -> tuple[Plan, ...]:
+    """The steps of all items that carry mass."""
+    problem, steps = solution.problem, solution.steps
+    item, step = np.nonzero(steps.mass > 0)
+    arcs = Arcs(item, steps.row[item, step], steps.col[item, step], steps.mass[item, step])
+    return (SparsePlan((problem.items, problem.reduced.n, problem.reduced.m), arcs, problem.a),)
+
+
+def _certificate(solution: _Solution) -> Certificate:
+    return solution.bounds
+
+
+def _error(solution: _Solution) -> np.ndarray:
+    f, g = (_potential(solution, side) for side in (0, 1))
+    return marginal_error(solution.problem, _plan(solution), f, g)

@@ -1,3 +1,4 @@
+import warnings
 from fractions import Fraction
 
 import numpy as np
@@ -70,6 +71,22 @@ def test_masses_far_below_one_are_not_lost():
     a = np.array([1.0, 1e-18, 1e-30])
     result = solve_sample([[0.0], [5.0], [9.0]], [[0.0], [1.0]], a, [0.5, 0.5], metric="euclidean")
     np.testing.assert_allclose(result.plan.sum(1), a / a.sum(), rtol=1e-12)
+
+
+@pytest.mark.parametrize("far", [1e5, 1e14])
+def test_bounds_that_may_be_wide_are_computed_with_the_answer(far):
+    """Beside a far point, the rounding of masses is more than a part of the distance; the status says where."""
+    rng = np.random.default_rng(7)
+    x, y, a = rng.random((30, 1)), rng.random((20, 1)), rng.dirichlet(np.ones(30))
+    near = otkit.wasserstein(x, y, a, p=1)
+    clouds, weights = [np.vstack([v, [[far]]]) for v in (x, y)], [np.append(a, 0.3), np.append(np.full(20, 0.05), 0.3)]
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        found = otkit.wasserstein(*clouds, *weights, p=1)
+    wanted = near.distance / 1.3
+    assert found.lower <= wanted <= found.upper
+    assert found.converged == (far == 1e5) == (not caught)
+    assert found.upper - found.lower < 1e-13 * far
 
 
 def test_concave_costs_are_not_sorted():

@@ -267,6 +267,39 @@ def _range(C, row, col, has_b):
 
 
 @jit
+def _lowest(C, has_b):
+    lowest = np.inf
+    for j in range(C.size):
+        lowest = least(lowest, C[j] if has_b[j] else np.inf)
+    return lowest
+
+
+@jit
+def _made_finite(x, reach):
+    """Replace what is not finite by 0, and note which numbers are below inf."""
+    for j in range(x.size):
+        reach[j] = x[j] < np.inf
+        x[j] = x[j] if abs(x[j]) < np.inf else 0.0
+
+
+@jit
+def offsets(C, start, stop, has_a, has_b, row, col, reach_a, reach_b):
+    """Offsets of rows and columns from tiles of all rows, as `otkit.entropic.operations.cost_range` has them."""
+    for k in range(start, stop):
+        tile = C[(k - start) % C.shape[0]]
+        for i in range(tile.shape[0]):
+            row[k, i] = _lowest(tile[i], has_b[k])
+        _made_finite(row[k], reach_a[k])
+        for j in range(col.shape[1]):
+            col[k, j] = np.inf
+        for i in range(tile.shape[0]):
+            if has_a[k, i]:
+                for j in range(col.shape[1]):
+                    col[k, j] = least(col[k, j], tile[i, j] - row[k, i])
+        _made_finite(col[k], reach_b[k])
+
+
+@jit
 def cost_range(C, start, stop, first, row, col, has_a, has_b, low, high, span, forbidden):
     """Range of the costs, largest reduced cost and number of infinite costs, over arcs between points with mass."""
     for k in range(start, stop):

@@ -170,18 +170,25 @@ def _room(count: int) -> tuple[np.ndarray, ...]:
 
 
 def cost_range(geometry: Geometry, has_a: np.ndarray, has_b: np.ndarray) -> CostRange:
-    items = has_a.shape[0]
-    row = c_transform(geometry, np.where(has_b, 0.0, -np.inf))
-    reach_a, row = row < np.inf, finite_or_zero(row)
-    col = c_transform(geometry.T, np.where(has_a, row, -np.inf))
-    reach_b, col = col < np.inf, finite_or_zero(col)
-    tiles, count = Tiles(geometry), groups(geometry.n, geometry.m)
+    items, tiles, count = has_a.shape[0], Tiles(geometry), groups(geometry.n, geometry.m)
+    has_a, has_b = np.ascontiguousarray(has_a), np.ascontiguousarray(has_b)
+    small = count == 1  # one tile has all rows
+    if small:
+        row, col = np.empty(has_a.shape), np.empty(has_b.shape)
+        reach_a, reach_b = np.empty_like(has_a), np.empty_like(has_b)
+    else:
+        row = c_transform(geometry, np.where(has_b, 0.0, -np.inf))
+        reach_a, row = row < np.inf, finite_or_zero(row)
+        col = c_transform(geometry.T, np.where(has_a, row, -np.inf))
+        reach_b, col = col < np.inf, finite_or_zero(col)
     low, high, span = (np.full((count, items), start) for start in (np.inf, -np.inf, -np.inf))
     forbidden = np.zeros((count, items), dtype=np.int64)
-    given = solid(row, items), solid(col, items), np.ascontiguousarray(has_a), np.ascontiguousarray(has_b)
+    given = solid(row, items), solid(col, items), has_a, has_b
 
     def work(C: np.ndarray, start: int, stop: int, first: int, group: int) -> None:
         out = low[group], high[group], span[group], forbidden[group]
+        if small:
+            entries.offsets(C, start, stop, has_a, has_b, row, col, reach_a, reach_b)
         entries.cost_range(C, start, stop, first, *given, *out)
 
     tiles.each(items, work)

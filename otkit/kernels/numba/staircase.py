@@ -18,6 +18,23 @@ def _difference(x, y):
     return z, (x - (z - back)) - (y + back)
 
 
+@exact
+def add(total, lost, x):
+    """A sum and its rounding error, after another term."""
+    z = total + x
+    back = z - total
+    return z, lost + ((total - (z - back)) + (x - back))
+
+
+@exact
+def cost(x, y, power):
+    """The cost |x − y|^power."""
+    distance = abs(x - y)
+    if power == 1.0:
+        return distance
+    return distance * distance if power == 2.0 else distance**power
+
+
 @jit
 def _climb(a, b, rows, cols, masses):
     """The steps of one item; returns the L1 distance between its marginals and the weights in exact arithmetic."""
@@ -52,13 +69,46 @@ def climb(a, b, rows, cols, masses, defect):
 
 
 @jit
+def _paid(a, b, x, y, power):
+    """The cost of the steps of one item, and the defect as in `_climb`."""
+    n, m = a.size, b.size
+    i, j = 0, 0
+    have, want, defect, total, lost = a[0], b[0], 0.0, 0.0, 0.0
+    for _ in range(n + m - 1):
+        # As in `_climb`. The mass is subtracted exactly from the side that it equals.
+        if j == m - 1 or (i < n - 1 and have <= want):
+            mass = have if have > 0.0 else 0.0
+            total, lost = add(total, lost, mass * cost(x[i], y[j], power))
+            defect += abs(have - mass)
+            want, left = _difference(want, mass)
+            i += 1
+            have = a[i] if i < n else 0.0
+        else:
+            mass = want if want > 0.0 else 0.0
+            total, lost = add(total, lost, mass * cost(x[i], y[j], power))
+            defect += abs(want - mass)
+            have, left = _difference(have, mass)
+            j += 1
+            want = b[j]
+        defect += abs(left)
+    return total + lost, defect + abs(want)
+
+
+@jit
+def paid(a, b, x, y, power, linear, defect):
+    """Costs of the staircases of sorted points ``x (B, n)`` and ``y (B, m)``, and their defects, without their arcs."""
+    for k in range(a.shape[0]):
+        linear[k], defect[k] = _paid(a[k], b[k], x[k], y[k], power)
+
+
+@jit
 def potentials(rows, cols, costs, f, g):
-    """Write the potentials ``f (B, n)``, ``g (B, m)`` that equal the costs on every step, with ``f = 0`` in row 0."""
+    """Write the potentials ``f (B, n)``, ``g (B, m)`` that equal the costs on every step, with 0 in the first row."""
     for k in range(rows.shape[0]):
-        f[k, 0], g[k, 0] = 0.0, costs[k, 0]
+        f[k, rows[k, 0]], g[k, cols[k, 0]] = 0.0, costs[k, 0]
         for step in range(1, rows.shape[1]):
             i, j = rows[k, step], cols[k, step]
-            if i > rows[k, step - 1]:
+            if i != rows[k, step - 1]:
                 f[k, i] = costs[k, step] - g[k, j]
             else:
                 g[k, j] = costs[k, step] - f[k, i]

@@ -139,7 +139,7 @@ def test_costs_in_any_layout(device, form, rng):
     shared.check(6)
     transposed = Case(device, Dense(C), 0.05, b, a)
     p = transposed.problem
-    transposed.problem = replace(p, reduced=p.reduced.T, a=p.b, b=p.a, log_a=p.log_b, log_b=p.log_a)
+    transposed.problem = replace(p, reduced=p.reduced.T, a=p.b, b=p.a)
     transposed.f, transposed.g, transposed.mixing = (
         transposed.g,
         transposed.f,
