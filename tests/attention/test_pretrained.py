@@ -89,6 +89,7 @@ def test_the_first_token_is_massive_in_one_dimension(pretrained):
     assert states[0, 0].abs().argmax() == dim
 
 
+@pytest.mark.slow
 def test_a_window_without_sinks_is_much_worse(pretrained):
     model, ids = pretrained
     ids, turn = ids[:, :1024], Rotation(model).rows
@@ -100,6 +101,7 @@ def test_a_window_without_sinks_is_much_worse(pretrained):
     assert one / full < 1.3
 
 
+@pytest.mark.slow
 def test_a_stream_far_ahead_is_as_good_as_before(pretrained):
     """After 30,000 further tokens: by moving sinks; and with sinks that stay where they were, which must be worse."""
     model, ids = pretrained

@@ -84,7 +84,7 @@ OTHERS = {
     "with -inf": lambda v: np.where(v == v.flat[0], -INF, v),
     "with inf": lambda v: np.where(v == v.flat[0], INF, v),
     "negative": lambda v: -v,
-    "huge": lambda v: v * 1e150,
+    "huge": lambda v: v * 5e307,
     "tiny": lambda v: v * 1e-320,
     "another length": lambda v: v[:-1],
     "one axis more": lambda v: v[..., None],
