@@ -292,7 +292,7 @@ def test_sweeps_are_declined_where_they_do_not_help(rng, monkeypatch):
 
 
 def test_a_wide_plan_ends_the_sweeps_at_once(rng, monkeypatch):
-    monkeypatch.setattr(solver, "_ALL", 0)
+    large(monkeypatch)
     C = distances(*rng.random((2, 300, 2)), "sqeuclidean")
     result = solve(C, method="exact")
     assert [stage.n_iter for stage in result.stages] == [approach._LOOK]
