@@ -19,6 +19,7 @@ from typing import NoReturn, TypeVar
 import otkit
 from otkit.api import solve_sample
 from otkit.cli.files import FORMATS, Measure, Reading, UnusableInput, expand, notes, read_all, save_plan
+from otkit.cli.files.measure import option
 from otkit.cli.info import info
 from otkit.cli.matrix import matrix, merge
 from otkit.cli.report import CERTIFIED, INTERRUPTED, NOT_CERTIFIED, UNUSABLE, WIDTH, note, wanted
@@ -119,20 +120,20 @@ def _parser() -> argparse.ArgumentParser:
         )
         command.set_defaults(run=_distances, p=p)
         _add_options(command)
-    join = commands.add_parser("merge", help="the matrix of all pairs, from the folders of all shares of a job array")
-    join.set_defaults(run=merge)
-    join.add_argument("folders", nargs="+", metavar="FOLDER", help="what --out was; the result is kept in the first")
-    join.add_argument("--rtol", type=_fraction, help="as it was given; after --reg only, it decides the exit status")
-    join.add_argument("--json", action="store_true", help="print a JSON object")
     command = commands.add_parser(
         "wp",
-        help="the same of any order -p; with -p inf, the bottleneck distance",
+        help="p-Wasserstein distance of any order -p; with -p inf, the bottleneck distance",
         epilog=_EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     command.set_defaults(run=_distances)
     command.add_argument("-p", type=_order, required=True, metavar="P", help="order of the distance, 1 to 1024 or inf")
     _add_options(command)
+    join = commands.add_parser("merge", help="the matrix of all pairs, from the folders of all shares of a job array")
+    join.set_defaults(run=merge)
+    join.add_argument("folders", nargs="+", metavar="FOLDER", help="what --out was; the result is kept in the first")
+    join.add_argument("--rtol", type=_fraction, help="as it was given; after --reg only, it decides the exit status")
+    join.add_argument("--json", action="store_true", help="print a JSON object")
     versions = commands.add_parser("info", help="versions of otkit and its dependencies")
     versions.set_defaults(run=info)
     return parser
@@ -184,6 +185,7 @@ def _distances(options: argparse.Namespace) -> int:
     measures = read_all(options.files, _reading(options))
     for y in measures[1:]:
         _check_dimension(measures[0], y)
+        _check_columns(measures[0], y)
     *_, x, y = sorted(measures, key=lambda measure: len(measure.a))
     _check_size(x, y, options)
     for word in notes(measures):
@@ -321,6 +323,15 @@ def _check_dimension(x: Measure, y: Measure) -> None:
     if d != e:
         advice = "give grids as many axes" if x.grid and y.grid else "--columns picks as many columns of both"
         raise UnusableInput(f"{x.name} and {y.name} differ in dimension, {d} and {e}; {advice}")
+
+
+def _check_columns(x: Measure, y: Measure) -> None:
+    """Refuse the same columns in another order, which would be compared by their places."""
+    if x.columns != y.columns and sorted(x.columns) == sorted(y.columns):
+        raise UnusableInput(
+            f"{x.name} has the columns {', '.join(x.columns)}, and {y.name} has {', '.join(y.columns)}; "
+            f"{option('--columns', x.columns)} reads both alike"
+        )
 
 
 def _check_size(x: Measure, y: Measure, options: argparse.Namespace) -> None:

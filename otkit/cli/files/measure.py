@@ -66,6 +66,8 @@ class Measure:
         The side of a cell, in the units of `x`.
     notes : tuple of str
         What the user should know of how the file was read.
+    columns : tuple of str
+        The names of the coordinates, if the file has names and the user has not picked.
     """
 
     name: str
@@ -74,6 +76,7 @@ class Measure:
     grid: tuple[int, ...] = ()
     cell: float = 0.0
     notes: tuple[str, ...] = ()
+    columns: tuple[str, ...] = ()
 
 
 def entries(text: str) -> list[str]:

@@ -211,6 +211,7 @@ def _contents(data: bytes, kind: str, how: Reading) -> np.ndarray | Table:
 def _measure(path: str, contents: np.ndarray | Table, kind: str, how: Reading) -> Measure:
     masses = kind in IMAGES or how.histogram
     notes: tuple[str, ...] = ()
+    names: tuple[str, ...] = ()
     weights = None
     if isinstance(contents, np.ndarray):
         if contents.dtype.kind not in "fiub":
@@ -222,13 +223,13 @@ def _measure(path: str, contents: np.ndarray | Table, kind: str, how: Reading) -
         if contents.ndim == 2 and kind not in IMAGES:
             contents = Table(list(contents.T))
     if isinstance(contents, Table):
-        values, weights, notes = pick(contents, how)
+        values, weights, notes, names = pick(contents, how)
     elif how.columns is not None:
         raise UnusableInput("--columns picks columns of tables, but this is a grid of masses; drop it")
     else:
         values = contents.astype(np.float64)
     if not masses:
-        return replace(from_points(path, values, weights, how), notes=notes)
+        return replace(from_points(path, values, weights, how), notes=notes, columns=names)
     if kind not in IMAGES and values.ndim == 2 and 1 in values.shape:
         values = values.reshape(-1)
     return replace(from_masses(path, values, how), notes=notes)

@@ -100,7 +100,7 @@ class Table:
             return False
 
 
-def pick(table: Table, how: Reading) -> tuple[np.ndarray, np.ndarray | None, tuple[str, ...]]:
+def pick(table: Table, how: Reading) -> tuple[np.ndarray, np.ndarray | None, tuple[str, ...], tuple[str, ...]]:
     """The coordinates and weights of a table.
 
     Parameters
@@ -114,6 +114,8 @@ def pick(table: Table, how: Reading) -> tuple[np.ndarray, np.ndarray | None, tup
     a : array (n,) or None
         The weights, if there are any.
     notes : tuple of str
+    names : tuple of str
+        The names of the coordinates, if they were not asked for and the table has names.
 
     Raises
     ------
@@ -137,7 +139,8 @@ def pick(table: Table, how: Reading) -> tuple[np.ndarray, np.ndarray | None, tup
         _check_numbers(table, [weights], [])
     values = [table.columns[column].astype(np.float64) for column in chosen]
     a = None if weights is None else table.columns[weights].astype(np.float64)
-    return np.stack(values, axis=1) if chosen else np.empty((0, 0)), a, tuple(notes)
+    names = tuple(table.names[column] for column in chosen) if table.names and how.columns is None else ()
+    return np.stack(values, axis=1) if chosen else np.empty((0, 0)), a, tuple(notes), names
 
 
 def _of_index(table: Table, every: list[int], chosen: list[int]) -> list[str]:

@@ -183,6 +183,8 @@ def _run(flat: GivenGeometry, a: Any, b: Any, unit: float, items: int) -> _Solve
         matrix, metric = np.ascontiguousarray(flat.matrix, dtype=np.float64), _EXACT_COSTS
         left, right = _measures(a, None, n, items), _measures(b, None, m, items)
     else:
+        if not all(np.isfinite(x).all() for x in (cloud.x, cloud.y)):
+            return None
         matrix, metric = NO_MATRIX, described(cloud.metric, cloud.rounding)
         left, right = _measures(a, cloud.x, n, items), _measures(b, cloud.y, m, items)
     found = _Solved(

@@ -259,3 +259,12 @@ def test_a_note_is_told_once_for_all_files(otkit_, files):
     assert err == "otkit: table.csv and 2 more: column 'w' is read as a coordinate; --weights w reads it as weights\n"
     status, _, err = otkit_("w1", "table.csv", "table.csv", "--weights", "-")
     assert (status, err) == (0, "")
+
+
+def test_the_same_columns_in_another_order_are_not_compared_by_their_places(otkit_, files):
+    (files / "xy.csv").write_text("x,y\n0,0\n0,1\n")
+    (files / "yx.csv").write_text("y,x\n0,0\n1,0\n")
+    refused(otkit_("w1", "xy.csv", "yx.csv"), "yx.csv has y, x; --columns x,y reads both alike")
+    status, out, _ = otkit_("w1", "xy.csv", "yx.csv", "--columns", "x,y", "--json")
+    assert (status, json.loads(out)["distance"]) == (0, 0.0)
+    assert otkit_("w1", "xy.csv", "xy.csv")[0] == 0

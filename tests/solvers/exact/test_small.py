@@ -303,3 +303,11 @@ def test_options_are_checked_as_ever():
     for option in ("tol", "rtol", "max_iter"):
         with pytest.raises(ValueError, match=option):
             otkit.solve(np.eye(3), **{option: 0})
+
+
+@pytest.mark.parametrize("value", [np.inf, -np.inf, np.nan])
+@pytest.mark.parametrize("metric", ["sqeuclidean", "euclidean", "cityblock", "cosine"])
+def test_points_that_are_not_finite_are_refused_in_words(value, metric):
+    for x, y in (([[value, 1.0]], [[1.0, 1.0]]), ([[2.0, 1.0]], [[1.0, value]])):
+        with pytest.raises(ValueError, match="must be finite, got NaN or inf"):
+            otkit.solve_sample(x, y, metric=metric)
