@@ -17,7 +17,7 @@ import numpy as np
 
 from otkit import arrays, checks
 from otkit.certificates.base import Certificate
-from otkit.certificates.width import precise
+from otkit.certificates.width import EXACT, precise
 from otkit.entropic.dual import Penalties
 from otkit.geometry.base import GivenGeometry
 from otkit.geometry.costs import UNIT
@@ -113,7 +113,7 @@ def solved(geometry: GivenGeometry, a: Any, b: Any) -> Result | None:
         return None
     problem = _made(
         LinearProblem,
-        given=Given.of(geometry, owned, (a, b), None, None),
+        given=_given(owned, a, b) if in_numpy else Given.of(geometry, owned, (a, b), None, None),
         fingerprint=None if flat.matrix is None else Fingerprint.of(flat.matrix),
         asked=owned,
         geometry=flat,
@@ -123,11 +123,17 @@ def solved(geometry: GivenGeometry, a: Any, b: Any) -> Result | None:
         unit=unit,
         **_fields(flat, found),
     )
-    bounds = found.num[:, v.LOWER], found.num[:, v.UPPER]
-    if not precise(problem, *bounds).all():
+    lower, upper = found.num[:, v.LOWER], found.num[:, v.UPPER]
+    if not (upper - lower <= EXACT * abs(upper)).all() and not precise(problem, lower, upper).all():
         return None
     kernel = f"{kernels.name} ({arrays.library_name(given[0])})"
     return _made(Result, problem=problem, outcome=_outcome(found, n, m), method="exact", kernel=kernel, link=None)
+
+
+def _given(owned: GivenGeometry, a: np.ndarray | None, b: np.ndarray | None) -> Given:
+    """`Given.of` arrays of NumPy."""
+    a, b = (None if w is None else w.copy() for w in (a, b))
+    return _made(Given, geometry=owned, a=a, b=b, reg=None, unbalanced=None, totals=(None, None))
 
 
 def _ordinary(x: Any) -> bool:
