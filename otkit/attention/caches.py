@@ -38,8 +38,17 @@ class _Bounded(DynamicLayer):
         """The number of tokens in the cache."""
         return self.keys.shape[-2] if self.is_initialized and self.keys.numel() else 0
 
+    @property
+    def behind(self) -> int:
+        """The number of tokens in the cache that the next one sees."""
+        return self.held
+
     def get_seq_length(self) -> int:
         return self.seen
+
+    def get_mask_sizes(self, query_length: Any) -> tuple[int, int]:
+        count = query_length.shape[0] if isinstance(query_length, Tensor) and query_length.ndim else int(query_length)
+        return self.behind + count, self.seen - self.behind
 
     def get_max_length(self) -> int:
         return -1
@@ -123,12 +132,7 @@ class _SinkLayer(_Bounded):
 
     @property
     def behind(self) -> int:
-        """The number of tokens in the cache that the next one sees."""
         return min(self.seen, self.size - 1)
-
-    def get_mask_sizes(self, query_length: Any) -> tuple[int, int]:
-        count = query_length.shape[0] if isinstance(query_length, Tensor) and query_length.ndim else int(query_length)
-        return self.behind + count, self.seen - self.behind
 
     def update(self, key_states: Tensor, value_states: Tensor, *_: Any, **__: Any) -> tuple[Tensor, Tensor]:
         if not self.is_initialized:
@@ -290,10 +294,6 @@ class _HeavyLayer(_Bounded):
         self.heavy, self.recent = heavy, recent
         self.read_up_to = 0
         self.received: Tensor | None = None
-
-    def get_mask_sizes(self, query_length: Any) -> tuple[int, int]:
-        count = query_length.shape[0] if isinstance(query_length, Tensor) and query_length.ndim else int(query_length)
-        return self.held + count, self.seen - self.held
 
     def update(self, key_states: Tensor, value_states: Tensor, *_: Any, **__: Any) -> tuple[Tensor, Tensor]:
         if self.read_up_to != self.seen:

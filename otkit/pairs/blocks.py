@@ -89,7 +89,8 @@ def _solve_small(task: Task, clouds: packed.Clouds, answers: Answers, stopped: C
     sizes, p = task.clouds.sizes, task.options.cost.power
     small = clouds.line | (sizes[task.left] * sizes[task.right] <= _SMALL)
     found = packed.solve(clouds, task.left[small], task.right[small], stopped)
-    solved = (found.flag == 0) & (found.upper - found.lower <= EXACT * p * found.upper)
+    solved = np.flatnonzero(found.flag == 0)  # the numbers of other pairs were never written
+    solved = solved[found.upper[solved] - found.lower[solved] <= EXACT * p * found.upper[solved]]
     lower, upper = rooted(found.lower[solved], 1 / p, -1), rooted(found.upper[solved], 1 / p, 1)
     distance = np.clip(np.maximum(found.value[solved], 0.0) ** (1 / p), lower, upper)
     status = np.full(len(lower), CONVERGED, dtype=np.uint8)

@@ -56,6 +56,13 @@ class State:
         return renewed(self, status=new)
 
 
+def begun(problem: LinearProblem, f: Array, g: Array) -> State:
+    """The state before the only step of a solver that takes no others."""
+    nothing = np.zeros(problem.items)
+    status = np.full(problem.items, None, dtype=object)
+    return State(f, g, nothing, status, nothing, np.zeros(problem.items, dtype=np.int64), ())
+
+
 @dataclass(frozen=True)
 class Progress:
     """Progress of a solve, passed to the callback after every step.

@@ -19,7 +19,7 @@ from otkit.plans import Arcs, SparsePlan
 from otkit.problems.linear import LinearProblem
 from otkit.results.outcome import Outcome, Status, marginal_error
 from otkit.results.result import Result
-from otkit.solvers.base import Solver, State
+from otkit.solvers.base import Solver, State, begun
 from otkit.solvers.exact.basis import GRAIN, ROUNDING, Matrix, by_rank, points_with_mass
 
 # Maximum number of arcs, all of which are in memory.
@@ -141,16 +141,7 @@ class Bottleneck(Solver[State]):
     refuses: ClassVar[Mapping[str, str]] = {"max_iter": "thresholds are halved until one is left; drop max_iter="}
 
     def init(self, problem: LinearProblem, start: tuple[Array, Array] | None) -> State:
-        nothing, running = np.zeros(problem.items), np.full(problem.items, None, dtype=object)
-        return State(
-            f=-problem.reduced.row,
-            g=-problem.reduced.col,
-            reg=nothing,
-            status=running,
-            error=nothing,
-            n_iter=np.zeros(problem.items, dtype=np.int64),
-            stages=(),
-        )
+        return begun(problem, -problem.reduced.row, -problem.reduced.col)
 
     def step(self, problem: LinearProblem, state: State) -> State:
         return state.ended(state.running, Status.CONVERGED)

@@ -18,7 +18,7 @@ from otkit.kernels.numba.staircase import paid, potentials, staircase
 from otkit.plans import Arcs, Plan, SparsePlan
 from otkit.problems.linear import LinearProblem
 from otkit.results.outcome import Outcome, Status, later, marginal_error
-from otkit.solvers.base import Solver, State, run
+from otkit.solvers.base import Solver, State, begun, run
 from otkit.solvers.exact.outliers import MOST
 from otkit.solvers.exact.solver import Exact
 
@@ -57,16 +57,7 @@ class Univariate(Solver[State]):
     }
 
     def init(self, problem: LinearProblem, start: tuple[Array, Array] | None) -> State:
-        nothing = np.zeros(problem.items)
-        return State(
-            f=problem.reduced.row,
-            g=problem.reduced.col,
-            reg=nothing,
-            status=np.full(problem.items, None, dtype=object),
-            error=nothing,
-            n_iter=np.zeros(problem.items, dtype=np.int64),
-            stages=(),
-        )
+        return begun(problem, problem.reduced.row, problem.reduced.col)
 
     def step(self, problem: LinearProblem, state: State) -> State:
         return state.ended(state.running, Status.CONVERGED)

@@ -12,6 +12,7 @@ from scipy.spatial.distance import squareform
 import otkit
 from otkit.pairs import blocks
 from otkit.pairs.results import Layout
+from otkit.solvers.exact import packed
 
 
 @pytest.fixture
@@ -290,3 +291,17 @@ def test_gradients_are_refused(measures):
     torch = pytest.importorskip("torch")
     with pytest.raises(ValueError, match=r"measure 1: x requires gradients, .* call otkit.wasserstein for each pair"):
         otkit.pairwise([torch.eye(2), torch.eye(2, requires_grad=True)])
+
+
+def test_numbers_of_pairs_that_the_compiled_loop_leaves_are_not_read(measures, monkeypatch):
+    expected = otkit.pairwise(measures)
+
+    def leaving(*given, solve=packed.solve):
+        found = solve(*given)
+        found.flag[0] = packed.LEFT
+        for numbers in found[:3]:
+            numbers[0] = np.inf  # what was in memory
+        return found
+
+    monkeypatch.setattr(packed, "solve", leaving)
+    assert_allclose(otkit.pairwise(measures).distance, expected.distance, rtol=1e-12)

@@ -10,8 +10,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from otkit.kernels.numba.jit import jit
-from otkit.kernels.numba.staircase import _difference, add, cost
+from otkit.kernels.numba.jit import add, difference, jit
+from otkit.kernels.numba.staircase import cost
 
 # The total mass in whole numbers. Shifts of up to twice as much, and their differences, must not overflow.
 TOTAL = 2**60
@@ -128,8 +128,8 @@ def _follow(a, b, rows, cols, masses):
     have, want, defect = a[rows[0]], b[cols[0]], 0.0
     for step in range(rows.size):
         masses[step] = mass = max(min(have, want), 0.0)
-        have, lost_a = _difference(have, mass)
-        want, lost_b = _difference(want, mass)
+        have, lost_a = difference(have, mass)
+        want, lost_b = difference(want, mass)
         defect += abs(lost_a) + abs(lost_b)
         if step + 1 == rows.size:
             break

@@ -88,6 +88,22 @@ least, most = _extremum("llvm.minnum"), _extremum("llvm.maxnum")
 STRIDE = 32
 
 
+@exact
+def difference(x, y):
+    """x − y and its rounding error, as `otkit.linalg.trees.difference`."""
+    z = x - y
+    back = z - x
+    return z, (x - (z - back)) - (y + back)
+
+
+@exact
+def add(total, lost, x):
+    """A sum and its rounding error, after another term (Knuth's two-sum)."""
+    z = total + x
+    back = z - total
+    return z, lost + ((total - (z - back)) + (x - back))
+
+
 @jit
 def copy(x, out):
     """Copy x to out. A slice assignment would cost a second of compilation, for its error message."""

@@ -7,8 +7,8 @@ import math
 import numpy as np
 
 from otkit.geometry.costs import UNIT
-from otkit.kernels.numba.jit import ordered
-from otkit.kernels.numba.proof import ABSOLUTE, EXPONENT, GROUND, RELATIVE, SPREAD, _add, total
+from otkit.kernels.numba.jit import add, ordered
+from otkit.kernels.numba.proof import ABSOLUTE, EXPONENT, GROUND, RELATIVE, SPREAD, total
 from otkit.kernels.numba.vertices import (
     _WIDE,
     COSTS,
@@ -46,9 +46,9 @@ def _climb(x, w, at, n, to, m, whole_a, whole_b, power):
         # At the end of one side only the other one advances, whatever excess rounding has left.
         to_row = j == m - 1 or (i < n - 1 and have <= want)
         moved = max(have if to_row else want, 0.0)
-        linear, rest = _add(linear, rest, moved * cost)
-        have, lost_a = _add(have, 0.0, -moved)
-        want, lost_b = _add(want, 0.0, -moved)
+        linear, rest = add(linear, rest, moved * cost)
+        have, lost_a = add(have, 0.0, -moved)
+        want, lost_b = add(want, 0.0, -moved)
         defect += abs(lost_a) + abs(lost_b) + abs(have if to_row else want)
         i, j = (i + 1, j) if to_row else (i, j + 1)
         if i == n:

@@ -10,7 +10,7 @@ import math
 import numpy as np
 
 from otkit.geometry.costs import UNIT
-from otkit.kernels.numba.jit import least, ordered
+from otkit.kernels.numba.jit import add, least, ordered
 from otkit.kernels.numba.pricing import lowest
 
 # Entries of the description of a cost (factor·S)^exponent: the sum S is of squared or absolute differences. A bound on
@@ -19,19 +19,11 @@ GROUND, FACTOR, EXPONENT, RELATIVE, ABSOLUTE, SPREAD, NON_NEGATIVE = range(7)
 
 
 @ordered
-def _add(total, rest, term):
-    """The sum of two numbers, and `rest` with its rounding error (Knuth's two-sum)."""
-    z = total + term
-    back = z - total
-    return z, rest + ((total - (z - back)) + (term - back))
-
-
-@ordered
 def total(w, at, size):
     """The sum of so many weights from a place on."""
     s = rest = 0.0
     for k in range(at, at + size):
-        s, rest = _add(s, rest, w[k])
+        s, rest = add(s, rest, w[k])
     return s + rest
 
 
@@ -41,7 +33,7 @@ def _inner(w, v):
     s = rest = size = 0.0
     for k in range(w.size):
         term = w[k] * v[k]
-        s, rest = _add(s, rest, term)
+        s, rest = add(s, rest, term)
         size += abs(term)
     return s + rest, size
 
@@ -64,7 +56,7 @@ def masses(n, weight, rows, cols, parent, reverse, cost, ends, mass):
         if above == root:
             defect += abs(moved)
         else:
-            left[above], lost = _add(left[above], 0.0, -moved)
+            left[above], lost = add(left[above], 0.0, -moved)
             defect += abs(lost)
             if moved < 0.0:  # of about a grain, from rounding
                 defect -= 2.0 * moved
@@ -73,7 +65,7 @@ def masses(n, weight, rows, cols, parent, reverse, cost, ends, mass):
             ends[count, 0], ends[count, 1], mass[count] = rows[i], cols[j - n], moved
             net[i] += moved
             net[j] += moved
-            linear, rest = _add(linear, rest, moved * cost[v])
+            linear, rest = add(linear, rest, moved * cost[v])
             count += 1
         v = np.int64(reverse[v])
     error = whole = 0.0

@@ -7,23 +7,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from otkit.kernels.numba.jit import exact, jit
-
-
-@exact
-def _difference(x, y):
-    """x − y and its rounding error, as `otkit.linalg.trees.difference`."""
-    z = x - y
-    back = z - x
-    return z, (x - (z - back)) - (y + back)
-
-
-@exact
-def add(total, lost, x):
-    """A sum and its rounding error, after another term."""
-    z = total + x
-    back = z - total
-    return z, lost + ((total - (z - back)) + (x - back))
+from otkit.kernels.numba.jit import add, difference, exact, jit
 
 
 @exact
@@ -47,8 +31,8 @@ def _climb(a, b, rows, cols, masses):
         mass = have if to_next_row else want
         mass = mass if mass > 0.0 else 0.0
         rows[step], cols[step], masses[step] = i, j, mass
-        have, lost_a = _difference(have, mass)
-        want, lost_b = _difference(want, mass)
+        have, lost_a = difference(have, mass)
+        want, lost_b = difference(want, mass)
         defect += abs(lost_a) + abs(lost_b)
         if to_next_row:
             defect += abs(have)
@@ -80,14 +64,14 @@ def _paid(a, b, x, y, power):
             mass = have if have > 0.0 else 0.0
             total, lost = add(total, lost, mass * cost(x[i], y[j], power))
             defect += abs(have - mass)
-            want, left = _difference(want, mass)
+            want, left = difference(want, mass)
             i += 1
             have = a[i] if i < n else 0.0
         else:
             mass = want if want > 0.0 else 0.0
             total, lost = add(total, lost, mass * cost(x[i], y[j], power))
             defect += abs(want - mass)
-            have, left = _difference(have, mass)
+            have, left = difference(have, mass)
             j += 1
             want = b[j]
         defect += abs(left)

@@ -123,7 +123,8 @@ def solved(geometry: GivenGeometry, a: Any, b: Any) -> Result | None:
         unit=unit,
         **_fields(flat, found),
     )
-    lower, upper = found.num[:, v.LOWER], found.num[:, v.UPPER]
+    lower, upper = found.num[:, v.LOWER], found.num[:, v.UPPER]  # finite without a flag
+    # The first look and `_given` only spare calls of Python: a tenth of the time of a call with 5 points.
     if not (upper - lower <= EXACT * abs(upper)).all() and not precise(problem, lower, upper).all():
         return None
     kernel = f"{kernels.name} ({arrays.library_name(given[0])})"
