@@ -107,7 +107,7 @@ def solve(
     """
     geometry = StoredArcs.of(C) if is_sparse(C) else C if isinstance(C, GivenGeometry) else Dense(C)
     options = dict(tol=tol, rtol=rtol, max_iter=max_iter)
-    result = solved(geometry, (a, b, reg, unbalanced), method, options, init, callback)
+    result = solved(geometry, (a, b, reg, unbalanced), method, options, init, callback, strict)
     return reported(result, shortfall(result), strict)
 
 
@@ -169,7 +169,7 @@ def solve_sample(
     """
     options = dict(tol=tol, rtol=rtol, max_iter=max_iter)
     asked = PointCloud(x, y, metric if period is None else parse_cost(metric, period=period)), (a, b, reg, unbalanced)
-    result = solved(*asked, method, options, init, callback)
+    result = solved(*asked, method, options, init, callback, strict)
     return reported(result, shortfall(result), strict)
 
 
@@ -180,8 +180,12 @@ def solved(
     options: dict[str, Any],
     init: Any,
     callback: Callback | None,
+    strict: bool = False,
 ) -> Result:
-    """The solution of a problem, without a report on convergence; `asked` is a, b, reg and unbalanced."""
+    """The solution of a problem, without a report on convergence; `asked` is a, b, reg and unbalanced.
+
+    `strict` is for its gradients.
+    """
     if callback is not None and not callable(callback):
         raise TypeError(f"callback must be a function of a Progress, got {callback!r}; pass a function")
     if method in ("auto", "exact") and all(v is None for v in (*asked[2:], *options.values(), init, callback)):
@@ -193,7 +197,7 @@ def solved(
     solver = with_options(chosen, **options)
     if init is not None and "init" in solver.refuses:
         _refuse(solver, "init")
-    return result_of(problem, solver, _start(problem, init), callback)
+    return result_of(problem, solver, _start(problem, init), callback, strict)
 
 
 def with_options(solver: Solver[Any], **options: Any) -> Solver[Any]:
@@ -234,10 +238,14 @@ def _start(problem: LinearProblem, init: Any) -> tuple[Array, Array] | None:
 
 
 def result_of(
-    problem: LinearProblem, solver: Solver[Any], start: tuple[Array, Array] | None, callback: Callback | None
+    problem: LinearProblem,
+    solver: Solver[Any],
+    start: tuple[Array, Array] | None,
+    callback: Callback | None,
+    strict: bool = False,
 ) -> Result:
     """The result of a run, attached to autograd's graph where the input requires gradients."""
     check_differentiable(problem)
     library = arrays.library_name(next(iter(problem.asked.arrays.values())))
     kernel = f"{problem.kernels.name} ({library})"
-    return attached(Result(problem, run(problem, solver, start, callback), solver.name, kernel))
+    return attached(Result(problem, run(problem, solver, start, callback), solver.name, kernel), strict)

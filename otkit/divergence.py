@@ -10,7 +10,9 @@ import numpy as np
 from otkit import api, arrays, checks
 from otkit.arrays import Array, convert, namespace, to_numpy
 from otkit.geometry.points import PointCloud
+from otkit.problems.linear import LinearProblem
 from otkit.report import reported
+from otkit.results.gauge import gauged
 from otkit.results.result import Result
 from otkit.solvers.base import Solver
 
@@ -53,12 +55,13 @@ class DivergenceResult:
 
     def _slope(self, side: str, cross: Result, alone: Result) -> Array:
         """Derivative by the weights of one side of `cross`; `alone` is the problem between that side and itself."""
-        one, other = (cross.f, alone.f) if side == "rows" else (cross.g, alone.g)
+        one, other = (cross.f if side == "rows" else cross.g), _own_potential(alone)
         problem = cross.problem
         if problem.balanced.all():
             return one - other
         xp = namespace(one)
-        rho, reg = (cross.problem.as_given(v)[..., None] for v in (problem.penalties.rho_a, problem.reg))
+        rho, reg = _penalty_and_reg(problem)
+        rho, reg = rho[..., None], reg[..., None]
         penalised = (rho > 0) & (rho < xp.inf)
         scale = xp.where(penalised, rho, 1.0)
         slope = xp.where(penalised, (rho + reg) * (xp.expm1(-other / scale) - xp.expm1(-one / scale)), one - other)
@@ -83,8 +86,8 @@ class DivergenceResult:
     def _mass_term(self) -> Any:
         """½·reg·(Σa − Σb)², ``(...)``: without it, measures of different mass could have a negative divergence."""
         problem = self.cross.problem
-        reg, penalised = (self.cross.problem.as_given(convert(v, problem.a)) for v in (problem.reg, ~problem.balanced))
-        reg = problem.given.reg if arrays.requires_grad(problem.given.reg) else reg
+        penalised = problem.as_given(convert(~problem.balanced, problem.a))
+        _, reg = _penalty_and_reg(problem)
         one, other = problem.given.masses
         term = penalised * reg * (one - other) ** 2 / 2
         return namespace(term).astype(term, problem.dtype, copy=False)
@@ -98,6 +101,24 @@ class DivergenceResult:
             return f"DivergenceResult({self.cross.problem.batch} problems, {self.cross!r})"
         ended = ", ".join(dict.fromkeys(r.status.name for r in (self.cross, self.self_x, self.self_y)))
         return f"DivergenceResult({float(self):.8g}, error = {self.error:.2g}; {ended})"
+
+
+def _penalty_and_reg(problem: LinearProblem) -> tuple[Array, Array]:
+    """The penalty of both sides and the regularisation, ``(...)``, in the caller's graph where there is one."""
+    asked = ((problem.given.unbalanced, problem.penalties.rho_a), (problem.given.reg, problem.reg))
+    rho, reg = (v if arrays.requires_grad(v) else problem.as_given(convert(own, problem.a)) for v, own in asked)
+    return rho, reg
+
+
+def _own_potential(alone: Result) -> Array:
+    """The potential of a measure with itself, ``(..., n)``: the derivative of half the value by the weights.
+
+    By symmetry the two potentials are equal at the optimum. Before it they differ by far more than their mean is off:
+    the modes that converge slowly move them apart.
+    """
+    f, g = gauged(alone)
+    h = alone.problem.as_given((f + g) / 2)
+    return h if alone.link is None else alone.link(alone, "own", h, ())
 
 
 def _row_sums(result: Result, side: str) -> np.ndarray:
@@ -180,7 +201,7 @@ def sinkhorn_divergence(
     options = dict(tol=tol, rtol=None, max_iter=max_iter)
     x, y = checks.as_array(x, "x", y), checks.as_array(y, "y", x)
     three = [
-        api.solved(PointCloud(*points, metric), (*weights, reg, unbalanced), method, options, None, None)
+        api.solved(PointCloud(*points, metric), (*weights, reg, unbalanced), method, options, None, None, strict)
         for points, weights in (((x, y), (a, b)), ((x, x), (a, a)), ((y, y), (b, b)))
     ]
     answer = DivergenceResult(*three)

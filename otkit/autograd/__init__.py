@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import partial
 
 from otkit import checks
 from otkit.arrays import requires_grad
@@ -17,10 +18,13 @@ def check_differentiable(problem: LinearProblem) -> None:
         checks.differentiable(cloud.metric.ground, or_else=", or pass x.detach()")
 
 
-def attached(result: Result) -> Result:
-    """The result, with its fields in autograd's graph where the input requires gradients."""
+def attached(result: Result, strict: bool = False) -> Result:
+    """The result, with its fields in autograd's graph where the input requires gradients.
+
+    With `strict` a gradient whose linear system is not solved is an error.
+    """
     if not any(requires_grad(v) for v in result.problem.given.by_name.values()):
         return result
     from otkit.autograd.torch import link
 
-    return replace(result, link=link)
+    return replace(result, link=partial(link, strict=strict))

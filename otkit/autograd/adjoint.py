@@ -85,6 +85,8 @@ class Pullback:
         Gradient by the mass that was divided out of balanced items.
     by_plan : array (B,)
         Coefficient of the plan itself in the gradient by the costs, where the plan is not entropic.
+    strict : bool
+        Whether a linear system that is not solved is an error.
     """
 
     problem: LinearProblem
@@ -97,13 +99,16 @@ class Pullback:
     mass: Array
     by_plan: Array
     terms: list[Term] = field(default_factory=list)
+    strict: bool = False
 
     @staticmethod
-    def of(problem: LinearProblem, wanted: frozenset[str]) -> Pullback:
+    def of(problem: LinearProblem, wanted: frozenset[str], strict: bool) -> Pullback:
         """Zero gradients."""
         xp, one = namespace(problem.a), problem.penalties.rho_a
         nothing = [xp.zeros_like(one) for _ in range(5)]
-        return Pullback(problem, wanted, xp.zeros_like(problem.a), xp.zeros_like(problem.b), *nothing)
+        found = Pullback(problem, wanted, xp.zeros_like(problem.a), xp.zeros_like(problem.b), *nothing)
+        found.strict = strict
+        return found
 
     def wants(self, *names: str) -> bool:
         """Whether the gradient by at least one of these inputs is wanted."""
@@ -198,8 +203,11 @@ def implicit(pull: Pullback, at: Potentials, f_bar: Array, g_bar: Array, rtol: f
 
     `hard` says that the solve needed Newton steps. The preconditioner is then computed at once.
     """
-    problem = pull.problem
-    found = _solve(problem, at, (f_bar, g_bar), rtol, 0 if hard else _FEW)
+    problem, few = pull.problem, 0 if hard else _FEW
+    if problem.given.symmetric:
+        at, found = _solve_symmetric(problem, at, (f_bar, g_bar), rtol, few)
+    else:
+        found = _solve(problem, at, (f_bar, g_bar), rtol, few)
     Side(problem).half_step(pull, at.g, at.reg, found.f)
     Side(problem, transposed=True).half_step(pull, at.f, at.reg, found.g)
     return found
@@ -255,6 +263,35 @@ def _solve(problem: LinearProblem, at: Potentials, bars: tuple[Array, Array], rt
     f = xp.where(has_p, f_bar - root_p * forward(found.y), 0.0)
     g = xp.where(has_q, g_bar - root_q * backward(keep_a * f / root_p), 0.0)
     return Solved(f, g, found.residual, found.steps)
+
+
+def _solve_symmetric(
+    problem: LinearProblem, at: Potentials, bars: tuple[Array, Array], rtol: float, few: int
+) -> tuple[Potentials, Solved]:
+    """Solve for equal cotangents of both sides, and for opposite ones, at the mean of the two potentials.
+
+    The system for equal ones, ``(1 + keep·A)·z = f̄/√p``, has no null space. It is well conditioned at any `reg`, where
+    that of `_solve`, ``1 − A²``, would lose them among the modes that converge slowly.
+    """
+    xp, keep = namespace(at.f), problem.penalties.keep(at.reg)[0][:, None]
+    h = (at.f + problem.reduced.row + at.g + problem.reduced.col) / 2
+    at = replace(at, f=h - problem.reduced.row, g=h - problem.reduced.col)
+    equal, opposite = (bars[0] + bars[1]) / 2, (bars[0] - bars[1]) / 2
+    p, _ = problem.kernels.marginals(problem.reduced, at)
+    has = p > _NOTHING * xp.max(p, axis=-1, keepdims=True)
+    root = xp.sqrt(xp.where(has, p, 1.0))
+    scaled = replace(at, log_a=(log_p := xp.where(has, at.log_a - xp.log(root), -xp.inf)), log_b=log_p)
+    forward, _ = _products(problem, scaled)
+    none: list[Preconditioner | None] = [None] * problem.items
+    found = batched_conjugate_gradients(
+        lambda z: z + keep * forward(z), xp.where(has, equal / root, 0.0), lambda: none, rtol, (_MOST, _MOST)
+    )
+    u = xp.where(has, root * found.y, 0.0)
+    if not xp.any(opposite != 0):
+        return at, Solved(u, u, found.residual, found.steps)
+    rest = _solve(problem, at, (opposite, -opposite), rtol, few)
+    share = np.maximum(found.residual, rest.residual)
+    return at, Solved(u + rest.f, u + rest.g, share, found.steps + rest.steps)
 
 
 def _transposed(problem: LinearProblem) -> LinearProblem:

@@ -158,7 +158,8 @@ class PointCloud(GivenGeometry):
 
     def owned(self) -> PointCloud:
         # Copies are checked again: within a transform of PyTorch they are in it, even if the points are not.
-        return replace(self, x=copied(detached(self.x)), y=copied(detached(self.y)))
+        x = copied(detached(self.x))
+        return replace(self, x=x, y=x if self.y is self.x else copied(detached(self.y)))
 
     def hosted(self) -> PointCloud:
         if isinstance(self.x, np.ndarray) and isinstance(self.y, np.ndarray):

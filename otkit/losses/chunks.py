@@ -72,8 +72,8 @@ def row_values(
 def chunk_values(student: Tensor, chunks: list[Chunk]) -> Tensor:
     """The values of all chunks, one after the other, differentiable by the logits ``student (N, V)``.
 
-    They can be differentiated once. A second backward pass computes the gradient again. A single chunk is left to
-    autograd.
+    A second backward pass computes the gradient again, and so does one that is differentiated (``create_graph=True``).
+    A single chunk is left to autograd.
     """
     if len(chunks) == 1:  # nothing to save
         return chunks[0].loss(upcast(student[chunks[0].rows]))
@@ -87,9 +87,8 @@ def chunk_values(student: Tensor, chunks: list[Chunk]) -> Tensor:
 
 
 class _Computed(NamedTuple):
-    """Values ``(K,)``; of rows ``(N, V)`` the gradient, its factor, and the value that each belongs to."""
+    """Of rows ``(N, V)`` the gradient, its factor, and the value that each belongs to."""
 
-    values: Tensor
     gradient: Tensor
     factor: Tensor
     owner: Tensor
@@ -101,22 +100,26 @@ class _Values(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, student: Tensor, chunks: list[Chunk]) -> Tensor:
         ctx.save_for_backward(student)
-        ctx.chunks, ctx.computed = chunks, _compute(student, chunks)
-        values: Tensor = ctx.computed.values
+        # The context must not hold the values, whose node holds it: a loss that is dropped would never be freed.
+        values, ctx.computed = _compute(student, chunks)
+        ctx.chunks = chunks
         return values
 
     @staticmethod
-    @torch.autograd.function.once_differentiable
     def backward(ctx: Any, cotangent: Tensor) -> tuple[Tensor, None]:
         (student,) = ctx.saved_tensors
-        computed = ctx.computed or _compute(student, ctx.chunks)
+        if torch.is_grad_enabled():  # create_graph=True
+            values = torch.cat([chunk.loss(upcast(student[chunk.rows])) for chunk in ctx.chunks])
+            return torch.autograd.grad(values, student, cotangent, create_graph=True)[0], None
+        computed = ctx.computed or _compute(student, ctx.chunks)[1]
         ctx.computed = None  # multiplied in place below: a second pass must not multiply it again
-        if len(computed.values):
+        if len(cotangent):
             _multiply(computed.gradient, computed.factor * cotangent[computed.owner])
         return computed.gradient, None
 
 
-def _compute(student: Tensor, chunks: list[Chunk]) -> _Computed:
+def _compute(student: Tensor, chunks: list[Chunk]) -> tuple[Tensor, _Computed]:
+    """The values ``(K,)``, and their gradient."""
     gradient = torch.zeros_like(student)
     narrow = upcast(student[:0]).dtype != student.dtype
     factor = upcast(student.new_zeros(len(student)))
@@ -141,7 +144,7 @@ def _compute(student: Tensor, chunks: list[Chunk]) -> _Computed:
         owner[chunk.rows] = first + inside
         values[first : first + chunk.number] = value.detach()
         first += chunk.number
-    return _Computed(values, gradient, factor, owner)
+    return values, _Computed(gradient, factor, owner)
 
 
 def _multiply(gradient: Tensor, factor: Tensor) -> None:

@@ -38,6 +38,7 @@ class Given:
         """The inputs of a solve; `owned` are the costs `asked` with points of their own."""
         geometry = asked if any(map(arrays.requires_grad, asked.arrays.values())) else owned
         leaves = [w if arrays.requires_grad(w) else arrays.copied(w) for w in weights]
+        leaves[1] = leaves[0] if weights[0] is weights[1] else leaves[1]
         totals = [_total(w) if arrays.requires_grad(w) else None for w in weights]
         rho = tuple(map(arrays.copied, unbalanced)) if isinstance(unbalanced, tuple) else arrays.copied(unbalanced)
         return Given(geometry, leaves[0], leaves[1], arrays.copied(reg), rho, (totals[0], totals[1]))
@@ -49,6 +50,13 @@ class Given:
         rest = {name: arrays.detached(getattr(self, name)) for name in ("a", "b", "reg")}
         totals = tuple(map(arrays.detached, self.totals))
         return {"geometry": self.geometry.detached(), "unbalanced": rho, "totals": totals, **rest}
+
+    @property
+    def symmetric(self) -> bool:
+        """Whether the problem is its own transpose: between a measure of points and itself."""
+        points = tuple(self.geometry.arrays.values())
+        alike = len(points) == 2 and points[0] is points[1] and self.a is self.b
+        return alike and not self.geometry.called and not isinstance(self.unbalanced, tuple)
 
     @property
     def masses(self) -> tuple[Any, Any]:

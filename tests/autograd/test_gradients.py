@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 import torch
-from torch.autograd import gradcheck
+from torch.autograd import gradcheck, gradgradcheck
 
 import otkit
 
@@ -20,7 +20,19 @@ METHODS = {
     "3, columns last": {"method": otkit.Sinkhorn(n_iters=3)},
     "2, rows last": {"method": otkit.Sinkhorn(n_iters=2, last="rows")},
 }
-FIELDS = ("value", "value_linear", "value_reg", "value_marginal", "plan", "f", "g", "marginals", "apply", "apply_t")
+FIELDS = (
+    "value",
+    "value_linear",
+    "value_reg",
+    "value_marginal",
+    "value_dual",
+    "plan",
+    "f",
+    "g",
+    "marginals",
+    "apply",
+    "apply_t",
+)
 
 
 @pytest.fixture
@@ -152,6 +164,60 @@ def test_divergence(rng, unbalanced):
         return otkit.sinkhorn_divergence(x, y, la.softmax(0), b, reg=reg, unbalanced=unbalanced, tol=1e-13).value
 
     assert gradcheck(divergence, (x, y, la, lb, reg), atol=1e-7)
+    assert gradgradcheck(divergence, (x, y, la, lb, reg), atol=1e-6, rtol=1e-4)
+
+
+@pytest.mark.parametrize("unbalanced", [None, 0.8])
+def test_the_potentials_of_a_divergence_at_a_small_reg(rng, unbalanced):
+    # The modes that converge slowly make the potentials of a cloud with itself differ, and are no part of their mean.
+    x, y, w = rng.random((30, 2)), rng.random((25, 2)), torch.tensor(rng.standard_normal(30))
+    along, step = torch.tensor(rng.standard_normal(x.shape)), 1e-5
+
+    def of(x):
+        options = dict(reg=0.01, unbalanced=unbalanced, tol=1e-12)
+        return ((w - w.mean()) * otkit.sinkhorn_divergence(x, torch.tensor(y), **options).f).sum()
+
+    start = leaf(x)
+    (by_x,) = torch.autograd.grad(of(start), start)
+    ends = [float(of(torch.tensor(x) + t * along)) for t in (step, -step)]
+    assert float((by_x * along).sum()) == pytest.approx((ends[0] - ends[1]) / (2 * step), rel=1e-5)
+
+
+@pytest.mark.parametrize("unbalanced", [None, 0.8])
+@pytest.mark.parametrize("how", [otkit.Sinkhorn(n_iters=3, last="rows"), otkit.Sinkhorn(n_iters=3), "auto"], ids=str)
+def test_the_fields_of_a_divergence(rng, unbalanced, how):
+    x, y, reg = leaf(rng.random((4, 2))), leaf(rng.random((3, 2))), leaf(0.2)
+    prices = [] if unbalanced is None else [leaf(unbalanced)]
+    tol = 1e-13 if how == "auto" else None
+
+    def of(name, x, y, reg, *prices):
+        rho = prices[0] if prices else None
+        return getattr(otkit.sinkhorn_divergence(x, y, reg=reg, unbalanced=rho, method=how, tol=tol), name)
+
+    check(of, ("value", "f", "g"), (x, y, reg, *prices))
+
+
+@pytest.mark.parametrize("penalty", ["balanced", "rows exact", "unbalanced"])
+def test_second_derivatives_of_the_value(rng, penalty):
+    rho = PENALTIES[penalty]
+    C, la, lb, reg = leaf(rng.random((4, 3))), leaf(rng.standard_normal(4)), leaf(rng.standard_normal(3)), leaf(0.3)
+    prices = [] if rho is None else [leaf(r) for r in rho if r < np.inf]
+
+    def value(C, la, lb, reg, *prices):
+        left = list(prices)
+        pair = None if rho is None else tuple(left.pop(0) if r < np.inf else r for r in rho)
+        a, b = (la.softmax(0), 2 * lb.softmax(0)) if pair else (3 * la.softmax(0), 3 * lb.softmax(0))
+        return otkit.solve(C, a, b, reg=reg, unbalanced=pair, tol=1e-13).value
+
+    assert gradgradcheck(value, (C, la, lb, reg, *prices), atol=1e-6, rtol=1e-4)
+
+
+@pytest.mark.parametrize("metric", ["sqeuclidean", "euclidean", "cityblock", "cosine", ("power", 1.5)], ids=str)
+def test_second_derivatives_by_points(rng, metric):
+    x, y, la = leaf(rng.random((2, 4, 3)) + 0.1), leaf(rng.random((3, 3))), leaf(rng.standard_normal(4))
+    options = dict(reg=0.2, metric=metric, tol=1e-13)
+    value = lambda x, y, la: otkit.solve_sample(x, y, la.softmax(0), **options).value  # noqa: E731
+    assert gradgradcheck(value, (x, y, la), atol=1e-6, rtol=1e-4, fast_mode=True)
 
 
 @pytest.mark.parametrize("method", [otkit.SparseNewton(sweeps=5), otkit.Sinkhorn()], ids=lambda method: method.name)

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from otkit import checks
+from otkit.autograd.torch import once
 from otkit.kernels import threads
 from otkit.kernels.numba.l1 import add_distances, distance_gradient
 
@@ -42,7 +43,7 @@ def l1_cost(x: Tensor, y: Tensor) -> Tensor:
     Notes
     -----
     The forward and the backward pass take d in chunks: their memory does not grow like n·m·d, as that of the backward
-    pass of ``torch.cdist`` does on a GPU. On the CPU they are compiled loops. The cost can be differentiated once.
+    pass of ``torch.cdist`` does on a GPU. On the CPU they are compiled loops. A second derivative is refused.
 
     Examples
     --------
@@ -77,13 +78,13 @@ class _L1Cost(torch.autograd.Function):
         return _distances(*flat).reshape(*x.shape[:-1], y.shape[-2])
 
     @staticmethod
-    @torch.autograd.function.once_differentiable
     def backward(ctx: Any, cotangent: Tensor) -> tuple[Tensor | None, Tensor | None]:
-        x, y = (v.detach() for v in ctx.saved_tensors)
-        u, v, c = (t.reshape(-1, *t.shape[-2:]) for t in (x, y, cotangent))
+        x, y = ctx.saved_tensors
+        u, v, c = (t.detach().reshape(-1, *t.shape[-2:]) for t in (x, y, cotangent))
         by_x = _gradient(u, v, c).reshape(x.shape) if ctx.needs_input_grad[0] else None
         by_y = _gradient(v, u, c.mT).reshape(y.shape) if ctx.needs_input_grad[1] else None
-        return by_x, by_y
+        by: tuple[Tensor | None, Tensor | None] = once("the L1 cost", (by_x, by_y), cotangent, x, y)
+        return by
 
 
 def _compiled(v: Tensor) -> bool:

@@ -136,7 +136,7 @@ class DistillationObjective(nn.Module):
         progress : float
             The progress of training, from 0 to 1.
         num_items_in_batch : int or Tensor, optional
-            The divisor of means, as in `SinKDLoss`; `ot_loss` must then be a mean.
+            The divisor of means, as in `SinKDLoss`. An `ot_loss` that is a sum has none.
         return_stats : bool
             Whether to return the parts too.
 
@@ -170,6 +170,8 @@ class DistillationObjective(nn.Module):
             )
             parts["kd"] = soft(student_logits, teacher_logits, **options)
         if self.ot > 0:
+            if getattr(self.ot_loss, "reduction", "mean") == "sum":
+                del options["num_items_in_batch"]
             parts["ot"] = self.ot_loss(student_logits, teacher_logits, **options)
         loss = torch.stack([getattr(self, name) * part for name, part in parts.items()]).sum()
         if not return_stats:

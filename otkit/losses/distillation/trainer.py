@@ -30,8 +30,9 @@ class DistillationTrainerMixin:
 
     Notes
     -----
-    The loss of an update is the mean over all rows of its steps, as that of the Trainer. The progress of training sets
-    the temperature of the objective.
+    The loss of an update is the mean over all rows of its steps and of all processes, as that of the Trainer. A part
+    that is a sum, as in `DistillationObjective.paper`, is summed over them. The progress of training sets the
+    temperature of the objective.
 
     Examples
     --------
@@ -63,10 +64,25 @@ class DistillationTrainerMixin:
         device = outputs.logits.device
         with torch.no_grad():
             teacher_logits = self.teacher.to(device)(**inputs).logits
+        if isinstance(num_items_in_batch, torch.Tensor) and num_items_in_batch.ndim:
+            num_items_in_batch = num_items_in_batch.flatten()[0]  # of DataParallel, whose logits are gathered here
         loss = self.objective(
             outputs.logits, teacher_logits, labels, progress=self._progress(), num_items_in_batch=num_items_in_batch
         )
+        if num_items_in_batch is not None:
+            loss = loss * self._averaged_over()
         return (loss, outputs) if return_outputs else loss
+
+    def _averaged_over(self) -> float:
+        """The factor that makes up for the average of the gradients over processes, as in `Trainer.compute_loss`.
+
+        With ``average_tokens_across_devices`` the Trainer passes the number of items of all processes.
+        """
+        args = getattr(self, "args", None)
+        if not getattr(args, "average_tokens_across_devices", False):
+            return 1 / max(1, getattr(args, "n_gpu", 1))  # DataParallel: the items were divided by the GPUs
+        alike = getattr(self, "get_tp_size", lambda: 1)()  # processes of tensor parallelism have the same batches
+        return 1 if args.n_gpu > 1 else self.accelerator.num_processes // alike  # type: ignore[attr-defined,union-attr]
 
     def _progress(self) -> float:
         state: Any = self.state  # type: ignore[attr-defined]

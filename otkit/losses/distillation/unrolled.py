@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from otkit.api import solve
+from otkit.autograd.torch import once
 from otkit.kernels import threads
 from otkit.kernels.numba import scalings as kernels
 from otkit.solvers import Sinkhorn
@@ -26,7 +27,7 @@ def unrolled_plan(
     Parameters
     ----------
     C : Tensor (B, n, m)
-        Costs between 0 and `largest`. Results can be differentiated by them, once.
+        Costs between 0 and `largest`. Results can be differentiated by them; a second derivative is refused.
     a, b : Tensor (B, n), (B, m)
         Weights of total 1, not negative. A point of weight 0 takes no part.
     reg : float
@@ -71,15 +72,23 @@ class _Scalings(torch.autograd.Function):
         (compiled_scale if C.device.type == "cpu" else scale)(K, a, b, U, V)
         u, v = U[:, -1], V[:, -1]
         P = K * u[:, :, None] * v[:, None, :]
-        ctx.save_for_backward(K, U, V, P, a, b)
+        ctx.save_for_backward(C, K, U, V, P, a, b)
         ctx.reg = reg
         ctx.set_materialize_grads(False)
         return P, u.clone(), v.clone()
 
     @staticmethod
-    @torch.autograd.function.once_differentiable
-    def backward(ctx: Any, P_bar: Tensor | None, *scalings_bar: Tensor | None) -> tuple[Tensor | None, ...]:
-        K, U, V, P, a, b = ctx.saved_tensors
+    def backward(ctx: Any, *cotangents: Tensor | None) -> tuple[Tensor | None, ...]:
+        C, *saved = ctx.saved_tensors
+        with torch.no_grad():
+            by_C = _Scalings._by_costs(saved, cotangents, ctx.reg)
+        origin = [C, *(v for v in cotangents if v is not None)]
+        return *once("a number of Sinkhorn iterations", (by_C,), *origin), None, None, None, None
+
+    @staticmethod
+    def _by_costs(saved: list[Tensor], cotangents: tuple[Tensor | None, ...], reg: float) -> Tensor:
+        """The gradient by the costs."""
+        (K, U, V, P, a, b), (P_bar, *scalings_bar) = saved, cotangents
         per_a, per_b = (w.reciprocal().masked_fill(w == 0, 0.0) for w in (a, b))
         direct = torch.zeros_like(P) if P_bar is None else P_bar * P
         by_u, by_v = direct.sum(-1), direct.sum(-2)  # by log u and log v
@@ -90,7 +99,7 @@ class _Scalings(torch.autograd.Function):
         backward_pass = compiled_unscale if K.device.type == "cpu" else unscale
         backward_pass(K, (per_a, per_b), (U, V), (by_u, by_v), (W, Z))
         by_K = torch.bmm(torch.cat([U, Z], 1).mT, torch.cat([W, V[:, :-1]], 1))
-        return (direct + K * by_K) / -ctx.reg, None, None, None, None
+        return (direct + K * by_K) / -reg
 
 
 def scale(K: Tensor, a: Tensor, b: Tensor, U: Tensor, V: Tensor) -> None:

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor
 
 from otkit import checks
+from otkit.autograd.torch import once
 from otkit.losses.distillation.vocabulary_cost import VocabularyCost
 from otkit.losses.rows import RowLoss
 
@@ -164,11 +167,26 @@ class VocabOTLoss(RowLoss):
         with torch.no_grad():
             q = torch.softmax(teacher / self.tau, -1)
             value, derivative = self.cost.divergence(p, q, self.reg, self.n_iters, self.unbalanced)
-        linear = (derivative * p).sum(-1)
-        return value + (linear - linear.detach())
+        rows: Tensor = _Known.apply(p, value, derivative)
+        return rows
 
     def extra_repr(self) -> str:
         return (
             f"reg={self.reg:g}, n_iters={self.n_iters}, unbalanced={self.unbalanced}, tau={self.tau:g}, "
             f"reduction={self.reduction!r}"
         )
+
+
+class _Known(torch.autograd.Function):
+    """Values ``(r,)`` of rows of probabilities, whose derivatives ``(r, V)`` are known."""
+
+    @staticmethod
+    def forward(ctx: Any, p: Tensor, values: Tensor, derivatives: Tensor) -> Tensor:
+        ctx.save_for_backward(p, derivatives)
+        return values
+
+    @staticmethod
+    def backward(ctx: Any, cotangent: Tensor) -> tuple[Tensor | None, ...]:
+        p, derivatives = ctx.saved_tensors
+        by_p = cotangent.detach()[:, None] * derivatives
+        return *once("VocabOTLoss", (by_p,), cotangent, p), None, None

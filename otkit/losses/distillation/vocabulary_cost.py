@@ -112,21 +112,29 @@ class VocabularyCost:
     def _divergence(
         self, a: Tensor, b: Tensor, reg: float, n_iters: int, unbalanced: float | None
     ) -> tuple[Tensor, Tensor]:
-        # The three problems take the same iterations: for equal weights the divergence and its derivative are 0.
-        (f, g), (f_a, g_a), (f_b, g_b) = (
-            self._potentials(*pair, reg, n_iters, unbalanced) for pair in ((a, b), (a, a), (b, b))
-        )
-        by_a, by_b, *own = (_dual(h, reg, unbalanced) for h in (f, g, f_a, g_a, f_b, g_b))
-        value = (a * (by_a - (own[0] + own[1]) / 2) + b * (by_b - (own[2] + own[3]) / 2)).sum(0)
-        return value, (_derivative(f, reg, unbalanced) - _derivative(f_a, reg, unbalanced)).T
-
-    def _potentials(
-        self, a: Tensor, b: Tensor, reg: float, n_iters: int, unbalanced: float | None
-    ) -> tuple[Tensor, Tensor]:
-        """The potentials of weights ``(V, r)`` after `n_iters` iterations."""
         keep = 1.0 if unbalanced is None else unbalanced / (unbalanced + reg)
         log_a, log_b = (w.clamp_min(torch.finfo(w.dtype).tiny).log() for w in (a, b))
-        g = torch.zeros_like(a)
+        h_a, h_b = (self._own_potential(log_w, reg, n_iters, keep) for log_w in (log_a, log_b))
+        f, g = self._potentials(h_b, (log_a, log_b), reg, n_iters, keep)
+        by_a, by_b, own_a, own_b = (_dual(h, reg, unbalanced) for h in (f, g, h_a, h_b))
+        value = (a * (by_a - own_a) + b * (by_b - own_b)).sum(0)
+        return value, (_derivative(f, reg, unbalanced) - _derivative(h_a, reg, unbalanced)).T
+
+    def _own_potential(self, log_w: Tensor, reg: float, n_iters: int, keep: float) -> Tensor:
+        """The potential of weights with themselves after `n_iters` iterations of means (Feydy et al. 2019).
+
+        They converge at any `reg` within some 20 iterations, where alternating ones shift the two sides for long.
+        """
+        h = torch.zeros_like(log_w)
+        for _ in range(n_iters):
+            h = (h + keep * self._softmin(h, log_w, reg)) / 2
+        return h
+
+    def _potentials(
+        self, g: Tensor, log_weights: tuple[Tensor, Tensor], reg: float, n_iters: int, keep: float
+    ) -> tuple[Tensor, Tensor]:
+        """The potentials of weights ``(V, r)`` after `n_iters` iterations from those of the columns."""
+        log_a, log_b = log_weights
         for _ in range(n_iters):
             f = keep * self._softmin(g, log_b, reg)
             g = keep * self._softmin(f, log_a, reg)

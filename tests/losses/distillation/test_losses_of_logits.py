@@ -4,14 +4,15 @@ import copy
 import subprocess
 import sys
 import textwrap
+import weakref
 
 import pytest
 import torch
 from logits import costs, draw, gradient
 from measure import PEAK
-from torch.autograd import gradcheck
+from torch.autograd import gradcheck, gradgradcheck
 
-from otkit.losses import MultiLevelOTLoss, ULDLoss, VocabOTLoss, VocabularyCost
+from otkit.losses import MultiLevelOTLoss, SinKDLoss, SoftTargetLoss, ULDLoss, VocabOTLoss, VocabularyCost
 from otkit.losses.distillation import vocabulary_cost
 
 LOSSES = {
@@ -31,6 +32,40 @@ def test_finite_differences(name):
     mask = torch.tensor([[1, 1, 0], [1, 1, 1]])
     student = draw(2, 3, 6).requires_grad_()
     assert gradcheck(lambda v: loss(v, teacher, mask), student, atol=1e-6, rtol=1e-4, fast_mode=True)
+
+
+@pytest.mark.parametrize("make", [
+    lambda **options: SoftTargetLoss(**options), lambda **options: SinKDLoss("vocab", **options), LOSSES["uld topk"],
+], ids=["kl", "vocab", "uld"])  # fmt: skip
+@pytest.mark.parametrize("chunk_size", [None, 2])
+def test_second_derivatives(make, chunk_size):
+    student, teacher = draw(2, 3, 6).requires_grad_(), draw(2, 3, 6, seed=1)
+    loss = make(chunk_size=chunk_size)
+    assert gradgradcheck(lambda v: loss(v, teacher), student, atol=1e-6, rtol=1e-4)
+
+
+@pytest.mark.parametrize("loss", [
+    SinKDLoss(), SinKDLoss("token"), SinKDLoss(tol=1e-6), SinKDLoss(plan="detached"), LOSSES["vocab"](),
+    LOSSES["multilevel"](),
+], ids=str)  # fmt: skip
+def test_a_second_derivative_that_is_not_given_is_refused_and_never_zero(loss):
+    student, teacher = draw(2, 3, 6).requires_grad_(), draw(2, 3, 6, seed=1)
+    (first,) = torch.autograd.grad(loss(student, teacher), student, create_graph=True)
+    # A penalty beside another loss: without the path to the student its part of the gradient would be 0.
+    with pytest.raises(RuntimeError, match=r"second derivatives of .* are not available: .*differences of gradients"):
+        (first.square().sum() + student.square().sum()).backward()
+
+
+@pytest.mark.parametrize("make", [SoftTargetLoss, ULDLoss], ids=["kl", "uld"])
+def test_a_loss_that_is_dropped_is_freed(make):
+    loss, teacher = make(chunk_size=2), draw(3, 6, seed=1)
+    alive = []
+    for _ in range(3):
+        student = draw(3, 6).requires_grad_()
+        alive.append(weakref.ref(student))
+        value = loss(student, teacher)
+        del student, value
+    assert not any(ref() is not None for ref in alive)
 
 
 @pytest.mark.parametrize("name", LOSSES)

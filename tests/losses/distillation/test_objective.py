@@ -45,6 +45,16 @@ def test_the_paper():
     assert "ce=0.2, kd=0.8, ot=0.8, divergence='cross_entropy', temperature=4 to 1" in repr(objective)
 
 
+def test_a_sum_is_summed_over_the_steps_of_an_update():
+    student, teacher, labels = draw(8, 3), draw(8, 3, seed=1), torch.arange(8) % 3
+    objective = DistillationObjective.paper(alpha=0.8, temperature=4.0)
+    part = slice(0, 4), slice(4, 8)
+    steps = sum(objective(student[k], teacher[k], labels[k], num_items_in_batch=8) for k in part)
+    means = DistillationObjective(ce=0.2, kd=0.8, ot=0, divergence="cross_entropy", temperature=4.0, squared=False)
+    transport = sum(SinKDLoss.paper()(student[k], teacher[k]) for k in part)
+    torch.testing.assert_close(steps, means(student, teacher, labels) + 0.8 * transport, rtol=1e-6, atol=0)
+
+
 def test_the_causal_shift_by_hand():
     # Tokens 3 and 1 are the answer: rows 1 and 2 predict them.
     student, teacher = draw(1, 4, 5).requires_grad_(), draw(1, 4, 5, seed=1)

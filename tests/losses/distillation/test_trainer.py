@@ -4,6 +4,7 @@ import importlib.util
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -69,6 +70,22 @@ def test_the_mix_in_in_a_loop():
     assert not teacher.training
     assert teacher.weight.grad is None
     assert set(inputs) == {"input_ids", "labels"}
+
+
+@pytest.mark.parametrize(("together", "gpus", "processes", "alike", "factor"), [
+    (True, 1, 4, 2, 2), (True, 1, 3, 1, 3), (True, 2, 1, 1, 1), (False, 2, 1, 1, 0.5), (False, 0, 3, 1, 1),
+])  # fmt: skip
+def test_items_of_all_processes(together, gpus, processes, alike, factor):
+    # The Trainer averages gradients over processes, and multiplies its own loss by their number.
+    tokens = torch.randint(7, (2, 5), generator=torch.Generator().manual_seed(0))
+    inputs = {"input_ids": tokens, "labels": tokens.clone()}
+    trainer = LoopWithTeacher(Model(0), 20, teacher=Model(1), objective=DistillationObjective(shift=True))
+    alone = trainer.compute_loss(trainer.model, inputs, num_items_in_batch=16)
+    trainer.args = SimpleNamespace(average_tokens_across_devices=together, n_gpu=gpus)
+    trainer.accelerator, trainer.get_tp_size = SimpleNamespace(num_processes=processes), lambda: alike
+    for items in (16, torch.tensor(16), torch.tensor([16, 16])):
+        found = trainer.compute_loss(trainer.model, inputs, num_items_in_batch=items)
+        torch.testing.assert_close(found, factor * alone)
 
 
 @pytest.mark.skipif(importlib.util.find_spec("transformers") is None, reason="transformers is not installed")

@@ -101,15 +101,28 @@ def test_the_gradient_is_the_difference_of_potentials():
     torch.testing.assert_close(gradient(value, student)[0], p * (slope - p @ slope) / tau, rtol=1e-7, atol=1e-9)
 
 
+def test_the_gradient_needs_the_cross_problem_to_converge_only():
+    # Alternating iterations of the prediction with itself would shift its two potentials for long.
+    x = draw(30, 8, size=1.0)
+    C = (x[:, None] - x).norm(dim=-1)
+    loss = VocabOTLoss(VocabularyCost.dense(C / C.max()), reg=0.1, n_iters=60, tau=1.0)
+    student, teacher, step = draw(1, 30).requires_grad_(), draw(1, 30, seed=1), 1e-5
+    along = draw(1, 30, seed=2)
+    with torch.no_grad():
+        ends = [float(loss(student + t * along, teacher)) for t in (step, -step)]
+    slope = float((gradient(loss(student, teacher), student) * along).sum())
+    assert slope == pytest.approx((ends[0] - ends[1]) / (2 * step), rel=1e-5)
+
+
 @pytest.mark.parametrize("unbalanced", [None, 0.5])
-@pytest.mark.parametrize("n_iters", [1, 10])
-def test_equal_predictions_cost_nothing(unbalanced, n_iters):
+@pytest.mark.parametrize(("n_iters", "slack"), [(10, 1e-6), (50, 1e-12)])
+def test_equal_predictions_cost_nothing(unbalanced, n_iters, slack):
     for cost in (VocabularyCost.dense(costs()), VocabularyCost.nearest(draw(6, 3), k=2)):
         student = draw(4, 6).requires_grad_()
         loss = VocabOTLoss(cost, reg=1e-3, n_iters=n_iters, unbalanced=unbalanced)
         value = loss(student, student.detach().clone())
-        assert abs(float(value.detach())) < 1e-12
-        assert float(gradient(value, student).abs().max()) < 1e-12
+        assert abs(float(value.detach())) < slack
+        assert float(gradient(value, student).abs().max()) < slack
 
 
 def test_small_regularisations_and_confident_predictions_give_numbers():
