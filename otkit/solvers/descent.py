@@ -338,7 +338,7 @@ def _stage(state: Annealed, item: int) -> Stage:
 
 def log(state: Annealed) -> tuple[Stage, ...]:
     """The log of all stages, including the current ones."""
-    return state.stages + tuple(_stage(state, k) for k in range(state.reg.size))
+    return state.stages + tuple(_stage(state, int(k)) for k in np.flatnonzero(state.used))
 
 
 def finish(problem: LinearProblem, state: Annealed, tol: np.ndarray, errors: np.ndarray) -> Outcome:

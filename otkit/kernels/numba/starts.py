@@ -6,7 +6,7 @@ import numpy as np
 
 from otkit.kernels.numba.entries import _reduced
 from otkit.kernels.numba.jit import exp, jit, least, wide
-from otkit.kernels.numba.pricing import lowest
+from otkit.kernels.numba.pricing import _place, lowest
 
 # Entries of a row, and rows of a column, of which only the least is compared with those found so far. These blocks are
 # visited in strides: costs may be sorted, which is the worst case of an insertion.
@@ -106,6 +106,18 @@ def greedy(order, rows, cols, supply, n):
             found[count] = k
             count += 1
     return found[:count]
+
+
+@jit
+def settle(C, g, a, room):
+    """Move the mass ``a`` of rows in turn to their columns of least ``C_ij − g_j``; returns what has no room there."""
+    left = 0.0
+    for i in range(a.size):
+        j = _place(C[i], g, lowest(C[i], g))
+        moved = min(a[i], room[j])
+        room[j] -= moved
+        left += a[i] - moved
+    return left
 
 
 @jit

@@ -1,7 +1,8 @@
 """The way down before the simplex: plain sweeps in loose stages, which end early if they do not help.
 
 Sweeps at a small regularisation leave a plan with few entries for each point, from which the simplex needs few pivots.
-Where sweeps settle slowly, or the plan stays wide, they do not pay: the simplex then starts without them.
+Where sweeps settle slowly, the plan stays wide, or nearly all mass has room where costs are least, they do not pay: the
+simplex then starts without them.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ import numpy as np
 from otkit.arrays import put, to_numpy
 from otkit.geometry.reduced import Reduced
 from otkit.kernels.numba import starts
+from otkit.kernels.numba.tiles import Tiles
 from otkit.problems.linear import LinearProblem
 from otkit.results.outcome import Status
 from otkit.solvers import descent
@@ -41,6 +43,9 @@ _THINS, _STAGE, _SAVED = 3.0, 16.0, 1 / 50
 _WIDE, _QUICK, _THINNER = 0.25, 2, 0.98
 # Maximum width of a plan from which the simplex starts.
 _NARROW = 32.0
+# Sweeps are left out if at most this share of the mass has no room at the cheapest column of its row: points have then
+# hardly moved. So many entries are compared at a time.
+_HOMELESS, _ENTRIES = 0.08, 2**17
 
 
 @dataclass(frozen=True)
@@ -65,9 +70,11 @@ class Approach(Annealed):
 
 
 def begin(problem: LinearProblem) -> Approach:
-    """The state before the first sweep."""
+    """The state before the first sweep. Items that need none have ended."""
     state, nothing = descent.begin(problem, None, descent.top(problem) / _EASY), np.zeros(problem.items)
-    return Approach(**vars(state), work=nothing, width=np.full(problem.items, np.inf))
+    near = np.flatnonzero([_settles(problem, k) for k in range(problem.items)])
+    state = Approach(**vars(state), work=nothing, width=np.full(problem.items, np.inf))
+    return state.ended(near, Status.CONVERGED)
 
 
 def sweep(problem: LinearProblem, state: Approach, max_iter: int) -> Approach:
@@ -86,6 +93,20 @@ def sweep(problem: LinearProblem, state: Approach, max_iter: int) -> Approach:
         elif before[item] == 0 and _is_long(problem, _width(problem, costs, state, item)):
             state = _ended(state, item, np.inf)
     return state
+
+
+def _settles(problem: LinearProblem, k: int) -> bool:
+    """Whether nearly all mass of an item has room at the column of least reduced cost, of each row in turn."""
+    costs = problem.reduced.to_numpy()
+    a, b, col = (to_numpy(v)[k] for v in (problem.a, problem.b, costs.col))
+    g, room, tiles = np.where(b > 0, col, -np.inf), b.copy(), Tiles(costs)
+    height, left = max(1, _ENTRIES // b.size), 0.0
+    for first in range(0, a.size, height):
+        rows = slice(first, min(first + height, a.size))
+        left += starts.settle(tiles.tile(slice(k, k + 1), rows)[0], g, a[rows], room)
+        if left > _HOMELESS * a.sum():
+            return False
+    return True
 
 
 def _saved(problem: LinearProblem) -> float:

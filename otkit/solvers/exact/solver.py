@@ -126,16 +126,17 @@ class Exact(Solver[Annealed | Pivoted]):
             return self._rough.init(self._entropic(problem), start)
         if start is not None:
             return _from_potentials(problem, start[1])
-        return _from_masses(problem) if small else approach.begin(problem)
+        return _from_masses(problem) if small else self._approached(problem, approach.begin(problem))
 
     def step(self, problem: LinearProblem, state: Annealed | Pivoted) -> Annealed | Pivoted:
         if isinstance(state, Pivoted):
             return self._pivot(problem, state)
-        return self._approach(problem, state) if isinstance(state, Approach) else self._anneal(problem, state)
+        if isinstance(state, Approach):
+            return self._approached(problem, approach.sweep(problem, state, self.max_iter))
+        return self._anneal(problem, state)
 
-    def _approach(self, problem: LinearProblem, state: Approach) -> Approach | Pivoted:
-        """A step of the sweeps; at their end, the state with the initial bases."""
-        state = approach.sweep(problem, state, self.max_iter)
+    def _approached(self, problem: LinearProblem, state: Approach) -> Approach | Pivoted:
+        """The state of the sweeps; at their end, the state with the initial bases."""
         if state.running.size or (state.n_iter >= self.max_iter).any():
             return state
         return _from_plans(problem, (state.f, state.g), state.reg, state)

@@ -302,6 +302,21 @@ def test_a_wide_plan_ends_the_sweeps_at_once(rng, monkeypatch):
     assert float(longer.value) == pytest.approx(float(result.value), rel=1e-13)
 
 
+def test_points_that_hardly_moved_need_no_sweeps(rng, monkeypatch):
+    large(monkeypatch)
+    monkeypatch.setattr(approach, "_ENTRIES", 1000)
+    x, y = rng.random((2, 200, 2))
+    moved = x[rng.permutation(200)] + 1e-3 * rng.standard_normal((200, 2))
+    C = np.stack([distances(x, other, "sqeuclidean") for other in (moved, y, moved)])
+    a, b = np.full((2, 3, 200), 1 / 200)
+    b[2] = np.repeat([0, 0.02, 0], [100, 50, 50])  # no column that is near has room
+    result = solve(C, a, b, method="exact")
+    assert {stage.item for stage in result.stages} == {1, 2}
+    assert result.n_iter[0] < 50
+    for k, value in enumerate(result.value):
+        assert float(value) == pytest.approx(ot.emd2(a[k], b[k], C[k]), rel=1e-13)
+
+
 def test_a_given_regularisation_is_where_the_simplex_starts(rng, monkeypatch):
     large(monkeypatch)
     C = rng.random((90, 80))
