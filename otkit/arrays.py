@@ -184,7 +184,7 @@ def eager(function: _Call) -> _Call:
 def for_threads(function: _Call) -> _Call:
     """The function, to be called in other threads with this thread's setting for the 64-bit numbers of JAX."""
     jax = sys.modules.get("jax")
-    if not hasattr(jax, "enable_x64"):  # JAX is not there, or before 0.8
+    if jax is None or not hasattr(jax, "enable_x64"):  # before JAX 0.8 it is elsewhere
         return function
     double = bool(jax.config.jax_enable_x64)
 

@@ -345,6 +345,19 @@ def equal_mass(
     return difference
 
 
+def product_of_masses(a: Array, b: Array, rho: tuple[np.ndarray, np.ndarray]) -> None:
+    """Require Σa·Σb, which is in the objective of unbalanced problems, to be finite: ``a (B, n)``, ``b (B, m)``."""
+    if np.minimum(*rho).min() == np.inf:
+        return
+    mass_a, mass_b = (arrays.to_numpy(w).sum(-1) for w in (a, b))
+    k = int(np.argmax(mass_a * mass_b))
+    if mass_a[k] * mass_b[k] == np.inf:
+        raise ValueError(
+            f"the product of the masses of a and b must be finite in float64 with unbalanced=, got {mass_a[k]:.3g} and "
+            f"{mass_b[k]:.3g}; divide both by a constant"
+        )
+
+
 def _allowance(w: Array | None) -> float:
     """The relative error of a total that rounding may have made: of the dtype of weights, or of one that they had."""
     if w is None:

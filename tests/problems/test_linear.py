@@ -45,6 +45,10 @@ REFUSED = {
     "dimensions": (lambda: otkit.solve_sample(X, np.ones((3, 4)), reg=1), "same dimension, got 2 and 4"),
     "cosine of zero": (lambda: otkit.solve_sample(X, Y, metric="cosine", reg=1), "zero vector in x"),
     "metric": (lambda: otkit.solve_sample(X, Y, metric="manhattan", reg=1), "metric must be one of"),
+    "overflowing masses": (
+        lambda: otkit.solve(C, [1e200, 1], [1e200, 0, 1], reg=1, unbalanced=1),
+        "product of the masses of a and b must be finite .* got 1e.200 and 1e.200; divide both",
+    ),
     "mixed devices": (
         lambda: otkit.solve(strict.zeros((2, 3)), strict.ones(2, device=strict.Device("device1")), reg=1),
         "one device, got C on .*CPU.*, a on .*device1",

@@ -11,6 +11,7 @@ from torch import Tensor
 from otkit import checks
 from otkit.kernels import threads
 from otkit.kernels.numba.l1 import add_distances, distance_gradient
+from otkit.losses.tensors import check_tensor
 
 # Columns of a chunk and rows of a part on the CPU: a pass reads from the second-level cache.
 _COLUMNS, _ROWS = 512, 32
@@ -36,7 +37,7 @@ def l1_cost(x: Tensor, y: Tensor) -> Tensor:
 
     Raises
     ------
-    ValueError
+    ValueError, TypeError
         If shapes, dtypes or devices do not fit together.
 
     Notes
@@ -52,6 +53,8 @@ def l1_cost(x: Tensor, y: Tensor) -> Tensor:
     tensor([[2.],
             [1.]])
     """
+    for name, v in (("x", x), ("y", y)):
+        check_tensor(name, v)
     if x.ndim < 2 or x.ndim != y.ndim or x.shape[:-2] != y.shape[:-2] or x.shape[-1] != y.shape[-1]:
         raise ValueError(
             f"x and y must have shapes (..., n, d) and (..., m, d), got {tuple(x.shape)} and {tuple(y.shape)}"
