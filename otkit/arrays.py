@@ -181,6 +181,21 @@ def eager(function: _Call) -> _Call:
     return call  # type: ignore[return-value]
 
 
+def for_threads(function: _Call) -> _Call:
+    """The function, to be called in other threads with this thread's setting for the 64-bit numbers of JAX."""
+    jax = sys.modules.get("jax")
+    if jax is None or not hasattr(jax, "enable_x64"):  # before JAX 0.8 it is elsewhere
+        return function
+    double = bool(jax.config.jax_enable_x64)
+
+    @wraps(function)
+    def call(*args: Any) -> Any:
+        with jax.enable_x64(double):
+            return function(*args)
+
+    return call  # type: ignore[return-value]
+
+
 def is_traced(x: Any) -> bool:
     """Whether `x` is an abstract array of a function that JAX traces, which has no numbers."""
     return is_jax(x) and isinstance(x, sys.modules["jax"].core.Tracer)

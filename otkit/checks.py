@@ -88,6 +88,8 @@ def _of_library(x: Array, name: str) -> Array:
     if arrays.is_tensor(x):
         if str(x.layout) != "torch.strided":
             raise TypeError(f"{name} must be a dense tensor, got one of layout {x.layout}; pass a dense one")
+        if x.device.type == "meta":
+            raise ValueError(f"{name} must hold numbers, got a tensor on the meta device; materialise it first")
         x = x.resolve_neg()
     elif arrays.library_name(x) in ("dask", "sparse"):
         raise TypeError(f"{name} must be an array in memory, got one of {arrays.library_name(x)}; convert it to NumPy")
@@ -128,8 +130,6 @@ def same_library(**named: Array | None) -> None:
     if len(set(devices.values())) > 1:
         came = ", ".join(f"{name} on {device}" for name, device in devices.items())
         raise ValueError(f"all arrays must lie on one device, got {came}; move them to one")
-    if "meta" in devices.values():
-        raise ValueError("arrays must hold numbers, got tensors on the meta device; materialise them first")
 
 
 def has_axes(x: Array, count: int, name: str, shape: str) -> None:
@@ -345,6 +345,19 @@ def equal_mass(
     return difference
 
 
+def product_of_masses(a: Array, b: Array, rho: tuple[np.ndarray, np.ndarray]) -> None:
+    """Require Σa·Σb, which is in the objective of unbalanced problems, to be finite: ``a (B, n)``, ``b (B, m)``."""
+    if np.minimum(*rho).min() == np.inf:
+        return
+    mass_a, mass_b = (arrays.to_numpy(w).sum(-1) for w in (a, b))
+    k = int(np.argmax(mass_a * mass_b))
+    if mass_a[k] * mass_b[k] == np.inf:
+        raise ValueError(
+            f"the product of the masses of a and b must be finite in float64 with unbalanced=, got {mass_a[k]:.3g} and "
+            f"{mass_b[k]:.3g}; divide both by a constant"
+        )
+
+
 def _allowance(w: Array | None) -> float:
     """The relative error of a total that rounding may have made: of the dtype of weights, or of one that they had."""
     if w is None:
@@ -357,6 +370,7 @@ def _allowance(w: Array | None) -> float:
     return min(math.sqrt(_SINGLE), (w.shape[-1] + 16) * _SINGLE)
 
 
+@np.errstate(over="ignore", invalid="ignore")  # numbers that overflow are none of float32
 def _was_single(w: Array) -> bool:
     """Whether all numbers are of float32 and some look rounded: neither whole nor of at most 16 bits."""
     xp = arrays.namespace(w)

@@ -11,6 +11,8 @@ import numpy as np
 from otkit import arrays, checks
 from otkit.arrays import Array, namespace, to_numpy
 from otkit.geometry.base import flatten_batch
+from otkit.geometry.costs import Circle
+from otkit.geometry.metrics import Function
 from otkit.geometry.points import PointCloud
 from otkit.solvers.bottleneck import MOST, bottleneck
 
@@ -31,12 +33,15 @@ def rescaled(cloud: PointCloud, a: Any, b: Any) -> tuple[PointCloud, np.ndarray]
     uses, and these are forbidden.
     """
     unit = np.ones(())
-    if callable(cloud.metric.ground) or cloud.metric.ground == "cosine":
+    ground = cloud.metric.ground
+    if isinstance(ground, Function) or ground == "cosine":
         return cloud, unit
     checks.same_library(**cloud.arrays)
     checks.points(cloud.x, cloud.y)
     batch = checks.batch_shape(x=tuple(cloud.x.shape[:-2]), y=tuple(cloud.y.shape[:-2]))
     hosts = [to_numpy(arrays.detached(v)).astype(np.float64) for v in (cloud.x, cloud.y)]
+    if isinstance(ground, Circle):
+        hosts = [ground.places(v) for v in hosts]
     power, reach = max(cloud.metric.power, 2.0), _reach(*hosts)
     extreme = bool((power * abs(np.log2(np.where(reach > 0, reach, 1.0))) > _SAFE).any())
     if not extreme and cloud.metric.power <= _LOW:
@@ -50,9 +55,15 @@ def rescaled(cloud: PointCloud, a: Any, b: Any) -> tuple[PointCloud, np.ndarray]
     elif not extreme:
         return cloud, unit
     exponent = np.rint(np.log2(np.where(reach > 0, reach, 1.0))).astype(int)
+    if isinstance(ground, Circle):  # which all items share
+        exponent = np.full_like(exponent, exponent.max())
+        with np.errstate(over="ignore"):
+            circle = Circle(float(np.ldexp(ground.period, -exponent.max())))
+        cloud = replace(cloud, metric=replace(cloud.metric, ground=circle))
     x, y = (_divided(v, exponent) for v in (cloud.x, cloud.y))
+    whole = cloud.metric.period is None or cloud.metric.period < np.inf
     for v in (x, y):
-        if not namespace(v).all(namespace(v).isfinite(v)):
+        if not (whole and namespace(v).all(namespace(v).isfinite(v))):
             raise ValueError(
                 f"points must span fewer orders of magnitude, got some that overflow in units of {reach.max():.3g}, "
                 "the distance that mass moves; drop points that are far from all others"
@@ -96,8 +107,10 @@ def _unit(D: np.ndarray, a: np.ndarray, b: np.ndarray, power: float) -> float:
     return far if power * (math.log2(far) - math.log2(least)) > _FAR else least
 
 
-def _distances(x: np.ndarray, y: np.ndarray, ground: str) -> np.ndarray:
+def _distances(x: np.ndarray, y: np.ndarray, ground: str | Circle) -> np.ndarray:
     """Distances between points of any size, divided and multiplied by their largest difference."""
+    if isinstance(ground, Circle):
+        return np.asarray(ground(x, y))
     differences = [abs(x[:, None, k] / 4 - y[None, :, k] / 4) for k in range(x.shape[1])]
     largest = np.maximum.reduce(differences)
     shares = [difference / np.where(largest > 0, largest, 1.0) for difference in differences]

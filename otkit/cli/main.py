@@ -14,12 +14,12 @@ import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from importlib.util import find_spec
-from typing import NoReturn, TypeVar
+from typing import Any, NoReturn, TypeVar
 
 import otkit
 from otkit.api import solve_sample
 from otkit.cli.files import FORMATS, Measure, Reading, UnusableInput, expand, notes, read_all, save_plan
-from otkit.cli.files.measure import option
+from otkit.cli.files.measure import entries, option
 from otkit.cli.info import info
 from otkit.cli.matrix import matrix, merge
 from otkit.cli.report import CERTIFIED, INTERRUPTED, NOT_CERTIFIED, UNUSABLE, WIDTH, note, wanted
@@ -141,6 +141,7 @@ def _parser() -> argparse.ArgumentParser:
 
 def _add_options(command: argparse.ArgumentParser) -> None:
     add = command.add_argument
+    each: dict[str, Any] = {"action": "append", "default": []}  # once for all files, or once for each
     add(
         "files",
         nargs="+",
@@ -159,12 +160,19 @@ def _add_options(command: argparse.ArgumentParser) -> None:
     )
     add(
         "--weights",
+        **each,
         metavar="COL",
         help="column of weights: a name or a number from 0; COL,- for the first file alone",
     )
-    add("--columns", metavar="COL,COL", help="columns of coordinates: names, or numbers from 0; by default all others")
+    add(
+        "--columns",
+        **each,
+        metavar="COL,COL",
+        help="columns of coordinates: names, or numbers from 0; by default, and for -, all others. Once for all files,"
+        " or once for each",
+    )
     add("--header", choices=("yes", "no"), help="whether a first row of whole numbers is names, where it does not show")
-    add("--key", help="array of an .npz file, or of obsm of an .h5ad file; KEY,KEY for one of each file")
+    add("--key", **each, help="array of an .npz file, or of obsm of an .h5ad file; KEY,KEY for one of each file")
     add("--format", choices=FORMATS, metavar="FORMAT", help="format of - and of files of unknown endings: csv, npy, …")
     add("--histogram", action="store_true", help="arrays hold masses on a grid, not points")
     add("--unit-square", action="store_true", help="grids span [0, 1] along their longest side")
@@ -182,7 +190,13 @@ def _distances(options: argparse.Namespace) -> int:
         raise UnusableInput(f"two files are needed, got {len(options.files)}; name another, or a folder or pattern")
     _check_outputs(options)
     _check_order(options)
-    measures = read_all(options.files, _reading(options))
+    measures = read_all(
+        options.files,
+        _reading(options),
+        columns=options.columns,
+        weights=[entry for text in options.weights for entry in entries(text)],
+        keys=[entry for text in options.key for entry in entries(text)],
+    )
     for y in measures[1:]:
         _check_dimension(measures[0], y)
         _check_columns(measures[0], y)
@@ -219,12 +233,9 @@ def _distances(options: argparse.Namespace) -> int:
 
 def _reading(options: argparse.Namespace) -> Reading:
     return Reading(
-        weights=options.weights,
         histogram=options.histogram,
         unit_square=options.unit_square,
         resize=options.resize,
-        columns=options.columns,
-        key=options.key,
         header=None if options.header is None else options.header == "yes",
         format=options.format,
     )
@@ -321,7 +332,8 @@ def _check_path(name: str, path: str | None, endings: tuple[str, ...]) -> None:
 def _check_dimension(x: Measure, y: Measure) -> None:
     d, e = x.x.shape[1], y.x.shape[1]
     if d != e:
-        advice = "give grids as many axes" if x.grid and y.grid else "--columns picks as many columns of both"
+        pick = "--columns, once for both or once for each, picks as many columns"
+        advice = "give grids as many axes" if x.grid and y.grid else pick
         raise UnusableInput(f"{x.name} and {y.name} differ in dimension, {d} and {e}; {advice}")
 
 

@@ -20,8 +20,8 @@ DIRECT_DIMENSIONS = 16
 CANCELLED = 1e-3
 # The largest exponent of a distance. The rounding error of a power is small for these.
 HIGHEST = 2.0**30
-# A shift of points is counted relative to distances above its quotient by a rounding error, or by this share of the
-# distance for higher powers: below it, these are negligible.
+# A shift is counted relative to distances above its quotient by this share. For a shift of points it is the rounding
+# error of distances, up to this power.
 _FEW, _SHARE = 4.0, 2.0**-36
 # Numbers below the smallest normal one lose digits. This is somewhat larger.
 _TINY = 2.0**-1000
@@ -39,7 +39,7 @@ _ELSEWHERE = {
 
 @dataclass(frozen=True)
 class Circle:
-    """The distance along a circle of circumference `period`, between points given by one coordinate from 0 to it."""
+    """The distance along a circle of circumference `period`, between points given by one coordinate: see `places`."""
 
     period: float
 
@@ -47,9 +47,23 @@ class Circle:
         return "a metric on a circle"
 
     def __call__(self, x: Array, y: Array) -> Array:
-        """Distances between tiles ``x (..., r, 1)`` and ``y (..., m, 1)``: ``(..., r, m)``."""
-        straight = _sum_over_coordinates(x, y, abs)
-        return namespace(x).minimum(straight, self.period - straight)
+        """Distances between tiles ``x (..., r, 1)`` and ``y (..., m, 1)`` of `places`: ``(..., r, m)``."""
+        return self.between(x[..., :, None, 0], y[..., None, :, 0])
+
+    def between(self, x: Array, y: Array) -> Array:
+        """Distances between places, of small relative error: across the end, the difference is exact (two-sum)."""
+        xp = namespace(x)
+        straight = x - y
+        back = straight - x
+        lost = (x - (straight - back)) - (y + back)
+        across = (self.period - abs(straight)) - xp.sign(straight) * lost
+        return xp.where(abs(straight) > self.period / 2, across, abs(straight))
+
+    def places(self, x: Array) -> Array:
+        """Points modulo the period, from minus half of it to half of it. Nothing is rounded."""
+        xp = namespace(x)
+        rest = xp.remainder(abs(x), self.period)
+        return xp.sign(x) * xp.where(rest > self.period / 2, rest - self.period, rest)
 
 
 @dataclass(frozen=True)
@@ -137,19 +151,20 @@ class Cost:
             relative = 2 * (d + 8) * UNIT / CANCELLED
         # Centring and normalising move a point by a few unit roundoffs of its length, and so a distance by `shift`.
         shift = 4 * UNIT * radius if self.centres(d) else 0.0
-        if self.period is not None:  # of the points modulo the period, their difference and its complement
-            shift = 4 * UNIT * self.period
         power, scale = self.power, 1.0
         if self.ground == "cosine":
             shift, power, scale = 2 * (d + 4) * UNIT, 2 * self.exponent, self.factor**self.exponent
         of_power = 0.0 if self.power in (1.0, 2.0) else 8 * UNIT
         lost = self._lost(d, power, smallest)
-        if shift == 0 or power < 1:
-            return _grown(power, relative) + of_power, lost + (scale * _power(shift, power) if shift else 0.0)
-        # A shift is negligible relative to distances above shift/share. Below, the cost itself is negligible.
-        share = relative if power <= _FEW else max(relative, _SHARE)
-        near = _power(shift + shift / share, power - 1)
-        return _grown(power, relative + share) + of_power, lost + scale * power * near * shift
+        relative, absolute = _powered(power, relative, shift, relative if power <= _FEW else _SHARE)
+        return relative + of_power, lost + scale * absolute
+
+    def powered(self, relative: float, absolute: float) -> tuple[float, float]:
+        """The same for another distance, from bounds (relative, absolute) on its error."""
+        if self.power == 1:
+            return relative, absolute
+        relative, absolute = _powered(self.power, relative, absolute, _SHARE)
+        return relative + 8 * UNIT, absolute + _TINY
 
     def _lost(self, d: int, power: float, smallest: float) -> float:
         """A bound on the absolute error of a cost by underflow."""
@@ -203,6 +218,18 @@ def _power(x: float, power: float) -> float:
         return float(x) ** power
     except OverflowError:
         return math.inf
+
+
+def _powered(power: float, relative: float, shift: float, share: float) -> tuple[float, float]:
+    """Bounds (relative, absolute) on the error of the power of a distance that is off by `relative` and by `shift`.
+
+    A shift is negligible relative to distances above shift/share. Below, the cost itself is negligible.
+    """
+    if shift == 0 or power <= 1:
+        return _grown(power, relative), _power(shift, power) if shift else 0.0
+    share = max(relative, share)
+    near = _power(shift + shift / share, power - 1)
+    return _grown(power, relative + share), power * near * shift
 
 
 def _grown(power: float, relative: float) -> float:

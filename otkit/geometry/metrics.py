@@ -19,9 +19,6 @@ _U = float(np.finfo(np.float64).eps) / 2  # unit roundoff
 SETS = ("dice", "jaccard", "rogerstanimoto", "russellrao", "sokalsneath", "yule")
 NAMES = ("braycurtis", "canberra", "chebyshev", "correlation", "hamming", "haversine", "jensenshannon", *SETS)
 
-# No distance with an absolute error, all of which are bounded, is larger.
-_FARTHEST = 4.0
-
 _UNDEFINED = {
     "braycurtis": "between points whose coordinates cancel, as two points at the origin do",
     "dice": "between two empty sets",
@@ -44,7 +41,7 @@ class Function(ABC):
 
 @dataclass(frozen=True)
 class Named(Function):
-    """A distance by its name in SciPy, by SciPy; or "minkowski" and "haversine", by formulas that keep their digits.
+    """A distance by its name in SciPy, by SciPy or by a formula that keeps more digits; or "haversine".
 
     Attributes
     ----------
@@ -67,8 +64,8 @@ class Named(Function):
     def __call__(self, x: np.ndarray, y: np.ndarray) -> np.ndarray:
         if self.name == "minkowski":
             return _minkowski(x, y, self.p or 1.0)
-        if self.name == "haversine":
-            return _haversine(x, y)
+        if self.name in _FORMULAS:
+            return _FORMULAS[self.name](x, y)
         from scipy.spatial.distance import cdist
 
         if self.name in SETS:
@@ -77,8 +74,6 @@ class Named(Function):
             x, y = (v / abs(v).max(-1, keepdims=True) for v in (x, y))
         pairs = zip(*(_repeated(v, max(len(x), len(y))) for v in (x, y)), strict=True)
         out = np.stack([cdist(*pair, metric=self.name) for pair in pairs])
-        if self.name == "jensenshannon":  # SciPy takes the root of negative rounding errors
-            return np.nan_to_num(out, copy=False, nan=0.0)
         if self.name == "braycurtis":
             out[np.isinf(out)] = np.nan  # a division by 0
         return out
@@ -96,19 +91,8 @@ class Named(Function):
             elif self.name == "correlation":
                 checks.varied(v, name)
 
-    def rounding(self, x: np.ndarray, y: np.ndarray, power: float) -> tuple[float, float]:
-        """Bounds (relative, absolute) on the rounding error of the distance to a power."""
-        relative, absolute = self._rounding(x, y)
-        if power == 1:
-            return relative, absolute
-        powers, least = max(power, 1.0) * relative + 8 * _U, 2.0**-1000  # powers may underflow
-        if absolute == 0:
-            return powers, least
-        if power < 1:
-            return powers, absolute**power + least
-        return powers, power * _FARTHEST ** (power - 1) * absolute + least
-
-    def _rounding(self, x: np.ndarray, y: np.ndarray) -> tuple[float, float]:
+    def rounding(self, x: np.ndarray, y: np.ndarray) -> tuple[float, float]:
+        """Bounds (relative, absolute) on the rounding error of the distance."""
         d = x.shape[-1]
         if self.name == "chebyshev":
             return 2 * _U, 0.0
@@ -120,8 +104,8 @@ class Named(Function):
             return (16 + 2 * (d + 8) / (self.p or 1.0)) * _U, 0.0
         if self.name in ("braycurtis", "canberra"):
             return (2 * d + 8) * _U, 0.0
-        if self.name == "jensenshannon":  # the root of a sum of terms of both signs, of absolute sum at most 2
-            return 8 * _U, float(np.sqrt((16 * d + 128) * _U))
+        if self.name == "jensenshannon":  # a metric: division by totals moves both histograms by this
+            return (d + 48) * _U, (d + 8) * _U
         # Centring moves a point by a few units of its largest coordinate, and its cosine relative to its length.
         moved = sum(float((abs(v).max(-1) / _lengths(v)).max()) for v in (x, y))
         return 2 * _U, 2 * ((d + 4) * d**0.5 * moved + 2 * d + 16) * _U
@@ -232,6 +216,39 @@ def _haversine(x: np.ndarray, y: np.ndarray) -> np.ndarray:
     near = np.sin((north - south) / 2) ** 2 + np.cos(north) * np.cos(south) * across
     far = np.cos((north - south) / 2) ** 2 * along + np.sin((north + south) / 2) ** 2 * across
     return 2 * np.arctan2(np.sqrt(np.maximum(near, 0.0)), np.sqrt(far))
+
+
+def _jensenshannon(x: np.ndarray, y: np.ndarray) -> np.ndarray:
+    """The root of ¼·Σ s·h(t), where s = p + q, t = (p − q)/s and h(t) = (1 + t)·log(1 + t) + (1 − t)·log(1 − t) ≥ 0.
+
+    The usual form is a sum of terms of both signs, which cancel where p ≈ q.
+    """
+    x, y = (v / v.sum(-1, keepdims=True) for v in (x, y))
+    total = np.zeros(np.broadcast_shapes(x.shape[:-1] + (1,), y.shape[:-2] + (1, y.shape[-2])))
+    for k in range(x.shape[-1]):
+        p, q = x[..., :, None, k], y[..., None, :, k]
+        size = p + q
+        whole = np.where(size > 0, size, 1.0)
+        t = (p - q) / whole
+        total += size * np.where(abs(t) <= 0.25, _series(t * t), _entropy(p / whole) + _entropy(q / whole))
+    return np.sqrt(total) / 2
+
+
+def _series(z: np.ndarray) -> np.ndarray:
+    """h(t) for z = t² ≤ 1/16: Σ zᵏ/(k·(2k − 1))."""
+    total = np.zeros_like(z)
+    for k in range(13, 0, -1):
+        total = (total + 1 / (k * (2 * k - 1))) * z
+    return total
+
+
+def _entropy(share: np.ndarray) -> np.ndarray:
+    """2·share·log(2·share)."""
+    twice = 2 * share
+    return twice * np.log(np.where(twice > 0, twice, 1.0))
+
+
+_FORMULAS = {"haversine": _haversine, "jensenshannon": _jensenshannon}
 
 
 def _lengths(x: np.ndarray) -> np.ndarray:

@@ -10,7 +10,7 @@ import numpy as np
 from otkit import checks
 from otkit.arrays import Array, copied, detached, float64, hosted, namespace, renewed, take, to_numpy
 from otkit.geometry.base import GivenGeometry, flatten_batch, shared
-from otkit.geometry.costs import Cost, parse_cost
+from otkit.geometry.costs import Circle, Cost, parse_cost
 from otkit.geometry.metrics import Called, Function, Named
 
 
@@ -95,7 +95,7 @@ class PointCloud(GivenGeometry):
     def rounding(self) -> tuple[float, float]:
         ground, xp = self.metric.ground, namespace(self.x)
         if isinstance(ground, Named):
-            return ground.rounding(self.x, self.y, self.metric.power)
+            return self.metric.powered(*ground.rounding(self.x, self.y))
         # Squares of large coordinates overflow, those of their shares do not.
         longest = max(float(xp.max(xp.abs(v))) for v in (self.x, self.y))
         share = 1.0 / longest if longest > 2.0**500 else 1.0
@@ -185,8 +185,8 @@ class PointCloud(GivenGeometry):
         elif metric.centres(self.d):
             middle = (xp.mean(x, axis=-2, keepdims=True) + xp.mean(y, axis=-2, keepdims=True)) / 2
             x, y = x - middle, y - middle
-        elif metric.period is not None:
-            x, y = xp.remainder(x, metric.period), xp.remainder(y, metric.period)
+        elif isinstance(metric.ground, Circle):
+            x, y = metric.ground.places(x), metric.ground.places(y)
         return renewed(self, x=x, y=y, metric=metric)
 
     def _over(self, x: Array, y: Array) -> PointCloud:

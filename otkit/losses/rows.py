@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from otkit import arrays, checks
 from otkit.losses.chunks import row_values
+from otkit.losses.tensors import check_tensor
 
 REDUCTIONS = ("mean", "sum", "none")
 
@@ -25,15 +26,13 @@ def check_choice(name: str, value: str, choices: tuple[str, ...]) -> None:
 def check_logits(student: Tensor, teacher: Tensor, *, one_vocabulary: bool = True) -> None:
     """Complain about logits ``(..., V)`` that cannot be compared."""
     for name, v in (("student_logits", student), ("teacher_logits", teacher)):
-        if not v.is_floating_point() or v.ndim < 2 or v.shape[-1] == 0:
-            raise ValueError(
-                f"{name} must be of a floating-point dtype and of shape (rows, V) or (batch, length, V), got "
-                f"{v.dtype} {tuple(v.shape)}"
-            )
+        check_tensor(name, v)
+        if v.ndim < 2 or v.shape[-1] == 0:
+            raise ValueError(f"{name} must have shape (rows, V) or (batch, length, V), got {tuple(v.shape)}")
     if student.ndim != teacher.ndim or student.shape[:-2] != teacher.shape[:-2]:
         raise ValueError(
             "student_logits and teacher_logits must have as many axes and the same leading ones, got "
-            f"{tuple(student.shape)} and {tuple(teacher.shape)}"
+            f"{tuple(student.shape)} and {tuple(teacher.shape)}; only lengths and vocabularies may differ"
         )
     if one_vocabulary and student.shape[-1] != teacher.shape[-1]:
         raise ValueError(
@@ -64,6 +63,7 @@ def row_mask(
     for name, given in ((f"{who}mask", mask), (f"{who}labels", labels)):
         if given is None:
             continue
+        check_tensor(name, given, floating=False)
         if given.shape != shape:
             raise ValueError(f"{name} must have shape {tuple(shape)}, a number for each row, got {tuple(given.shape)}")
         if given.is_floating_point() and given is labels:
@@ -71,7 +71,9 @@ def row_mask(
         keep = keep & (given.to(keep.device) != (0 if given is mask else ignore_index))
     if shift:
         if logits.ndim < 3:
-            raise ValueError(f"shift=True is for logits (batch, length, V), got shape {tuple(logits.shape)}")
+            raise ValueError(
+                f"shift=True is for logits (batch, length, V), got shape {tuple(logits.shape)}; pass shift=False"
+            )
         keep = torch.cat([keep[..., 1:], torch.zeros_like(keep[..., :1])], -1)
     return keep
 
@@ -222,7 +224,7 @@ class RowLoss(nn.Module, ABC):
 
         Raises
         ------
-        ValueError
+        ValueError, TypeError
             If shapes do not fit together.
         """
         logits, given = (student_logits, teacher_logits), ((mask, labels), (teacher_mask, teacher_labels))

@@ -13,6 +13,7 @@ from otkit.distance import distance_cost
 from otkit.divergence import sinkhorn_divergence
 from otkit.losses.chunks import upcast
 from otkit.losses.rows import REDUCTIONS, check_choice, reduce, uniform
+from otkit.losses.tensors import check_tensor
 from otkit.solvers import Solver
 
 
@@ -78,7 +79,7 @@ class SinkhornLoss(nn.Module):
     ) -> None:
         super().__init__()
         if (reg is None) == (blur is None):
-            raise ValueError(f"one of reg and blur must be given, got reg={reg!r} and blur={blur!r}")
+            raise ValueError(f"one of reg and blur must be given, got reg={reg!r} and blur={blur!r}; pass one")
         if (reach is not None and blur is None) or (unbalanced is not None and blur is not None):
             raise ValueError("reach goes with blur, and unbalanced with reg; pass the two of one kind")
         for name, value in (("reg", reg), ("blur", blur), ("unbalanced", unbalanced), ("reach", reach), ("tol", tol)):
@@ -116,6 +117,9 @@ class SinkhornLoss(nn.Module):
         Tensor
             A number, or ``(...)`` without a reduction.
         """
+        for name, v in {"x": x, "y": y, "a": a, "b": b, "mask_x": mask_x, "mask_y": mask_y}.items():
+            if v is not None or name in "xy":
+                check_tensor(name, v, floating=False)
         with torch.autocast(x.device.type, enabled=False):
             x, a = _masked(upcast(x), None if a is None else upcast(a), mask_x, "x")
             y, b = _masked(upcast(y), None if b is None else upcast(b), mask_y, "y")
@@ -143,9 +147,10 @@ def _masked(x: Tensor, w: Tensor | None, mask: Tensor | None, name: str) -> tupl
     """Points and weights in which those that the mask leaves out have weight 0, and the place of another point."""
     if mask is None:
         return x, w
-    if mask.dtype != torch.bool or mask.shape[-1] != x.shape[-2]:
+    if x.ndim < 2 or mask.dtype != torch.bool or mask.shape[-1:] != x.shape[-2:-1]:
         raise ValueError(
-            f"mask_{name} must be of bool and of shape (..., {x.shape[-2]}), got {mask.dtype} {tuple(mask.shape)}"
+            f"mask_{name} must be of bool and have as many entries as {name} (..., n, d) has points, got {mask.dtype} "
+            f"{tuple(mask.shape)} beside {tuple(x.shape)}; mask.bool() is True where a mask is not 0"
         )
     if not mask.any(-1).all():
         raise ValueError(f"mask_{name} must leave a point in every cloud, got one without any; drop it from the batch")

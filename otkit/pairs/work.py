@@ -13,6 +13,7 @@ from typing import TypeVar
 import numpy as np
 from tqdm import tqdm
 
+from otkit.arrays import for_threads
 from otkit.kernels import threads
 from otkit.pairs.blocks import Options, Task, solve
 from otkit.pairs.clouds import Clouds
@@ -64,7 +65,8 @@ def working(
     stop, count = threading.Event(), workers or threads.count()
     pool = ThreadPoolExecutor(count, thread_name_prefix="otkit-pairwise")
     try:
-        yield Work(clouds, options, pool, lambda task: solve(task, stop.is_set), lambda task: task, 2 * count, progress)
+        here = for_threads(lambda task: solve(task, stop.is_set))
+        yield Work(clouds, options, pool, here, lambda task: task, 2 * count, progress)
     finally:
         stop.set()
         pool.shutdown(wait=False, cancel_futures=True)

@@ -341,6 +341,7 @@ def _reached(
     costs: CostRange, weights: tuple[Array, Array], rho: tuple[np.ndarray, np.ndarray], *, relaxes: bool
 ) -> tuple[Array, Array, tuple[Array, Array] | None]:
     """The weights of points that arcs reach, and those of other points, which stay empty if their side is penalised."""
+    checks.product_of_masses(*weights, rho)
     xp = namespace(weights[0])
     stranded = [(w > 0) & ~reach for w, reach in zip(weights, (costs.reach_a, costs.reach_b), strict=True)]
     if not any(bool(xp.any(v)) for v in stranded):

@@ -23,8 +23,8 @@ class Status(enum.Enum):
     MAX_ITER = "Stopped at max_iter before the tolerance was reached; raise max_iter, the tolerance or reg."
     STALLED = "Stopped because the error no longer falls; raise the tolerance or reg."
     IMPRECISE = (
-        "Stopped at rounding errors, which leave a wider interval than asked; "
-        "drop points or costs that are far larger than all others, or forbid arcs by an infinite cost."
+        "Stopped at rounding errors, which leave a wider interval than asked, though it holds. If some costs are far "
+        "larger than all others, drop their points, or forbid their arcs by an infinite cost."
     )
     INFEASIBLE = (
         "Infeasible: no plan avoids the forbidden (infinite) costs; "

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import ClassVar, NamedTuple
 
@@ -12,7 +12,7 @@ import numpy as np
 from otkit.arrays import Array, from_numpy, to_numpy
 from otkit.certificates.base import Certificate, sum_rounding, widened
 from otkit.certificates.width import EXACT, precise
-from otkit.geometry.costs import UNIT, Cost
+from otkit.geometry.costs import UNIT, Circle, Cost
 from otkit.kernels.numba.circle import wind
 from otkit.kernels.numba.staircase import paid, potentials, staircase
 from otkit.plans import Arcs, Plan, SparsePlan
@@ -149,10 +149,9 @@ class _Solution:
 
     @property
     def is_narrow(self) -> bool:
-        """Whether `bounds` are known to be precise before they are computed.
+        """Whether `bounds` are known to be precise before they are computed, on a line.
 
-        On a line the potentials of the staircase are feasible, with 0 in the first row, so none is larger than the
-        span. This bounds what `widened` adds; twice as much covers the rounding of this bound.
+        Twice what `widened` adds covers the rounding of this bound.
         """
         if self.metric.period is not None:
             return False
@@ -161,7 +160,7 @@ class _Solution:
         relative, absolute = self.problem.geometry.rounding
         sums = sum_rounding(points)
         of_cost = (points * UNIT + sums + 2 * relative) * linear
-        width = 2 * (of_cost + 2 * sums * span + 3 * defect * span + 2 * absolute)
+        width = 2 * (of_cost + 3 * defect * span + 2 * absolute)
         return bool((width <= min(EXACT * max(self.metric.power, 1.0), 0.5) * linear).all())
 
     @cached_property
@@ -170,7 +169,9 @@ class _Solution:
         problem, steps, linear = self.problem, self.steps, self.linear
         lower = linear - 1.01 * steps.defect * problem.span - steps.over
         f, g = (_potential(self, side) for side in (0, 1))
-        return widened(problem, lower, linear, steps.defect, f, g, _plan(self))
+        # The potentials have no part in it, nor the rounding of their sums.
+        found = widened(problem, lower, linear, steps.defect, 0.0 * f, 0.0 * g, _plan(self))
+        return replace(found, f=f, g=g)
 
     @property
     def _weights(self) -> tuple[np.ndarray, np.ndarray]:
@@ -183,16 +184,15 @@ class _Solution:
         x, y = (np.take_along_axis(v, order, axis=-1) for v, order in zip(self.points, orders, strict=True))
         a, b = (np.take_along_axis(w, order, axis=-1) for w, order in zip(self._weights, orders, strict=True))
         over: np.ndarray | float = 0.0
-        period, power = self.metric.period, self.metric.power
-        if period is None:
-            rows, cols, mass, defect = staircase(a, b)
-        else:
-            rows, cols, mass, defect, beyond, size = wind(a, b, x, y, period, power)
+        ground = self.metric.ground
+        if isinstance(ground, Circle):
             relative, absolute = self.problem.geometry.rounding
-            # The cost is convex in the shift, and the best shift is at most 4 times the total mass away.
-            over = 4 * (beyond + (relative + 8 * UNIT) * size + 2 * y.shape[1] * absolute)
-        distance = abs(np.take_along_axis(x, rows, axis=-1) - np.take_along_axis(y, cols, axis=-1))
-        cost = self.metric.at(distance if period is None else np.minimum(distance, period - distance))
+            rounding = relative + 8 * UNIT, absolute
+            rows, cols, mass, defect, over = wind(a, b, x, y, ground.period, self.metric.power, rounding)
+        else:
+            rows, cols, mass, defect = staircase(a, b)
+        ends = np.take_along_axis(x, rows, axis=-1), np.take_along_axis(y, cols, axis=-1)
+        cost = self.metric.at(ground.between(*ends) if isinstance(ground, Circle) else abs(ends[0] - ends[1]))
         f, g, sorted_f, sorted_g = (np.empty(v.shape) for v in (x, y, x, y))
         potentials(rows, cols, cost, sorted_f, sorted_g)
         np.put_along_axis(f, orders[0], sorted_f, axis=-1)

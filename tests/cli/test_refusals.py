@@ -112,7 +112,7 @@ def test_the_advice_on_a_limit_works(otkit_, files, monkeypatch):
 
 
 def test_the_advice_on_dimensions_works(otkit_, files):
-    refused(otkit_("w2", "a.npy", "solid.npy"), "--columns picks as many columns of both")
+    refused(otkit_("w2", "a.npy", "solid.npy"), "--columns, once for both or once for each, picks as many")
     assert otkit_("w2", "a.npy", "solid.npy", "--columns", "0,1")[0] == 0
     np.save(files / "cube.npy", np.ones((2, 2, 2)))
     refused(otkit_("w2", "masses.npy", "cube.npy", "--histogram"), "give grids as many axes")

@@ -1,5 +1,6 @@
 """Everything that is refused, with the words that say what to do."""
 
+import array_api_strict as strict
 import numpy as np
 import pytest
 from checks import torch
@@ -44,7 +45,15 @@ REFUSED = {
     "dimensions": (lambda: otkit.solve_sample(X, np.ones((3, 4)), reg=1), "same dimension, got 2 and 4"),
     "cosine of zero": (lambda: otkit.solve_sample(X, Y, metric="cosine", reg=1), "zero vector in x"),
     "metric": (lambda: otkit.solve_sample(X, Y, metric="manhattan", reg=1), "metric must be one of"),
-    "mixed devices": (lambda: otkit.solve(torch.zeros(2, 3), torch.ones(2, device="meta"), reg=1), "one device, got C on cpu"),
+    "overflowing masses": (
+        lambda: otkit.solve(C, [1e200, 1], [1e200, 0, 1], reg=1, unbalanced=1),
+        "product of the masses of a and b must be finite .* got 1e.200 and 1e.200; divide both",
+    ),
+    "mixed devices": (
+        lambda: otkit.solve(strict.zeros((2, 3)), strict.ones(2, device=strict.Device("device1")), reg=1),
+        "one device, got C on .*CPU.*, a on .*device1",
+    ),
+    "no data": (lambda: otkit.wasserstein(torch.zeros((2, 1), device="meta"), Y), "x must hold numbers, got a tensor on the meta"),
     "method": (lambda: otkit.solve(C, reg=1, method="simplex"), "method must be 'auto', 'sns'"),
     "method type": (lambda: otkit.solve(C, reg=1, method=3), "a name or a solver such as otkit.Sinkhorn"),
     "sinkhorn alone": (lambda: otkit.solve(C, method="sinkhorn"), "needs a reg"),

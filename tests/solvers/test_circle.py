@@ -11,6 +11,8 @@ from scipy.sparse import csr_array
 from scipy.sparse.csgraph import maximum_bipartite_matching
 
 import otkit
+from otkit import PointCloud
+from otkit.geometry.costs import parse_cost
 
 _, solve_sample = solved_by("univariate", asked="auto")
 
@@ -142,14 +144,51 @@ def test_other_solvers_take_the_same_costs(options):
     assert matrix.lower <= found.upper
 
 
-def test_rounding_of_places_is_in_the_bounds_of_low_powers():
-    """The root of a distance near 0 is off by the root of the rounding error of a place on the circle."""
-    x, y = np.array([[0.1], [0.5]]), np.array([[0.9], [0.2]])
-    with pytest.warns(otkit.ConvergenceWarning, match="rounding errors"):
-        found = otkit.solve_sample(x, y, metric=("power", 0.5), period=1.0)
-    wanted = min(0.2**0.5 + 0.3**0.5, 0.1**0.5 + 0.4**0.5) / 2
-    assert found.status is otkit.Status.IMPRECISE
-    assert found.lower <= wanted <= found.upper <= wanted + 1e-6
+@pytest.mark.parametrize("period", [1.0, 360.0, 2 * np.pi, 0.1])
+def test_distances_are_exact_to_a_few_units_in_the_last_place(period, rng):
+    x = np.concatenate([rng.standard_normal(30), 1e-9 * rng.standard_normal(9), 0.5 + 1e-9 * rng.standard_normal(9)])
+    x = np.concatenate([x, [0.0, 0.5, -0.5, 1.0, 7.0, 1e-300, -1e-300]]) * period
+    T = Fraction(period)
+    C = PointCloud(x[:, None], x[:, None], parse_cost("euclidean", 1.0, period)).flat(()).block(slice(1), slice(None))
+    for i, j in np.ndindex(x.size, x.size):
+        wanted = (Fraction(x[i]) - Fraction(x[j])) % T
+        wanted = min(wanted, T - wanted)
+        assert abs(Fraction(C[0, i, j]) - wanted) <= wanted * Fraction(2) ** -52
+
+
+@pytest.mark.parametrize("power", [0.5, 1, 2, 3.5])
+@pytest.mark.parametrize("moved", [2.0**-12, 2.0**-30])
+def test_close_measures_are_told_apart(power, moved, rng):
+    """Most points are moved by little, some of them across the end of the circle; all sums of coordinates are exact."""
+    x = rng.permutation(512)[:100] / 512 * rng.choice([1, -1], 100)
+    found = otkit.solve_sample(x[:, None], x[:, None] + moved, metric=("power", power), period=1)
+    assert found.status is otkit.Status.CONVERGED
+    assert found.lower <= moved**power * (1 + 1e-15)
+    assert moved**power * (1 - 1e-15) <= found.upper
+    assert found.upper - found.lower <= 1e-9 * moved**power
+
+
+def test_many_points_are_exact():
+    n = 2**17
+    marks = np.arange(n)[:, None] / n
+    for p in (1, 2, 3):
+        found = otkit.wasserstein(marks, marks + 2.0**-19, p=p, period=1)
+        assert found.converged
+        assert found.distance == pytest.approx(2.0**-19, rel=1e-10)
+        assert found.lower <= 2.0**-19 <= found.upper
+
+
+@pytest.mark.parametrize("unit", [2.0**650, 2.0**-650])
+@pytest.mark.parametrize("p", [1, 2, 3.5, 40])
+def test_circles_of_any_size_are_measured(unit, p, rng):
+    x, y, a = rng.standard_normal((7, 1)), rng.random((5, 1)), rng.dirichlet(np.ones(7))
+    circle, plain = (otkit.wasserstein(x * u, y * u, a, p=p, period=u) for u in (unit, 1.0))
+    assert circle.converged
+    assert circle.distance / unit == pytest.approx(plain.distance, rel=1e-13)
+    batch = otkit.wasserstein(np.stack([x, y[[0, 1, 2, 3, 4, 0, 1]]]) * unit, y * unit, p=p, period=unit)
+    assert batch.distance[0] / unit == pytest.approx(otkit.wasserstein(x, y, p=p, period=1).distance, rel=1e-13)
+    with pytest.raises(ValueError, match="drop points that are far from all others"):
+        otkit.wasserstein([[0.0]], [[1e-300]], p=p, period=1e300)
 
 
 @pytest.mark.parametrize("p", [1, 2, 40, float("inf")])

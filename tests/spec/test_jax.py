@@ -95,6 +95,19 @@ def test_a_callable_is_called_with_its_arrays(double, close, rng):
     close(found.value, wanted.value)
 
 
+def test_a_callable_keeps_its_precision_in_threads(double, rng):
+    clouds, seen = [rng.standard_normal((5, 2)) for _ in range(6)], set()
+
+    def cityblock(x, y):
+        seen.update((x.dtype, y.dtype))
+        return jnp.abs(x[:, None] - y[None]).sum(-1)
+
+    found = otkit.pairwise([jnp.asarray(v) for v in clouds], p=1, metric=cityblock, workers=3)
+    wanted = otkit.pairwise([cast(v, double) for v in clouds], p=1, metric="cityblock")
+    assert seen == {jnp.dtype("float64" if double else "float32")}
+    assert_allclose(found.distance, wanted.distance, rtol=1e-13 if double else 1e-6)
+
+
 def test_other_numbers_of_jax(double, rng):
     C = rng.integers(0, 50, (9, 9))
     whole = otkit.solve(jnp.asarray(C))

@@ -95,7 +95,9 @@ def option(name: str, values: Sequence[str | int]) -> str:
 def from_masses(name: str, mass: np.ndarray, how: Reading) -> Measure:
     """The measure of masses on a grid of any dimension."""
     if how.weights not in (None, "-"):
-        raise UnusableInput("--weights names a column of points, but this is a grid of masses; drop it")
+        raise UnusableInput(
+            "--weights names a column of points, but this is a grid of masses; drop it, or pass - for it"
+        )
     if mass.ndim == 0 or mass.size == 0:
         raise UnusableInput(f"a histogram must have at least one cell, got shape {mass.shape}; leave this file out")
     _check_mass(mass)

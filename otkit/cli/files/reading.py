@@ -21,7 +21,7 @@ from otkit.cli.files.measure import (
     from_points,
     option,
 )
-from otkit.cli.files.table import NoWeights, Table, pick
+from otkit.cli.files.table import Lacking, Table, pick
 
 TEXTS, ARRAYS, TABLES = ("csv", "tsv", "txt"), ("npy", "npz"), ("parquet", "feather")
 IMAGES = ("png", "jpg", "jpeg", "tif", "tiff", "bmp", "pgm", "webp")
@@ -78,14 +78,22 @@ def _ending(path: str) -> str:
     return Path(path).suffix.lower().removeprefix(".")
 
 
-def read_all(paths: Sequence[str], how: Reading) -> list[Measure]:
+def read_all(
+    paths: Sequence[str],
+    how: Reading = _AS_IT_IS,
+    *,
+    columns: Sequence[str] = (),
+    weights: Sequence[str] = (),
+    keys: Sequence[str] = (),
+) -> list[Measure]:
     """Read measures from files.
 
     Parameters
     ----------
     paths : sequence of str
     how : Reading
-        Its weights and key may have one entry for each file, separated by commas.
+    columns, weights, keys : sequence of str
+        One for each file, or one for all, in place of those of `how`. The columns ``"-"`` are those of `how`.
 
     Returns
     -------
@@ -98,32 +106,41 @@ def read_all(paths: Sequence[str], how: Reading) -> list[Measure]:
     """
     if how.format is not None and all(path != "-" and _ending(path) in FORMATS for path in paths):
         raise UnusableInput("--format: the name of each file tells its format; drop --format")
-    weights = _spread("--weights", how.weights, len(paths))
-    keys = _spread("--key", how.key, len(paths))
+    asked = {"--columns": columns, "--weights": weights, "--key": keys}
+    each = {name: _spread(name, values, len(paths)) for name, values in asked.items()}
     measures: list[Measure] = []
-    lacking: dict[int, NoWeights] = {}
-    for number, (path, weight, key) in enumerate(zip(paths, weights, keys, strict=True)):
+    lacking: dict[int, Lacking] = {}
+    for number, (path, chosen, weight, key) in enumerate(zip(paths, *each.values(), strict=True)):
+        picked = how.columns if chosen == "-" else chosen
         try:
-            measures.append(read(path, replace(how, weights=weight, key=key)))
-        except NoWeights as error:
+            measures.append(read(path, replace(how, columns=picked, weights=weight, key=key)))
+        except Lacking as error:
             lacking[number] = error
     if lacking:
-        rest = ["-" if number in lacking else weight or "-" for number, weight in enumerate(weights)]
-        advice = "drop --weights, or" if set(rest) == {"-"} else f"{option('--weights', rest)} gives it equal ones, or"
-        raise UnusableInput(f"{next(iter(lacking.values()))}; {advice} name one of those")
+        raise _instead(lacking, each)
     return measures
 
 
-def _spread(name: str, value: str | None, count: int) -> Sequence[str | None]:
-    if value is None:
-        return [None] * count
-    values = entries(value)
-    if len(values) not in (1, count):
+def _spread(name: str, values: Sequence[str], count: int) -> Sequence[str | None]:
+    if len(values) not in (0, 1, count):
+        commas = "" if name == "--columns" else "; quote one that has commas"
         raise UnusableInput(
-            f"{name} must have one entry, or one for each of {count} files, got {len(values)};"
-            " quote one that has commas"
+            f"{name} must be given once for all files, or for each of the {count}, got {len(values)}{commas}"
         )
-    return values * (count if len(values) == 1 else 1)
+    return values if len(values) == count else [*values, None][:1] * count
+
+
+def _instead(lacking: dict[int, Lacking], each: dict[str, Sequence[str | None]]) -> UnusableInput:
+    """The first of the errors, with an option that fits all files that it asks for columns which they lack."""
+    first = next(iter(lacking.values()))
+    name = first.option
+    without = [number for number, error in lacking.items() if error.option == name]
+    rest = ["-" if number in without else entry or "-" for number, entry in enumerate(each[name])]
+    if set(rest) == {"-"}:
+        return UnusableInput(f"{first}; drop {name}, or name one of those")
+    # Columns have commas themselves.
+    fits = " ".join(option(name, entries(e)) for e in rest) if name == "--columns" else option(name, rest)
+    return UnusableInput(f"{first}; {fits} {first.instead}, or name one of those")
 
 
 def notes(measures: Iterable[Measure]) -> list[str]:
@@ -181,7 +198,7 @@ def _format(path: str, how: Reading) -> str:
     if package and find_spec(package) is None:
         raise UnusableInput(f"{path}: needs {package}; pip install 'otkit[table]'")
     if how.key not in (None, "-") and kind not in _KEYED:
-        raise UnusableInput(f"{path}: --key is for .npz and .h5ad; drop it, or pass - for this file")
+        raise UnusableInput(f"{path}: --key is for .npz and .h5ad; drop it, or pass - for it")
     return kind
 
 
@@ -225,7 +242,9 @@ def _measure(path: str, contents: np.ndarray | Table, kind: str, how: Reading) -
     if isinstance(contents, Table):
         values, weights, notes, names = pick(contents, how)
     elif how.columns is not None:
-        raise UnusableInput("--columns picks columns of tables, but this is a grid of masses; drop it")
+        raise UnusableInput(
+            "--columns picks columns of tables, but this is a grid of masses; drop it, or pass - for it"
+        )
     else:
         values = contents.astype(np.float64)
     if not masses:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import ClassVar
 
 import numpy as np
 
@@ -13,8 +14,33 @@ from otkit.cli.files.measure import Reading, UnusableInput, entries, option
 _WEIGHTS = {"weight", "weights", "mass", "w"}
 
 
-class NoWeights(UnusableInput):
+class Lacking(UnusableInput):
+    """Error for a file without a column that was asked for.
+
+    Attributes
+    ----------
+    option : str
+        The option that asked for it.
+    instead : str
+        What the entry ``-`` of the option does for this file.
+    """
+
+    option: ClassVar[str]
+    instead: ClassVar[str]
+
+
+class NoWeights(Lacking):
     """Error for a file without the column of weights that was asked for."""
+
+    option = "--weights"
+    instead = "gives it equal ones"
+
+
+class NoColumn(Lacking):
+    """Error for a file without a column of coordinates that was asked for."""
+
+    option = "--columns"
+    instead = "reads all of that file"
 
 
 def is_number(cell: object) -> bool:
@@ -190,11 +216,12 @@ def _number(table: Table, wanted: str) -> int:
     try:
         column = int(wanted)
     except ValueError:
-        mixed = f"columns must be all names or all numbers, got {wanted!r} beside a number"
-        what = mixed if wanted in named else f"no column is named {wanted!r}"
-        raise UnusableInput(f"{what}; there are {has} 0 to {width - 1}") from None
+        if wanted in named:
+            mixed = f"columns must be all names or all numbers, got {wanted!r} beside a number"
+            raise UnusableInput(f"{mixed}; there are {has} 0 to {width - 1}") from None
+        raise NoColumn(f"no column is named {wanted!r}; there are {has} 0 to {width - 1}") from None
     if not -width <= column < width:
-        raise UnusableInput(f"no column has the number {column}; there are {has} 0 to {width - 1}")
+        raise NoColumn(f"no column has the number {column}; there are {has} 0 to {width - 1}")
     return column % width
 
 

@@ -246,9 +246,14 @@ def _columns(body: _Rows, width: int, may_have_commas: bool) -> tuple[list[np.nd
     columns = [_numbers(column) for column in cells]
     if may_have_commas and any(column.dtype == object for column in columns):
         others = [_commas(column) for column in cells]
-        if sum(c.dtype == object for c in others) < sum(c.dtype == object for c in columns):
+        if _lacking(others, _has_comma) < _lacking(columns, is_number):
             return others, True
     return columns, False
+
+
+def _lacking(columns: Sequence[np.ndarray], number: Callable[[str], bool]) -> int:
+    """How many cells are no numbers."""
+    return sum(not number(cell) for column in columns if column.dtype == object for cell in column)
 
 
 def _numbers(cells: Sequence[str]) -> np.ndarray:

@@ -10,11 +10,13 @@ from __future__ import annotations
 
 import numpy as np
 
-from otkit.kernels.numba.jit import add, difference, jit
-from otkit.kernels.numba.staircase import cost
+from otkit.kernels.numba.jit import add, difference, exact, jit
+from otkit.kernels.numba.staircase import raised
 
 # The total mass in whole numbers. Shifts of up to twice as much, and their differences, must not overflow.
 TOTAL = 2**60
+# The best shift is looked for from this far on, in steps that grow by this factor.
+_NEAR, _WIDER = 2**20, 64
 
 
 @jit
@@ -37,6 +39,19 @@ def _next(j, turns, size):
     return (j + 1, turns) if j + 1 < size else (0, turns + 1)
 
 
+@exact
+def _apart(x, y, turns, period):
+    """|x − y − turns·period|, of small relative error (two-sums); products with up to 2 turns are exact."""
+    straight, lost = difference(x, y)
+    wound, more = difference(straight, turns * period)
+    return abs(wound + (lost + more))
+
+
+@jit
+def _cost(x, y, turns, period, power):
+    return raised(_apart(x, y, turns, period), power)
+
+
 @jit
 def _slope(x, ends_x, y, ends_y, period, power, shift):
     """The right derivative of the cost by the shift, and the sum of its absolute terms."""
@@ -47,9 +62,9 @@ def _slope(x, ends_x, y, ends_y, period, power, shift):
         end = ends_y[j] + turns * TOTAL - shift
         while ends_x[i] < end:
             i += 1
-        old = cost(x[i], y[j] + turns * period, power)
+        old = _cost(x[i], y[j], turns, period, power)
         j, turns = _next(j, turns, y.size)
-        new = cost(x[i], y[j] + turns * period, power)
+        new = _cost(x[i], y[j], turns, period, power)
         total, lost = add(total, lost, new)
         total, lost = add(total, lost, -old)
         size += old + new
@@ -84,7 +99,7 @@ def _cut(x, ends_x, y, ends_y, period, power, shift):
         end = ends_y[j] + turns * TOTAL - shift
         while ends_x[i] < end:
             i += 1
-        column, old = j, y[j] + turns * period
+        column, before = j, turns
         j, turns = _next(j, turns, y.size)
         if ends_x[i] != end:
             continue
@@ -92,12 +107,32 @@ def _cut(x, ends_x, y, ends_y, period, power, shift):
             later += 1
             continue
         row, col = i, column
-        new, following = y[j] + turns * period, x[i + 1] if i + 1 < x.size else x[0] + period
-        slope, lost = add(slope, lost, cost(x[i], new, power))
-        slope, lost = add(slope, lost, -cost(x[i], old, power))
-        slope, lost = add(slope, lost, -cost(following, new, power))
-        slope, lost = add(slope, lost, cost(following, old, power))
+        following, behind = _next(i, 0, x.size)
+        here = _cost(x[i], y[j], turns, period, power), _cost(x[i], y[column], before, period, power)
+        there = (
+            _cost(x[following], y[j], turns - behind, period, power),
+            _cost(x[following], y[column], before - behind, period, power),
+        )
+        slope, lost = add(slope, lost, here[0])
+        slope, lost = add(slope, lost, -here[1])
+        slope, lost = add(slope, lost, -there[0])
+        slope, lost = add(slope, lost, there[1])
+        size += here[0] + here[1] + there[0] + there[1]
     return row, col, later, max(0.0, -(slope + lost)), size
+
+
+@jit
+def _reach(x, ends_x, y, ends_y, period, power, shift, relative, absolute):
+    """How far the best shift may be from this one: there, slopes are not 0, whatever rounding has done to them."""
+    far = np.int64(_NEAR)
+    while far < 4 * TOTAL:
+        before, size = _slope(x, ends_x, y, ends_y, period, power, shift - far)
+        after, size_after = _slope(x, ends_x, y, ends_y, period, power, shift + far)
+        if before < -(relative * size + absolute) and after > relative * size_after + absolute:
+            break
+        far *= _WIDER
+    # The whole masses differ from the true ones, each by less than 1.
+    return min(far, 4 * TOTAL) + 4 * (x.size + y.size)
 
 
 @jit
@@ -143,21 +178,23 @@ def _follow(a, b, rows, cols, masses):
 
 
 @jit
-def _wind(whole_a, whole_b, a, b, x, y, period, power, rows, cols, masses):
+def _wind(whole_a, whole_b, a, b, x, y, period, power, rounding, rows, cols, masses):
     ends_x, ends_y = np.cumsum(whole_a), np.cumsum(whole_b)
     shift = _best_shift(x, ends_x, y, ends_y, period, power)
     row, col, later, beyond, size = _cut(x, ends_x, y, ends_y, period, power, shift)
     _walk(whole_a, whole_b, row, col, later, rows, cols)
-    return _follow(a, b, rows, cols, masses), beyond, size
+    # The cost is convex in the shift.
+    relative, absolute = rounding[0], 2 * y.size * rounding[1]
+    reach = _reach(x, ends_x, y, ends_y, period, power, shift, relative, absolute)
+    return _follow(a, b, rows, cols, masses), (beyond + relative * size + absolute) * (reach / TOTAL)
 
 
 @jit
-def _wind_all(whole_a, whole_b, a, b, x, y, period, power, rows, cols, masses, bounds):
+def _wind_all(whole_a, whole_b, a, b, x, y, period, power, rounding, rows, cols, masses, defect, over):
     for k in range(a.shape[0]):
-        defect, beyond, size = _wind(
-            whole_a[k], whole_b[k], a[k], b[k], x[k], y[k], period, power, rows[k], cols[k], masses[k]
+        defect[k], over[k] = _wind(
+            whole_a[k], whole_b[k], a[k], b[k], x[k], y[k], period, power, rounding, rows[k], cols[k], masses[k]
         )
-        bounds[0, k], bounds[1, k], bounds[2, k] = defect, beyond, size
 
 
 def _whole(w: np.ndarray) -> np.ndarray:
@@ -171,15 +208,21 @@ def _whole(w: np.ndarray) -> np.ndarray:
 
 
 def wind(
-    a: np.ndarray, b: np.ndarray, x: np.ndarray, y: np.ndarray, period: float, power: float
+    a: np.ndarray,
+    b: np.ndarray,
+    x: np.ndarray,
+    y: np.ndarray,
+    period: float,
+    power: float,
+    rounding: tuple[float, float],
 ) -> tuple[np.ndarray, ...]:
-    """Row, column and mass of each step ``(B, n + m − 1)``, the defects ``(B,)``, and two numbers for bounds ``(B,)``.
+    """Row, column and mass of each step ``(B, n + m − 1)``, the defects ``(B,)``, and the excess of their costs.
 
-    Points ``x (B, n)`` and ``y (B, m)`` are sorted and lie from 0 to the period. The slope of the cost at the shift of
-    the steps is 0, up to the first of the last two numbers and to the rounding of terms of which the second is the sum.
+    Points ``x (B, n)`` and ``y (B, m)`` are sorted and lie from minus half the period to half of it. The cost of the
+    steps exceeds the optimum by at most the last numbers ``(B,)``, if a cost is off by `rounding` (relative, absolute).
     """
     shape = a.shape[0], a.shape[1] + b.shape[1] - 1
     rows, cols, masses = np.empty(shape, dtype=np.int64), np.empty(shape, dtype=np.int64), np.empty(shape)
-    bounds = np.empty((3, shape[0]))
-    _wind_all(_whole(a), _whole(b), a, b, x, y, period, power, rows, cols, masses, bounds)
-    return rows, cols, masses, *bounds
+    defect, over = np.empty(shape[0]), np.empty(shape[0])
+    _wind_all(_whole(a), _whole(b), a, b, x, y, period, power, rounding, rows, cols, masses, defect, over)
+    return rows, cols, masses, defect, over

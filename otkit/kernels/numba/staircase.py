@@ -11,12 +11,17 @@ from otkit.kernels.numba.jit import add, difference, exact, jit
 
 
 @exact
-def cost(x, y, power):
-    """The cost |x − y|^power."""
-    distance = abs(x - y)
+def raised(distance, power):
+    """The power of a distance."""
     if power == 1.0:
         return distance
     return distance * distance if power == 2.0 else distance**power
+
+
+@exact
+def cost(x, y, power):
+    """The cost |x − y|^power."""
+    return raised(abs(x - y), power)
 
 
 @jit

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from otkit import checks
 from otkit.losses.assignment.balance import ScaledScores, Shares, balance
+from otkit.losses.tensors import check_tensor
 
 if TYPE_CHECKING:
     from torch.distributed import ProcessGroup
@@ -164,14 +165,12 @@ def check_options(reg: float, n_iters: int, tol: float | None, unbalanced: float
             "(scores / reg + prior.log()).softmax(-1)"
         )
     if not 0 < mass <= 1:
-        raise ValueError(f"mass must be a part of the whole, in (0, 1], got {mass!r}")
+        raise ValueError(f"mass must be a part of the whole, in (0, 1], got {mass!r}; 1 assigns all samples")
 
 
 def _check_scores(scores: Tensor, prior: Tensor | None, sample_weights: Tensor | None, mask: Tensor | None) -> None:
     """Complain about scores that cannot be assigned, and about priors, weights and masks that do not fit them."""
-    if not isinstance(scores, Tensor) or not scores.is_floating_point():
-        came = scores.dtype if isinstance(scores, Tensor) else type(scores).__name__
-        raise ValueError(f"scores must be a tensor of a floating type, got {came}")
+    check_tensor("scores", scores)
     if scores.ndim < 2 or 0 in (scores.shape[-1], *scores.shape[:-2]):
         raise ValueError(
             f"scores must have shape (..., N, K), samples by prototypes, with K > 0, got {tuple(scores.shape)}"
@@ -182,14 +181,16 @@ def _check_scores(scores: Tensor, prior: Tensor | None, sample_weights: Tensor |
         ("mask", mask, scores.shape[:-1]),
     ):
         if x is not None:
+            check_tensor(name, x, floating=False)
             _check_fits(name, x, tuple(shape))
     if mask is not None and mask.dtype != torch.bool:
-        raise ValueError(f"mask must be of bool, True where a sample takes part, got {mask.dtype}")
+        raise ValueError(f"mask must be of bool, True where a sample takes part, got {mask.dtype}; pass mask.bool()")
     for name, x in (("prior", prior), ("sample_weights", sample_weights)):
         if x is not None and not ((x >= 0) & x.isfinite()).all():
-            raise ValueError(f"{name} must be finite and not negative, got values from {x.min():g} to {x.max():g}")
+            came = f"values from {x.min():g} to {x.max():g}"
+            raise ValueError(f"{name} must be finite and not negative, got {came}; 0 is for those without a share")
     if prior is not None and not (prior.sum(-1) > 0).all():
-        raise ValueError("prior must leave a share to some prototype, got only zeros")
+        raise ValueError("prior must leave a share to some prototype, got only zeros; leave it out for equal shares")
 
 
 def _check_fits(name: str, x: Tensor, shape: tuple[int, ...]) -> None:

@@ -7,11 +7,18 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from otkit.losses.chunks import upcast
+from otkit.losses.tensors import check_tensor
 
 
 def unit(x: Tensor) -> Tensor:
     """Rows of length 1, in float32 at least; rows of zeros stay zero."""
     return functional.normalize(upcast(x), dim=-1)
+
+
+def alike(x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
+    """Two tensors in the wider of their dtypes."""
+    dtype = torch.promote_types(x.dtype, y.dtype)
+    return x.to(dtype), y.to(dtype)
 
 
 class Prototypes(nn.Module):
@@ -61,12 +68,13 @@ class Prototypes(nn.Module):
         Tensor (..., K)
             Cosines, in [-1, 1].
         """
-        if features.shape[-1] != self.weight.shape[-1]:
+        check_tensor("features", features)
+        if features.shape[-1:] != self.weight.shape[-1:]:
             wanted = f"(..., {self.weight.shape[-1]})"
             raise ValueError(f"features must have shape {wanted}, as the prototypes, got {tuple(features.shape)}")
         with torch.autocast(features.device.type, enabled=False):
-            directions = unit(self.weight)
-            return unit(features) @ (directions.detach() if detach else directions).mT
+            features, directions = alike(unit(features), unit(self.weight))
+            return features @ (directions.detach() if detach else directions).mT
 
     def extra_repr(self) -> str:
         return f"{self.weight.shape[0]}, {self.weight.shape[1]}"
@@ -127,6 +135,7 @@ class AssignmentQueue(nn.Module):
     @torch.no_grad()
     def push(self, features: Tensor) -> None:
         """Add the features of a batch (n_views, N, dim), and drop the oldest."""
+        check_tensor("features", features)
         views, length, dim = self.rows.shape
         if features.ndim != 3 or features.shape[::2] != (views, dim):
             raise ValueError(f"features must have shape ({views}, N, {dim}), got {tuple(features.shape)}")
@@ -161,6 +170,7 @@ def koleo(x: Tensor, topk: int = 1) -> Tensor:
     >>> koleo(torch.tensor([[1.0, 0.0], [0.0, 2.0]]))
     tensor(-0.3466)
     """
+    check_tensor("x", x)
     if x.ndim != 2 or not 1 <= topk < x.shape[0]:
         raise ValueError(f"x must hold more than topk={topk!r} samples (1 or more), as (N, d), got {tuple(x.shape)}")
     with torch.autocast(x.device.type, enabled=False):

@@ -11,8 +11,9 @@ from torch import Tensor, nn
 from otkit import checks
 from otkit.losses import processes
 from otkit.losses.assignment.assign import assign, check_options
-from otkit.losses.assignment.prototypes import Prototypes, unit
+from otkit.losses.assignment.prototypes import Prototypes, alike, unit
 from otkit.losses.chunks import upcast
+from otkit.losses.tensors import check_tensor
 
 if TYPE_CHECKING:
     from torch.distributed import ProcessGroup
@@ -109,14 +110,22 @@ class SwappedPredictionLoss(nn.Module):
         return assign(together, prior=self.prior, group=self.group, **self.options)[:, queued.shape[1] :]
 
     def _check(self, scores: Tensor, queued: Tensor | None, mask: Tensor | None) -> int:
+        check_tensor("scores", scores)
+        if queued is not None:
+            check_tensor("queued", queued)
         if scores.ndim != 3 or scores.shape[0] < 2:
-            raise ValueError(f"scores must have shape (V, N, K), of 2 or more views, got {tuple(scores.shape)}")
+            raise ValueError(
+                f"scores must have shape (V, N, K), of 2 views or more, got {tuple(scores.shape)}; stack them"
+            )
         views, samples, prototypes = scores.shape
         count = views if self.n_targets is None else self.n_targets
         if count > views:
-            raise ValueError(f"scores must be of n_targets={count} views or more, got {views}")
+            raise ValueError(f"scores must be of n_targets={count} views or more, got {views}; lower n_targets")
         if queued is not None and (queued.ndim != 3 or queued.shape[::2] != (count, prototypes)):
-            raise ValueError(f"queued must have shape ({count}, M, {prototypes}), got {tuple(queued.shape)}")
+            raise ValueError(
+                f"queued must have shape ({count}, M, {prototypes}), got {tuple(queued.shape)}; pass the scores of "
+                "queued features of each view that gives targets"
+            )
         _check_mask(mask, (samples,))
         return count
 
@@ -182,6 +191,8 @@ class SigmaLoss(nn.Module):
         Tensor
             A number.
         """
+        for name, v in (("video", video), ("target", target)):
+            check_tensor(name, v)
         dim = self.prototypes.weight.shape[-1]
         if video.shape != target.shape or video.ndim < 2 or video.shape[-1] != dim:
             came = f"{tuple(video.shape)} and {tuple(target.shape)}"
@@ -191,15 +202,22 @@ class SigmaLoss(nn.Module):
             video, target = video[mask], target[mask]
         with torch.autocast(video.device.type, enabled=False):
             directions = unit(self.prototypes.weight)
-            features = torch.stack([unit(video.reshape(-1, dim)), unit(target.reshape(-1, dim))])
+            features = torch.stack(alike(unit(video.reshape(-1, dim)), unit(target.reshape(-1, dim))))
+            features, directions = alike(features, directions)
             scores = features @ torch.stack([directions.detach(), directions]).mT
         return 2 * self.swapped(scores)
 
 
 def _check_mask(mask: Tensor | None, shape: tuple[int, ...]) -> None:
     """Complain about a mask of another dtype or shape."""
-    if mask is not None and (mask.dtype != torch.bool or mask.shape != shape):
-        raise ValueError(f"mask must be of bool and of shape {shape}, got {mask.dtype} {tuple(mask.shape)}")
+    if mask is None:
+        return
+    check_tensor("mask", mask, floating=False)
+    if mask.dtype != torch.bool or mask.shape != shape:
+        came = f"{mask.dtype} {tuple(mask.shape)}"
+        raise ValueError(
+            f"mask must be of bool and of shape {shape}, got {came}; mask.bool() is True where it is not 0"
+        )
 
 
 def _cross_entropy(scores: Tensor, targets: Tensor, temperature: float) -> Tensor:

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from otkit.losses import processes
+from otkit.losses.tensors import check_tensor
 
 if TYPE_CHECKING:
     from torch.distributed import ProcessGroup
@@ -77,20 +78,25 @@ def prototype_usage(
     >>> print(prototype_usage(torch.tensor([0, 1, 1, 0]), 4))
     2 of 4 prototypes in use, entropy 0.693 of 1.386
     """
+    check_tensor("assignments", assignments, floating=False)
     hard = not assignments.is_floating_point()
     if hard and n_prototypes is None:
-        raise ValueError("n_prototypes must be given with labels; they do not tell how many there are")
-    if not hard and assignments.ndim < 2:
-        raise ValueError(f"assignments must have shape (..., N, K), got {tuple(assignments.shape)}")
+        raise ValueError("n_prototypes must be given with labels, which do not tell how many there are; pass it")
+    if not hard and (assignments.ndim < 2 or assignments.shape[-1] == 0):
+        raise ValueError(
+            f"assignments must have shape (..., N, K), K > 0, got {tuple(assignments.shape)}; pass labels as integers"
+        )
     count = n_prototypes if n_prototypes is not None else assignments.shape[-1]
     if hard and assignments.numel() and int(assignments.max()) >= count:
-        raise ValueError(f"labels must be below n_prototypes={count}, got {int(assignments.max())}")
+        raise ValueError(f"labels must be below n_prototypes={count}, got {int(assignments.max())}; raise n_prototypes")
     if not hard and assignments.shape[-1] != count:
-        raise ValueError(f"assignments must be to n_prototypes={count}, got {tuple(assignments.shape)}")
+        raise ValueError(
+            f"assignments must be to n_prototypes={count}, got {tuple(assignments.shape)}; leave n_prototypes out"
+        )
     rows = assignments.reshape(-1, 1 if hard else count)
     labels = rows[:, 0] if hard else rows.argmax(-1).where(rows.sum(-1) > 0, -1)
     taken = torch.bincount(labels[labels >= 0], minlength=count).double()
     both = processes.total(torch.stack([taken if hard else rows.sum(0, dtype=torch.float64), taken]), group)
     if not both[0].sum() > 0:
-        raise ValueError("assignments must have a sample that is assigned to something, got none")
+        raise ValueError("assignments must have a sample that is assigned to something, got none; skip such batches")
     return Usage(both[0] / both[0].sum(), both[1].long())

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from otkit import arrays, checks
 from otkit.losses.chunks import upcast
 from otkit.losses.rows import REDUCTIONS, Stats, check_choice, check_reduction, reduce
+from otkit.losses.tensors import check_tensor
 
 
 class GaussianFeatureLoss(nn.Module):
@@ -87,9 +88,11 @@ class GaussianFeatureLoss(nn.Module):
 
         Raises
         ------
-        ValueError
+        ValueError, TypeError
             If shapes do not fit together.
         """
+        for name, v in (("student", student), ("teacher", teacher)):
+            check_tensor(name, v)
         if student.ndim != 3 or teacher.ndim != 3 or student.shape[::2] != teacher.shape[::2]:
             raise ValueError(
                 "student and teacher must have shapes (batch, positions, d) with the same batch and d, got "
@@ -119,6 +122,7 @@ def _centred(v: Tensor, mask: Tensor | None, name: str) -> tuple[Tensor, Tensor,
     """The means ``(B, d)``; the centred features, divided by the roots of their numbers; which items have features."""
     if mask is None:
         mask = torch.ones(v.shape[:-1], dtype=torch.bool, device=v.device)
+    check_tensor(name, mask, floating=False)
     if mask.shape != v.shape[:-1]:
         raise ValueError(f"{name} must have shape {tuple(v.shape[:-1])}, got {tuple(mask.shape)}")
     there = (mask != 0)[..., None]

@@ -12,6 +12,7 @@ from otkit import checks
 from otkit.autograd.torch import once
 from otkit.kernels import threads
 from otkit.kernels.numba.l1 import add_distances, distance_gradient
+from otkit.losses.tensors import check_tensor
 
 # Columns of a chunk and rows of a part on the CPU: a pass reads from the second-level cache.
 _COLUMNS, _ROWS = 512, 32
@@ -37,7 +38,7 @@ def l1_cost(x: Tensor, y: Tensor) -> Tensor:
 
     Raises
     ------
-    ValueError
+    ValueError, TypeError
         If shapes, dtypes or devices do not fit together.
 
     Notes
@@ -53,6 +54,8 @@ def l1_cost(x: Tensor, y: Tensor) -> Tensor:
     tensor([[2.],
             [1.]])
     """
+    for name, v in (("x", x), ("y", y)):
+        check_tensor(name, v)
     if x.ndim < 2 or x.ndim != y.ndim or x.shape[:-2] != y.shape[:-2] or x.shape[-1] != y.shape[-1]:
         raise ValueError(
             f"x and y must have shapes (..., n, d) and (..., m, d), got {tuple(x.shape)} and {tuple(y.shape)}"

@@ -72,7 +72,7 @@ class MultiLevelOTLoss(nn.Module):
             checks.positive(value, name)
         for name, value in {"had": had, "sl": sl, "sd": sd}.items():
             if not value >= 0:
-                raise ValueError(f"{name} must be a factor of at least 0, got {value!r}")
+                raise ValueError(f"{name} must be a factor of at least 0, got {value!r}; 0 leaves its part out")
         check_choice("reduction", reduction, REDUCTIONS)
         self.topk, self.had, self.sl, self.sd = topk, had, sl, sd
         self.transport = RowTransport(reg, int(n_iters))
@@ -108,7 +108,7 @@ class MultiLevelOTLoss(nn.Module):
 
         Raises
         ------
-        ValueError
+        ValueError, TypeError
             If shapes do not fit together.
         """
         logits, given = (student_logits, teacher_logits), ((mask, labels), (teacher_mask, teacher_labels))

@@ -70,16 +70,17 @@ class DistillationObjective(nn.Module):
         super().__init__()
         for name, value in {"ce": ce, "kd": kd, "ot": ot}.items():
             if not 0 <= value < float("inf"):
-                raise ValueError(f"{name} must be a weight of at least 0, got {value!r}")
+                raise ValueError(f"{name} must be a weight of at least 0, got {value!r}; 0 leaves its part out")
         if not ce + kd + ot > 0:
-            raise ValueError("one of ce, kd and ot must be above 0, got three weights of 0")
+            raise ValueError("one of ce, kd and ot must be above 0, got three weights of 0; give one a weight")
         checks.positive(final_temperature, "final_temperature")
         SoftTargetLoss(divergence, temperature)  # checks both
         ot_loss = SinKDLoss(shift=shift, ignore_index=ignore_index) if ot_loss is None else ot_loss
         for name, value in {"shift": shift, "ignore_index": ignore_index}.items():
             if ot > 0 and getattr(ot_loss, name, value) != value:
                 raise ValueError(
-                    f"{name} must be the same for all parts, got {value!r} and {getattr(ot_loss, name)!r} in ot_loss"
+                    f"{name} must be the same for all parts, got {value!r} and {getattr(ot_loss, name)!r} in ot_loss; "
+                    "pass the same to both"
                 )
         self.ot_loss = ot_loss
         self.ce, self.kd, self.ot, self.divergence, self.squared = ce, kd, ot, divergence, squared
@@ -149,7 +150,7 @@ class DistillationObjective(nn.Module):
 
         Raises
         ------
-        ValueError
+        ValueError, TypeError
             If shapes do not fit together, labels are missing, or `progress` is not between 0 and 1.
         """
         if not 0 <= progress <= 1:

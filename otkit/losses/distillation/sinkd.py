@@ -121,7 +121,7 @@ class SinKDLoss(nn.Module):
         check_choice("reduction", reduction, REDUCTIONS)
         if n_iters is not None and (tol is not None or int(n_iters) != n_iters):
             raise ValueError(
-                f"n_iters must be a whole number, and without tol=, got n_iters={n_iters!r} and tol={tol!r}"
+                f"n_iters must be a whole number, and without tol=, got n_iters={n_iters!r} and tol={tol!r}; pass one"
             )
         if level == "vocab" and (n_iters, tol, plan) != (None, None, None):
             raise ValueError(
@@ -136,7 +136,9 @@ class SinKDLoss(nn.Module):
                 "n_iters= is unrolled, and a tolerance (tol=1e-6) is differentiated implicitly"
             )
         if gather and level != "batch":
-            raise ValueError(f"gather=True is for level='batch', one problem of all rows, got level={level!r}")
+            raise ValueError(
+                f"gather=True is for level='batch', one problem of all rows, got level={level!r}; leave gather out"
+            )
         self.level, self.tau, self.reg, self.tol = level, tau, reg, tol
         self.n_iters = (n_iters or 20) if tol is None else None
         self.objective, self.mass, self.plan, self.reduction, self.scale = objective, mass, plan, reduction, scale
@@ -199,7 +201,7 @@ class SinKDLoss(nn.Module):
 
         Raises
         ------
-        ValueError
+        ValueError, TypeError
             If shapes do not fit together.
         """
         logits, given = (student_logits, teacher_logits), ((mask, labels), (teacher_mask, teacher_labels))

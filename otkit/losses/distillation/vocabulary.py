@@ -162,7 +162,10 @@ class VocabOTLoss(RowLoss):
     def rows(self, student: Tensor, teacher: Tensor) -> Tensor:
         size = len(self.first) - 1  # type: ignore[arg-type]
         if student.shape[-1] != size:
-            raise ValueError(f"logits must have {size} entries, as many as the cost, got {student.shape[-1]}")
+            raise ValueError(
+                f"logits must have {size} entries, as many as the cost, got {student.shape[-1]}; cut off padding, or "
+                "make a cost of as many"
+            )
         p = torch.softmax(student / self.tau, -1)
         with torch.no_grad():
             q = torch.softmax(teacher / self.tau, -1)

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from otkit import checks
+from otkit.losses.tensors import check_tensor
 
 # Entries in memory at once.
 _ENTRIES = 2**24
@@ -43,8 +44,9 @@ class VocabularyCost:
         ValueError
             If the matrix is not such.
         """
+        check_tensor("C", C, floating=False)
         if C.ndim != 2 or C.shape[0] != C.shape[1]:
-            raise ValueError(f"C must be of shape (V, V), got {tuple(C.shape)}")
+            raise ValueError(f"C must have a row and a column for each of V entries, got {tuple(C.shape)}")
         if not (torch.isfinite(C).all() and (C >= 0).all() and (C == C.T).all() and (C.diagonal() == 0).all()):
             raise ValueError(
                 "C must be symmetric, finite, not negative and 0 on the diagonal; (C + C.T)/2 makes it symmetric"
@@ -72,12 +74,14 @@ class VocabularyCost:
         -----
         Similarities are computed some rows at a time, never as a V × V matrix.
         """
+        check_tensor("embeddings", embeddings)
         if embeddings.ndim != 2 or not torch.isfinite(embeddings).all():
-            raise ValueError(f"embeddings must be finite and of shape (V, d), got {tuple(embeddings.shape)}")
+            finite = "" if torch.isfinite(embeddings).all() else " with NaN or inf; set those rows to small noise"
+            raise ValueError(f"embeddings must be finite and of shape (V, d), got {tuple(embeddings.shape)}{finite}")
         V = len(embeddings)
         checks.positive(k, "k")
         if not k < V:
-            raise ValueError(f"k must be below the number of entries, {V}, got {k!r}")
+            raise ValueError(f"k must be below the number of entries, {V}, got {k!r}; lower it, or use dense()")
         lengths = embeddings.detach().float().norm(dim=-1, keepdim=True)
         if not (lengths > 0).all():
             raise ValueError("embeddings must not be zero, got one that is; add a little noise to those not in use")

@@ -10,7 +10,7 @@ import h5py
 import numpy as np
 import pandas as pd
 import pytest
-from commands import process, refused
+from commands import exact, process, refused
 from numpy.testing import assert_allclose, assert_array_equal
 from PIL import Image
 
@@ -171,9 +171,9 @@ def test_arrays_of_a_plan(otkit_, files):
     refused(otkit_("w2", "plan.npz", "b.npy", "--key", "z"), "no array is named 'z'")
     refused(otkit_("w2", "plan.npz", "b.npy", "--key", "x"), "one without a name")
     assert otkit_("w2", "plan.npz", "b.npy", "--key", "x,-")[0] == 0
-    refused(otkit_("w2", "plan.npz", "b.npy", "--key", "x,-,-"), "one for each of 2 files, got 3")
+    assert otkit_("w2", "plan.npz", "b.npy", "--key", "x", "--key", "-")[0] == 0
+    refused(otkit_("w2", "plan.npz", "b.npy", "--key", "x,-,-"), "for each of the 2, got 3")
     refused(otkit_("w2", "i.png", "i.png", "--key", "x"), "drop it")
-    refused(otkit_("w2", "i.png", "i.png", "--columns", "x"), "drop it")
 
 
 def test_weights_of_one_file_alone(otkit_, files):
@@ -185,6 +185,27 @@ def test_weights_of_one_file_alone(otkit_, files):
     assert otkit_("w1", "a.npy", "table.csv", "--weights=-,w")[0] == 0
     refused(otkit_("w1", "a.npy", "b.npy", "--weights", "w"), "drop --weights")
     assert otkit_("w1", "table.csv", "i.png", "--weights", "w,-")[0] == 0
+
+
+def test_columns_of_each_file(otkit_, files):
+    pd.DataFrame({"name": list("rst"), "lon": [0.0, 1, 3], "lat": [0.0, 0, 4]}).to_csv(files / "places.csv")
+    call = ("w1", "places.csv", "a.npy")
+    run = otkit_(*call, "--columns", "lon,lat")
+    refused(run, "a.npy: no column is named 'lon'; there are no names, but numbers 0 to 1; ")
+    assert "--columns lon,lat --columns - reads all of that file, or name one of those" in run[2]
+    status, out, err = otkit_(*call, "--columns", "lon,lat", "--columns", "-", "--json")
+    assert (status, err) == (0, "")
+    a = np.load("a.npy")
+    true = exact(np.array([[0.0, 0], [1, 0], [3, 4]]), a, 1)
+    assert_allclose(json.loads(out)["distance"], true)
+    true = exact(np.array([[0.0], [0], [4]]), a[:, [1]], 1)
+    assert_allclose(json.loads(otkit_(*call, "--columns", "lat", "--columns", "1", "--json")[1])["distance"], true)
+    refused(otkit_(*call, "--columns", "lat", "--columns", "1", "--columns", "1"), "once for all files, or for each of")
+    refused(otkit_(*call, "--columns", "lat"), "--columns lat --columns - reads all")
+    refused(otkit_("w1", "a.npy", "b.npy", "--columns", "5", "--columns=-3"), "drop --columns")
+    run = otkit_("w1", "places.csv", "i.png", "--columns", "lon,lat")
+    refused(run, "i.png: --columns picks columns of tables, but this is a grid of masses; drop it, or pass - for it")
+    assert otkit_("w1", "places.csv", "i.png", "--columns", "lon,lat", "--columns", "-")[0] == 0
 
 
 @pytest.mark.parametrize("package", ["pyarrow", "h5py"])

@@ -177,6 +177,12 @@ def test_notes(table, text, how, note):
         ),
         ("x,y\n1,2\n2,NA\n", {"columns": "x", "weights": "y"}, "row 3 holds 'NA'"),
         (
+            "x;y\n1,5;2\n2;NA\n2,5;1,25\n",
+            {},
+            "row 3 holds 'NA' in column 'y', which must be numbers (semicolons separate"
+            " cells, decimals have commas); drop such rows",
+        ),
+        (
             ",x\n0.5,1\n0.7,2\n",
             {},
             "index or a coordinate: column 0; --columns x leaves it out, --columns 0,1 reads it",

@@ -192,7 +192,7 @@ def test_training_with_assignments_uses_the_prototypes():
         (lambda: SwappedPredictionLoss(0.0), "temperature must be a positive number"),
         (lambda: SwappedPredictionLoss(n_targets=0), "n_targets must be a positive number"),
         (lambda: SwappedPredictionLoss(reg=-1.0), "reg must be a positive number"),
-        (lambda: SwappedPredictionLoss()(S1), r"scores must have shape \(V, N, K\), of 2 or more views, got \(6, 3\)"),
+        (lambda: SwappedPredictionLoss()(S1), r"scores must have shape \(V, N, K\), of 2 views or more, got \(6, 3\)"),
         (lambda: SwappedPredictionLoss(n_targets=3)(VIEWS), "scores must be of n_targets=3 views or more, got 2"),
         (lambda: SwappedPredictionLoss()(VIEWS, queued=S1), r"queued must have shape \(2, M, 3\)"),
         (lambda: SwappedPredictionLoss()(VIEWS, mask=torch.ones(6)), r"mask must be of bool and of shape \(6,\)"),

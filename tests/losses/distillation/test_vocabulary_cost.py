@@ -42,7 +42,7 @@ def test_neighbours_are_the_nearest_both_ways(monkeypatch):
 @pytest.mark.parametrize(
     ("call", "words"),
     [
-        (lambda: VocabularyCost.dense(torch.ones(2, 3)), r"C must be of shape \(V, V\)"),
+        (lambda: VocabularyCost.dense(torch.ones(2, 3)), r"a row and a column for each of V entries, got \(2, 3\)"),
         (lambda: VocabularyCost.dense(torch.ones(2, 2)), "0 on the diagonal"),
         (lambda: VocabularyCost.dense(torch.tensor([[0.0, 1.0], [2.0, 0.0]])), "C must be symmetric"),
         (lambda: VocabularyCost.nearest(torch.ones(3)), "embeddings must be finite and of shape"),

@@ -45,7 +45,7 @@ def test_pairs_are_solved_as_one_by_one(rng, d, p, metric):
         assert abs(found.value[k] - value) <= 1e-14 * scale
         assert found.lower[k] <= value + 1e-15 * scale
         assert found.upper[k] >= value - 1e-15 * scale
-        assert found.upper[k] - found.lower[k] <= 2 * alone.gap + 1e-15 * scale
+        assert found.upper[k] - found.lower[k] <= 2 * alone.gap + 1e-13 * scale
         if metric != "cosine":
             C = cdist(x[one], x[other], metric) ** p
             assert abs(found.value[k] - ot.emd2(w[one], w[other], C)) <= 1e-13 * scale

@@ -1,0 +1,23 @@
+"""The tensors that losses take: dense, and with numbers."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+
+def check_tensor(name: str, v: Any, *, floating: bool = True) -> None:
+    """Complain about what is no dense tensor of real numbers, or of another dtype than a floating one."""
+    if not isinstance(v, Tensor):
+        raise TypeError(f"{name} must be a tensor, got {type(v).__name__}; torch.as_tensor converts arrays and lists")
+    if v.is_nested or v.layout != torch.strided:
+        came, instead = ("a nested one", "pad it, with a mask") if v.is_nested else (v.layout, "pass its .to_dense()")
+        raise TypeError(f"{name} must be a dense tensor, got {came}; {instead}")
+    if v.device.type == "meta":
+        raise ValueError(f"{name} must hold numbers, got a tensor on the meta device; materialise it first")
+    if v.is_complex():
+        raise TypeError(f"{name} must hold real numbers, got {v.dtype}; pass its real part")
+    if floating and not v.is_floating_point():
+        raise TypeError(f"{name} must be of a floating-point dtype, got {v.dtype}; pass its .float()")
