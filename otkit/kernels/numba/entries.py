@@ -29,7 +29,8 @@ def are_costs(C):
 
 
 @exact
-def _slack(C, row, col, transposed, g):
+def slack(C, row, col, transposed, g):
+    """A reduced cost less the potential of its column."""
     return _reduced(C, row, col, transposed) - g
 
 
@@ -109,7 +110,7 @@ def from_products(out, x, y, lengths_x, lengths_y, power, cancelled):
 def _least(C, row, col, transposed, g):
     lowest = np.inf
     for j in range(g.size):
-        lowest = least(lowest, _slack(C[j], row, col[j], transposed, g[j]))
+        lowest = least(lowest, slack(C[j], row, col[j], transposed, g[j]))
     return lowest
 
 
@@ -125,7 +126,7 @@ def c_transform(C, low, high, first, row, col, transposed, g, out):
 @jit
 def _lower(C, row, col, transposed, f, out):
     for j in range(out.size):
-        out[j] = least(out[j], _slack(C[j], row, col[j], transposed, f))
+        out[j] = least(out[j], slack(C[j], row, col[j], transposed, f))
 
 
 @jit
