@@ -8,10 +8,11 @@ import pytest
 from numpy.testing import assert_allclose, assert_array_equal
 
 from otkit import PointCloud
+from otkit.entropic.dual import Potentials
 from otkit.geometry.reduced import Reduced
 from otkit.kernels import choose
 from otkit.kernels.numba import NUMBA
-from otkit.kernels.searches import MANY, TREES
+from otkit.kernels.searches import MANY, TREES, Search
 from otkit.kernels.trees import Tree, tree_of
 
 METRICS = [
@@ -58,6 +59,69 @@ def test_transforms_are_those_of_all_pairs(metric, kind):
         f = np.where(f < np.inf, f, -np.inf)
         assert_array_equal(TREES.c_transform(costs.T, f), NUMBA.c_transform(costs.T, f))
         assert_array_equal(TREES.c_transform(costs.base, g), NUMBA.c_transform(costs.base, g))
+
+
+@pytest.mark.parametrize("kind", CLOUDS)
+@pytest.mark.parametrize("metric", METRICS, ids=str)
+def test_selected_entries_are_those_of_all_pairs(metric, kind):
+    rng = np.random.default_rng(4)
+    for d in (1, 2, 3):
+        costs, g = reduced(kind, metric, d)
+        f = NUMBA.c_transform(costs, np.where(g > -np.inf, g, 0.0)) * 0.9
+        log_a, log_b = (np.log(rng.random(v.shape)) - np.where(rng.random(v.shape) < 0.2, np.inf, 0.0) for v in (f, g))
+        reg = np.array([1e-3, 1e-1]) * (abs(f).max() or 1.0)
+        at = Potentials(f, np.where(g > -np.inf, g, 0.0), log_a, log_b, reg)
+        rows, cols = (rng.choice([-5.0, -20.0, -np.inf, np.inf, 2.0], size=v.shape) for v in (f, g))
+        never = np.full(cols.shape, np.inf)
+        for geometry, here, of_rows, of_cols in (
+            (costs, at, rows, cols),
+            (costs.T, at.T, cols, rows),
+            (costs, at, np.full(rows.shape, -3.0), never),
+        ):
+            wanted = NUMBA.select(geometry, here, of_rows, of_cols, np.inf)
+            found = TREES.select(geometry, here, of_rows, of_cols, wanted.row.size)
+            for one, other in zip(found, wanted, strict=True):
+                assert_array_equal(one, other)
+            if wanted.row.size:
+                assert TREES.select(geometry, here, of_rows, of_cols, wanted.row.size - 1) is None
+
+
+@pytest.mark.parametrize("kind", CLOUDS)
+@pytest.mark.parametrize("metric", METRICS, ids=str)
+def test_ranges_are_those_of_all_pairs(metric, kind):
+    rng = np.random.default_rng(5)
+    for d in (1, 2, 3):
+        costs, _ = reduced(kind, metric, d)
+        has_a, has_b = (rng.random((2, k)) < 0.7 for k in (costs.n, costs.m))
+        has_a[:, 0] = has_b[:, 0] = True
+        found, wanted = (kernels.cost_range(costs.base, has_a, has_b) for kernels in (TREES, NUMBA))
+        for name, one, other in zip(found._fields, found, wanted, strict=True):
+            if name in ("span", "high"):  # powers may differ in the last place
+                assert_allclose(one, other, rtol=2.0**-50, atol=2.0**-50 * wanted.high.max())
+            else:
+                assert_array_equal(one, other, name)
+
+
+def test_ranges_of_costs_that_overflow_say_which_arcs_are_forbidden():
+    costs = PointCloud(np.array([[[0.0], [1e200]]]), np.array([[[0.0], [1.0]]])).flat((1,))
+    every = np.ones((1, 2), dtype=bool)
+    for one, other in zip(TREES.cost_range(costs, every, every), NUMBA.cost_range(costs, every, every), strict=True):
+        assert_array_equal(one, other)
+
+
+@pytest.mark.parametrize("metric", METRICS, ids=str)
+def test_nearest_columns_are_those_of_least_cost(metric):
+    costs, g = reduced("normal", metric, 2)
+    for item in range(2):
+        of = Search.of(costs, item)
+        found = of.nearest(g[item, of.cols.order], 5)
+        C = costs.block(slice(item, item + 1), slice(None))[0] + costs.row[item][:, None] - g[item]
+        values = np.take_along_axis(C[of.rows.order], of.cols.order[found], axis=1)
+        assert_allclose(
+            values, np.sort(C[of.rows.order], axis=1)[:, :5], rtol=1e-12, atol=1e-12 * abs(C[np.inf > C]).max()
+        )
+    few = Search.of(costs, 1).nearest(np.full(costs.m, -np.inf), 3)
+    assert (few == -1).all()
 
 
 def test_rows_without_columns_have_no_least_cost():

@@ -39,6 +39,11 @@ def _exponent(C, row, col, transposed, h, inverse):
     return (h - _reduced(C, row, col, transposed)) * inverse
 
 
+@exact
+def _log_entry(exponent, log_a, log_b):
+    return exponent + (log_a + log_b)
+
+
 EUCLIDEAN, CITYBLOCK = 0, 1
 
 
@@ -217,7 +222,7 @@ def _log_plan(C, i, row, col, transposed, f, g, log_a, log_b, inverse, rows, col
     """log P of one row, and the number of its entries that reach the threshold."""
     for j in range(out.size):
         exponent = _exponent(C[j], row[i], col[j], transposed, f[i] + g[j], inverse)
-        out[j] = exponent + (log_a[i] + log_b[j])
+        out[j] = _log_entry(exponent, log_a[i], log_b[j])
     count = 0
     for j in range(out.size):
         count += out[j] >= least(rows[i], cols[j]) and out[j] > -np.inf

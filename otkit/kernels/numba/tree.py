@@ -186,56 +186,57 @@ def _eliminate(A, x):
 
 
 @jit
-def _flat(slope):
-    finite = True
-    for k in range(slope.size):
-        finite = finite and abs(slope[k]) < np.inf
-    if not finite:
-        for k in range(slope.size):
-            slope[k] = 0.0
-
-
-@jit
-def cover(points, value, size, start, stop, top, levels, rounding, low, high, bounds):
+def cover(points, value, size, start, stop, top, levels, rounding, bounds):
     """Affine functions above the values of the points in `top` and its descendants, where values −inf do not count.
 
-    They are written to ``bounds (nodes, d + 2)``: the slope, the value at the lowest coordinates, and the largest value
-    of a point. The last two are raised by `rounding`, relative to all terms and to the size of the values.
+    A row of ``bounds (nodes, 3 d + 2)`` begins with the lowest and the highest coordinates. It is completed by the
+    slope, the function at the lowest coordinates, and the largest value of a point. The last two are raised by
+    `rounding`, relative to all terms, and to the `size` of the terms of the values.
     """
     d = points.shape[1]
     A, sums, slope = np.empty((d, d + 1)), np.empty(d + 1), np.empty(d)
     first, count = top, 1
     for _ in range(levels):
         for v in range(first, first + count):
-            _cover(points, value, size, start[v], stop[v], low[v], rounding, A, sums, slope, bounds[v])
-            scale = 0.0
-            for k in range(d):
-                scale += abs(slope[k]) * (high[v, k] - low[v, k])
-            bounds[v, d] += rounding * scale
+            _cover(points, value, size, start[v], stop[v], rounding, A, sums, slope, bounds[v])
         first, count = 2 * first + 1, 2 * count
 
 
 @jit
-def _cover(points, value, size, low, high, anchor, rounding, A, sums, slope, out):
-    d = anchor.size
-    count, mean = _regress(points, value, low, high, anchor, A, sums, slope)
-    _flat(slope)
+def _cover(points, value, size, low, high, rounding, A, sums, slope, out):
+    d = slope.size
+    count, mean = _regress(points, value, low, high, out[:d], A, sums, slope)
+    steepest = 0.0
+    for k in range(d):
+        steepest += abs(slope[k]) * (out[d + k] - out[k])
     largest = above = -np.inf
     bulk = tilt = 0.0
     for p in range(low, high):
         if value[p] > -np.inf:
             rise = 0.0
             for k in range(d):
-                rise += slope[k] * (points[p, k] - anchor[k])
+                rise += slope[k] * (points[p, k] - out[k])
             tilt += rise
             largest, above, bulk = max(largest, value[p]), max(above, value[p] - rise), max(bulk, size[p])
-    if not count or not above - (mean - tilt / count) < largest - mean:  # the slope does not help
-        for k in range(d):
-            slope[k] = 0.0
-        above = largest
+    # The slope does not help, or is no number.
+    if not (count and steepest < np.inf and above - (mean - tilt / count) < largest - mean):
+        clear(slope)
+        steepest, above = 0.0, largest
     for k in range(d):
-        out[k] = slope[k]
-    out[d], out[d + 1] = -np.inf, -np.inf
-    if count:
-        out[d] = above + rounding * (abs(above) + bulk)
-        out[d + 1] = largest + rounding * bulk
+        out[2 * d + k] = slope[k]
+    out[3 * d], out[3 * d + 1] = -np.inf, -np.inf
+    if largest > -np.inf:
+        out[3 * d] = above + rounding * (abs(above) + bulk + steepest)
+        out[3 * d + 1] = largest + rounding * bulk
+
+
+@jit
+def lowest(value, start, stop, leaves, out):
+    """The lowest value of the points of every node."""
+    for v in range(start.size - 1, -1, -1):
+        if v < leaves:
+            out[v] = min(out[2 * v + 1], out[2 * v + 2])
+            continue
+        out[v] = np.inf
+        for p in range(start[v], stop[v]):
+            out[v] = min(out[v], value[p])
