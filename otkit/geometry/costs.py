@@ -188,10 +188,12 @@ class Cost:
         """Costs between tiles ``x (..., r, d)`` and ``y (..., m, d)``: ``(..., r, m)``."""
         if isinstance(self.ground, (Circle, Function)):
             return _to_power(self.ground(x, y), self.power)
-        if self.ground == "cityblock":
-            return _to_power(_sum_over_coordinates(x, y, abs), self.power)
-        square = _square_distances(x, y)
-        return _to_power(square if self.factor == 1 else self.factor * square, self.exponent)
+        return self.of_sums(_sum_over_coordinates(x, y, abs) if self.ground == "cityblock" else _square_distances(x, y))
+
+    @np.errstate(over="ignore", under="ignore")  # as in `at`
+    def of_sums(self, S: Array) -> Array:
+        """Costs ``(factor·S)^exponent``."""
+        return _to_power(S if self.factor == 1 else self.factor * S, self.exponent)
 
     @np.errstate(over="ignore", under="ignore")
     def weighted_gradient(self, W: Array, x: Array, y: Array) -> Array:

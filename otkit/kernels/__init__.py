@@ -1,9 +1,9 @@
 """Tables of kernels, and the choice of the table for a problem.
 
 `choose` is called once, when a problem is built. The problem keeps the table as ``problem.kernels``. NumPy arrays use
-`otkit.kernels.numba.NUMBA`, sparse costs `otkit.kernels.arcs.STORED`, arrays on a GPU `otkit.kernels.triton.TRITON`,
-and all others the operations of `otkit.kernels.table.REFERENCE`. A faster version replaces an operation, never an
-algorithm.
+`otkit.kernels.numba.NUMBA`, many points of few coordinates `otkit.kernels.searches.TREES`, sparse costs
+`otkit.kernels.arcs.STORED`, arrays on a GPU `otkit.kernels.triton.TRITON`, and all others the operations of
+`otkit.kernels.table.REFERENCE`. A faster version replaces an operation, never an algorithm.
 """
 
 from __future__ import annotations
@@ -43,8 +43,9 @@ def choose(geometry: Geometry) -> Kernels:
         return STORED
     if all(isinstance(x, np.ndarray) for x in given):
         from otkit.kernels.numba import NUMBA
+        from otkit.kernels.searches import TREES, searches
 
-        return NUMBA
+        return TREES if searches(geometry) else NUMBA
     if not all(_is_for_triton(x, asked) for x in given):
         from otkit.kernels.numba import HOSTED
 

@@ -29,13 +29,19 @@ def are_costs(C):
 
 
 @exact
-def _slack(C, row, col, transposed, g):
+def slack(C, row, col, transposed, g):
+    """A reduced cost less the potential of its column."""
     return _reduced(C, row, col, transposed) - g
 
 
 @exact
 def _exponent(C, row, col, transposed, h, inverse):
     return (h - _reduced(C, row, col, transposed)) * inverse
+
+
+@exact
+def _log_entry(exponent, log_a, log_b):
+    return exponent + (log_a + log_b)
 
 
 EUCLIDEAN, CITYBLOCK = 0, 1
@@ -109,7 +115,7 @@ def from_products(out, x, y, lengths_x, lengths_y, power, cancelled):
 def _least(C, row, col, transposed, g):
     lowest = np.inf
     for j in range(g.size):
-        lowest = least(lowest, _slack(C[j], row, col[j], transposed, g[j]))
+        lowest = least(lowest, slack(C[j], row, col[j], transposed, g[j]))
     return lowest
 
 
@@ -125,7 +131,7 @@ def c_transform(C, low, high, first, row, col, transposed, g, out):
 @jit
 def _lower(C, row, col, transposed, f, out):
     for j in range(out.size):
-        out[j] = least(out[j], _slack(C[j], row, col[j], transposed, f))
+        out[j] = least(out[j], slack(C[j], row, col[j], transposed, f))
 
 
 @jit
@@ -216,7 +222,7 @@ def _log_plan(C, i, row, col, transposed, f, g, log_a, log_b, inverse, rows, col
     """log P of one row, and the number of its entries that reach the threshold."""
     for j in range(out.size):
         exponent = _exponent(C[j], row[i], col[j], transposed, f[i] + g[j], inverse)
-        out[j] = exponent + (log_a[i] + log_b[j])
+        out[j] = _log_entry(exponent, log_a[i], log_b[j])
     count = 0
     for j in range(out.size):
         count += out[j] >= least(rows[i], cols[j]) and out[j] > -np.inf
