@@ -9,11 +9,11 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from otkit.api import solve, solve_sample
+    from otkit.api import solve, solve_grid, solve_sample
     from otkit.distance import WassersteinResult, wasserstein
     from otkit.divergence import DivergenceResult, sinkhorn_divergence
     from otkit.errors import ConvergenceWarning, NotConverged
-    from otkit.geometry import Dense, PointCloud
+    from otkit.geometry import Dense, Grid, PointCloud
     from otkit.results import Result, SparseArcs, Stage, Status
     from otkit.solvers import Annealing, Exact, Progress, Sinkhorn, SparseNewton, Univariate
 
@@ -21,13 +21,13 @@ __version__ = "0.1.0.dev0"
 
 # Public names by module. Each is loaded on first use, so that `import otkit` is quick.
 _HOMES = {
-    "otkit.api": ("solve", "solve_sample"),
+    "otkit.api": ("solve", "solve_grid", "solve_sample"),
     "otkit.autograd.inputs": ("Gradients",),
     "otkit.autograd.rules": ("vjp",),
     "otkit.distance": ("WassersteinResult", "wasserstein"),
     "otkit.divergence": ("DivergenceResult", "sinkhorn_divergence"),
     "otkit.errors": ("ConvergenceWarning", "NotConverged"),
-    "otkit.geometry": ("Dense", "PointCloud"),
+    "otkit.geometry": ("Dense", "Grid", "PointCloud"),
     "otkit.pairs": ("NeighboursResult", "PairwiseResult", "pairwise"),
     "otkit.results": ("Result", "SparseArcs", "Stage", "Status"),
     "otkit.solvers": ("Annealing", "Exact", "Progress", "Sinkhorn", "SparseNewton", "Univariate"),
@@ -37,6 +37,7 @@ _HOME = {name: home for home, names in _HOMES.items() for name in names}
 __all__ = [  # noqa: RUF022  (in the order of the reference)
     "solve",
     "solve_sample",
+    "solve_grid",
     "wasserstein",
     "pairwise",
     "sinkhorn_divergence",
@@ -52,6 +53,7 @@ __all__ = [  # noqa: RUF022  (in the order of the reference)
     "SparseArcs",
     "Dense",
     "PointCloud",
+    "Grid",
     "Sinkhorn",
     "SparseNewton",
     "Exact",

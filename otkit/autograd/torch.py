@@ -52,7 +52,7 @@ class _Field(torch.autograd.Function):
                 getattr(ctx.result, "apply_t" if ctx.name == "apply" else "apply")(cotangent) if need else None
                 for need in needed[:count]
             ]
-        given = (*by_parts, *(getattr(found, name) for name in ctx.names))
+        given = (*by_parts, *(getattr(found, name, None) for name in ctx.names))
         return None, None, None, None, *once(ctx.name, given, cotangent, *saved)
 
 

@@ -2,6 +2,7 @@
 
 from otkit.geometry.costs import Cost
 from otkit.geometry.dense import Dense
+from otkit.geometry.grid import Grid
 from otkit.geometry.points import PointCloud
 
-__all__ = ["Cost", "Dense", "PointCloud"]
+__all__ = ["Cost", "Dense", "Grid", "PointCloud"]

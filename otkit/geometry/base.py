@@ -11,6 +11,7 @@ import numpy as np
 from otkit.arrays import Array, namespace
 
 if TYPE_CHECKING:
+    from otkit.geometry.grid import Grid
     from otkit.geometry.points import PointCloud
     from otkit.geometry.stored import StoredArcs
 
@@ -65,6 +66,11 @@ class Geometry(ABC):
     @abstractmethod
     def stored(self) -> StoredArcs | None:
         """The arcs that a sparse matrix stores, if all others are forbidden; else None."""
+
+    @property
+    @abstractmethod
+    def grid(self) -> Grid | None:
+        """The grid whose cells are the points of both sides; None elsewhere."""
 
     @property
     @abstractmethod

@@ -75,6 +75,10 @@ class Dense(GivenGeometry):
         return None
 
     @property
+    def grid(self) -> None:
+        return None
+
+    @property
     def offsets(self) -> None:
         return None
 

@@ -117,6 +117,10 @@ class PointCloud(GivenGeometry):
         return None
 
     @property
+    def grid(self) -> None:
+        return None
+
+    @property
     def offsets(self) -> None:
         return None
 

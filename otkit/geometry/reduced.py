@@ -8,6 +8,7 @@ import numpy as np
 
 from otkit.arrays import Array, take, to_numpy
 from otkit.geometry.base import Geometry
+from otkit.geometry.grid import Grid
 from otkit.geometry.points import PointCloud
 from otkit.geometry.stored import StoredArcs
 
@@ -52,6 +53,10 @@ class Reduced(Geometry):
     @property
     def stored(self) -> StoredArcs | None:
         return self.base.stored
+
+    @property
+    def grid(self) -> Grid | None:
+        return self.base.grid
 
     @property
     def offsets(self) -> tuple[Array, Array, bool]:

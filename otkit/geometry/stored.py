@@ -96,6 +96,10 @@ class StoredArcs(GivenGeometry):
         return self
 
     @property
+    def grid(self) -> None:
+        return None
+
+    @property
     def offsets(self) -> None:
         return None
 

@@ -2,8 +2,8 @@
 
 `choose` is called once, when a problem is built. The problem keeps the table as ``problem.kernels``. NumPy arrays use
 `otkit.kernels.numba.NUMBA`, many points of few coordinates `otkit.kernels.searches.TREES`, sparse costs
-`otkit.kernels.arcs.STORED`, arrays on a GPU `otkit.kernels.triton.TRITON`, and all others the operations of
-`otkit.kernels.table.REFERENCE`. A faster version replaces an operation, never an algorithm.
+`otkit.kernels.arcs.STORED`, grids `otkit.kernels.cells.CELLS`, arrays on a GPU `otkit.kernels.triton.TRITON`, and all
+others the operations of `otkit.kernels.table.REFERENCE`. A faster version replaces an operation, never an algorithm.
 """
 
 from __future__ import annotations
@@ -41,6 +41,10 @@ def choose(geometry: Geometry) -> Kernels:
         from otkit.kernels.arcs import STORED
 
         return STORED
+    if geometry.grid is not None:
+        from otkit.kernels.cells import CELLS
+
+        return CELLS
     if all(isinstance(x, np.ndarray) for x in given):
         from otkit.kernels.numba import NUMBA
         from otkit.kernels.searches import TREES, searches
@@ -69,7 +73,7 @@ def hosted(geometry: Geometries) -> Geometries:
 def _for_triton(geometry: GivenGeometry) -> bool:
     """Whether kernels of Triton can compute the costs."""
     named = geometry.cloud is not None and isinstance(geometry.cloud.metric.ground, Named)
-    return not named and all(arrays.is_tensor(x) for x in geometry.arrays.values())
+    return not named and geometry.grid is None and all(arrays.is_tensor(x) for x in geometry.arrays.values())
 
 
 def _is_for_triton(x: Any, asked: str) -> bool:

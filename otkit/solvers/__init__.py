@@ -38,6 +38,7 @@ def choose_solver(problem: LinearProblem, method: str | Solver[Any], bounded: bo
     problem                               "auto"
     ====================================  ==============
     a `reg`                               `SparseNewton`
+    a `reg`, on a grid                    `Sinkhorn`
     no `reg`, points on a line, convex    `Univariate`
     no `reg`, else                        `Exact`
     the same, an interval is enough       `Annealing`
@@ -55,7 +56,8 @@ def choose_solver(problem: LinearProblem, method: str | Solver[Any], bounded: bo
     line = problem.asked.convex_on_line
     if method == "auto":
         bounded = bounded and not line and not has_outliers(problem)
-        method = "sns" if problem.reg is not None else "univariate" if line else "annealing" if bounded else "exact"
+        sweeps = "sns" if problem.geometry.grid is None else "sinkhorn"
+        method = sweeps if problem.reg is not None else "univariate" if line else "annealing" if bounded else "exact"
     if isinstance(method, str):
         if method not in SOLVERS:
             raise ValueError(f"method must be 'auto', {', '.join(map(repr, SOLVERS))} or a solver, got {method!r}")

@@ -58,7 +58,8 @@ class Tiles:
 
     def __init__(self, geometry: Geometry) -> None:
         self.n, self.m = geometry.n, geometry.m
-        self.C, self.cloud, self.offsets = geometry.matrix, geometry.cloud, geometry.offsets
+        self.C, self.cloud, self.grid = geometry.matrix, geometry.cloud, geometry.grid
+        self.offsets = geometry.offsets
         self.form: tuple[int, float] | None = None
         if self.cloud is not None:
             self.form = _FORMS.get((self.cloud.metric.ground, self.cloud.metric.power))
@@ -79,9 +80,11 @@ class Tiles:
         if self.C is not None:
             C = self.C[shared(items, self.C.shape[0]), rows]
             return np.ascontiguousarray(C, dtype=C.dtype if C.dtype in (np.float32, np.float64) else np.float64)
-        assert self.cloud is not None
         if self.form is None:
-            return np.ascontiguousarray(self.cloud.block(items, rows))
+            given = self.grid if self.cloud is None else self.cloud
+            assert given is not None
+            return np.ascontiguousarray(given.block(items, rows))
+        assert self.cloud is not None
         x = self.cloud.x[shared(items, self.cloud.x.shape[0]), rows]
         y = self.y[shared(items, self.y.shape[0])]
         if not self.cloud.metric.direct(self.cloud.d):
