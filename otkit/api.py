@@ -105,7 +105,7 @@ def solve(
     >>> otkit.solve(C, [1.0, 1.0], [1.0, 3.0], reg=0.5, unbalanced=1.0).plan.sum(0).round(4)
     array([0.8688, 2.1999])
     """
-    geometry = StoredArcs.of(C) if is_sparse(C) else C if isinstance(C, GivenGeometry) else Dense(C)
+    geometry = costs_of(C)
     options = dict(tol=tol, rtol=rtol, max_iter=max_iter)
     result = solved(geometry, (a, b, reg, unbalanced), method, options, init, callback)
     return reported(result, shortfall(result), strict)
@@ -173,6 +173,11 @@ def solve_sample(
     return reported(result, shortfall(result), strict)
 
 
+def costs_of(C: Any) -> GivenGeometry:
+    """The geometry of the costs of a caller: a matrix, a sparse matrix or a geometry."""
+    return StoredArcs.of(C) if is_sparse(C) else C if isinstance(C, GivenGeometry) else Dense(C)
+
+
 def solved(
     geometry: GivenGeometry,
     asked: tuple[Any, Any, Any, Any],
@@ -219,18 +224,23 @@ def _start(problem: LinearProblem, init: Any) -> tuple[Array, Array] | None:
     if not isinstance(pair, tuple) or len(pair) != 2:
         raise ValueError(f"init must be a tuple (f, g) or a Result, got {type(init).__name__}; pass (f, g)")
     reduced = problem.reduced
-    start = []
-    for v, name, size, offset in ((pair[0], "f", reduced.n, reduced.row), (pair[1], "g", reduced.m, reduced.col)):
-        v = arrays.detached(checks.as_array(v, f"init {name}", problem.like))
-        checks.same_library(**{f"init {name}": v, **problem.asked.arrays})
-        v = problem.inside(v)
-        xp = arrays.namespace(v)
-        if v.ndim < 1 or v.shape[-1] != size or not xp.all(xp.isfinite(v)):
-            raise ValueError(f"init {name} must be finite and of shape (..., {size}), got shape {tuple(v.shape)}")
-        checks.fits(tuple(v.shape[:-1]), problem.batch, f"init {name}")
-        v = xp.broadcast_to(arrays.float64(v), (*problem.batch, size))
-        start.append(xp.reshape(v, (problem.items, size)) - offset)
-    return start[0], start[1]
+    f, g = pair
+    return potential_of(problem, f, "init f", reduced.row), potential_of(problem, g, "init g", reduced.col)
+
+
+def potential_of(problem: LinearProblem, v: Any, name: str, offset: Array) -> Array:
+    """A potential of the caller in reduced costs, ``(B, n)`` or ``(B, m)``; `offset` has those of its side."""
+    v = arrays.detached(checks.as_array(v, name, problem.like))
+    checks.same_library(**{name: v, **problem.asked.arrays})
+    v = problem.inside(v)
+    xp, size = arrays.namespace(v), offset.shape[-1]
+    if v.ndim < 1 or v.shape[-1] != size:
+        raise ValueError(f"{name} must have shape (..., {size}), got shape {tuple(v.shape)}")
+    if not xp.all(xp.isfinite(v)):
+        raise ValueError(f"{name} must be finite, got NaN or inf in it; set it to 0 where there is no mass")
+    checks.fits(tuple(v.shape[:-1]), problem.batch, name)
+    v = xp.broadcast_to(arrays.float64(v), (*problem.batch, size))
+    return xp.reshape(v, (problem.items, size)) - offset
 
 
 def result_of(
@@ -238,6 +248,9 @@ def result_of(
 ) -> Result:
     """The result of a run, attached to autograd's graph where the input requires gradients."""
     check_differentiable(problem)
-    library = arrays.library_name(next(iter(problem.asked.arrays.values())))
-    kernel = f"{problem.kernels.name} ({library})"
-    return attached(Result(problem, run(problem, solver, start, callback), solver.name, kernel))
+    return attached(Result(problem, run(problem, solver, start, callback), solver.name, kernel_of(problem)))
+
+
+def kernel_of(problem: LinearProblem) -> str:
+    """The names of the kernels of a problem, and of the array library."""
+    return f"{problem.kernels.name} ({arrays.library_name(problem.like)})"

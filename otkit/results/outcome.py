@@ -31,7 +31,7 @@ class Status(enum.Enum):
         "allow more arcs, or call otkit.solve with unbalanced= and reg=."
     )
     STOPPED = "Stopped by the callback."
-    COMPLETED = "Ran the requested number of iterations; see the error for the accuracy reached."
+    COMPLETED = "Did what was asked, without a tolerance; see the error or the bounds for the accuracy reached."
 
     def __repr__(self) -> str:
         return f"<Status.{self.name}>"
