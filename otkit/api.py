@@ -19,8 +19,9 @@ from otkit.problems.linear import LinearProblem
 from otkit.report import reported, shortfall
 from otkit.results.result import Result
 from otkit.solvers import choose_solver
-from otkit.solvers.base import Callback, Solver, run
+from otkit.solvers.base import Solver, run
 from otkit.solvers.exact import small
+from otkit.solvers.watch import Callback, Watch
 
 
 @arrays.eager
@@ -36,7 +37,9 @@ def solve(
     rtol: float | None = None,
     max_iter: int | None = None,
     init: Any = None,
+    time_limit: float | None = None,
     callback: Callback | None = None,
+    progress: bool = False,
     strict: bool = False,
 ) -> Result:
     """Optimal transport for a cost matrix.
@@ -74,8 +77,14 @@ def solve(
         together, 10 million by default.
     init : tuple (f, g) or Result, optional
         Initial potentials, in units of the cost. The first update recomputes f from g.
+    time_limit : float, optional
+        Seconds after which the solve ends with the status STOPPED, and the best interval so far. A step that has begun
+        and the bounds are completed, which may take a few seconds more. Ctrl-C does the same in a solve that has taken
+        longer than a second; the second one raises ``KeyboardInterrupt``.
     callback : callable, optional
         Called after every step with a `Progress`; stops the solve by returning True.
+    progress : bool
+        Show a progress bar on the standard error, if that is a terminal.
     strict : bool
         Raise `NotConverged` instead of a warning.
 
@@ -105,9 +114,8 @@ def solve(
     >>> otkit.solve(C, [1.0, 1.0], [1.0, 3.0], reg=0.5, unbalanced=1.0).plan.sum(0).round(4)
     array([0.8688, 2.1999])
     """
-    geometry = costs_of(C)
-    options = dict(tol=tol, rtol=rtol, max_iter=max_iter)
-    result = solved(geometry, (a, b, reg, unbalanced), method, options, init, callback)
+    watch, options = Watch.of(callback, time_limit, progress), dict(tol=tol, rtol=rtol, max_iter=max_iter)
+    result = solved(costs_of(C), (a, b, reg, unbalanced), method, options, init, watch)
     return reported(result, shortfall(result), strict)
 
 
@@ -127,7 +135,9 @@ def solve_sample(
     rtol: float | None = None,
     max_iter: int | None = None,
     init: Any = None,
+    time_limit: float | None = None,
     callback: Callback | None = None,
+    progress: bool = False,
     strict: bool = False,
 ) -> Result:
     """Optimal transport between two clouds of points, whose costs are evaluated tile by tile.
@@ -148,7 +158,7 @@ def solve_sample(
     period : float, optional
         The points lie on a circle of this circumference, and the distance is that along it. They have one coordinate,
         any number, which is taken modulo the period.
-    reg, unbalanced, method, tol, rtol, max_iter, init, callback, strict
+    reg, unbalanced, method, tol, rtol, max_iter, init, time_limit, callback, progress, strict
         As in `solve`. On a line or a circle, with a cost that is convex in the distance and no `reg`, the solution is
         exact and takes one sort of each side.
 
@@ -167,9 +177,9 @@ def solve_sample(
     >>> otkit.solve_sample([[0.0], [2.0]], [[1.0], [5.0]], metric="sqeuclidean").value
     array(5.)
     """
-    options = dict(tol=tol, rtol=rtol, max_iter=max_iter)
-    asked = PointCloud(x, y, metric if period is None else parse_cost(metric, period=period)), (a, b, reg, unbalanced)
-    result = solved(*asked, method, options, init, callback)
+    watch, options = Watch.of(callback, time_limit, progress), dict(tol=tol, rtol=rtol, max_iter=max_iter)
+    cloud = PointCloud(x, y, metric if period is None else parse_cost(metric, period=period))
+    result = solved(cloud, (a, b, reg, unbalanced), method, options, init, watch)
     return reported(result, shortfall(result), strict)
 
 
@@ -184,12 +194,11 @@ def solved(
     method: str | Solver[Any],
     options: dict[str, Any],
     init: Any,
-    callback: Callback | None,
+    watch: Watch,
 ) -> Result:
     """The solution of a problem, without a report on convergence; `asked` is a, b, reg and unbalanced."""
-    if callback is not None and not callable(callback):
-        raise TypeError(f"callback must be a function of a Progress, got {callback!r}; pass a function")
-    if method in ("auto", "exact") and all(v is None for v in (*asked[2:], *options.values(), init, callback)):
+    default = all(v is None for v in (*asked[2:], *options.values(), init))
+    if method in ("auto", "exact") and default and watch.idle:
         quick = small.solved(geometry, *asked[:2])
         if quick is not None:
             return attached(quick)
@@ -198,7 +207,7 @@ def solved(
     solver = with_options(chosen, **options)
     if init is not None and "init" in solver.refuses:
         _refuse(solver, "init")
-    return result_of(problem, solver, _start(problem, init), callback)
+    return result_of(problem, solver, _start(problem, init), watch)
 
 
 def with_options(solver: Solver[Any], **options: Any) -> Solver[Any]:
@@ -243,12 +252,10 @@ def potential_of(problem: LinearProblem, v: Any, name: str, offset: Array) -> Ar
     return xp.reshape(v, (problem.items, size)) - offset
 
 
-def result_of(
-    problem: LinearProblem, solver: Solver[Any], start: tuple[Array, Array] | None, callback: Callback | None
-) -> Result:
+def result_of(problem: LinearProblem, solver: Solver[Any], start: tuple[Array, Array] | None, watch: Watch) -> Result:
     """The result of a run, attached to autograd's graph where the input requires gradients."""
     check_differentiable(problem)
-    return attached(Result(problem, run(problem, solver, start, callback), solver.name, kernel_of(problem)))
+    return attached(Result(problem, run(problem, solver, start, watch), solver.name, kernel_of(problem)))
 
 
 def kernel_of(problem: LinearProblem) -> str:

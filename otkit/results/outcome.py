@@ -30,7 +30,7 @@ class Status(enum.Enum):
         "Infeasible: no plan avoids the forbidden (infinite) costs; "
         "allow more arcs, or call otkit.solve with unbalanced= and reg=."
     )
-    STOPPED = "Stopped by the callback."
+    STOPPED = "Stopped before the tolerance was reached, by the callback, the time_limit or Ctrl-C."
     COMPLETED = "Did what was asked, without a tolerance; see the error or the bounds for the accuracy reached."
 
     def __repr__(self) -> str:
