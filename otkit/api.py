@@ -20,8 +20,9 @@ from otkit.problems.linear import LinearProblem
 from otkit.report import reported, shortfall
 from otkit.results.result import Result
 from otkit.solvers import choose_solver
-from otkit.solvers.base import Callback, Solver, run
+from otkit.solvers.base import Solver, run
 from otkit.solvers.exact import small
+from otkit.solvers.watch import Callback, Watch
 
 
 @arrays.eager
@@ -37,7 +38,9 @@ def solve(
     rtol: float | None = None,
     max_iter: int | None = None,
     init: Any = None,
+    time_limit: float | None = None,
     callback: Callback | None = None,
+    progress: bool = False,
     strict: bool = False,
 ) -> Result:
     """Optimal transport for a cost matrix.
@@ -75,8 +78,14 @@ def solve(
         together, 10 million by default.
     init : tuple (f, g) or Result, optional
         Initial potentials, in units of the cost. The first update recomputes f from g.
+    time_limit : float, optional
+        Seconds after which the solve ends with the status STOPPED, and the best interval so far. A step that has begun
+        and the bounds are completed, which may take a few seconds more. Ctrl-C does the same in a solve that has taken
+        longer than a second; the second one raises ``KeyboardInterrupt``.
     callback : callable, optional
         Called after every step with a `Progress`; stops the solve by returning True.
+    progress : bool
+        Show a progress bar on the standard error, if that is a terminal.
     strict : bool
         Raise `NotConverged` instead of a warning.
 
@@ -106,9 +115,8 @@ def solve(
     >>> otkit.solve(C, [1.0, 1.0], [1.0, 3.0], reg=0.5, unbalanced=1.0).plan.sum(0).round(4)
     array([0.8688, 2.1999])
     """
-    geometry = StoredArcs.of(C) if is_sparse(C) else C if isinstance(C, GivenGeometry) else Dense(C)
-    options = dict(tol=tol, rtol=rtol, max_iter=max_iter)
-    result = solved(geometry, (a, b, reg, unbalanced), method, options, init, callback, strict)
+    watch, options = Watch.of(callback, time_limit, progress), dict(tol=tol, rtol=rtol, max_iter=max_iter)
+    result = solved(costs_of(C), (a, b, reg, unbalanced), method, options, init, watch, strict)
     return reported(result, shortfall(result), strict)
 
 
@@ -128,7 +136,9 @@ def solve_sample(
     rtol: float | None = None,
     max_iter: int | None = None,
     init: Any = None,
+    time_limit: float | None = None,
     callback: Callback | None = None,
+    progress: bool = False,
     strict: bool = False,
 ) -> Result:
     """Optimal transport between two clouds of points, whose costs are evaluated tile by tile.
@@ -149,7 +159,7 @@ def solve_sample(
     period : float, optional
         The points lie on a circle of this circumference, and the distance is that along it. They have one coordinate,
         any number, which is taken modulo the period.
-    reg, unbalanced, method, tol, rtol, max_iter, init, callback, strict
+    reg, unbalanced, method, tol, rtol, max_iter, init, time_limit, callback, progress, strict
         As in `solve`. On a line or a circle, with a cost that is convex in the distance and no `reg`, the solution is
         exact and takes one sort of each side.
 
@@ -168,9 +178,9 @@ def solve_sample(
     >>> otkit.solve_sample([[0.0], [2.0]], [[1.0], [5.0]], metric="sqeuclidean").value
     array(5.)
     """
-    options = dict(tol=tol, rtol=rtol, max_iter=max_iter)
-    asked = PointCloud(x, y, metric if period is None else parse_cost(metric, period=period)), (a, b, reg, unbalanced)
-    result = solved(*asked, method, options, init, callback, strict)
+    watch, options = Watch.of(callback, time_limit, progress), dict(tol=tol, rtol=rtol, max_iter=max_iter)
+    cloud = PointCloud(x, y, metric if period is None else parse_cost(metric, period=period))
+    result = solved(cloud, (a, b, reg, unbalanced), method, options, init, watch, strict)
     return reported(result, shortfall(result), strict)
 
 
@@ -189,6 +199,8 @@ def solve_grid(
     max_iter: int | None = None,
     init: Any = None,
     callback: Callback | None = None,
+    time_limit: float | None = None,
+    progress: bool = False,
     strict: bool = False,
 ) -> Result:
     """Optimal transport between two images, or densities on a grid of one to three axes.
@@ -205,7 +217,7 @@ def solve_grid(
         has one number for each axis of the grid, and the axes of `a` before these are a batch.
     metric : str or tuple
         "sqeuclidean" (‖x−y‖²), "cityblock" (Σ_k |x_k−y_k|), or ``("axiswise", p)`` (Σ_k |x_k−y_k|^p) for p ≥ 1.
-    reg, unbalanced, method, tol, rtol, max_iter, init, callback, strict
+    reg, unbalanced, method, tol, rtol, max_iter, init, callback, time_limit, progress, strict
         As in `solve`.
 
     Returns
@@ -237,9 +249,14 @@ def solve_grid(
         )
     grid = Grid(shapes[0], spacing, metric)
     a, b = (arrays.namespace(w).reshape(w, (*w.shape[: w.ndim - axes], grid.n)) for w in (a, b))
-    options = dict(tol=tol, rtol=rtol, max_iter=max_iter)
-    result = solved(grid, (a, b, reg, unbalanced), method, options, init, callback)
+    watch, options = Watch.of(callback, time_limit, progress), dict(tol=tol, rtol=rtol, max_iter=max_iter)
+    result = solved(grid, (a, b, reg, unbalanced), method, options, init, watch, strict)
     return reported(result, shortfall(result), strict)
+
+
+def costs_of(C: Any) -> GivenGeometry:
+    """The geometry of the costs of a caller: a matrix, a sparse matrix or a geometry."""
+    return StoredArcs.of(C) if is_sparse(C) else C if isinstance(C, GivenGeometry) else Dense(C)
 
 
 def solved(
@@ -248,18 +265,17 @@ def solved(
     method: str | Solver[Any],
     options: dict[str, Any],
     init: Any,
-    callback: Callback | None,
+    watch: Watch,
     strict: bool = False,
 ) -> Result:
     """The solution of a problem, without a report on convergence; `asked` is a, b, reg and unbalanced.
 
     `strict` is for its gradients.
     """
-    if callback is not None and not callable(callback):
-        raise TypeError(f"callback must be a function of a Progress, got {callback!r}; pass a function")
     if isinstance(geometry, Grid):
         geometry = geometry.fitted(*asked[:2])
-    if method in ("auto", "exact") and all(v is None for v in (*asked[2:], *options.values(), init, callback)):
+    default = all(v is None for v in (*asked[2:], *options.values(), init))
+    if method in ("auto", "exact") and default and watch.idle:
         quick = small.solved(geometry, *asked[:2])
         if quick is not None:
             return attached(quick)
@@ -268,7 +284,7 @@ def solved(
     solver = with_options(chosen, **options)
     if init is not None and "init" in solver.refuses:
         _refuse(solver, "init")
-    return result_of(problem, solver, _start(problem, init), callback, strict)
+    return result_of(problem, solver, _start(problem, init), watch, strict)
 
 
 def with_options(solver: Solver[Any], **options: Any) -> Solver[Any]:
@@ -294,29 +310,37 @@ def _start(problem: LinearProblem, init: Any) -> tuple[Array, Array] | None:
     if not isinstance(pair, tuple) or len(pair) != 2:
         raise ValueError(f"init must be a tuple (f, g) or a Result, got {type(init).__name__}; pass (f, g)")
     reduced = problem.reduced
-    start = []
-    for v, name, size, offset in ((pair[0], "f", reduced.n, reduced.row), (pair[1], "g", reduced.m, reduced.col)):
-        v = arrays.detached(checks.as_array(v, f"init {name}", problem.like))
-        checks.same_library(**{f"init {name}": v, **problem.asked.arrays})
-        v = problem.inside(v)
-        xp = arrays.namespace(v)
-        if v.ndim < 1 or v.shape[-1] != size or not xp.all(xp.isfinite(v)):
-            raise ValueError(f"init {name} must be finite and of shape (..., {size}), got shape {tuple(v.shape)}")
-        checks.fits(tuple(v.shape[:-1]), problem.batch, f"init {name}")
-        v = xp.broadcast_to(arrays.float64(v), (*problem.batch, size))
-        start.append(xp.reshape(v, (problem.items, size)) - offset)
-    return start[0], start[1]
+    f, g = pair
+    return potential_of(problem, f, "init f", reduced.row), potential_of(problem, g, "init g", reduced.col)
+
+
+def potential_of(problem: LinearProblem, v: Any, name: str, offset: Array) -> Array:
+    """A potential of the caller in reduced costs, ``(B, n)`` or ``(B, m)``; `offset` has those of its side."""
+    v = arrays.detached(checks.as_array(v, name, problem.like))
+    checks.same_library(**{name: v, **problem.asked.arrays})
+    v = problem.inside(v)
+    xp, size = arrays.namespace(v), offset.shape[-1]
+    if v.ndim < 1 or v.shape[-1] != size:
+        raise ValueError(f"{name} must have shape (..., {size}), got shape {tuple(v.shape)}")
+    if not xp.all(xp.isfinite(v)):
+        raise ValueError(f"{name} must be finite, got NaN or inf in it; set it to 0 where there is no mass")
+    checks.fits(tuple(v.shape[:-1]), problem.batch, name)
+    v = xp.broadcast_to(arrays.float64(v), (*problem.batch, size))
+    return xp.reshape(v, (problem.items, size)) - offset
 
 
 def result_of(
     problem: LinearProblem,
     solver: Solver[Any],
     start: tuple[Array, Array] | None,
-    callback: Callback | None,
+    watch: Watch,
     strict: bool = False,
 ) -> Result:
     """The result of a run, attached to autograd's graph where the input requires gradients."""
     check_differentiable(problem)
-    library = arrays.library_name(next(iter(problem.asked.arrays.values())))
-    kernel = f"{problem.kernels.name} ({library})"
-    return attached(Result(problem, run(problem, solver, start, callback), solver.name, kernel), strict)
+    return attached(Result(problem, run(problem, solver, start, watch), solver.name, kernel_of(problem)), strict)
+
+
+def kernel_of(problem: LinearProblem) -> str:
+    """The names of the kernels of a problem, and of the array library."""
+    return f"{problem.kernels.name} ({arrays.library_name(problem.like)})"

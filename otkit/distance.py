@@ -20,11 +20,11 @@ from otkit.results.values import objective
 from otkit.scaling import rescaled
 from otkit.solvers import choose_solver
 from otkit.solvers.annealing import Annealing
-from otkit.solvers.base import Callback
 from otkit.solvers.bottleneck import MOST, Bottleneck, longest_arcs
 from otkit.solvers.exact import small
 from otkit.solvers.exact.solver import Exact
 from otkit.solvers.univariate import Univariate
+from otkit.solvers.watch import Callback, Watch
 
 # The highest finite order: higher powers of distances around the bottleneck overflow.
 HIGHEST = 1024
@@ -148,7 +148,9 @@ def wasserstein(
     period: float | None = None,
     rtol: float | None = None,
     max_iter: int | None = None,
+    time_limit: float | None = None,
     callback: Callback | None = None,
+    progress: bool = False,
     strict: bool = False,
 ) -> WassersteinResult:
     """The p-Wasserstein distance between two weighted clouds of points, with a certified interval.
@@ -175,8 +177,8 @@ def wasserstein(
         Stop when the interval is narrower than this fraction of the distance. By default the distance is exact. If the
         interval is then wider than 1e-9 of the distance, or of the p-th powers of distances without outliers, the
         status is IMPRECISE.
-    max_iter, callback, strict
-        As in `solve`.
+    max_iter, time_limit, callback, progress, strict
+        As in `solve`. There is no `time_limit` for p = inf.
 
     Returns
     -------
@@ -205,7 +207,8 @@ def wasserstein(
     17.5
     """
     cost = distance_cost(p, metric, rtol, period, largest=True)
-    answer = measured((x, y), (a, b), cost, rtol, max_iter, callback)
+    watch = Watch.of(callback, time_limit, progress)
+    answer = measured((x, y), (a, b), cost, rtol, max_iter, watch)
     return reported(answer, shortfall(answer.result, answer), strict)
 
 
@@ -240,14 +243,14 @@ def measured(
     cost: Cost,
     rtol: float | None = None,
     max_iter: int | None = None,
-    callback: Callback | None = None,
+    watch: Watch | None = None,
 ) -> WassersteinResult:
     """A Wasserstein distance, without a report on convergence."""
-    p = cost.power
+    p, watch = cost.power, watch or Watch.of()
     x, y = (checks.as_array(v, name) for v, name in zip(points, "xy", strict=True))
     a, b = (None if w is None else checks.as_array(w, name, x) for w, name in zip(weights, "ab", strict=True))
     cloud = PointCloud(x, y, replace(cost, power=1.0) if p == np.inf else cost)
-    if p < np.inf and rtol is None and max_iter is None and callback is None:
+    if p < np.inf and rtol is None and max_iter is None and watch.idle:
         quick = small.solved(cloud, a, b)
         if quick is not None:
             return WassersteinResult(attached(quick), p)
@@ -256,6 +259,8 @@ def measured(
     solver = Bottleneck() if p == np.inf else choose_solver(problem, "auto", bounded=rtol is not None)
     if isinstance(solver, Bottleneck):
         _check_size(problem)
+        if watch.deadline < np.inf:
+            raise ValueError("time_limit= does not apply to p=inf, which has no interval before its end; drop it")
     if isinstance(solver, (Annealing, Exact)) and rtol is not None:
         # Stop on the distance: upper^(1/p) − lower^(1/p) ≤ rtol·upper^(1/p), or at the rounding of the costs.
         solver = replace(solver, rtol=min(1 - (1 - rtol) ** p, 1 - UNIT))
@@ -263,7 +268,7 @@ def measured(
         solver = replace(solver, atol=max(1e-9**p, 1e-14))
     if not isinstance(solver, Univariate):
         solver = with_options(solver, max_iter=max_iter)
-    result = result_of(problem, solver, None, callback)
+    result = result_of(problem, solver, None, watch)
     if p == np.inf:
         result = replace(result, link=None)  # the largest distance is no mean of costs
     return WassersteinResult(result, p, unit if result.problem.batch else float(unit))

@@ -15,6 +15,7 @@ from otkit.report import reported
 from otkit.results.gauge import gauged
 from otkit.results.result import Result
 from otkit.solvers.base import Solver
+from otkit.solvers.watch import Watch
 
 # Default tolerance: tight, since a divergence is a difference of numbers that may be nearly equal.
 _TOL = 1e-8
@@ -201,7 +202,7 @@ def sinkhorn_divergence(
     options = dict(tol=tol, rtol=None, max_iter=max_iter)
     x, y = checks.as_array(x, "x", y), checks.as_array(y, "y", x)
     three = [
-        api.solved(PointCloud(*points, metric), (*weights, reg, unbalanced), method, options, None, None, strict)
+        api.solved(PointCloud(*points, metric), (*weights, reg, unbalanced), method, options, None, Watch.of(), strict)
         for points, weights in (((x, y), (a, b)), ((x, x), (a, a)), ((y, y), (b, b)))
     ]
     answer = DivergenceResult(*three)

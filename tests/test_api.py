@@ -49,7 +49,7 @@ def test_the_callback_sees_every_step_and_can_stop(C):
     assert seen[-1].n_iter[0] == result.n_iter
     assert seen[-1].reg[0] == 0.01
     assert np.array_equal([p.error for p in seen], result.errors[:, None])
-    with pytest.warns(otkit.ConvergenceWarning, match="Stopped by the callback"):
+    with pytest.warns(otkit.ConvergenceWarning, match="by the callback"):
         stopped = otkit.solve(C, reg=0.01, method=otkit.Sinkhorn(sweeps=2), callback=lambda progress: True)
     assert stopped.status is otkit.Status.STOPPED
     with pytest.warns(otkit.ConvergenceWarning):

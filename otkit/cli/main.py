@@ -158,6 +158,7 @@ def _add_options(command: argparse.ArgumentParser) -> None:
         type=_positive,
         help="entropic regularisation, in units of the distance to the power p; without it, none",
     )
+    add("--time-limit", type=_positive, metavar="S", help="stop after S seconds, with the interval that is known then")
     add(
         "--weights",
         **each,
@@ -242,15 +243,15 @@ def _reading(options: argparse.Namespace) -> Reading:
 
 
 def _compare(x: Measure, y: Measure, options: argparse.Namespace) -> tuple[Answer, bool, Result]:
-    start = time.perf_counter()
+    start, watched = time.perf_counter(), {"time_limit": options.time_limit, "progress": True}
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ConvergenceWarning)  # reported with the answer
         if options.reg is None:
             with uncompiled():
-                found = wasserstein(x.x, y.x, x.a, y.a, p=options.p, rtol=options.rtol)
+                found = wasserstein(x.x, y.x, x.a, y.a, p=options.p, rtol=options.rtol, **watched)
             certified = bool(found.converged)
         else:
-            result = solve_sample(x.x, y.x, x.a, y.a, metric=("power", options.p), reg=options.reg)
+            result = solve_sample(x.x, y.x, x.a, y.a, metric=("power", options.p), reg=options.reg, **watched)
             found = WassersteinResult(result, options.p)
             certified = bool(found.upper - found.lower <= (options.rtol or WIDTH) * found.upper)
         answer = Answer(
@@ -286,8 +287,9 @@ def _outward(lower: float, upper: float) -> tuple[str, str]:
 def _check_outputs(options: argparse.Namespace) -> None:
     """Check the output options before any computation."""
     count = len(options.files)
-    for name, path in (("--plan", options.plan), ("--plot", options.plot)):
-        if path is not None and count > 2:
+    pair = (("--plan", options.plan), ("--plot", options.plot), ("--time-limit", options.time_limit))
+    for name, given in pair:
+        if given is not None and count > 2:
             raise UnusableInput(f"{name} is for two files, got {count}; drop it, or name two")
     if options.out is not None and count == 2:
         raise UnusableInput("--out is for more than two files, got 2; use --json for all numbers of one pair")

@@ -146,6 +146,12 @@ class StoredArcs(GivenGeometry):
         tile[0, self.row[part] - low, self.col[part]] = self.cost[part]
         return tile
 
+    def at(self, rows: np.ndarray, cols: np.ndarray) -> np.ndarray:
+        """The costs of these arcs, inf for those that are not stored: ``(K,)``."""
+        here, wanted = (row * self.m + col for row, col in ((self.row, self.col), (rows, cols)))
+        place = np.minimum(np.searchsorted(here, wanted), here.size - 1)
+        return np.where(here[place] == wanted, self.cost[place], np.inf)
+
     def take(self, items: np.ndarray) -> StoredArcs:
         return self
 

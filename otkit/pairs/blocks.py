@@ -17,8 +17,8 @@ from otkit.geometry.costs import Cost
 from otkit.geometry.points import PointCloud
 from otkit.pairs.clouds import Clouds
 from otkit.pairs.results import CODES, CONVERGED, Answers, Layout
-from otkit.solvers.base import Progress
 from otkit.solvers.exact import packed
+from otkit.solvers.watch import Watch
 
 # Arcs up to which compiled loops solve a pair, with all of them in memory.
 _SMALL = 2**20
@@ -64,9 +64,7 @@ class Task:
 
 def solve(task: Task, stopped: Callable[[], bool] | None = None) -> Answers:
     """The answers to a task; solves end early once `stopped` returns True."""
-
-    def callback(_: Progress) -> bool:
-        return stopped is not None and stopped()
+    watch = Watch.of(None if stopped is None else lambda _: stopped())
 
     answers = Answers.empty(len(task.left))
     if task.clouds.compiled is not None:
@@ -74,7 +72,7 @@ def solve(task: Task, stopped: Callable[[], bool] | None = None) -> Answers:
     for k in np.flatnonzero(answers.status == 0):
         i, j = task.left[k], task.right[k]
         try:
-            found = _distance(task.clouds[i], task.clouds[j], task.options, callback)
+            found = _distance(task.clouds[i], task.clouds[j], task.options, watch)
         except (ValueError, TypeError) as error:
             first, second = task.clouds.places[[i, j]]
             raise type(error)(f"measures {first} and {second}, as x and y: {error}") from None
@@ -100,14 +98,12 @@ def _solve_small(task: Task, clouds: packed.Clouds, answers: Answers, stopped: C
 _Measure = tuple[Array, Array | None]
 
 
-def _distance(
-    one: _Measure, other: _Measure, options: Options, callback: Callable[[Progress], bool]
-) -> WassersteinResult:
+def _distance(one: _Measure, other: _Measure, options: Options, watch: Watch) -> WassersteinResult:
     (x, a), (y, b) = one, other
     if options.reg is None:
-        return measured((x, y), (a, b), options.cost, options.rtol, options.max_iter, callback)
+        return measured((x, y), (a, b), options.cost, options.rtol, options.max_iter, watch)
     asked = {"tol": None, "rtol": None, "max_iter": options.max_iter}
-    result = solved(PointCloud(x, y, options.cost), (a, b, options.reg, None), "auto", asked, None, callback)
+    result = solved(PointCloud(x, y, options.cost), (a, b, options.reg, None), "auto", asked, None, watch)
     return WassersteinResult(result, options.cost.power)
 
 

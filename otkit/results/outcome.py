@@ -30,8 +30,8 @@ class Status(enum.Enum):
         "Infeasible: no plan avoids the forbidden (infinite) costs; "
         "allow more arcs, or call otkit.solve with unbalanced= and reg=."
     )
-    STOPPED = "Stopped by the callback."
-    COMPLETED = "Ran the requested number of iterations; see the error for the accuracy reached."
+    STOPPED = "Stopped before the tolerance was reached, by the callback, the time_limit or Ctrl-C."
+    COMPLETED = "Did what was asked, without a tolerance; see the error or the bounds for the accuracy reached."
 
     def __repr__(self) -> str:
         return f"<Status.{self.name}>"

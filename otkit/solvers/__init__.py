@@ -6,12 +6,13 @@ from typing import Any
 
 from otkit.problems import LinearProblem
 from otkit.solvers.annealing import Annealing
-from otkit.solvers.base import Progress, Solver, run
+from otkit.solvers.base import Solver, run
 from otkit.solvers.exact.outliers import has_outliers
 from otkit.solvers.exact.solver import Exact
 from otkit.solvers.sinkhorn import Sinkhorn
 from otkit.solvers.sns.solver import SparseNewton
 from otkit.solvers.univariate import Univariate
+from otkit.solvers.watch import Progress
 
 __all__ = [
     "SOLVERS",

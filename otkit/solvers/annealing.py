@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import ClassVar
 
 import numpy as np
 
-from otkit.arrays import Array, from_numpy, take
+from otkit.arrays import Array, from_numpy, put, take
 from otkit.certificates.base import Certificate
 from otkit.certificates.certify import certify
 from otkit.certificates.width import narrow, precise
@@ -21,7 +21,20 @@ from otkit.solvers.descent import Annealed
 
 
 @dataclass(frozen=True)
-class Annealing(Solver[Annealed]):
+class Bounded(Annealed):
+    """A state with the last certified intervals ``lower, upper (B,)``, infinite before the first."""
+
+    lower: np.ndarray
+    upper: np.ndarray
+
+    @property
+    def gap(self) -> np.ndarray:
+        known = (self.upper < np.inf) & (self.upper != 0)
+        return np.where(known, (self.upper - self.lower) / np.where(known, abs(self.upper), 1.0), np.nan)
+
+
+@dataclass(frozen=True)
+class Annealing(Solver[Bounded]):
     """Annealing for the unregularised problem: sweeps at decreasing regularisation until certified bounds are close.
 
     Attributes
@@ -66,17 +79,24 @@ class Annealing(Solver[Annealed]):
     def __post_init__(self) -> None:
         check_options(self)
 
-    def init(self, problem: LinearProblem, start: tuple[Array, Array] | None) -> Annealed:
-        reg = descent.top(problem)
-        if start is None:
-            return descent.begin(problem, None, reg)
-        return descent.begin(problem, start[1], reg / 1024)
+    def init(self, problem: LinearProblem, start: tuple[Array, Array] | None) -> Bounded:
+        reg, unknown = descent.top(problem), np.full(problem.items, np.inf)
+        g, reg = (None, reg) if start is None else (start[1], reg / 1024)
+        return Bounded(**vars(descent.begin(problem, g, reg)), lower=-unknown, upper=unknown)
 
-    def step(self, problem: LinearProblem, state: Annealed) -> Annealed:
-        stage_tol = self._stage_tol(problem, state.reg)
-        state = descent.advance(problem, state, stage_tol, self.sweeps, self.max_iter)
-        items = state.running
+    def step(self, problem: LinearProblem, state: Bounded) -> Bounded:
+        stage_tol, used = self._stage_tol(problem, state.reg), state.used
+        sweeps = np.minimum(self.sweeps - used % self.sweeps, descent.patience(problem, state))
+        state = descent.advance(problem, state, stage_tol, sweeps, self.max_iter)
+        reached = state.error <= stage_tol
+        due = reached | (state.used % self.sweeps == 0) | (state.n_iter >= self.max_iter)
+        items = state.running[due[state.running]]
+        return self._certified(problem, state, items, reached) if items.size else state
+
+    def _certified(self, problem: LinearProblem, state: Bounded, items: np.ndarray, reached: np.ndarray) -> Bounded:
+        """The state with intervals of some items, which end, go to the next stage, or on."""
         found = self._certificate(problem.take(items), state, items)
+        state = replace(state, lower=put(state.lower, items, found.lower), upper=put(state.upper, items, found.upper))
         part = problem.take(items)
         close = narrow(part, found.lower, found.upper, self.rtol, self.atol)
         rounded = ~close & (found.upper < np.inf) & (found.upper - found.lower <= 1.01 * found.rounding)
@@ -86,9 +106,7 @@ class Annealing(Solver[Annealed]):
         state = state.ended(items[close], Status.CONVERGED).ended(items[rounded], Status.IMPRECISE)
         close = close | rounded
         state = state.ended(items[~close & (found.lower > problem.high[items])], Status.INFEASIBLE)
-
-        reached = state.error <= stage_tol
-        left = state.running
+        left = np.intersect1d(state.running, items)
         moving = left[reached[left] | (state.used[left] >= self.max_iter // 5)]
         reg = state.reg / self.factor
         # Below this regularisation, rounding prevents a stage from reaching its tolerance.

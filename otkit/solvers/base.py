@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import time
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, fields
+from functools import partial
 from inspect import signature
 from typing import Any, ClassVar, Generic, Self, TypeVar
 
@@ -14,6 +16,7 @@ from otkit import checks
 from otkit.arrays import Array, renewed
 from otkit.problems.linear import LinearProblem
 from otkit.results.outcome import Outcome, Stage, Status
+from otkit.solvers.watch import Progress, Watch
 
 
 @dataclass(frozen=True)
@@ -47,6 +50,11 @@ class State:
         """Indices of the items that are still running."""
         return np.array([k for k, status in enumerate(self.status.tolist()) if status is None], dtype=np.int64)
 
+    @property
+    def gap(self) -> np.ndarray:
+        """Width of the last certified interval of each item, relative to its upper end; NaN if there is none."""
+        return np.full(self.reg.size, np.nan)
+
     def ended(self, items: np.ndarray, status: Status) -> Self:
         """The state with a final status for the items of these indices."""
         if not items.size:
@@ -61,31 +69,6 @@ def begun(problem: LinearProblem, f: Array, g: Array) -> State:
     nothing = np.zeros(problem.items)
     status = np.full(problem.items, None, dtype=object)
     return State(f, g, nothing, status, nothing, np.zeros(problem.items, dtype=np.int64), ())
-
-
-@dataclass(frozen=True)
-class Progress:
-    """Progress of a solve, passed to the callback after every step.
-
-    Attributes
-    ----------
-    n_iter : numpy array of int (B,)
-        Iterations of each item so far.
-    error : numpy array (B,)
-        The error of each item.
-    reg : numpy array (B,)
-        The regularisation of the stage that each item is in.
-    done : numpy array of bool (B,)
-        Which items have ended.
-    """
-
-    n_iter: np.ndarray
-    error: np.ndarray
-    reg: np.ndarray
-    done: np.ndarray
-
-
-Callback = Callable[[Progress], Any]
 
 
 S = TypeVar("S", bound=State)
@@ -162,30 +145,33 @@ def run(
     problem: LinearProblem,
     solver: Solver[Any],
     start: tuple[Array, Array] | None = None,
-    callback: Callback | None = None,
+    watch: Watch | None = None,
 ) -> Outcome:
-    """Step a solver until every item has ended. No other loop advances solver states.
-
-    A callback that returns True stops the run.
-    """
-    state = solver.init(problem, start)
+    """Step a solver until every item has ended, or its watch ends the run. No other loop advances solver states."""
+    watch = watch or Watch.of()
     errors = []
-    running = state.running
-    while running.size:
-        state = solver.step(problem, state)
-        errors.append(state.error)
-        running = state.running
-        spent = running[state.n_iter[running] >= solver.max_iter]
-        state = state.ended(spent, Status.MAX_ITER)
-        if callback is not None and callback(progress(state)):
-            state = state.ended(state.running, Status.STOPPED)
-        elif not spent.size:
-            continue
-        running = state.running
+    with watch.over() as told:
+        state = solver.init(problem, start)
+        while state.running.size:
+            state = solver.step(problem, state)
+            errors.append(state.error)
+            running = state.running
+            state = state.ended(running[state.n_iter[running] >= solver.max_iter], Status.MAX_ITER)
+            if told(partial(progress, state, watch)):
+                state = state.ended(state.running, Status.STOPPED)
     return solver.finish(problem, state, np.array(errors).reshape(-1, problem.items))
 
 
-def progress(state: State) -> Progress:
+def progress(state: State, watch: Watch) -> Progress:
     """The progress of a state, as copies for the callback."""
-    done = np.array([status is not None for status in state.status])
-    return Progress(state.n_iter.copy(), state.error.copy(), state.reg.copy(), done)
+    now = time.monotonic()
+    return Progress(
+        n_iter=state.n_iter.copy(),
+        error=state.error.copy(),
+        reg=state.reg.copy(),
+        done=np.array([status is not None for status in state.status]),
+        stage=np.bincount(np.array([s.item for s in state.stages], dtype=np.int64), minlength=state.reg.size),
+        gap=state.gap,
+        seconds=now - watch.begun,
+        seconds_left=max(watch.deadline - now, 0.0),
+    )

@@ -120,6 +120,18 @@ def test_what_is_not_certified_exits_with_1(otkit_, files, names, as_json):
     assert (status, err) == (0, "")
 
 
+@pytest.mark.parametrize("arguments", [[], ["--reg", 1e-3]])
+def test_the_interval_at_the_time_limit(otkit_, answer, files, arguments):
+    x, y = (np.load(files / name) for name in ("a.npy", "b.npy"))
+    status, out, err = otkit_("w2", "a.npy", "b.npy", "--time-limit", 1e-9, *arguments)
+    lower, upper = map(float, re.search(r"\[(\S+), (\S+)\]", out).groups())
+    assert lower * (1 - 1e-9) <= exact(x, y, 2) <= upper * (1 + 1e-9)
+    if arguments:
+        assert status == 1
+        assert "not certified" in err
+    assert answer("w2", "a.npy", "b.npy", "--time-limit", 1e6)["status"] == "CONVERGED"
+
+
 @pytest.mark.parametrize("arguments", [["--help"], ["w1", "--help"], ["w2", "-h"], ["info", "-h"]])
 @pytest.mark.parametrize("columns", ["20", "80"])
 def test_help(otkit_, monkeypatch, arguments, columns):

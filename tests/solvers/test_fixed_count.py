@@ -138,7 +138,7 @@ def test_items_are_run_as_if_alone(rng):
 
 
 def test_a_callback_can_stop_a_run(rng):
-    with pytest.warns(otkit.ConvergenceWarning, match="Stopped by the callback"):
+    with pytest.warns(otkit.ConvergenceWarning, match="by the callback"):
         result = solve(
             rng.random((8, 6)), reg=0.1, method=Sinkhorn(n_iters=100, sweeps=1), callback=lambda p: p.n_iter[0] == 3
         )

@@ -142,8 +142,10 @@ def _priced(parent, thread, up, cost, pi, rough, rounding, scale):
 
 
 @jit
-def solve(C, single, arcs, tree, n, together, rounding, scale, most):
-    """Pivot at most `most` times, until no arc has a negative reduced cost; returns the number, and whether this is so.
+def solve(C, single, arcs, tree, n, together, rounding, scale, most, searched=2**62):
+    """Pivot until no arc has a negative reduced cost; returns the number of pivots, and whether this is so.
+
+    It ends after `most` pivots, and when more than `searched` entries of rows have been read.
 
     Pricing takes listed arcs until none is left, then the best arc of the next `together` rows of the matrix that have
     one. Rows are searched in `single`, the costs in single precision, until nothing is found there, and then in `C`.
@@ -158,8 +160,8 @@ def solve(C, single, arcs, tree, n, together, rounding, scale, most):
     rough = np.empty(pi.size, dtype=np.float32)
     tolerance, fresh, optimal = _priced(parent, thread, up, cost, pi, rough, rounding, scale), True, False
     sharp = max(sharp, np.int64(single.shape[0] < C.shape[0]))
-    pivots = 0
-    while pivots < most:
+    pivots = read = 0
+    while pivots < most and read <= searched:
         if listing:
             k, at = _by_list(arcs.rows, arcs.cols, arcs.costs, count, pi, g, at, tolerance)
             if k < 0:
@@ -171,6 +173,7 @@ def solve(C, single, arcs, tree, n, together, rounding, scale, most):
                 i, j, row, seen = _by_rows(C, pi, C, pi, row, together, tolerance)
             else:
                 i, j, row, seen = _by_rows(single, rough, C, pi, row, together, tolerance)
+            read += seen * C.shape[1]
             if i < 0 and fresh and sharp:
                 optimal = True
                 break

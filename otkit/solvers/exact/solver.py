@@ -47,6 +47,7 @@ from otkit.solvers.exact.basis import (
 )
 from otkit.solvers.exact.listed import begin, cheaper, whole
 from otkit.solvers.exact.outliers import reconsidered, vertex
+from otkit.solvers.exact.unfinished import completed
 from otkit.solvers.sns.solver import SparseNewton
 
 # Maximum number of entries with which the simplex starts at once: sweeps take as long or longer (16 to 61 ms instead of
@@ -62,8 +63,9 @@ _SURCHARGE, _GIVEN = 8.0, 2.0**-10
 _REG, _REG_MOST, _ERROR = 3.0, 3e-3, 0.1
 # The part of a certificate that potentials prove.
 _DUAL = ("lower", "f", "g", "rounding")
-# Maximum number of pivots in a step.
-_PIVOTS = 2**15
+# Maximum number of pivots of an item in a step, and of entries that these read: a second of work. Items from a million
+# costs take turns.
+_PIVOTS, _READ = 2**15, 2**31
 
 
 @dataclass(frozen=True)
@@ -164,7 +166,8 @@ class Exact(Solver[Annealed | Pivoted]):
         """A bounded number of pivots of each item, towards an optimal basis."""
         costs = problem.reduced.to_numpy()
         bases, n_iter = list(state.bases), state.n_iter.copy()
-        for k in state.running:
+        turn = state.running[:1] if entries_with_mass(problem) > _ALL else state.running
+        for k in turn:
             most = min(_PIVOTS, self.max_iter - int(n_iter[k]))
             bases[k], pivots, status = _improved(problem, costs, bases[k], int(k), most)
             n_iter[k] += pivots
@@ -205,15 +208,20 @@ def _certified(problem: LinearProblem, state: Pivoted, g: Array, rtol: float | N
     whole = np.array([basis.missing == 0 for basis in state.bases]) | done
     weights = list(zip(to_numpy(problem.a), to_numpy(problem.b), strict=True))
     ends = [basis.vertex(*pair) for basis, pair in zip(state.bases, weights, strict=True)]
+    for k in np.flatnonzero(~whole & ~problem.forbidden):
+        ends[k], whole[k] = completed(costs, int(k), ends[k], *weights[k]), True
     found = _of_plans(problem, g, ends, whole)
     wide = done & (found.upper < np.inf) & ~narrow(problem, found.lower, found.upper, rtol or EXACT, 0.0)
     if wide.any():
         # Masses that are computed exactly leave no defect, which would have to be repaired at the largest cost.
         for k in np.flatnonzero(wide):
             ends[k] = vertex(costs, int(k), state.bases[k], *weights[k])
-        # Prices may be far larger than the costs that matter, and then round more than 0, which is feasible too.
-        found, other = (_of_plans(problem, potentials, ends, whole) for potentials in (g, 0.0 * g))
-        items = np.flatnonzero(wide & (other.lower > found.lower))
+        found = _of_plans(problem, g, ends, whole)
+    if not done.all() or wide.any():
+        # Prices may be far larger than the costs that matter, and then round more than 0, which is feasible too; or
+        # they may be those of an early basis.
+        other = _of_plans(problem, 0.0 * g, ends, whole)
+        items = np.flatnonzero((wide | ~done) & (other.lower > found.lower))
         best = {name: put(getattr(found, name), items, take(getattr(other, name), items)) for name in _DUAL}
         found = replace(found, **best)
     state = state.ended(np.flatnonzero(done & ~precise(problem, found.lower, found.upper, rtol)), Status.IMPRECISE)
@@ -306,7 +314,7 @@ def _improved(
     C, single = matrix[:2] if matrix is not None else (np.empty((0, basis.cols.size), t) for t in "df")
     while done < most:
         listed = C, single, basis.listed, basis.tree, basis.rows.size, basis.by_rows
-        pivots, optimal = pricing.solve(*listed, ROUNDING, largest, most - done)
+        pivots, optimal = pricing.solve(*listed, ROUNDING, largest, most - done, _READ)
         done += pivots
         if not optimal:
             break
