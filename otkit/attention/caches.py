@@ -2,129 +2,30 @@
 
 from __future__ import annotations
 
-import weakref
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn.functional import pad
-from transformers.cache_utils import Cache, DynamicCache, DynamicLayer
 
+from otkit.attention.bounded import Bounded, Layer
 from otkit.attention.maps import at_least
 from otkit.attention.models import Reader
-from otkit.attention.rotation import Rotation, decoder_of
+from otkit.attention.rotation import Rotation
 
 _FAR = 2**15  # positions of a stream stay about below this, where angles in float32 are exact enough
 
 
-class _Bounded(DynamicLayer):
-    """A layer that forgets, and counts the tokens that it has seen."""
-
-    is_croppable = False
-    keys: Any
-    values: Any
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.seen = 0
-
-    def also(self, change: Callable[[Tensor], Tensor]) -> None:
-        """Change what belongs to the items of a batch beside keys and values."""
-        raise NotImplementedError
-
-    @property
-    def held(self) -> int:
-        """The number of tokens in the cache."""
-        return self.keys.shape[-2] if self.is_initialized and self.keys.numel() else 0
-
-    @property
-    def behind(self) -> int:
-        """The number of tokens in the cache that the next one sees."""
-        return self.held
-
-    def get_seq_length(self) -> int:
-        return self.seen
-
-    def get_mask_sizes(self, query_length: Any) -> tuple[int, int]:
-        count = query_length.shape[0] if isinstance(query_length, Tensor) and query_length.ndim else int(query_length)
-        return self.behind + count, self.seen - self.behind
-
-    def get_max_length(self) -> int:
-        return -1
-
-    get_max_cache_shape = get_max_length  # its name before
-
-    def reset(self) -> None:
-        super().reset()
-        self.keys = self.values = None
-        self.is_initialized, self.seen = False, 0
-
-    def reorder_cache(self, beam_idx: Any) -> None:
-        super().reorder_cache(beam_idx)
-        self.also(lambda x: x.index_select(0, beam_idx.to(x.device)))
-
-    def batch_repeat_interleave(self, repeats: int) -> None:
-        super().batch_repeat_interleave(repeats)
-        self.also(lambda x: x.repeat_interleave(repeats, 0))
-
-    def batch_select_indices(self, indices: Tensor) -> None:
-        super().batch_select_indices(indices)
-        self.also(lambda x: x[indices])
-
-    def crop(self, *_: Any) -> None:
-        raise ValueError("this cache has forgotten what a crop needs; assisted decoding does not work with it")
-
-
-class _Streamed(Cache):
-    """A cache that replaces layers of full attention and watches what the decoder is given."""
-
-    def __init__(self, model: Any, replacement: type[_Bounded], **options: Any) -> None:
-        plain = DynamicCache(config=model.config).layers
-        layers = [replacement(**options) if type(layer) is DynamicLayer else layer for layer in plain]
-        self.bounded: Sequence[Any] = [layer for layer in layers if isinstance(layer, replacement)]
-        if not self.bounded:
-            raise ValueError(f"model must have a layer of full attention, got {type(model).__name__}, which has none")
-        super().__init__(layers=layers)
-        own = weakref.ref(self)
-
-        def before(_: nn.Module, args: Any, kwargs: dict[str, Any]) -> Any:
-            cache = own()
-            if cache is None or not any(value is cache for value in kwargs.values()):
-                return None
-            tokens = next(x for x in (*args[:1], kwargs.get("input_ids"), kwargs.get("inputs_embeds")) if x is not None)
-            return args, cache._before(tokens.shape[1], tokens.device, kwargs)
-
-        handle = decoder_of(model).register_forward_pre_hook(before, with_kwargs=True)
-        weakref.finalize(self, handle.remove)
-
-    def _before(self, count: int, device: torch.device, kwargs: dict[str, Any]) -> dict[str, Any]:
-        """Check what a forward pass is given."""
-        seen, mask, at = self.bounded[0].seen, kwargs.get("attention_mask"), kwargs.get("position_ids")
-        if count > 1 or not seen:  # a look at numbers makes a GPU wait, so not at every token
-            if isinstance(mask, Tensor) and mask.ndim == 2 and not bool(mask.all()):
-                raise ValueError(
-                    f"{type(self).__name__} cannot leave out tokens, got an attention_mask with padding; "
-                    "stream sequences of one length, or one by one"
-                )
-            if at is not None and (at.ndim != 2 or not bool((at == seen + torch.arange(count, device=device)).all())):
-                raise ValueError(
-                    f"{type(self).__name__} needs position_ids (B, {count}) from {seen} on, got shape "
-                    f"{tuple(at.shape)} with {at.flatten()[:4].tolist()}…; pass the tokens of one stream in order, "
-                    "without position_ids"
-                )
-        return kwargs
-
-
-class _SinkLayer(_Bounded):
+class _SinkLayer(Layer):
     """Slots for the sinks, and a ring of the latest tokens behind them."""
 
     def __init__(self, sinks: int, window: int) -> None:
         super().__init__()
         self.sinks, self.window = sinks, window
         self.oldest = 0  # in the ring
+        self.turns = True  # whether keys carry positions
         self.first: Tensor | None = None  # the sinks' keys as they came: turning them anew adds up no rounding
-        self.cache: Any = None  # weak reference to the SinkCache
 
     @property
     def size(self) -> int:
@@ -138,22 +39,25 @@ class _SinkLayer(_Bounded):
         if not self.is_initialized:
             self.lazy_initialization(key_states, value_states)
         cache, count = self.cache(), key_states.shape[-2]
+        self.follow(count)
         shift = self.seen - self.behind - cache.base
-        if count == 1 and self.held == self.size:
+        graph = key_states.requires_grad or value_states.requires_grad  # which writing in place would break
+        if count == 1 and self.held == self.size and not graph:
             at, self.oldest = self.sinks + self.oldest, (self.oldest + 1) % self.window
             self.seen += 1
             self.keys[:, :, at] = key_states[:, :, 0]
             self.values[:, :, at] = value_states[:, :, 0]
-            if self.sinks:
+            if self.sinks and self.turns:
                 self.keys[:, :, : self.sinks] = cache.turned(self, shift)
             return self.keys, self.values
         keys, values = self._extended(key_states, value_states)
-        if self.sinks and (self.first is None or self.first.shape[-2] < self.sinks):
-            self._set_first(keys[:, :, : self.sinks].clone())
-        if self.sinks and shift + cache.base > 0:
-            keys[:, :, : self.sinks] = cache.turned(self, shift)
+        if self.sinks and self.turns:
+            if self.first is None or self.first.shape[-2] < self.sinks:
+                self._set_first(keys[:, :, : self.sinks].detach().clone())
+            if shift + cache.base > 0:
+                keys[:, :, : self.sinks] = cache.turned(self, shift)
         self.seen += count
-        self.keys, self.values = (self._cut(x, x.shape[-2] - self.size) for x in (keys, values))
+        self.keys, self.values = (self._cut(x, x.shape[-2] - self.size).detach() for x in (keys, values))
         return keys, values
 
     def _extended(self, *new: Tensor) -> tuple[Tensor, ...]:
@@ -174,7 +78,7 @@ class _SinkLayer(_Bounded):
 
     def rebase(self, shift: int, rotation: Rotation) -> None:
         """Count positions from `shift` later on."""
-        if self.held > self.sinks:
+        if self.turns and self.held > self.sinks:
             self.keys[:, :, self.sinks :] = rotation(self.keys[:, :, self.sinks :], -shift)
 
     def reset(self) -> None:
@@ -187,7 +91,7 @@ class _SinkLayer(_Bounded):
             self._set_first(change(self.first))
 
 
-class SinkCache(_Streamed):
+class SinkCache(Bounded):
     """The keys and values of the first tokens and of a window of the latest ones, for a stream of any length.
 
     Parameters
@@ -201,9 +105,11 @@ class SinkCache(_Streamed):
 
     Raises
     ------
-    ValueError
+    ValueError, TypeError
         If an option is out of range, or the model has no layer of full attention, no rotary embedding, or one that does
         not compose (see `Rotation`). In a forward pass: padding, positions that do not follow the stream's, and a crop.
+    RuntimeError
+        If another model is called with it, or the former pass broke off.
 
     Notes
     -----
@@ -218,6 +124,9 @@ class SinkCache(_Streamed):
 
     The tokens of a chunk see all of the chunk before them, and what its first token sees: more than in a stream of
     single tokens, whose attention is `streaming_attention`.
+
+    What is kept has no gradients: a backward pass goes through the tokens of one call. A copy by `copy.deepcopy` is a
+    stream of its own, so that one prompt may have several continuations.
 
     Examples
     --------
@@ -242,11 +151,17 @@ class SinkCache(_Streamed):
         at_least(window, 1, "window")
         super().__init__(model, _SinkLayer, sinks=sinks, window=window)
         self.rotation = Rotation(model)
-        for layer in self.bounded:
-            layer.cache = weakref.ref(self)
+        for index, layer in enumerate(self.layers):
+            if isinstance(layer, _SinkLayer):
+                layer.turns = index not in self.rotation.still
         self.base = 0  # the position from which those in the cache count
         self.far = _FAR if len(self.bounded) == len(self.layers) else None  # others need absolute positions
         self.changed()
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> SinkCache:
+        new: SinkCache = super().__deepcopy__(memo)
+        new.changed()
+        return new
 
     def changed(self) -> None:
         """Forget turned sinks, of which some changed."""
@@ -286,7 +201,7 @@ class SinkCache(_Streamed):
         return kwargs
 
 
-class _HeavyLayer(_Bounded):
+class _HeavyLayer(Layer):
     """Keys with what each has received so far."""
 
     def __init__(self, heavy: int, recent: int) -> None:
@@ -298,11 +213,14 @@ class _HeavyLayer(_Bounded):
     def update(self, key_states: Tensor, value_states: Tensor, *_: Any, **__: Any) -> tuple[Tensor, Tensor]:
         if self.read_up_to != self.seen:
             raise RuntimeError("HeavyHitterCache reads attention weights; call the model inside attach(model, cache)")
+        self.follow(key_states.shape[-2])
         self.seen += key_states.shape[-2]
         return super().update(key_states, value_states)
 
     def read(self, weights: Tensor, last: bool) -> None:
         """Add what keys receive (B, H, rows, K), and after the last rows forget those that received least."""
+        if self.read_up_to == self.seen:  # a pass without this cache
+            return
         new = weights.detach().unflatten(1, (self.keys.shape[1], -1)).sum((2, 3))
         if self.received is not None:
             new = new + pad(self.received, (0, new.shape[-1] - self.received.shape[-1]))
@@ -310,6 +228,7 @@ class _HeavyLayer(_Bounded):
         if not last:
             return
         self.read_up_to = self.seen
+        self.keys, self.values = self.keys.detach(), self.values.detach()
         old = self.held - self.recent
         if self.held <= self.heavy + self.recent:
             return
@@ -330,7 +249,7 @@ class _HeavyLayer(_Bounded):
             self.received = change(self.received)
 
 
-class HeavyHitterCache(_Streamed, Reader):
+class HeavyHitterCache(Bounded, Reader):
     """The keys and values that received most so far, and those of the latest tokens.
 
     Parameters
@@ -348,7 +267,8 @@ class HeavyHitterCache(_Streamed, Reader):
         If an option is out of range, or the model has no layer of full attention or no rotary embedding. In a forward
         pass: padding, positions that do not follow the stream's, and a crop.
     RuntimeError
-        If the model is called outside ``attach(model, cache)``.
+        If the model is called outside ``attach(model, cache)``, another model is called with it, or the former pass
+        broke off.
 
     Notes
     -----

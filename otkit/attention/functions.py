@@ -26,7 +26,7 @@ def sink_attention(
     key, value : Tensor (B, H_kv, K, d), (B, H_kv, K, d_v)
         H is a multiple of H_kv.
     sink : Tensor (H,)
-        The logit of each head's sink. It has no key, and a value of 0. With 0 this is softmax-one.
+        The logit of each head's sink. It has no key, and a value of 0. With 0 this is softmax-one, with -inf softmax.
     mask : bool Tensor, broadcastable to (B, H, Q, K), optional
         Which query sees which key; causal by default, where the last query sees the last key.
     scale : float, optional
@@ -38,8 +38,8 @@ def sink_attention(
 
     Raises
     ------
-    ValueError
-        If the shapes do not fit.
+    ValueError, TypeError
+        If the shapes do not fit, or `mask` is not of bool.
 
     Notes
     -----
@@ -59,11 +59,13 @@ def sink_attention(
     batch, heads, queries, size = query.shape
     if sink.shape != (heads,):
         raise ValueError(f"sink must have one logit for each of the {heads} heads, got shape {tuple(sink.shape)}")
+    if mask is not None and mask.dtype != torch.bool:
+        raise TypeError(f"mask must be a tensor of bool, True where a query sees a key, got {mask.dtype}")
     scale = size**-0.5 if scale is None else scale
     if mask is None and 1 < queries != key.shape[2]:
         mask = causal(queries, key.shape[2], query.device)
     # In two parts, so that the logit is as exact in half precision as those of the softmax.
-    logit = sink / scale
+    logit = (sink / scale).clamp(min=torch.finfo(query.dtype).min / 4)  # -inf, for no sink, would be nan below
     high = logit.to(query.dtype)
     parts = torch.stack([high, (logit - high.to(logit.dtype)).to(query.dtype)], -1).view(1, heads, 1, 2)
     ghost = pad(parts, (size, _EXTRA - 2)).expand(batch, heads, 1, size + _EXTRA)

@@ -13,6 +13,8 @@ from transformers import AttentionInterface, AttentionMaskInterface
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import sdpa_mask
 
+from otkit.attention.maps import causal
+
 _NAME = "otkit"
 _HELD = 2**24  # weights held at a time
 
@@ -82,7 +84,7 @@ class Attachment:
         self.model, self.readers = model, readers
         self.function = None if attention is None else _Function(attention)
         text = text_config(model)
-        self._modules = list(_attentions(model))
+        self._modules = list(attentions(model))
         if not self._modules or not model._can_set_attn_implementation():
             raise ValueError(
                 f"model must use the AttentionInterface of transformers, got {type(model).__name__}, which does not"
@@ -158,14 +160,15 @@ def attach(model: Any, *readers: Reader, attention: Callable[..., Tensor] | None
 
     Raises
     ------
-    ValueError
-        If neither or both of readers and `attention` are given; if the model does not use the AttentionInterface, or is
-        attached already. In a forward pass: if weights are read under dropout, if the function cannot take the model's
-        mask or sink logits, or if it is for whole sequences and gets some other.
+    ValueError, TypeError
+        If neither or both of readers and `attention` are given; if `model` is not one of transformers, does not use the
+        AttentionInterface, or is attached already. In a forward pass: if weights are read under dropout, if the
+        function cannot take the model's mask or sink logits, or if it is for whole sequences and gets some other.
 
     Notes
     -----
-    Readers cost the memory of some rows of weights at a time, never of a (T, T) map.
+    Readers cost the memory of some rows of weights at a time, never of a (T, T) map. Under gradient checkpointing the
+    backward pass runs layers again, so it has to be inside too, and readers see each sequence twice.
 
     Examples
     --------
@@ -194,14 +197,18 @@ def attach(model: Any, *readers: Reader, attention: Callable[..., Tensor] | None
 
 def text_config(model: Any) -> Any:
     """The configuration of the decoder of a model."""
-    return model.config.get_text_config(decoder=True)
+    config: Any = getattr(model, "config", None)
+    if not hasattr(config, "get_text_config"):
+        raise TypeError(f"model must be a model of transformers, got {type(model).__name__}")
+    return config.get_text_config(decoder=True)
 
 
-def _attentions(model: Any) -> Iterator[Any]:
+def attentions(model: Any) -> Iterator[Any]:
+    """The modules of self-attention of the decoder of a model."""
     text = text_config(model)
     for module in model.modules():
         own = getattr(module, "config", None) is text and getattr(module, "layer_idx", None) is not None
-        if own and hasattr(module, "is_causal"):
+        if own and hasattr(module, "is_causal") and not getattr(module, "is_cross_attention", False):
             yield module
 
 
@@ -209,7 +216,12 @@ class _Function:
     """A function of tensors in place of a model's attention, by what it takes."""
 
     def __init__(self, attention: Callable[..., Tensor]) -> None:
-        takes = inspect.signature(attention).parameters
+        try:
+            takes = inspect.signature(attention).parameters
+        except ValueError:
+            raise ValueError(
+                f"attention must say what it takes, got {attention!r}, which has no signature; wrap it in a function"
+            ) from None
         self.call, self.takes_mask, self.takes_sink = attention, "mask" in takes, "sink" in takes
         self.has_sink = self.takes_sink and takes["sink"].default is not inspect.Parameter.empty
         self.name = getattr(getattr(attention, "func", attention), "__name__", repr(attention))
@@ -225,8 +237,11 @@ class _Function:
                 f"{self.name} is for whole sequences, got {query.shape[2]} tokens after "
                 f"{key.shape[2] - query.shape[2]} in a cache; call the model with use_cache=False"
             )
-        elif mask is not None and not bool(mask[..., 0].all()):
-            raise ValueError(f"{self.name} cannot leave out tokens on the left or pack sequences; pad on the right")
+        elif mask is not None and not _padded_on_the_right(mask):
+            raise ValueError(
+                f"{self.name} is causal: it cannot leave out tokens on the left or in between, nor pack sequences; "
+                "pad on the right"
+            )
         if sink is not None:
             if not self.takes_sink:
                 raise ValueError(f"the model has sink logits, which {self.name} does not take; attach sink_attention")
@@ -257,8 +272,12 @@ def _attend(
         return sdpa_attention_forward(
             module, query, key, value, attention_mask, dropout=dropout, scaling=scaling, **kwargs
         )
-    if attention_mask is None and query.shape[2] > 1:  # an empty cache of a fixed size has more slots than tokens
-        key, value = key[:, :, : query.shape[2]], value[:, :, : query.shape[2]]
+    if attention_mask is None and query.shape[2] > 1:
+        is_causal = kwargs.get("is_causal")
+        if getattr(module, "is_causal", True) if is_causal is None else is_causal:
+            key, value = (x[:, :, : query.shape[2]] for x in (key, value))  # an empty static cache has more slots
+        else:
+            attention_mask = torch.ones(1, 1, query.shape[2], key.shape[2], dtype=torch.bool, device=key.device)
     if function is not None:
         if softcap is not None:
             raise ValueError(f"the model caps its logits, which {function.name} does not")
@@ -269,8 +288,8 @@ def _attend(
         if dropout:
             raise ValueError("weights cannot be read under attention dropout; call model.eval()")
 
-        def weigh(rows: Tensor, visible: Tensor) -> Tensor:
-            return _weights(rows, key, visible, scale, sink, softcap)
+        def weigh(rows: Tensor, keys: Tensor, visible: Tensor) -> Tensor:
+            return _weights(rows, keys, visible, scale, sink, softcap)
 
         out = _read(attached, module.layer_idx, query, key, value, attention_mask, weigh)
     return out.transpose(1, 2).contiguous(), None
@@ -283,27 +302,45 @@ def _read(
     key: Tensor,
     value: Tensor,
     mask: Tensor | None,
-    weigh: Callable[[Tensor, Tensor], Tensor],
+    weigh: Callable[[Tensor, Tensor, Tensor], Tensor],
 ) -> Tensor:
     """Attention by weights that go through the readers, in blocks of rows."""
     batch, heads, queries, _ = query.shape
+    if mask is not None and key.shape[2] > queries:
+        filled = _filled(mask)
+        key, value, mask = key[:, :, :filled], value[:, :, :filled], mask[..., :filled]
     keys, shared = key.shape[2], key.shape[1]
     whole = any(reader.whole for reader in attached.readers)
     step = queries if whole else max(1, min(queries, _HELD // (batch * heads * keys)))
     at, out = torch.arange(keys, device=key.device), []
     for start in range(0, queries, step):
         stop, first = min(start + step, queries), start + keys - queries
-        if mask is None:
-            visible = (at <= at[first : first + stop - start, None])[None, None]
-        else:
-            visible = mask[:, :, start:stop, :keys]
-        weights = weigh(query[:, :, start:stop], visible)
+        rows = at[first : first + stop - start, None]
+        seen = (at <= rows)[None, None] if mask is None else mask[:, :, start:stop]
+        weights = weigh(query[:, :, start:stop], key, seen)
         for reader in attached.readers:
-            changed = reader.read(layer, weights, visible, first, stop == queries)
+            changed = reader.read(layer, weights, seen, first, stop == queries)
             weights = weights if changed is None else changed
         grouped = weights.to(value.dtype).unflatten(1, (shared, -1))
         out.append((grouped @ value[:, :, None]).flatten(1, 2))
     return torch.cat(out, 2)
+
+
+def _padded_on_the_right(mask: Tensor) -> bool:
+    """Whether a mask is causal but for the last keys of each sequence."""
+    queries, keys = mask.shape[-2:]
+    real = mask[..., -1:, :]
+    ends = bool((real[..., 1:] <= real[..., :-1]).all())
+    return ends and bool((mask == (causal(queries, keys, mask.device) & real)).all())
+
+
+def _filled(mask: Tensor) -> int:
+    """How many keys there are: behind them, a cache of a fixed size has slots that no query sees."""
+    queries, keys = mask.shape[-2:]
+    if bool(mask[..., -1].any()):
+        return keys
+    empty = int(mask.flatten(0, -2).any(0).flip(0).to(torch.uint8).argmax())
+    return max(queries, keys - empty)
 
 
 def _weights(

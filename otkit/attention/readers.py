@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
-from copy import copy
 from typing import Any
 
 import torch
@@ -50,11 +50,13 @@ class SinkMeter(Reader):
         if first == 0:
             zeros = weights.new_zeros(batch, heads, keys)
             self._open[layer] = (zeros, zeros[:, :1].clone(), [])
-        elif layer not in self._open:
-            raise ValueError("SinkMeter reads whole sequences, got tokens after others in a cache; use a new cache")
+        if layer not in self._open or first != sum(part.shape[1] for part in self._open[layer][2]):
+            raise ValueError(
+                "SinkMeter reads whole sequences, got tokens after others in a cache; call the model itself on whole "
+                "sequences, without generate and without a cache that holds any"
+            )
         received, seen, real = self._open[layer]
-        at = torch.arange(rows, device=weights.device)
-        real.append(visible[:, 0, at, first + at].expand(batch, rows))  # padding does not see itself
+        real.append(_real(visible, first).expand(batch, rows))
         here = real[-1][:, None, :, None]
         received += weights.masked_fill(~here, 0.0).sum(-2)
         seen += (visible & here)[:, :1].sum(-2)
@@ -103,6 +105,12 @@ class SinkMeter(Reader):
         return sums[:, row] / sums[:, 2].clamp(min=1)
 
 
+def _real(visible: Tensor, first: int) -> Tensor:
+    """Which rows are of tokens: padding does not see itself. (B or 1, rows)."""
+    at = torch.arange(visible.shape[-2], device=visible.device)
+    return visible[:, 0, at, first + at]
+
+
 class ACT(Reader):
     """Attention calibration: some heads attend less to keys that receive much, save the first ones.
 
@@ -122,7 +130,7 @@ class ACT(Reader):
     Raises
     ------
     ValueError
-        If an option is out of range.
+        If an option is out of range; in a forward pass, if the cache has forgotten tokens.
 
     Notes
     -----
@@ -159,13 +167,24 @@ class ACT(Reader):
         self.heads = None if heads is None else {layer: tuple(own) for layer, own in heads.items()}
         self.beta, self.alpha, self.threshold, self.protect = beta, alpha, threshold, protect
         self._sinks: dict[int, Tensor] = {}
+        self._keys: dict[int, int] = {}  # of each layer, up to the last row that was read
+
+    def of(self, heads: Mapping[int, Sequence[int]]) -> ACT:
+        """The same calibration of other heads."""
+        return ACT(heads, beta=self.beta, alpha=self.alpha, threshold=self.threshold, protect=self.protect)
 
     def read(self, layer: int, weights: Tensor, visible: Tensor, first: int, last: bool) -> Tensor | None:
         if self.heads is not None and layer not in self.heads:
             return None
         keys = weights.shape[-1]
         if first == 0 or layer not in self._sinks:
-            self._sinks[layer] = self.sinks(weights, visible)
+            self._sinks[layer] = self.sinks(weights, visible, first)
+        elif first != self._keys[layer]:
+            raise ValueError(
+                f"ACT needs a cache that keeps all tokens in order, got {keys} keys in layer {layer} after "
+                f"{self._keys[layer]}; leave layers with a sliding window out of heads"
+            )
+        self._keys[layer] = keys
         sinks = self._sinks[layer]
         sinks = pad(sinks, (0, keys - sinks.shape[-1]))
         if self.heads is not None:
@@ -175,12 +194,14 @@ class ACT(Reader):
         sinks = sinks[..., None, :]
         return moved(weights, sinks, ~sinks, 1 - self.beta)
 
-    def sinks(self, weights: Tensor, visible: Tensor) -> Tensor:
+    def sinks(self, weights: Tensor, visible: Tensor, first: int = 0) -> Tensor:
         """The sinks among the keys of a prompt, bool ``(B, H, K)``."""
-        received = weights.sum(-2) / visible.sum(-2).clamp(min=1)
-        found = received > (self.alpha / weights.shape[-1] if self.threshold is None else self.threshold)
-        found[..., : self.protect] = False
-        return found
+        real = _real(visible, first)[:, None, :, None]
+        received = weights.masked_fill(~real, 0.0).sum(-2) / (visible & real).sum(-2).clamp(min=1)
+        there = visible.any(-2)
+        low = self.alpha / there.sum(-1, keepdim=True) if self.threshold is None else self.threshold
+        start = there.to(torch.uint8).argmax(-1, keepdim=True)  # behind padding on the left
+        return (received > low) & (torch.arange(weights.shape[-1], device=weights.device) >= start + self.protect)
 
 
 class _Later(Reader):
@@ -222,7 +243,7 @@ def choose_heads(
     Raises
     ------
     ValueError
-        As `attach`.
+        As `attach`; if `score` does not run the model or returns no finite number, or a layer does not exist.
 
     Notes
     -----
@@ -240,14 +261,15 @@ def choose_heads(
     later = _Later(act)
     with attach(model, later):
         base = score()
-    one = copy(act)
+    if not later.heads or not math.isfinite(base):
+        raise ValueError(f"score must run the model on prompts and return a finite number, got {base!r}")
+    layers = sorted(later.heads) if layers is None else layers
+    if not later.heads.keys() >= set(layers):
+        raise ValueError(f"layers must be among those that were run, {sorted(later.heads)}, got {list(layers)}")
     chosen: dict[int, list[int]] = {}
-    for layer in sorted(later.heads) if layers is None else layers:
-        if layer not in later.heads:
-            raise ValueError(f"layers must be among those that were run, {sorted(later.heads)}, got {layer}")
+    for layer in layers:
         for head in later.heads[layer].nonzero().flatten().tolist():
-            one.heads = {layer: (head,)}
-            with attach(model, one):
+            with attach(model, act.of({layer: [head]})):
                 better = score() > base
             if better:
                 chosen.setdefault(layer, []).append(head)

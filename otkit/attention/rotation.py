@@ -8,8 +8,20 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from transformers.cache_utils import DynamicCache, DynamicLayer
 
-from otkit.attention.models import text_config
+from otkit.attention.models import attentions, text_config
+
+
+class _Caught(Exception):
+    """Carries the keys that a layer would have stored."""
+
+
+class _Catch:
+    """Stands in for a cache, and ends the pass of a layer where it stores its keys."""
+
+    def update(self, key_states: Tensor, *_: Any, **__: Any) -> Any:
+        raise _Caught(key_states)
 
 
 class Rotation:
@@ -20,16 +32,22 @@ class Rotation:
     model : PreTrainedModel
         A decoder of transformers with a rotary embedding.
 
+    Attributes
+    ----------
+    still : frozenset of int
+        The layers of full attention that do not turn their keys, as some models have them.
+
     Raises
     ------
-    ValueError
+    ValueError, TypeError
         If the model has no rotary embedding, or one whose rotations do not compose: those of the types dynamic and
-        longrope depend on the length.
+        longrope depend on the length. If a layer turns its keys in another way.
 
     Notes
     -----
     Rotations by positions p and s compose to p + s. Which part of a head is turned, and in which order, is up to the
-    model. At construction, a few rotations are compared with their composition.
+    model. At construction, a few rotations are compared with their composition, and the keys of each layer of full
+    attention at two positions with their rotation.
 
     Examples
     --------
@@ -60,6 +78,11 @@ class Rotation:
         if self._apply is None:
             raise ValueError(f"{type(model).__name__} rotates its keys in a way of its own, which cannot be repeated")
         self._memo: Any = (None, None)  # the shift of the last call, and its factors
+        self._check(model, text)
+        self.still = self._unturned(model, text)
+
+    def _check(self, model: Any, text: Any) -> None:
+        """Refuse rotations that do not compose."""
         size = getattr(text, "head_dim", None) or text.hidden_size // text.num_attention_heads
         far = 2 * (getattr(text, "max_position_embeddings", None) or 2048)
         reasons = []
@@ -68,7 +91,9 @@ class Rotation:
                 if self._composes(size, far):
                     return
                 reasons.append("its rotations depend on the length (types dynamic, longrope)")
-            except (RuntimeError, TypeError, ValueError, IndexError) as error:
+            except TypeError:
+                reasons.append("its functions take arguments of their own")
+            except (RuntimeError, ValueError, IndexError) as error:
                 reasons.append(str(error).splitlines()[0])
         raise ValueError(f"the rotary embedding of {type(model).__name__} does not turn keys on: {reasons[0]}")
 
@@ -104,7 +129,17 @@ class Rotation:
         Returns
         -------
         Tensor (B, H, T, d)
+
+        Raises
+        ------
+        ValueError
+            If some layers are `still`, whose queries must not be turned.
         """
+        if self.still:
+            raise ValueError(
+                f"the layers {sorted(self.still)} have no rotary embedding, so that their queries must not be turned; "
+                "use a SinkCache, which tells layers apart"
+            )
         return self._turned(x, *self._factors(shifts, x.dtype))
 
     def _factors(self, shifts: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
@@ -131,11 +166,47 @@ class Rotation:
                 return False
         return True
 
+    def _unturned(self, model: Any, text: Any) -> frozenset[int]:
+        """The layers of full attention whose keys are the same at any position."""
+        full = [type(layer) is DynamicLayer for layer in DynamicCache(config=model.config).layers]
+        found = set()
+        for module in attentions(model):
+            layer = module.layer_idx
+            if not (layer < len(full) and full[layer]):
+                continue
+            here, later = self._keys(module, text.hidden_size, model.dtype).split(1)
+            near = 32 * torch.finfo(here.dtype).eps * float(here.abs().max())
+            if torch.allclose(self(here, 5), later, rtol=0, atol=near):
+                continue
+            if not torch.allclose(here, later, rtol=0, atol=near):
+                raise ValueError(f"layer {layer} of {type(model).__name__} turns its keys in a way of its own")
+            found.add(layer)
+        return frozenset(found)
+
+    @torch.no_grad()
+    def _keys(self, module: Any, size: int, dtype: torch.dtype) -> Tensor:
+        """The keys (2, H, 1, d) that a layer stores of one state, at the positions 0 and 5."""
+        device = next((p.device for p in module.parameters() if p.device.type != "meta"), torch.device("cpu"))
+        state = torch.linspace(-1.0, 1.0, size, dtype=dtype, device=device).expand(2, 1, -1)
+        at = torch.tensor([[0], [5]], device=next(self._embedding.buffers(), state).device)
+        turns = self._embedding(state.to(at.device), at, *self._kind)
+        given = {"hidden_states": state, "position_embeddings": tuple(x.to(device) for x in turns), "position_ids": at}
+        given |= dict.fromkeys(("attention_mask", "alibi")) | dict.fromkeys(
+            ("cache", "past_key_values", "layer_past"), _Catch()
+        )
+        try:
+            module.forward(
+                **{name: given[name] for name in inspect.signature(module.forward).parameters if name in given}
+            )
+        except _Caught as caught:
+            return caught.args[0]
+        raise ValueError(f"layer {module.layer_idx} stores no keys")
+
 
 def decoder_of(model: Any) -> Any:
     """The module of a model that owns the rotary embedding of its decoder."""
     text = text_config(model)
     for module in model.modules():
-        if hasattr(module, "rotary_emb") and getattr(module, "config", None) is text:
+        if getattr(module, "rotary_emb", None) is not None and getattr(module, "config", None) is text:
             return module
     raise ValueError(f"model must have a rotary embedding, got {type(model).__name__}, which has none")

@@ -5,7 +5,7 @@ from functools import partial
 import pytest
 import torch
 from torch.testing import assert_close
-from transformers import DynamicCache
+from transformers import BertConfig, BertModel, DynamicCache, StaticCache
 
 from otkit.attention import Reader, attach, grouped_attention, models, sink_attention
 from tests.attention.models import cached, llava, maps, small, streamed, tokens
@@ -81,6 +81,41 @@ def test_a_static_cache_has_more_slots_than_tokens():
     with attach(model, reader):
         found = model.generate(ids, cache_implementation="static", max_new_tokens=4, do_sample=False)
     assert torch.equal(found, model.generate(ids, max_new_tokens=4, do_sample=False))
+
+
+def test_slots_of_a_static_cache_behind_the_tokens_are_no_keys():
+    model, ids, reader = small(), tokens(2, 6), Keep()
+    mask = torch.ones(2, 6, dtype=torch.int64)
+    mask[0, :2] = 0
+    with torch.no_grad(), attach(model, reader):
+        model(ids, attention_mask=mask, **cached(StaticCache(config=model.config, max_cache_len=20)))
+    assert [(first, n, w.shape[-1]) for _, first, n, _, w in reader.blocks] == [(0, 6, 6)] * 2
+    assert_close(reader.maps()[:, 0, :, 2:, 2:], maps(model, ids[:1, 2:])[:, 0], rtol=0, atol=5e-6)
+
+
+def test_an_encoder_sees_both_sides():
+    torch.manual_seed(0)
+    shape = {"hidden_size": 32, "intermediate_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4}
+    model, ids = BertModel(BertConfig(vocab_size=60, **shape)).eval(), tokens(2, 9)
+    expected, reader = model(ids).last_hidden_state.detach(), Keep()
+    with torch.no_grad(), attach(model, reader):
+        assert_close(model(ids).last_hidden_state, expected, rtol=0, atol=1e-5)
+    assert_close(reader.maps(), maps(model, ids), rtol=0, atol=5e-6)
+    with attach(model, attention=partial(grouped_attention, group=4)), pytest.raises(ValueError, match="is causal"):
+        model(ids)
+
+
+def test_a_model_under_gradient_checkpointing():
+    model, ids = small().train(), tokens(2, 12)
+    leaf = model.model.layers[0].self_attn.q_proj.weight
+    found = []
+    for enabled in (False, True):
+        if enabled:
+            name = "activation_checkpointing_enable"  # since transformers 5.24
+            getattr(model, name if hasattr(model, name) else "gradient_checkpointing_enable")()
+        with attach(model, attention=partial(grouped_attention, group=4, sinks=1)):
+            found.append(torch.autograd.grad(model(ids, use_cache=False).logits.square().mean(), leaf)[0])
+    assert_close(*found)
 
 
 def test_readers_give_weights_to_each_other_in_order():
@@ -230,6 +265,10 @@ def test_refusals():
         attach(model, Keep(), attention=grouped)
     with pytest.raises(ValueError, match="pass a function as attention="):
         attach(model, grouped)
+    with pytest.raises(TypeError, match="model must be a model of transformers, got Linear"):
+        attach(torch.nn.Linear(2, 2), Keep())
+    with pytest.raises(ValueError, match="has no signature; wrap it in a function"):
+        attach(model, attention=torch.nn.functional.scaled_dot_product_attention)
     with attach(model, Keep()), pytest.raises(ValueError, match="attached already"):
         attach(model, Keep())
     with pytest.raises(ValueError, match="does not"):
@@ -241,6 +280,10 @@ def test_refusals():
             model(ids[:, :1], **cached(cache))
         with pytest.raises(ValueError, match="pad on the right"):
             model(ids, attention_mask=torch.tensor([[0, 1, 1, 1, 1, 1]]), use_cache=False)
+        with pytest.raises(ValueError, match="on the left or in between"):
+            model(ids, attention_mask=torch.tensor([[1, 1, 0, 1, 1, 1]]), use_cache=False)
+        with pytest.raises(ValueError, match="nor pack sequences"):
+            model(ids, position_ids=torch.tensor([[0, 1, 2, 0, 1, 2]]), use_cache=False)
     with attach(model, attention=sink_attention), pytest.raises(ValueError, match="bind them"):
         model(ids)
     with attach(model, attention=partial(sink_attention, sink=torch.zeros(4))):

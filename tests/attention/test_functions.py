@@ -69,8 +69,18 @@ def test_a_sink_of_zero_is_softmax_one_and_of_minus_infinity_is_none():
     exp = logits.exp().masked_fill(~seen, 0.0)
     one = exp / (1 + exp.sum(-1, keepdim=True)) @ value
     assert_close(sink_attention(query, key, value, torch.zeros(4, dtype=torch.float64)), one, rtol=0, atol=2e-15)
-    gone = sink_attention(query, key, value, torch.full((4,), -1e4, dtype=torch.float64))
-    assert_close(gone, sdpa(query, key, value, is_causal=True), rtol=0, atol=2e-15)
+    plain = sdpa(query, key, value, is_causal=True)
+    for none in (-1e4, -torch.inf):
+        sink = torch.full((4,), none, dtype=torch.float64, requires_grad=True)
+        gone = sink_attention(query, key, value, sink)
+        assert_close(gone, plain, rtol=0, atol=2e-15)
+        leaves = [query, sink]
+        gradients = (
+            torch.autograd.grad(gone.square().sum(), leaves),
+            torch.autograd.grad(plain.square().sum() + 0 * sink.clamp(min=-1).sum(), leaves, retain_graph=True),
+        )
+        for new, old in zip(*gradients, strict=True):
+            assert_close(new, old, rtol=0, atol=1e-13)
 
 
 def test_a_large_logit_in_half_precision_keeps_its_digits():
@@ -193,3 +203,8 @@ q = torch.zeros(1, 4, 6, 8)
 def test_bad_input_is_refused(call, words):
     with pytest.raises(ValueError, match=words):
         call()
+
+
+def test_a_mask_of_numbers_is_refused():
+    with pytest.raises(TypeError, match="mask must be a tensor of bool"):
+        sink_attention(q, q, q, torch.zeros(4), mask=torch.zeros(6, 6))

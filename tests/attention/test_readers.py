@@ -5,7 +5,18 @@ import torch
 from torch.testing import assert_close
 from transformers import DynamicCache
 
-from otkit.attention import ACT, VAR, SinkMeter, attach, choose_heads, importance, models, redistribute, sink_rate
+from otkit.attention import (
+    ACT,
+    VAR,
+    SinkCache,
+    SinkMeter,
+    attach,
+    choose_heads,
+    importance,
+    models,
+    redistribute,
+    sink_rate,
+)
 from tests.attention.models import cached, llava, maps, small, streamed, tokens
 
 
@@ -132,6 +143,40 @@ def test_decoded_tokens_are_calibrated():
     assert_close(after.weights[0], redistribute(before.weights[0], sinks, ~sinks, 0.6))
 
 
+def test_act_on_padding_is_act_on_each_sequence():
+    """Padding is no prompt: not counted in alpha / N, and not the first key, which is no sink."""
+    model, ids = small(), tokens(2, 16)
+    mask = torch.ones(2, 16, dtype=torch.int64)
+    mask[0, :5] = 0
+    with torch.no_grad():
+        plain = model(ids, attention_mask=mask).logits
+        with attach(model, ACT(alpha=2.0)):
+            both = model(ids, attention_mask=mask).logits
+            alone = [model(ids[:1, 5:]).logits, model(ids[1:]).logits]
+            right = model(ids.flip(0), attention_mask=mask.flip(1).flip(0)).logits
+            ended = model(ids[:1, :11]).logits
+    assert_close(both[0, 5:], alone[0][0], rtol=0, atol=1e-4)
+    assert_close(both[1], alone[1][0], rtol=0, atol=1e-4)
+    assert_close(right[1, :11], ended[0], rtol=0, atol=1e-4)
+    assert (both - plain)[:, 5:].abs().max() > 0.1
+
+
+def test_act_in_a_static_cache_and_in_one_that_forgets():
+    model, ids, found = small(), tokens(2, 12), []
+    mask = torch.ones(2, 12, dtype=torch.int64)
+    mask[0, :3] = 0
+    options = {"attention_mask": mask, "max_new_tokens": 6, "do_sample": False}
+    for cache in ({}, {"cache_implementation": "static"}):
+        act = ACT(alpha=2.0)
+        with attach(model, act):
+            for _ in range(2):
+                text = model.generate(ids, **options, **cache)
+        found.append(text)
+    assert torch.equal(*found)
+    with attach(model, ACT(alpha=2.0)), pytest.raises(ValueError, match="a cache that keeps all tokens"):
+        streamed(model, ids, SinkCache(model, sinks=1, window=4), 6)
+
+
 def test_choose_heads_skips_heads_without_sinks_and_finds_a_planted_one():
     model, ids, act, runs = small(), tokens(2, 16), ACT(threshold=0.12), []
 
@@ -155,6 +200,9 @@ def test_choose_heads_skips_heads_without_sinks_and_finds_a_planted_one():
     with torch.no_grad(), pytest.raises(ValueError, match="those that were run"):
         choose_heads(model, score, act=act, layers=[7])
     assert choose_heads(model, lambda: 0.0 * float(model(ids).logits.detach().sum()), act=act) == {}
+    for score in (lambda: 0.0, lambda: float("nan") * float(model(ids).logits.detach().sum())):
+        with pytest.raises(ValueError, match="score must run the model on prompts and return a finite number"):
+            choose_heads(model, score, act=act)
 
 
 def planted_llava():

