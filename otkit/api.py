@@ -198,8 +198,8 @@ def solve_grid(
     rtol: float | None = None,
     max_iter: int | None = None,
     init: Any = None,
-    callback: Callback | None = None,
     time_limit: float | None = None,
+    callback: Callback | None = None,
     progress: bool = False,
     strict: bool = False,
 ) -> Result:
@@ -217,7 +217,7 @@ def solve_grid(
         has one number for each axis of the grid, and the axes of `a` before these are a batch.
     metric : str or tuple
         "sqeuclidean" (‖x−y‖²), "cityblock" (Σ_k |x_k−y_k|), or ``("axiswise", p)`` (Σ_k |x_k−y_k|^p) for p ≥ 1.
-    reg, unbalanced, method, tol, rtol, max_iter, init, callback, time_limit, progress, strict
+    reg, unbalanced, method, tol, rtol, max_iter, init, time_limit, callback, progress, strict
         As in `solve`.
 
     Returns
