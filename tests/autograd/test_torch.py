@@ -199,8 +199,8 @@ def test_large_clouds_of_many_dimensions_go_back_within_a_gigabyte():
     _, after = peak_of(textwrap.dedent("""
         import torch
         import otkit
-        x = torch.randn(10_000, 64, requires_grad=True)
-        y = torch.randn(10_000, 64)
+        x = torch.randn(5000, 64, requires_grad=True)
+        y = torch.randn(5000, 64)
         MEASURE
         result = otkit.solve_sample(x, y, reg=60.0, tol=1e-2)
         (result.value + 0.1 * result.f[:100].sum()).backward()

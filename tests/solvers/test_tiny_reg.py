@@ -38,7 +38,8 @@ def quiet(*given, **options):
 @pytest.mark.parametrize("reg", 10.0 ** -np.arange(8, 15.5, 0.5))
 def test_converged_says_that_the_marginals_are_right(reg, method, costs):
     span = (costs - costs.min(1, keepdims=True)).max()  # an upper bound on the range of the reduced costs
-    result, warned = quiet(costs, reg=reg * span, method=SOLVERS[method], max_iter=2000)
+    most = 200 if method == "published" else 2000  # without stages it gets nowhere, in the time of many sweeps
+    result, warned = quiet(costs, reg=reg * span, method=SOLVERS[method], max_iter=most)
     error = marginal_error(result.plan, np.full(12, 1 / 12), np.full(14, 1 / 14))
     if result.converged:
         assert result.tol <= 1e-3
