@@ -90,6 +90,9 @@ def _of_library(x: Array, name: str) -> Array:
             raise TypeError(f"{name} must be a dense tensor, got one of layout {x.layout}; pass a dense one")
         if x.device.type == "meta":
             raise ValueError(f"{name} must hold numbers, got a tensor on the meta device; materialise it first")
+        if x.is_quantized or (x.dtype.is_floating_point and x.dtype.itemsize == 1):
+            instead = "dequantize()" if x.is_quantized else "float()"
+            raise TypeError(f"{name} must be of float16 or wider, got {x.dtype}; convert it with .{instead}")
         x = x.resolve_neg()
     elif arrays.library_name(x) in ("dask", "sparse"):
         raise TypeError(f"{name} must be an array in memory, got one of {arrays.library_name(x)}; convert it to NumPy")

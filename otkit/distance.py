@@ -74,7 +74,8 @@ class WassersteinResult:
     def _distance(self) -> Any:
         result = self.result
         mean = arrays.to_numpy(objective(result).linear).reshape(result.problem.batch) / self._mass
-        root = np.maximum(mean, 0.0) ** self._exponent * self.unit
+        with np.errstate(over="ignore"):  # as in `_root`
+            root = np.maximum(mean, 0.0) ** self._exponent * self.unit
         if result.outcome.linear is None:
             root = np.clip(root, self.lower, self.upper)
         if not result.problem.batch:
@@ -132,7 +133,10 @@ class WassersteinResult:
         return self.result.problem.mass.reshape(self.result.problem.batch)
 
     def _root(self, bound: Any, direction: int) -> Any:
-        root = rooted(bound / self._mass, self._exponent, direction) * self.unit
+        with np.errstate(over="ignore"):  # a distance of finite points may overflow
+            root = rooted(bound / self._mass, self._exponent, direction) * self.unit
+        if direction < 0:
+            root = np.minimum(root, np.finfo(np.float64).max)
         return root if self.result.problem.batch else float(root)
 
 

@@ -22,6 +22,8 @@ _SAFE, _LOW = 500.0, 16.0
 _FACTOR = 2.0**256
 # Binary orders of magnitude between costs of the least distances of points: more than those of masses.
 _FAR = 700.0
+# The largest power of two.
+_MOST = 1023
 # The unit of a bottleneck of 0, relative to the diameter.
 _NEAR = 2.0**-60
 
@@ -54,7 +56,7 @@ def rescaled(cloud: PointCloud, a: Any, b: Any) -> tuple[PointCloud, np.ndarray]
         cloud = replace(cloud, metric=replace(cloud.metric, forbids=True))
     elif not extreme:
         return cloud, unit
-    exponent = np.rint(np.log2(np.where(reach > 0, reach, 1.0))).astype(int)
+    exponent = np.minimum(np.rint(np.log2(np.where(reach > 0, reach, 1.0))), _MOST).astype(int)
     if isinstance(ground, Circle):  # which all items share
         exponent = np.full_like(exponent, exponent.max())
         with np.errstate(over="ignore"):

@@ -336,7 +336,8 @@ def _check_dimension(x: Measure, y: Measure) -> None:
     if d != e:
         pick = "--columns, once for both or once for each, picks as many columns"
         advice = "give grids as many axes" if x.grid and y.grid else pick
-        raise UnusableInput(f"{x.name} and {y.name} differ in dimension, {d} and {e}; {advice}")
+        told = "".join(f"; {word}" for word in notes([x, y]))
+        raise UnusableInput(f"{x.name} and {y.name} differ in dimension, {d} and {e}; {advice}{told}")
 
 
 def _check_columns(x: Measure, y: Measure) -> None:

@@ -146,8 +146,20 @@ def _options(p: float, metric: Any, rtol: float | None, reg: float | None, max_i
     return Options(cost, rtol, reg, None if max_iter is None else int(max_iter))
 
 
+def _listed(measures: Any, name: str) -> list[Any]:
+    """The measures of an iterable."""
+    try:
+        return list(measures)
+    except TypeError:
+        came = type(measures).__name__
+        raise TypeError(
+            f"{name} must be a sequence of arrays of points, or (points, weights), got {came}; pass a list"
+        ) from None
+
+
 def _checked(measures: Sequence[Any], others: Sequence[Any] | None, cost: Cost) -> tuple[Clouds, Layout]:
     """All measures, those of the second list behind those of the first, and their pairs."""
+    measures, others = _listed(measures, "measures"), None if others is None else _listed(others, "others")
     least = 2 if others is None else 1
     if len(measures) < least:
         raise ValueError(f"measures must be at least {('one', 'two')[least - 1]}, got {len(measures)}")

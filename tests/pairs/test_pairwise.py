@@ -305,3 +305,14 @@ def test_numbers_of_pairs_that_the_compiled_loop_leaves_are_not_read(measures, m
 
     monkeypatch.setattr(packed, "solve", leaving)
     assert_allclose(otkit.pairwise(measures).distance, expected.distance, rtol=1e-12)
+
+
+def test_measures_of_any_iterable():
+    clouds = [[[0.0]], [[1.0]], [[3.0]]]
+    wanted = otkit.pairwise(clouds, p=1).distance
+    np.testing.assert_array_equal(otkit.pairwise((v for v in clouds), p=1).distance, wanted)
+    np.testing.assert_array_equal(otkit.pairwise(np.array(clouds), iter(clouds), p=1).distance, wanted)
+    with pytest.raises(
+        TypeError, match=r"measures must be a sequence of arrays of points, .* got NoneType; pass a list"
+    ):
+        otkit.pairwise(None)

@@ -146,3 +146,11 @@ def test_persistence_diagrams():
     assert to_never.distance == pytest.approx((20 / 22) ** 0.5 * otkit.wasserstein(x, y).distance, rel=1e-12)
     (wrong,) = {otkit.wasserstein(np.vstack([x, never]), np.vstack([y, np.add(never, 1e-6)]), p=float("inf")).status}
     assert wrong is otkit.Status.CONVERGED
+
+
+def test_a_distance_that_overflows_is_infinite_with_a_finite_lower_bound():
+    found = otkit.wasserstein([[1e308]], [[-1e308]], p=1)
+    assert found.distance == found.upper == np.inf
+    assert found.lower == np.finfo(float).max
+    assert otkit.wasserstein([[1e308], [-1e308]], [[-1e308], [1e308]]).distance == 0
+    assert otkit.wasserstein([[1e308]], [[-7e307]]).distance == pytest.approx(1.7e308)

@@ -118,6 +118,7 @@ def _of_libraries():
         LIBRARIES["torch, negated"] = lambda v: (torch.tensor(v) * -1j).conj().imag
         OTHERS["torch, sparse"] = lambda v: torch.tensor(v).to_sparse()
         OTHERS["torch, complex"] = lambda v: torch.tensor(v).to(torch.complex128)
+        OTHERS["torch, of 8 bits"] = lambda v: torch.tensor(v).to(torch.float8_e4m3fn)
         OTHERS["torch, without data"] = lambda v: torch.tensor(v).to("meta")
         OTHERS["a list of tensors"] = lambda v: [torch.tensor(w, requires_grad=True) for w in v]
     except ImportError:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import glob
+import gzip
 import os
 import sys
 from collections.abc import Iterable, Sequence
@@ -75,7 +76,8 @@ def _known(name: str) -> bool:
 
 
 def _ending(path: str) -> str:
-    return Path(path).suffix.lower().removeprefix(".")
+    """The ending of a name, without that of a compressed file."""
+    return Path(path.lower().removesuffix(".gz")).suffix.removeprefix(".")
 
 
 def read_all(
@@ -176,6 +178,7 @@ def read(path: str, how: Reading = _AS_IT_IS) -> Measure:
     kind = _format(path, how)
     try:
         data = sys.stdin.buffer.read() if path == "-" else Path(path).read_bytes()
+        data = gzip.decompress(data) if path.lower().endswith(".gz") else data
         return _measure(path, _contents(data, kind, how), kind, how)
     except UnusableInput as error:
         raise type(error)(f"{path}: {error}") from None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import ClassVar
@@ -10,6 +11,7 @@ import numpy as np
 
 from otkit.cli.files.measure import Reading, UnusableInput, entries, option
 
+_GROUPED = re.compile(r"[+-]?\d{1,3}([.,'\s]\d{3})+([.,]\d+)?")
 # Names of columns that are weights in most files.
 _WEIGHTS = {"weight", "weights", "mass", "w"}
 
@@ -251,5 +253,7 @@ def _check_numbers(table: Table, wanted: list[int], others: list[int]) -> None:
             what = f"row {bad.index(True) + table.first} holds {held} in {table.label(column)}, which must be numbers"
         # A column of numbers, with some rows that lack one.
         drop = "drop such rows" if any(bad) and table.lacks(column) <= 0.5 else ""
+        if any(bad) and _GROUPED.fullmatch(str(cell).strip()):
+            drop = "write numbers without separators of thousands"
         advice = ", or ".join(words for words in (drop, leave) if words) or "save a column of numbers"
         raise UnusableInput(f"{what}{table.layout}; {advice}")

@@ -18,6 +18,7 @@ from otkit.cli.files.table import Table, is_number
 _DELIMITERS = {",": "commas", ";": "semicolons", "\t": "tabs", "|": "bars", " ": "spaces"}
 _DIVIDES = re.compile(r"[,;\t|]")
 _COMMA = re.compile(r"\s*[+-]?(\d+(,\d+)?|,\d+)(e[+-]?\d+)?\s*|\s*[+-]?(nan|inf)\s*", re.IGNORECASE | re.ASCII)
+_SEP = re.compile(r'"?sep=([,;\t| ]|\\t)"?\n', re.IGNORECASE)
 # How much of a file decides on its layout: characters for the delimiter, rows for the header.
 _SAMPLE, _ROWS = 2**16, 100
 # Names of columns that may number the rows.
@@ -58,10 +59,11 @@ def read_text(data: bytes, kind: str, how: Reading) -> Table:
     UnusableInput
         If the rows differ in length, or if it cannot be told whether the first is a header.
     """
-    text, comment = _uncommented(_decoded(data))
+    text, named = _named(_decoded(data))
+    text, comment = _uncommented(text)
     if not text.strip():
         raise UnusableInput("is empty; save at least one row")
-    delimiter = _delimiter(text, kind)
+    delimiter = named or _delimiter(text, kind)
     rows = _rows(text, delimiter)
     width = _width(rows, delimiter)
     names, note = _names(rows, comment and _rows(comment, delimiter)[0], how)
@@ -94,6 +96,12 @@ def _decoded(data: bytes) -> str:
             f"cannot be read as text ({error.reason} at byte {error.start}); save it as UTF-8"
         ) from None
     return text.replace("\r\n", "\n").replace("\r", "\n")
+
+
+def _named(text: str) -> tuple[str, str]:
+    """A text without a first line as ``sep=;``, which Excel writes and reads, and the delimiter that this names."""
+    found = _SEP.match(text)
+    return (text[found.end() :], found[1].replace("\\t", "\t")) if found else (text, "")
 
 
 def _uncommented(text: str) -> tuple[str, str]:
@@ -184,7 +192,10 @@ def _width(rows: _Rows, delimiter: str) -> int:
                 f" {len(row)} {separate}; write as many in each{decimals}"
             )
     if first + 1 == width == 2 and delimiter == ",":
-        raise UnusableInput(f"row 2 must have 1 cell, as the header has, got 2 {separate}; write decimals with points")
+        raise UnusableInput(
+            f"row 2 must have 1 cell, as the header has, got 2 {separate}; write decimals with points, and"
+            " nothing above the header"
+        )
     return width
 
 

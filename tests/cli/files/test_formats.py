@@ -1,5 +1,6 @@
 """Files of other libraries, standard input, folders and patterns."""
 
+import gzip
 import io
 import json
 import re
@@ -185,6 +186,22 @@ def test_weights_of_one_file_alone(otkit_, files):
     assert otkit_("w1", "a.npy", "table.csv", "--weights=-,w")[0] == 0
     refused(otkit_("w1", "a.npy", "b.npy", "--weights", "w"), "drop --weights")
     assert otkit_("w1", "table.csv", "i.png", "--weights", "w,-")[0] == 0
+
+
+def test_compressed_files(otkit_, files):
+    for name in ("table.csv", "a.npy"):
+        (files / f"{name}.gz").write_bytes(gzip.compress((files / name).read_bytes()))
+        assert_array_equal(read(f"{name}.gz").x, read(name).x)
+    (files / "broken.csv.gz").write_bytes(b"x,y\n1,2\n")
+    refused(otkit_("w1", "broken.csv.gz", "a.npy"), "broken.csv.gz: cannot be read as csv (Not a gzipped file")
+
+
+def test_weights_that_make_the_dimensions_differ_are_pointed_out(otkit_, files):
+    run = otkit_("w1", "table.csv", "a.npy")
+    refused(run, "differ in dimension, 3 and 2; ")
+    assert "; table.csv: column 'w' is read as a coordinate; --weights w reads it as weights" in run[2]
+    refused(otkit_("w1", "table.csv", "a.npy", "--weights", "w"), "--weights w,- gives it equal ones")
+    assert otkit_("w1", "table.csv", "a.npy", "--weights", "w,-")[0] == 0
 
 
 def test_columns_of_each_file(otkit_, files):

@@ -35,6 +35,9 @@ def table(tmp_path):
         "x;y;\n.5;2;\n3;4.25;\n",
         "x;y\r.5;2\r3;4.25\r",
         "x;y\n5e-1;+2\n3.;4.25E0\n".encode("utf-16"),
+        "sep=;\r\nx;y\r\n0,5;2\r\n3;4,25\r\n",
+        '\ufeff"SEP=,"\nx,y\n.5,2\n3,4.25\n',
+        "sep=\t\n.5\t2\n3\t4.25\n",
     ],
 )
 def test_layouts(table, kind, text):
@@ -156,6 +159,9 @@ def test_notes(table, text, how, note):
         ("x\ty\n1,5\t2\n2,5\n", {}, "row 3 must have 2 cells, as row 1 has, got 1 (tabs separate cells)"),
         ("1,5\n3\n", {}, "row 2 must have 2 cells"),
         ("1.234,5;2\n1;2\n", {}, "row 1 holds '1.234,5' in column 0"),
+        ('x,y\n"1,234",2\n1,2\n', {}, "write numbers without separators of thousands"),
+        ("x;y\n1 234;2\n1;2\n", {}, "write numbers without separators of thousands"),
+        ("about\nx,y\n1,2\n", {}, "nothing above the header"),
         (
             "1.5;2,5\n1,5;2,5\n",
             {},
