@@ -300,4 +300,5 @@ class HeavyHitterCache(Bounded, Reader):
         self.only = frozenset(i for i, layer in enumerate(self.layers) if isinstance(layer, _HeavyLayer))
 
     def read(self, layer: int, weights: Tensor, visible: Tensor, first: int, last: bool) -> None:
-        self.layers[layer].read(weights, last)
+        own: Any = self.layers[layer]
+        own.read(weights, last)
