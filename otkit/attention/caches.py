@@ -297,8 +297,8 @@ class HeavyHitterCache(Bounded, Reader):
         at_least(heavy, 0, "heavy")
         at_least(recent, 1, "recent")
         super().__init__(model, _HeavyLayer, heavy=heavy, recent=recent)
+        self.only = frozenset(i for i, layer in enumerate(self.layers) if isinstance(layer, _HeavyLayer))
 
     def read(self, layer: int, weights: Tensor, visible: Tensor, first: int, last: bool) -> None:
-        own = self.layers[layer]
-        if isinstance(own, _HeavyLayer):
-            own.read(weights, last)
+        own: Any = self.layers[layer]
+        own.read(weights, last)

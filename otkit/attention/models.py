@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 import weakref
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from typing import Any
 
 import torch
@@ -30,6 +30,8 @@ class Reader:
     ----------
     whole : bool
         True to see all rows of a layer in one call. By default they come in blocks, so that memory stays bounded.
+    only : collection of int, or None
+        The layers to see; all by default. Layers that no reader sees run as fast as without readers.
 
     Examples
     --------
@@ -43,6 +45,7 @@ class Reader:
     """
 
     whole = False
+    only: Collection[int] | None = None
 
     def read(self, layer: int, weights: Tensor, visible: Tensor, first: int, last: bool) -> Tensor | None:
         """See a block of rows.
@@ -91,6 +94,13 @@ class Attachment:
             )
         if any(module in _ATTACHED for module in self._modules):
             raise ValueError("the model is attached already; close that first, or pass all readers to one attach")
+        layers = {module.layer_idx for module in self._modules}
+        for reader in readers:
+            if reader.only is not None and not layers >= set(reader.only):
+                raise ValueError(
+                    f"{type(reader).__name__} must be for layers of the model, {min(layers)} to {max(layers)}, got "
+                    f"{sorted(reader.only)}"
+                )
         # The language model of a model of several: its other parts keep their attention.
         parts = (name for name in model.config.sub_configs if getattr(model.config, name, None) is text)
         self._part = next(parts, None)
@@ -100,7 +110,7 @@ class Attachment:
             for module in self._modules:
                 _ATTACHED[module] = self
             self._set(_NAME)
-            self._watch([reader for reader in readers if type(reader).hidden is not Reader.hidden])
+            self._watch()
         except BaseException:
             self.close()
             raise
@@ -125,13 +135,25 @@ class Attachment:
     def _set(self, name: str) -> None:
         self.model.set_attn_implementation(name if self._part is None else {self._part: name})
 
-    def _watch(self, readers: list[Reader]) -> None:
-        """Show these readers the states that enter the layers."""
-        for block in self.model.modules() if readers else ():
-            inside = [child for child in block.children() if child in self._modules]
-            if inside:
+    def reading(self, layer: int) -> list[Reader]:
+        """The readers that see a layer."""
+        return [reader for reader in self.readers if reader.only is None or layer in reader.only]
 
-                def before(_: nn.Module, args: Any, kwargs: Any, layer: int = inside[0].layer_idx) -> None:
+    def leaves(self, layer: int, sliding: bool, own: bool) -> bool:
+        """Whether a layer runs as it is: `own` if it has what PyTorch's kernels have not."""
+        if self.function is not None:
+            return sliding and not self.function.takes_mask
+        return not own and not self.reading(layer)
+
+    def _watch(self) -> None:
+        """Show readers the states that enter their layers."""
+        for block in self.model.modules():
+            layer = next((child.layer_idx for child in block.children() if child in self._modules), None)
+            readers = [] if layer is None else self.reading(layer)
+            readers = [reader for reader in readers if type(reader).hidden is not Reader.hidden]
+            if readers:
+
+                def before(_: nn.Module, args: Any, kwargs: Any, layer: Any = layer, readers: Any = readers) -> None:
                     for reader in readers:
                         reader.hidden(layer, args[0] if args else kwargs["hidden_states"])
 
@@ -162,8 +184,9 @@ def attach(model: Any, *readers: Reader, attention: Callable[..., Tensor] | None
     ------
     ValueError, TypeError
         If neither or both of readers and `attention` are given; if `model` is not one of transformers, does not use the
-        AttentionInterface, or is attached already. In a forward pass: if weights are read under dropout, if the
-        function cannot take the model's mask or sink logits, or if it is for whole sequences and gets some other.
+        AttentionInterface, is attached already, or lacks a layer that a reader is for. In a forward pass: if weights
+        are read under dropout, if the function cannot take the model's mask or sink logits, or if it is for whole
+        sequences and gets some other.
 
     Notes
     -----
@@ -265,8 +288,8 @@ def _attend(
     attached = _ATTACHED.get(module)
     scale = query.shape[-1] ** -0.5 if scaling is None else scaling
     sink, softcap = kwargs.get("s_aux"), kwargs.get("softcap")
-    function = None if attached is None else attached.function
-    if attached is None or (function is not None and not function.takes_mask and kwargs.get("sliding_window")):
+    own = sink is not None or softcap is not None
+    if attached is None or attached.leaves(module.layer_idx, bool(kwargs.get("sliding_window")), own):
         if sink is not None:
             raise ValueError("the model has sink logits, which this attention does not take; attach sink_attention")
         return sdpa_attention_forward(
@@ -278,6 +301,7 @@ def _attend(
             key, value = (x[:, :, : query.shape[2]] for x in (key, value))  # an empty static cache has more slots
         else:
             attention_mask = torch.ones(1, 1, query.shape[2], key.shape[2], dtype=torch.bool, device=key.device)
+    function = attached.function
     if function is not None:
         if softcap is not None:
             raise ValueError(f"the model caps its logits, which {function.name} does not")
@@ -291,12 +315,12 @@ def _attend(
         def weigh(rows: Tensor, keys: Tensor, visible: Tensor) -> Tensor:
             return _weights(rows, keys, visible, scale, sink, softcap)
 
-        out = _read(attached, module.layer_idx, query, key, value, attention_mask, weigh)
+        out = _read(attached.reading(layer := module.layer_idx), layer, query, key, value, attention_mask, weigh)
     return out.transpose(1, 2).contiguous(), None
 
 
 def _read(
-    attached: Attachment,
+    readers: list[Reader],
     layer: int,
     query: Tensor,
     key: Tensor,
@@ -310,7 +334,7 @@ def _read(
         filled = _filled(mask)
         key, value, mask = key[:, :, :filled], value[:, :, :filled], mask[..., :filled]
     keys, shared = key.shape[2], key.shape[1]
-    whole = any(reader.whole for reader in attached.readers)
+    whole = any(reader.whole for reader in readers)
     step = queries if whole else max(1, min(queries, _HELD // (batch * heads * keys)))
     at, out = torch.arange(keys, device=key.device), []
     for start in range(0, queries, step):
@@ -318,7 +342,7 @@ def _read(
         rows = at[first : first + stop - start, None]
         seen = (at <= rows)[None, None] if mask is None else mask[:, :, start:stop]
         weights = weigh(query[:, :, start:stop], key, seen)
-        for reader in attached.readers:
+        for reader in readers:
             changed = reader.read(layer, weights, seen, first, stop == queries)
             weights = weights if changed is None else changed
         grouped = weights.to(value.dtype).unflatten(1, (shared, -1))

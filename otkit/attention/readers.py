@@ -165,6 +165,7 @@ class ACT(Reader):
         if threshold is not None:
             within_unit(threshold, "threshold")
         self.heads = None if heads is None else {layer: tuple(own) for layer, own in heads.items()}
+        self.only = self.heads
         self.beta, self.alpha, self.threshold, self.protect = beta, alpha, threshold, protect
         self._sinks: dict[int, Tensor] = {}
         self._keys: dict[int, int] = {}  # of each layer, up to the last row that was read
@@ -174,8 +175,6 @@ class ACT(Reader):
         return ACT(heads, beta=self.beta, alpha=self.alpha, threshold=self.threshold, protect=self.protect)
 
     def read(self, layer: int, weights: Tensor, visible: Tensor, first: int, last: bool) -> Tensor | None:
-        if self.heads is not None and layer not in self.heads:
-            return None
         keys = weights.shape[-1]
         if first == 0 or layer not in self._sinks:
             self._sinks[layer] = self.sinks(weights, visible, first)
@@ -335,7 +334,7 @@ class VAR(Reader):
             raise ValueError(f"visual must be (B, T), got shape {tuple(visual.shape)}")
         self.visual, self.dims = visual, [int(d) for d in dims]
         self.tau, self.rho, self.share, self.min_mass = tau, rho, share, min_mass
-        self.layers = None if layers is None else frozenset(layers)
+        self.only = None if layers is None else frozenset(layers)
         self._sinks: dict[int, Tensor] = {}
 
     def hidden(self, layer: int, states: Tensor) -> None:
@@ -351,8 +350,6 @@ class VAR(Reader):
             )
 
     def read(self, layer: int, weights: Tensor, visible: Tensor, first: int, last: bool) -> Tensor | None:
-        if self.layers is not None and layer not in self.layers:
-            return None
         keys, rows = weights.shape[-1], slice(first, first + weights.shape[-2])
         if self._sinks[layer].shape != (self.visual.shape[0], keys):
             raise ValueError(

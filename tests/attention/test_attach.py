@@ -186,6 +186,25 @@ def test_closing_twice_leaves_a_later_attachment():
         assert model.config._attn_implementation == "otkit"
 
 
+@pytest.mark.parametrize("kind", ["llama", "gpt_oss"])
+def test_a_reader_of_some_layers(kind):
+    """Layers that nobody reads run as they are, and those with sink logits by their weights all the same."""
+    model, ids = small(**KINDS[kind]), tokens(2, 12)
+    first, every = Keep(), Keep()
+    first.only = {1}
+    expected = model(ids).logits.detach()
+    assert_close(read(model, first, input_ids=ids), expected, rtol=0, atol=5e-5)
+    assert {layer for layer, *_ in first.blocks} == {layer for layer, _ in first.states} == {1}
+    first.blocks.clear()
+    read(model, first, every, input_ids=ids)
+    assert {layer for layer, *_ in first.blocks} == {1}
+    assert {layer for layer, *_ in every.blocks} == {0, 1}
+    first.only = {1, 2}
+    with pytest.raises(ValueError, match=r"Keep must be for layers of the model, 0 to 1, got \[1, 2\]"):
+        attach(model, first)
+    assert model.config._attn_implementation != "otkit"
+
+
 def test_only_the_language_model_of_several_is_touched():
     model = llava()
     vision = model.config.vision_config._attn_implementation

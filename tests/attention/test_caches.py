@@ -254,20 +254,26 @@ def test_models_that_cannot_be_streamed(name):
         SinkCache(small(**options))
 
 
-def test_positions_of_images_are_refused():
+def test_text_of_a_model_with_three_positions_streams_and_images_are_refused():
     vision = {"depth": 1, "hidden_size": 16, "intermediate_size": 16, "num_heads": 2, "out_hidden_size": 32}
     config = transformers.Qwen2_5_VLConfig(
         vision_config=vision,
         text_config={
             "vocab_size": 60, "hidden_size": 32, "intermediate_size": 32, "num_hidden_layers": 2,
-            "num_attention_heads": 4, "num_key_value_heads": 2,
+            "num_attention_heads": 4, "num_key_value_heads": 2, "initializer_range": 0.3,
             "rope_parameters": {"rope_type": "default", "rope_theta": 1e4, "mrope_section": [1, 1, 2]},
         },
     )  # fmt: skip
     torch.manual_seed(0)
-    model = transformers.Qwen2_5_VLForConditionalGeneration(config).eval()
+    model, ids = transformers.Qwen2_5_VLForConditionalGeneration(config).eval(), tokens(2, 40)
+    moving = SinkCache(model, sinks=4, window=9)
+    moving.far = 24
+    assert_close(streamed(model, ids, moving), parallel(model, ids, 4, 9), rtol=0, atol=1e-3)
+    assert moving.base > 0
+    expected = generate(model, ids[:, :6], DynamicCache(config=model.config), 8)
+    assert torch.equal(generate(model, ids[:, :6], SinkCache(model, sinks=4, window=9), 8), expected)
     positions = torch.stack([torch.arange(6), torch.arange(6) // 2, torch.arange(6) % 2])[:, None]
-    with pytest.raises(ValueError, match="position_ids"):
+    with pytest.raises(ValueError, match="needs position_ids from 0 on"):
         model(tokens(1, 6), position_ids=positions, **cached(SinkCache(model)))
 
 
