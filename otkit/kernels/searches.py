@@ -254,6 +254,21 @@ def _in_row_order(order: np.ndarray, i: np.ndarray, col: np.ndarray, entries: np
     return out
 
 
+def ranked(geometry: Geometry, item: int, f: np.ndarray, g: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
+    """Rows and columns of the k arcs of least ``C − f − g`` of each row and of each column, in row order.
+
+    Points of potential −inf have none. Potentials are ``f (n,)`` and ``g (m,)``.
+    """
+    codes = []
+    for costs, potential, row, col in ((geometry, g, geometry.m, 1), (geometry.T, f, 1, geometry.m)):
+        of = Search.of(costs, item)
+        found = of.nearest(potential[of.cols.order], min(k, potential.size))
+        codes.append((of.rows.order[:, None] * row + of.cols.order[found] * col)[found >= 0])
+    rows, cols = np.divmod(np.unique(np.concatenate(codes)), geometry.m)
+    some = (f[rows] > -np.inf) & (g[cols] > -np.inf)
+    return rows[some], cols[some]
+
+
 def are_costs(geometry: Geometry) -> bool:
     return True  # distances of finite points are
 
