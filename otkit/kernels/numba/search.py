@@ -307,3 +307,37 @@ def farthest(queries, row, target, lowest, form, low, high, best):
             for p in range(start[v], stop[v]):
                 best = max(best, _value(queries, q, points, p, row[q], False, offset, potential, form))
     return best
+
+
+@jit
+def join(queries, prices, own, target, labels, common, form, out):
+    """The pair of least cost less all offsets and potentials that leaves each component, from its queries.
+
+    Queries have the sums ``prices`` of their offset and potential, and the component `own`. Columns have the component
+    ``labels``; it is that of all columns of a node where ``common`` is not −1. The cost, the query and the column are
+    written to `out`, by component.
+    """
+    best, tail, head = out
+    points, start, stop, leaves, offset, potential, _, bounds = target
+    stack, room = np.empty(_DEEP, dtype=np.int64), np.empty(_DEEP)
+    for q in range(prices.size):
+        if not prices[q] > -np.inf:
+            continue
+        limit = best[own[q]] + prices[q]
+        stack[0], room[0], waiting = 0, -np.inf, 1
+        while waiting > 0:
+            waiting -= 1
+            v = stack[waiting]
+            if room[waiting] >= limit or common[v] == own[q]:
+                continue
+            if v < leaves:
+                waiting = _children(queries, q, v, limit, bounds, form, stack, room, waiting)
+                continue
+            for p in range(start[v], stop[v]):
+                if labels[p] == own[q]:
+                    continue
+                cost = _cost(_sum(queries, q, points, p, form.ground), form.factor, form.exponent)
+                value = cost - (offset[p] + potential[p])
+                if value < limit:
+                    limit = value
+                    best[own[q]], tail[own[q]], head[own[q]] = value - prices[q], q, p
