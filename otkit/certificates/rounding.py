@@ -17,6 +17,10 @@ from otkit.arrays import Array, from_numpy, namespace, to_numpy
 from otkit.entropic.dual import Potentials
 from otkit.geometry.base import Geometry
 from otkit.geometry.costs import UNIT
+from otkit.geometry.reduced import Reduced
+from otkit.kernels.numba.simplex import walk
+from otkit.kernels.searches import searches
+from otkit.kernels.spanning import spanning_arcs
 from otkit.linalg.trees import SpanningTree, maximum_spanning_tree
 from otkit.plans import Arcs, EntropicPlan, Plan, SparsePlan
 from otkit.problems.linear import LinearProblem
@@ -120,7 +124,7 @@ def _product(like: Potentials, a: np.ndarray, b: np.ndarray, share: np.ndarray, 
 class _Host:
     """The plan and its costs on the host, one row or column of one item at a time."""
 
-    costs: Geometry
+    costs: Reduced
     at: Potentials
 
     @staticmethod
@@ -130,6 +134,8 @@ class _Host:
 
     def tree(self, item: int) -> SpanningTree:
         """The spanning tree of the largest entries of the plan."""
+        if searches(self.costs):
+            return self._searched(item)
 
         def scan(costs: Geometry, at: Potentials, k: int) -> tuple[np.ndarray, np.ndarray]:
             one, line = slice(item, item + 1), slice(k, k + 1)
@@ -143,6 +149,21 @@ class _Host:
             lambda i: scan(self.costs, self.at, i),
             lambda j: scan(across, transposed, j),
         )
+
+    def _searched(self, item: int) -> SpanningTree:
+        """The same where trees search the costs, without a scan of all entries."""
+        n, m, at, reg = self.costs.n, self.costs.m, self.at, self.at.reg[item]
+        f, g = at.f[item] + reg * at.log_a[item], at.g[item] + reg * at.log_b[item]
+        rows, cols = spanning_arcs(self.costs, item, f, g)
+        weight, cost = self._entries(item, rows, cols)
+        order, parent, arc = walk(n + m, rows, cols, n)
+        return SpanningTree(n, order, parent, weight[arc], cost[arc])
+
+    def _entries(self, item: int, rows: np.ndarray, cols: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """log P and costs of arcs."""
+        at, cost = self.at, self.costs.pairs(item, rows, cols)
+        exponent = (at.f[item, rows] + at.g[item, cols] - cost) / at.reg[item]
+        return exponent + (at.log_a[item, rows] + at.log_b[item, cols]), cost
 
 
 @dataclass(frozen=True)

@@ -13,6 +13,9 @@ from otkit.geometry.base import GivenGeometry, flatten_batch, shared
 from otkit.geometry.costs import Circle, Cost, parse_cost
 from otkit.geometry.metrics import Called, Function, Named
 
+# Pairs of points whose costs are formed at a time.
+_PAIRS = 2**18
+
 
 @dataclass(frozen=True)
 class PointCloud(GivenGeometry):
@@ -203,6 +206,15 @@ class PointCloud(GivenGeometry):
         if not self.swapped:
             return self.metric(x, y)
         return namespace(x).matrix_transpose(self.metric(y, x))
+
+    def pairs(self, item: int, rows: Array, cols: Array) -> Array:
+        """The costs of pairs of points of an item of a flat geometry: ``(K,)``."""
+        x, y, parts = self.x[item % self.x.shape[0]], self.y[item % self.y.shape[0]], []
+        for low in range(0, max(1, rows.shape[0]), _PAIRS):
+            part = slice(low, low + _PAIRS)
+            pair = x[rows[part]][:, None, :], y[cols[part]][:, None, :]
+            parts.append(self.metric(*(pair[::-1] if self.swapped else pair))[:, 0, 0])
+        return namespace(x).concat(parts)
 
     def centred(self) -> PointCloud:
         """The points of a flat geometry relative to the mean of y: up to rounding, differences do not change."""

@@ -75,6 +75,13 @@ class Reduced(Geometry):
         first, second = (col, row) if self.transposed else (row, col)
         return self.base.block(items, rows) - first - second
 
+    def pairs(self, item: int, rows: Array, cols: Array) -> Array:
+        """The costs of pairs of points of an item, for a geometry of points: ``(K,)``."""
+        assert self.cloud is not None
+        row, col = self.row[item][rows], self.col[item][cols]
+        first, second = (col, row) if self.transposed else (row, col)
+        return self.cloud.pairs(item, rows, cols) - first - second
+
     def take(self, items: np.ndarray) -> Reduced:
         return Reduced(self.base.take(items), *take((self.row, self.col), items), self.transposed)
 

@@ -29,6 +29,8 @@ from otkit.kernels.trees import Tree, subtrees, tree_of
 MANY, DIMENSIONS = 2**24, 3
 # Number of queries that a thread takes at a time, and of pairs that it evaluates at a time.
 _QUERIES, _PAIRS = 4096, 2**17
+# Share of all entries above which the operation on tiles selects them sooner.
+_SHARE = 1 / 32
 
 
 def form_of(metric: Cost, x: np.ndarray, y: np.ndarray) -> Form:
@@ -195,13 +197,14 @@ def c_transform(geometry: Geometry, g: np.ndarray) -> np.ndarray:
 
 
 def select(geometry: Geometry, at: Potentials, rows: np.ndarray, cols: np.ndarray, limit: float) -> Arcs | None:
-    found: list[Arcs] = []
-    for k in range(at.reg.shape[0]):
+    items, found = at.reg.shape[0], list[Arcs]()
+    left = min(limit, _SHARE * items * geometry.n * geometry.m)
+    for k in range(items):
         one = slice(k, k + 1)
         here = Potentials(at.f[one], at.g[one], at.log_a[one], at.log_b[one], at.reg[one])
-        part = _select(Search.of(geometry, k), here, rows[k], cols[k], limit - sum(arcs.row.size for arcs in found))
+        part = _select(Search.of(geometry, k), here, rows[k], cols[k], left - sum(arcs.row.size for arcs in found))
         if part is None:
-            return None
+            return NUMBA.select(geometry, at, rows, cols, limit) if left < limit else None
         found.append(part._replace(item=np.full(part.row.size, k)))
     return Arcs(*(np.concatenate(column) for column in zip(*found, strict=True)))
 
@@ -216,23 +219,24 @@ def _select(of: Search, at: Potentials, rows: np.ndarray, cols: np.ndarray, limi
     with np.errstate(invalid="ignore"):
         target = of.target(g + reg * log_b, log_size)
         by_cols = np.where(empty_b | (cols == np.inf), -np.inf, g + reg * (log_b - cols))
-        other = of.target(by_cols, np.where(by_cols > -np.inf, log_size + reg * abs(cols), 0.0))
+        never = (by_cols == -np.inf).all()
+        other = target if never else of.target(by_cols, np.where(by_cols > -np.inf, log_size + reg * abs(cols), 0.0))
         bulk = abs(f) + reg * (abs(log_a) + abs(rows))
         limits = np.stack([of.limits(f + reg * (log_a - rows), bulk), of.limits(f + reg * log_a, bulk)])
     limits[:, empty_a] = -np.inf
-    limits[1, (cols == np.inf).all() | empty_a] = -np.inf
+    limits[1, never | empty_a] = -np.inf
     found: dict[tuple[int, int], tuple[np.ndarray, ...]] = {}
     counts: list[int] = []
 
     def work(low: int, high: int) -> None:
         for near in of.pairs(target, other, limits, low, high):
+            if sum(counts) > limit:
+                return
             i, j = near.rows, near.cols
             entries = (f[i] + g[j] - of.reduced(near)) * (1.0 / reg) + (log_a[i] + log_b[j])
             kept = np.flatnonzero((entries >= np.minimum(rows[i], cols[j])) & (entries > -np.inf))
             kept = kept[np.lexsort((y[j[kept]], i[kept]))]
             counts.append(kept.size)
-            if sum(counts) > limit:
-                return
             found[low, int(i[0])] = i[kept], y[j[kept]], entries[kept]
 
     of.each(work)
@@ -252,6 +256,21 @@ def _in_row_order(order: np.ndarray, i: np.ndarray, col: np.ndarray, entries: np
     out = Arcs(i, np.repeat(np.arange(order.size), of_row), np.empty_like(col), np.empty_like(entries))
     out.col[place], out.log_plan[place] = col, entries
     return out
+
+
+def ranked(geometry: Geometry, item: int, f: np.ndarray, g: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
+    """Rows and columns of the k arcs of least ``C − f − g`` of each row and of each column, in row order.
+
+    Points of potential −inf have none. Potentials are ``f (n,)`` and ``g (m,)``.
+    """
+    codes = []
+    for costs, potential, row, col in ((geometry, g, geometry.m, 1), (geometry.T, f, 1, geometry.m)):
+        of = Search.of(costs, item)
+        found = of.nearest(potential[of.cols.order], min(k, potential.size))
+        codes.append((of.rows.order[:, None] * row + of.cols.order[found] * col)[found >= 0])
+    rows, cols = np.divmod(np.unique(np.concatenate(codes)), geometry.m)
+    some = (f[rows] > -np.inf) & (g[cols] > -np.inf)
+    return rows[some], cols[some]
 
 
 def are_costs(geometry: Geometry) -> bool:

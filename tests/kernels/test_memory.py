@@ -25,6 +25,27 @@ def test_clouds_are_never_multiplied_out():
     assert after < 2**30
 
 
+def test_exact_problems_of_many_points_grow_like_n_and_m():
+    # 30,000 × 30,000 costs would be 6.7 GiB. Moved points are transported by the move.
+    _, after = peak_of("""
+        import numpy as np
+        from otkit import PointCloud, Status
+        from otkit.problems import LinearProblem
+        from otkit.solvers import Exact, run
+        rng = np.random.default_rng(0)
+        x, move = rng.random((30_000, 2)), np.array([0.4, -0.3])
+        y = rng.permutation(x) + move
+        MEASURE
+        problem = LinearProblem.build(PointCloud(x, y))
+        g = 2 * y @ move + 1e-6 * rng.random(30_000) - problem.reduced.col
+        found = run(problem, Exact(), (0 * problem.a, g))
+        assert found.status == [Status.CONVERGED]
+        assert found.certificate.lower <= 0.25 <= found.certificate.upper
+        assert found.certificate.upper - found.certificate.lower < 1e-10
+    """)
+    assert after < 2**29
+
+
 def test_a_matrix_is_held_once_beside_one_kernel():
     n, m = 4000, 3000
     before, after = peak_of(f"""

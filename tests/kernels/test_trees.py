@@ -2,6 +2,7 @@
 
 import gc
 import weakref
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -10,7 +11,7 @@ from numpy.testing import assert_allclose, assert_array_equal
 from otkit import PointCloud
 from otkit.entropic.dual import Potentials
 from otkit.geometry.reduced import Reduced
-from otkit.kernels import choose
+from otkit.kernels import choose, searches
 from otkit.kernels.numba import NUMBA
 from otkit.kernels.searches import MANY, TREES, Search
 from otkit.kernels.trees import Tree, tree_of
@@ -63,7 +64,8 @@ def test_transforms_are_those_of_all_pairs(metric, kind):
 
 @pytest.mark.parametrize("kind", CLOUDS)
 @pytest.mark.parametrize("metric", METRICS, ids=str)
-def test_selected_entries_are_those_of_all_pairs(metric, kind):
+def test_selected_entries_are_those_of_all_pairs(metric, kind, monkeypatch):
+    monkeypatch.setattr(searches, "_SHARE", 1.0)  # no matter how many
     rng = np.random.default_rng(4)
     for d in (1, 2, 3):
         costs, g = reduced(kind, metric, d)
@@ -84,6 +86,25 @@ def test_selected_entries_are_those_of_all_pairs(metric, kind):
                 assert_array_equal(one, other)
             if wanted.row.size:
                 assert TREES.select(geometry, here, of_rows, of_cols, wanted.row.size - 1) is None
+
+
+def test_a_large_share_of_all_entries_is_selected_by_tiles(monkeypatch):
+    costs, g = reduced("normal", "sqeuclidean", 2)
+    at = Potentials(
+        np.zeros((2, costs.n)), np.maximum(g, -1.0), np.zeros((2, costs.n)), 0 * np.maximum(g, 0), np.ones(2)
+    )
+    asked = []
+    monkeypatch.setattr(
+        searches, "NUMBA", replace(NUMBA, select=lambda *given: asked.append(given) or NUMBA.select(*given))
+    )
+    every = NUMBA.select(costs, at, np.full_like(at.f, -np.inf), np.full_like(g, np.inf), np.inf)
+    for share, by_tiles in ((0.9, True), (0.01, False)):
+        threshold = np.quantile(every.log_plan, 1 - share)
+        asked.clear()
+        given = costs, at, np.full_like(at.f, threshold), np.full_like(g, np.inf), np.inf
+        for one, other in zip(TREES.select(*given), NUMBA.select(*given), strict=True):
+            assert_array_equal(one, other)
+        assert len(asked) == by_tiles
 
 
 @pytest.mark.parametrize("kind", CLOUDS)

@@ -4,7 +4,8 @@ Costs are ``(factor·S)^exponent``, for the sum S of squared or absolute differe
 of these. A leaf evaluates them as the operations on tiles do. A node is left out only if its bound exceeds what is
 sought by more than rounding can explain: by `Form.rounding` of all terms.
 
-Hot loops index arrays by numbers only. A slice would count references, for which threads wait for each other.
+Hot loops read neither slices of arrays nor arrays of named tuples: both count references, which takes longer than all
+else, and threads wait for each other.
 """
 
 from __future__ import annotations
@@ -145,17 +146,17 @@ def _limit(value, row, form):
 
 
 @jit
-def _value(queries, q, p, row, transposed, target, form):
+def _value(queries, q, points, p, row, transposed, offset, potential, form):
     """The reduced cost less the potential of a column."""
-    cost = _cost(_sum(queries, q, target.points, p, form.ground), form.factor, form.exponent)
-    return slack(cost, row, target.offset[p], transposed, target.potential[p])
+    cost = _cost(_sum(queries, q, points, p, form.ground), form.factor, form.exponent)
+    return slack(cost, row, offset[p], transposed, potential[p])
 
 
 @jit
-def _children(queries, q, v, limit, target, form, stack, room, waiting):
+def _children(queries, q, v, limit, bounds, form, stack, room, waiting):
     """Put the children of a node on the stack, the better one on top, if they may have something below the limit."""
     near, far = 2 * v + 1, 2 * v + 2
-    least, most = _bound(queries, q, near, target.bounds, form), _bound(queries, q, far, target.bounds, form)
+    least, most = _bound(queries, q, near, bounds, form), _bound(queries, q, far, bounds, form)
     if most < least:
         near, far, least, most = far, near, most, least
     if not most >= limit:
@@ -170,11 +171,12 @@ def _children(queries, q, v, limit, target, form, stack, room, waiting):
 @jit
 def c_transform(queries, row, transposed, target, form, low, high, out):
     """The least reduced cost less potential of the queries ``low:high``, each from the answer of the one before."""
+    points, start, stop, leaves, offset, potential, _, bounds = target
     stack, room, where = np.empty(_DEEP, dtype=np.int64), np.empty(_DEEP), -1
     for q in range(low, high):
         best = np.inf
         if where >= 0:
-            best = _value(queries, q, where, row[q], transposed, target, form)
+            best = _value(queries, q, points, where, row[q], transposed, offset, potential, form)
         limit = _limit(best, row[q], form)
         stack[0], room[0], waiting = 0, -np.inf, 1
         while waiting > 0:
@@ -182,11 +184,11 @@ def c_transform(queries, row, transposed, target, form, low, high, out):
             v = stack[waiting]
             if room[waiting] >= limit:
                 continue
-            if v < target.leaves:
-                waiting = _children(queries, q, v, limit, target, form, stack, room, waiting)
+            if v < leaves:
+                waiting = _children(queries, q, v, limit, bounds, form, stack, room, waiting)
                 continue
-            for p in range(target.start[v], target.stop[v]):
-                value = _value(queries, q, p, row[q], transposed, target, form)
+            for p in range(start[v], stop[v]):
+                value = _value(queries, q, points, p, row[q], transposed, offset, potential, form)
                 if value < best:
                     best, where = value, p
             limit = _limit(best, row[q], form)
@@ -194,10 +196,10 @@ def c_transform(queries, row, transposed, target, form, low, high, out):
 
 
 @jit
-def _below(cost, p, limit, target, form):
+def _below(cost, offset, potential, size, limit, form):
     """Whether a cost less offset and potential is at most a limit, up to rounding."""
-    value = cost - (target.offset[p] + target.potential[p])
-    return value - form.rounding * (cost + target.size[p]) <= limit
+    value = cost - (offset + potential)
+    return value - form.rounding * (cost + size) <= limit
 
 
 @jit
@@ -208,6 +210,8 @@ def collect(queries, limits, target, other, form, low, high, out):
     their sums S are written to `out`, with the number of those of each query. Returns the first query that did not
     fit, or `high`.
     """
+    points, start, stop, leaves, offset, potential, size, bounds = target
+    _, _, _, _, _, potential_of_other, size_of_other, bounds_of_other = other
     counts, found, sums = out
     stack, count = np.empty(_DEEP, dtype=np.int64), 0
     for q in range(low, high):
@@ -216,21 +220,23 @@ def collect(queries, limits, target, other, form, low, high, out):
         while waiting > 0:
             waiting -= 1
             v = stack[waiting]
-            if v < target.leaves:
+            if v < leaves:
                 for child in (2 * v + 2, 2 * v + 1):
-                    some = not _bound(queries, q, child, target.bounds, form) > limit
+                    some = not _bound(queries, q, child, bounds, form) > limit
                     if not some and limit_of_other > -np.inf:
-                        some = not _bound(queries, q, child, other.bounds, form) > limit_of_other
+                        some = not _bound(queries, q, child, bounds_of_other, form) > limit_of_other
                     if some:
                         stack[waiting] = child
                         waiting += 1
                 continue
-            if count + target.stop[v] - target.start[v] > found.size:
+            if count + stop[v] - start[v] > found.size:
                 return q
-            for p in range(target.start[v], target.stop[v]):
-                total = _sum(queries, q, target.points, p, form.ground)
+            for p in range(start[v], stop[v]):
+                total = _sum(queries, q, points, p, form.ground)
                 cost = _cost(total, form.factor, form.exponent)
-                if _below(cost, p, limit, target, form) or _below(cost, p, limit_of_other, other, form):
+                if _below(cost, offset[p], potential[p], size[p], limit, form) or _below(
+                    cost, offset[p], potential_of_other[p], size_of_other[p], limit_of_other, form
+                ):
                     found[count], sums[count] = p, total
                     count += 1
         counts[q - low] = count - before
@@ -240,6 +246,7 @@ def collect(queries, limits, target, other, form, low, high, out):
 @jit
 def nearest(queries, target, form, low, high, found):
     """The columns of least cost less offset and potential of the queries ``low:high``: ``found (n, k)``, −1 if none."""
+    points, start, stop, leaves, offset, potential, _, bounds = target
     k = found.shape[1]
     stack, room, values = np.empty(_DEEP, dtype=np.int64), np.empty(_DEEP), np.empty(k)
     for q in range(low, high):
@@ -251,12 +258,12 @@ def nearest(queries, target, form, low, high, found):
             v = stack[waiting]
             if room[waiting] >= values[k - 1]:
                 continue
-            if v < target.leaves:
-                waiting = _children(queries, q, v, values[k - 1], target, form, stack, room, waiting)
+            if v < leaves:
+                waiting = _children(queries, q, v, values[k - 1], bounds, form, stack, room, waiting)
                 continue
-            for p in range(target.start[v], target.stop[v]):
-                cost = _cost(_sum(queries, q, target.points, p, form.ground), form.factor, form.exponent)
-                value, r = cost - (target.offset[p] + target.potential[p]), k - 1
+            for p in range(start[v], stop[v]):
+                cost = _cost(_sum(queries, q, points, p, form.ground), form.factor, form.exponent)
+                value, r = cost - (offset[p] + potential[p]), k - 1
                 if not value < values[r]:
                     continue
                 while r > 0 and values[r - 1] > value:
@@ -281,6 +288,7 @@ def _most(queries, q, v, bounds, lowest, form):
 @jit
 def farthest(queries, row, target, lowest, form, low, high, best):
     """The larger of `best` and the largest reduced cost of the queries ``low:high``; offsets inf do not count."""
+    points, start, stop, leaves, offset, potential, _, bounds = target
     stack = np.empty(_DEEP, dtype=np.int64)
     for q in range(low, high):
         if not row[q] < np.inf:
@@ -290,12 +298,46 @@ def farthest(queries, row, target, lowest, form, low, high, best):
             waiting -= 1
             v = stack[waiting]
             limit = best + row[q] - form.rounding * (abs(best) + abs(row[q]))
-            if _most(queries, q, v, target.bounds, lowest, form) <= limit:
+            if _most(queries, q, v, bounds, lowest, form) <= limit:
                 continue
-            if v < target.leaves:
+            if v < leaves:
                 stack[waiting], stack[waiting + 1] = 2 * v + 1, 2 * v + 2
                 waiting += 2
                 continue
-            for p in range(target.start[v], target.stop[v]):
-                best = max(best, _value(queries, q, p, row[q], False, target, form))
+            for p in range(start[v], stop[v]):
+                best = max(best, _value(queries, q, points, p, row[q], False, offset, potential, form))
     return best
+
+
+@jit
+def join(queries, prices, own, target, labels, common, form, out):
+    """The pair of least cost less all offsets and potentials that leaves each component, from its queries.
+
+    Queries have the sums ``prices`` of their offset and potential, and the component `own`. Columns have the component
+    ``labels``; it is that of all columns of a node where ``common`` is not −1. The cost, the query and the column are
+    written to `out`, by component.
+    """
+    best, tail, head = out
+    points, start, stop, leaves, offset, potential, _, bounds = target
+    stack, room = np.empty(_DEEP, dtype=np.int64), np.empty(_DEEP)
+    for q in range(prices.size):
+        if not prices[q] > -np.inf:
+            continue
+        limit = best[own[q]] + prices[q]
+        stack[0], room[0], waiting = 0, -np.inf, 1
+        while waiting > 0:
+            waiting -= 1
+            v = stack[waiting]
+            if room[waiting] >= limit or common[v] == own[q]:
+                continue
+            if v < leaves:
+                waiting = _children(queries, q, v, limit, bounds, form, stack, room, waiting)
+                continue
+            for p in range(start[v], stop[v]):
+                if labels[p] == own[q]:
+                    continue
+                cost = _cost(_sum(queries, q, points, p, form.ground), form.factor, form.exponent)
+                value = cost - (offset[p] + potential[p])
+                if value < limit:
+                    limit = value
+                    best[own[q]], tail[own[q]], head[own[q]] = value - prices[q], q, p

@@ -83,7 +83,7 @@ def _incidence(nodes, rows, cols, n):
 
 
 @jit
-def _walk(nodes, rows, cols, n):
+def walk(nodes, rows, cols, n):
     """The nodes of a forest, parents before children; also the parent of each node and the arc to it, −1 for none."""
     ends, at = _incidence(nodes, rows, cols, n)
     order, parent, arc = np.empty(nodes, dtype=np.int64), np.full(nodes, -1), np.full(nodes, -1)
@@ -117,7 +117,7 @@ def start(supply, n, rows, cols, costs, tree):
     artificial arcs are left to the caller.
     """
     nodes = root = supply.size
-    order, parent, arc = _walk(nodes, rows, cols, n)
+    order, parent, arc = walk(nodes, rows, cols, n)
     excess = supply.copy()
     for p in range(nodes - 1, -1, -1):
         node = order[p]

@@ -240,3 +240,16 @@ def lowest(value, start, stop, leaves, out):
         out[v] = np.inf
         for p in range(start[v], stop[v]):
             out[v] = min(out[v], value[p])
+
+
+@jit
+def agree(labels, start, stop, leaves, out):
+    """The label that all points of a node have, −1 where they differ."""
+    for v in range(start.size - 1, -1, -1):
+        if v < leaves:
+            out[v] = out[2 * v + 1] if out[2 * v + 1] == out[2 * v + 2] else -1
+            continue
+        out[v] = labels[start[v]]
+        for p in range(start[v] + 1, stop[v]):
+            if labels[p] != out[v]:
+                out[v] = -1

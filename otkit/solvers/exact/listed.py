@@ -13,6 +13,7 @@ from otkit.geometry.reduced import Reduced
 from otkit.kernels import choose
 from otkit.kernels.arcs import costs as arc_costs
 from otkit.kernels.numba import pricing, starts
+from otkit.kernels.searches import ranked
 from otkit.linalg.trees import heaviest_forest
 from otkit.problems.linear import LinearProblem
 from otkit.solvers import descent
@@ -21,10 +22,14 @@ from otkit.solvers.exact.basis import Basis, Priced, planted, points_of
 # The initial arcs are the entries of the plan above a fraction of the mean entry of their row: the first of these
 # fractions that leaves at most _MOST arcs for each node.
 _SHARES, _MOST = (1e-6, 1e-3, 0.1, 1.0, 10.0), 32
-# Maximum number of arcs added to a row in a round of pricing.
-_NEW = 4
-# Initial surcharge of artificial arcs, relative to the range of the costs.
-_SURCHARGE = 4.0
+# Maximum number of arcs added to a row in a round of pricing. Where very many have a negative reduced cost, it is at
+# least so many times the least one of the row.
+_NEW, _NEAR = 4, 0.5
+# Initial surcharge of artificial arcs, relative to the range of the costs; from potentials, to the mean reduced cost
+# of the initial arcs and at least to the range.
+_SURCHARGE, _STEEP, _LEAST = 4.0, 8.0, 2.0**-20
+# Number of arcs by rank for each row and column, from potentials.
+_RANKS = 6
 # Negative reduced costs above minus this tolerance, relative to the largest cost or price, count as rounding errors in
 # the pricing of all arcs, where operations in another order give other last digits than in the simplex.
 _ROUNDING = 48 * UNIT
@@ -85,38 +90,66 @@ def _entries(costs: Reduced, at: Potentials) -> tuple[np.ndarray, np.ndarray, np
 
 def _costs(costs: Reduced, item: int, rows: np.ndarray, cols: np.ndarray) -> np.ndarray:
     """Reduced costs of arcs in row order."""
+    if costs.cloud is not None and not costs.called:
+        return to_numpy(costs.pairs(item, rows, cols))
     found = np.empty(rows.size)
     at, starts = np.unique(rows, return_index=True)
     ends = np.append(starts, rows.size)[1:]
     for row, low, high in zip(at.tolist(), starts, ends, strict=True):
-        found[low:high] = _row(costs, item, row)[cols[low:high]]
+        line = to_numpy(costs.block(slice(item, item + 1), slice(row, row + 1)))[0, 0]
+        found[low:high] = line[cols[low:high]]
     return found
 
 
-def _row(costs: Reduced, item: int, row: int) -> np.ndarray:
-    return to_numpy(costs.block(slice(item, item + 1), slice(row, row + 1)))[0, 0]
+def from_ranks(problem: LinearProblem, costs: Reduced, item: int, f: np.ndarray, g: np.ndarray) -> Basis:
+    """The initial basis of feasible potentials: the heaviest forest of the arcs of least reduced cost of each point.
+
+    Costs are those of points that trees search.
+    """
+    points = points_of(problem, item)
+    f, g = (np.where(to_numpy(w)[item] > 0, v, -np.inf) for w, v in ((problem.a, f), (problem.b, g)))
+    rows, cols = ranked(costs, item, f, g, _RANKS)
+    cost = _costs(costs, item, rows, cols)
+    slack = cost - f[rows] - g[cols]
+    surcharge = _STEEP * float(slack.mean()) + _LEAST * float(descent.top(problem)[item])
+    members = heaviest_forest(costs.n, costs.m, rows, cols, -slack / surcharge)
+    i, j = (np.searchsorted(side, index) for side, index in zip(points, (rows, cols), strict=False))
+    listed = pricing.Arcs(i.astype(np.int32), j.astype(np.int32), cost)
+    nothing = np.zeros(points[0].size), np.zeros(points[1].size)
+    prices = np.concatenate([-f[points[0]], g[points[1]]])
+    forest = pricing.Arcs(i[members], j[members], cost[members])
+    return planted(points, forest, prices, surcharge, Priced(listed, i.size, 0, nothing, np.inf, None))
 
 
 def cheaper(problem: LinearProblem, costs: Reduced, basis: Basis, item: int) -> Basis | None:
     """The basis with added arcs of negative reduced cost, at most `_NEW` for each row; None if there are none."""
     tolerance = _ROUNDING * max(float(descent.top(problem)[item]), basis.size)
-    f, g = basis.prices(costs.n, costs.m)
-    g = np.where(to_numpy(problem.b)[item] > 0, g, -np.inf)
-    least = choose(costs).c_transform(costs.take(np.array([item])), g[None])[0] - f
-    tails = np.flatnonzero(least[basis.rows] < -tolerance)
-    if not tails.size:
+    rows, cols = _violating(problem, costs.take(np.array([item])), basis, item, tolerance)
+    if not rows.size:
         return None
-    found = [basis.listed]
-    for tail in tails.tolist():
-        row = basis.rows[tail]
-        cost = _row(costs, item, row)[basis.cols]
-        reduced = cost - f[row] - g[basis.cols]
-        shifted = np.roll(np.arange(cost.size), -row)  # different rows choose different columns among equals
-        new = shifted[np.argpartition(reduced[shifted], min(_NEW, cost.size) - 1)[:_NEW]]
-        new = new[reduced[new] < -tolerance].astype(np.int32)
-        found.append(pricing.Arcs(np.full(new.size, tail, dtype=np.int32), new, cost[new]))
-    listed = pricing.Arcs(*(np.concatenate(arrays) for arrays in zip(*found, strict=True)))
-    if listed.rows.size == basis.listed.rows.size:  # tiles of another shape gave other last digits
-        return None
+    i, j = np.searchsorted(basis.rows, rows), np.searchsorted(basis.cols, cols)
+    new = pricing.Arcs(i.astype(np.int32), j.astype(np.int32), _costs(costs, item, rows, cols))
+    listed = pricing.Arcs(*(np.concatenate(pair) for pair in zip(basis.listed, new, strict=True)))
     basis.tree.cursor[:4] = 0, basis.tree.cursor[1], listed.rows.size, True
     return replace(basis, listed=listed)
+
+
+def _violating(
+    problem: LinearProblem, costs: Reduced, basis: Basis, item: int, tolerance: float
+) -> tuple[np.ndarray, np.ndarray]:
+    """Row and column of the arcs of least reduced cost of each row, if it is negative; in row order."""
+    kernels, most, never = choose(costs), _MOST * (costs.n + costs.m), np.full((1, costs.m), np.inf)
+    f, g = (v[None] for v in basis.prices(costs.n, costs.m))
+    none_a, none_b = (np.where(to_numpy(w)[[item]] > 0, 0.0, -np.inf) for w in (problem.a, problem.b))
+    at, limits = Potentials(f, g, none_a, none_b, np.ones(1)), np.full((1, costs.n), tolerance)
+    found = kernels.select(costs, at, limits, never, most)
+    if found is None:
+        gain = f - kernels.c_transform(costs, g + none_b)
+        limits = np.where(gain > tolerance, np.maximum(limits, _NEAR * gain), np.inf)
+        while (found := kernels.select(costs, at, limits, never, most)) is None:  # many arcs are equal: take fewer rows
+            limits[:, np.flatnonzero(limits[0] < np.inf)[::2]] = np.inf
+    order = np.lexsort(((found.col - found.row) % costs.m, -found.log_plan, found.row))  # rows differ among equals
+    rows, cols = found.row[order], found.col[order]
+    kept = np.ones(rows.size, dtype=bool)
+    kept[_NEW:] = rows[_NEW:] != rows[:-_NEW]
+    return rows[kept], cols[kept]

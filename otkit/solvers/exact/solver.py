@@ -25,6 +25,7 @@ from otkit.certificates.width import EXACT, narrow, precise
 from otkit.entropic.dual import Potentials
 from otkit.geometry.reduced import Reduced
 from otkit.kernels.numba import pricing
+from otkit.kernels.searches import searches
 from otkit.plans import Arcs, SparsePlan
 from otkit.problems.linear import LinearProblem
 from otkit.results.outcome import Outcome, Stage, Status, marginal_error
@@ -45,7 +46,7 @@ from otkit.solvers.exact.basis import (
     matrix_of,
     warm,
 )
-from otkit.solvers.exact.listed import begin, cheaper, whole
+from otkit.solvers.exact.listed import begin, cheaper, from_ranks, whole
 from otkit.solvers.exact.outliers import reconsidered, vertex
 from otkit.solvers.exact.unfinished import completed
 from otkit.solvers.sns.solver import SparseNewton
@@ -123,6 +124,8 @@ class Exact(Solver[Annealed | Pivoted]):
         if problem.geometry.stored is not None:
             return _from_arcs(problem, start)
         small = by_rows and entries_with_mass(problem) <= _ALL
+        if start is not None and not by_rows and searches(problem.geometry):
+            return _from_ranks(problem, *start)
         anneals = not small and (not by_rows or self.reg is not None)
         if anneals:
             return self._rough.init(self._entropic(problem), start)
@@ -274,6 +277,12 @@ def _from_potentials(problem: LinearProblem, g: Array) -> Pivoted:
     surcharge, prices = _GIVEN * descent.top(problem), to_numpy(g)
     bases = (warm(problem, costs, k, prices[k], surcharge[k]) for k in range(problem.items))
     return _pivoted(problem, bases, none, ())
+
+
+def _from_ranks(problem: LinearProblem, f: Array, g: Array) -> Pivoted:
+    """The state with bases from feasible potentials, where trees search the costs."""
+    costs, none, f, g = problem.reduced.to_numpy(), np.zeros(problem.items, dtype=np.int64), to_numpy(f), to_numpy(g)
+    return _pivoted(problem, (from_ranks(problem, costs, k, f[k], g[k]) for k in range(problem.items)), none, ())
 
 
 def _from_arcs(problem: LinearProblem, start: tuple[Array, Array] | None) -> Pivoted:
