@@ -24,6 +24,7 @@ from otkit.solvers.base import Callback
 from otkit.solvers.bottleneck import MOST, Bottleneck, longest_arcs
 from otkit.solvers.exact import small
 from otkit.solvers.exact.solver import Exact
+from otkit.solvers.multiscale.solver import Multiscale
 from otkit.solvers.univariate import Univariate
 
 # The highest finite order: higher powers of distances around the bottleneck overflow.
@@ -256,7 +257,7 @@ def measured(
     solver = Bottleneck() if p == np.inf else choose_solver(problem, "auto", bounded=rtol is not None)
     if isinstance(solver, Bottleneck):
         _check_size(problem)
-    if isinstance(solver, (Annealing, Exact)) and rtol is not None:
+    if isinstance(solver, (Annealing, Exact, Multiscale)) and rtol is not None:
         # Stop on the distance: upper^(1/p) − lower^(1/p) ≤ rtol·upper^(1/p), or at the rounding of the costs.
         solver = replace(solver, rtol=min(1 - (1 - rtol) ** p, 1 - UNIT))
     if isinstance(solver, Annealing):
