@@ -66,8 +66,8 @@ def solve(
         a tuple with one for each. ``inf`` makes a marginal exact, 0 leaves it free. Of a penalised or free side, points
         that no arc reaches stay empty. An unbalanced problem needs a `reg`. None: exact marginals.
     method : str or solver
-        "auto", "sns", "sinkhorn", "exact", "annealing", "univariate", or a solver with its options, such as
-        ``otkit.Sinkhorn(factor=4)``.
+        "auto", "sns", "sinkhorn", "exact", "annealing", "multiscale", "univariate", or a solver with its options, such
+        as ``otkit.Sinkhorn(factor=4)``.
     tol : float, optional
         With a `reg`: tolerance on `Result.error`; 1e-6 in float64 and 1e-4 in float32 by default. For exact marginals
         the error is ‖P1 − a‖₁ + ‖Pᵀ1 − b‖₁ relative to the mass.
@@ -160,8 +160,9 @@ def solve_sample(
         The points lie on a circle of this circumference, and the distance is that along it. They have one coordinate,
         any number, which is taken modulo the period.
     reg, unbalanced, method, tol, rtol, max_iter, init, time_limit, callback, progress, strict
-        As in `solve`. On a line or a circle, with a cost that is convex in the distance and no `reg`, the solution is
-        exact and takes one sort of each side.
+        As in `solve`. Many points of up to three coordinates are solved by `Multiscale`: above 2¹⁸ points on the larger
+        side to 1 %, unless `rtol` or `method` say otherwise. On a line or a circle, with a cost that is convex in the
+        distance and no `reg`, the solution is exact and takes one sort of each side.
 
     Returns
     -------

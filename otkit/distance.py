@@ -23,6 +23,7 @@ from otkit.solvers.annealing import Annealing
 from otkit.solvers.bottleneck import MOST, Bottleneck, longest_arcs
 from otkit.solvers.exact import small
 from otkit.solvers.exact.solver import Exact
+from otkit.solvers.multiscale.solver import Multiscale
 from otkit.solvers.univariate import Univariate
 from otkit.solvers.watch import Callback, Watch
 
@@ -265,7 +266,7 @@ def measured(
         _check_size(problem)
         if watch.deadline < np.inf:
             raise ValueError("time_limit= does not apply to p=inf, which has no interval before its end; drop it")
-    if isinstance(solver, (Annealing, Exact)) and rtol is not None:
+    if isinstance(solver, (Annealing, Exact, Multiscale)) and rtol is not None:
         # Stop on the distance: upper^(1/p) − lower^(1/p) ≤ rtol·upper^(1/p), or at the rounding of the costs.
         solver = replace(solver, rtol=min(1 - (1 - rtol) ** p, 1 - UNIT))
     if isinstance(solver, Annealing):

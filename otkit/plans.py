@@ -15,6 +15,10 @@ from otkit.entropic.dual import Potentials
 from otkit.entropic.operations import Moved
 from otkit.geometry.base import Geometry
 from otkit.kernels import Kernels
+from otkit.kernels.memory import free_memory
+
+# Rows of a dense plan that are formed at a time, and bytes of a listed entry, with those of temporary arrays.
+_BLOCK, _ENTRY = 512, 96
 
 
 class Plan(ABC):
@@ -122,6 +126,100 @@ class SparsePlan(Plan):
 
     def arcs(self, drop: float) -> Arcs:
         return self.entries
+
+
+@dataclass(frozen=True)
+class CellPlan(Plan):
+    """A plan of one item between cells, spread over their points: P_ij = P̄_XY·(a_i/A_X)·(b_j/B_Y) for i in X, j in Y.
+
+    Attributes
+    ----------
+    shape : tuple of int
+        Items, rows and columns.
+    item : int
+        The item. The plan has no mass in the others.
+    cells : tuple of int
+        The number of cells of the rows and of the columns.
+    labels : tuple of array of int (n,), (m,)
+        The cell of every row and of every column.
+    shares : tuple of array (n,), (m,)
+        The share of each in the mass of its cell.
+    rows, cols, mass : array (K,)
+        The plan between cells.
+    like : array
+        An array of the library and device of results.
+    """
+
+    shape: tuple[int, int, int]
+    item: int
+    cells: tuple[int, int]
+    labels: tuple[np.ndarray, np.ndarray]
+    shares: tuple[np.ndarray, np.ndarray]
+    rows: np.ndarray
+    cols: np.ndarray
+    mass: np.ndarray
+    like: Array
+
+    @property
+    def T(self) -> CellPlan:
+        items, n, m = self.shape
+        (X, Y), (x, y), (a, b) = self.cells, self.labels, self.shares
+        return CellPlan((items, m, n), self.item, (Y, X), (y, x), (b, a), self.cols, self.rows, self.mass, self.like)
+
+    def dense(self, *, single: bool = False) -> Array:
+        (x, y), (a, b) = self.labels, self.shares
+        between = np.zeros(self.cells, dtype=np.float32 if single else np.float64)
+        np.add.at(between, (self.rows, self.cols), self.mass)
+        plan = np.zeros(self.shape, dtype=between.dtype)
+        for low in range(0, x.size, _BLOCK):
+            part = slice(low, low + _BLOCK)
+            plan[self.item, part] = a[part, None] * between[x[part, None], y] * b
+        return from_numpy(plan, self.like)
+
+    def apply(self, v: Array) -> Array:
+        given = to_numpy(v)[self.item]
+        moved = np.zeros((*self.shape[:2], given.shape[-1]))
+        for k in range(given.shape[-1]):
+            at_cells = np.bincount(self.labels[1], self.shares[1] * given[:, k], self.cells[1])
+            sent = np.bincount(self.rows, self.mass * at_cells[self.cols], self.cells[0])
+            moved[self.item, :, k] = self.shares[0] * sent[self.labels[0]]
+        return from_numpy(moved, self.like)
+
+    def marginals(self) -> tuple[Array, Array]:
+        items, n, m = self.shape
+        rows, cols = self.apply(np.ones((items, m, 1))), self.T.apply(np.ones((items, n, 1)))
+        return rows[:, :, 0], cols[:, :, 0]
+
+    def arcs(self, drop: float) -> Arcs:
+        rows, cols = (np.bincount(label, minlength=k) for label, k in zip(self.labels, self.cells, strict=True))
+        need, available = _ENTRY * int(rows[self.rows] @ cols[self.cols]), free_memory()
+        if available is not None and need > available:
+            raise MemoryError(
+                f"the entries of the plan need {need / 2**30:.1f} GiB, and {available / 2**30:.1f} GiB are free; "
+                "use apply(), barycentric() or transport(), which do not list them"
+            )
+        return self.of_rows(np.arange(self.shape[1]))
+
+    def of_rows(self, rows: np.ndarray) -> Arcs:
+        """The entries of some rows, in the order of these."""
+        order = np.argsort(self.rows, kind="stable")
+        first = np.searchsorted(self.rows[order], np.arange(self.cells[0] + 1))
+        i, k = _members(first, self.labels[0][rows])
+        i, k = rows[i], order[k]
+        members = np.argsort(self.labels[1], kind="stable")
+        first = np.searchsorted(self.labels[1][members], np.arange(self.cells[1] + 1))
+        arc, j = _members(first, self.cols[k])
+        i, j, k = i[arc], members[j], k[arc]
+        mass = self.mass[k] * self.shares[0][i] * self.shares[1][j]
+        some = mass > 0
+        return Arcs(np.full(int(some.sum()), self.item), i[some], j[some], mass[some])
+
+
+def _members(first: np.ndarray, groups: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """All members of groups, where those of group k are the numbers from ``first[k]`` on; and whose member each is."""
+    start, count = first[groups], first[groups + 1] - first[groups]
+    before = np.cumsum(count) - count
+    return np.repeat(np.arange(groups.size), count), np.arange(count.sum()) + np.repeat(start - before, count)
 
 
 Parts = Sequence[Plan]

@@ -46,12 +46,15 @@ def form_of(metric: Cost, x: np.ndarray, y: np.ndarray) -> Form:
     return Form(code, metric.factor, metric.exponent, 4 * relative + 64 * UNIT, 4 * absolute + 2.0**-1000)
 
 
-def searches(geometry: Geometry) -> bool:
-    """Whether trees are to search these costs: of many pairs of points, of few coordinates, and convex."""
+def searchable(geometry: Geometry) -> bool:
+    """Whether trees can search these costs: of points of few coordinates, and convex."""
     cloud = geometry.cloud
-    if cloud is None or cloud.d > DIMENSIONS or _ground(cloud.metric) is None:
-        return False
-    return geometry.n * geometry.m > MANY
+    return cloud is not None and cloud.d <= DIMENSIONS and _ground(cloud.metric) is not None
+
+
+def searches(geometry: Geometry) -> bool:
+    """Whether trees are to search these costs: those that they can search, of many pairs."""
+    return geometry.n * geometry.m > MANY and searchable(geometry)
 
 
 def _ground(metric: Cost) -> int | None:

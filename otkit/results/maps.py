@@ -75,12 +75,20 @@ def barycentric(result: Solved, y: Any) -> Array:
             raise ValueError("barycentric() has no mean of points on a circle; pass values y, or use plan_sparse()")
         y = cloud.y
     y, tail = problem.columns(y, problem.reduced.m, "y")
-    sent = _conditional(result, problem.reduced).apply(y)
-    if result.outcome.reg is None:
-        xp, mass = namespace(y), problem.a[:, :, None]
-        moved = plans.apply(result.outcome.plan, y)
-        sent = xp.where(mass > 0, moved / xp.where(mass > 0, mass, xp.ones_like(mass)), sent)
+    regularised = result.outcome.reg is not None
+    sent = _conditional(result, problem.reduced).apply(y) if regularised else _mean_of_arcs(result, y)
     return problem.as_given(sent if tail else sent[:, :, 0])
+
+
+def _mean_of_arcs(result: Solved, y: Array) -> Array:
+    """Mean target of each row of an unregularised plan, ``(B, n, k)``."""
+    problem, xp = result.problem, namespace(y)
+    mass = problem.a[:, :, None]
+    some = mass > 0
+    moved = plans.apply(result.outcome.plan, y) / xp.where(some, mass, xp.ones_like(mass))
+    if xp.all(some):
+        return moved
+    return xp.where(some, moved, _conditional(result, problem.reduced).apply(y))
 
 
 def transport(result: Solved, x_new: Any) -> Array:

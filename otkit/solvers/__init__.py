@@ -4,11 +4,15 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
+
+from otkit.kernels.searches import searchable, searches
 from otkit.problems import LinearProblem
 from otkit.solvers.annealing import Annealing
 from otkit.solvers.base import Solver, run
 from otkit.solvers.exact.outliers import has_outliers
 from otkit.solvers.exact.solver import Exact
+from otkit.solvers.multiscale.solver import Multiscale
 from otkit.solvers.sinkhorn import Sinkhorn
 from otkit.solvers.sns.solver import SparseNewton
 from otkit.solvers.univariate import Univariate
@@ -18,6 +22,7 @@ __all__ = [
     "SOLVERS",
     "Annealing",
     "Exact",
+    "Multiscale",
     "Progress",
     "Sinkhorn",
     "Solver",
@@ -27,8 +32,11 @@ __all__ = [
     "run",
 ]
 
+# Maximum number of points of a side of which many are solved exactly by default, and the accuracy beyond.
+_EXACT, _RTOL = 2**18, 1e-2
+
 SOLVERS: dict[str, type[Solver[Any]]] = {
-    solver.name: solver for solver in (SparseNewton, Sinkhorn, Annealing, Exact, Univariate)
+    solver.name: solver for solver in (SparseNewton, Sinkhorn, Annealing, Exact, Multiscale, Univariate)
 }
 
 
@@ -41,10 +49,15 @@ def choose_solver(problem: LinearProblem, method: str | Solver[Any], bounded: bo
     a `reg`                               `SparseNewton`
     a `reg`, on a grid                    `Sinkhorn`
     no `reg`, points on a line, convex    `Univariate`
+    no `reg`, many points of few          `Multiscale`
+    coordinates, convex
     no `reg`, else                        `Exact`
     the same, an interval is enough       `Annealing`
     the same, some costs are outliers     `Exact`
     ====================================  ==============
+
+    Many points are more than 2²⁴ pairs, in up to three dimensions. Their solution is exact up to 2¹⁸ points on the
+    larger side, and beyond accurate to 1 %, unless `rtol` says otherwise.
 
     ``bounded`` says that an interval is enough. Costs that are far larger than the others are more than annealing can
     resolve. They are no difficulty for the exact method up to 2²⁴ arcs.
@@ -54,11 +67,8 @@ def choose_solver(problem: LinearProblem, method: str | Solver[Any], bounded: bo
     ValueError
         If the name is unknown, or the solver does not apply to this problem.
     """
-    line = problem.asked.convex_on_line
     if method == "auto":
-        bounded = bounded and not line and not has_outliers(problem)
-        sweeps = "sns" if problem.geometry.grid is None else "sinkhorn"
-        method = sweeps if problem.reg is not None else "univariate" if line else "annealing" if bounded else "exact"
+        method = _chosen(problem, bounded)
     if isinstance(method, str):
         if method not in SOLVERS:
             raise ValueError(f"method must be 'auto', {', '.join(map(repr, SOLVERS))} or a solver, got {method!r}")
@@ -71,9 +81,31 @@ def choose_solver(problem: LinearProblem, method: str | Solver[Any], bounded: bo
         )
     if not method.entropic and problem.reg is not None:
         raise ValueError(f"method {method.name!r} solves the unregularised problem, got a reg; drop reg= or method=")
-    if isinstance(method, Univariate) and not line:
+    if isinstance(method, Univariate) and not problem.asked.convex_on_line:
         raise ValueError(
             "method 'univariate' needs points of one dimension and a convex cost of their distance "
             f"(power ≥ 1), got {problem.asked!r}; use method='auto'"
         )
+    if isinstance(method, Multiscale) and not _has_scales(problem):
+        raise ValueError(
+            "method 'multiscale' needs host points of up to 3 coordinates, exact marginals, and 'sqeuclidean' or a "
+            "power ≥ 1 of the 'euclidean', 'cityblock', 'chebyshev' or 'cosine' distance, "
+            f"got {problem.asked!r}; use method='auto'"
+        )
     return method
+
+
+def _chosen(problem: LinearProblem, bounded: bool) -> str | Solver[Any]:
+    """What "auto" is for a problem."""
+    if problem.reg is not None:
+        return "sns" if problem.geometry.grid is None else "sinkhorn"
+    if problem.asked.convex_on_line:
+        return "univariate"
+    if searches(problem.geometry) and _has_scales(problem):
+        return Multiscale(rtol=None if max(problem.reduced.n, problem.reduced.m) <= _EXACT else _RTOL)
+    return "annealing" if bounded and not has_outliers(problem) else "exact"
+
+
+def _has_scales(problem: LinearProblem) -> bool:
+    """Whether the problem has coarser and finer cells."""
+    return bool(searchable(problem.geometry) and isinstance(problem.a, np.ndarray) and problem.balanced.all())

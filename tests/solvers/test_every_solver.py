@@ -21,12 +21,14 @@ def solve(name, case, **options):
     """The case by this solver: between points where the solver needs them, else for the cost matrix."""
     if name in ENTROPIC:
         options["reg"] = 0.05 * case.span
-    if name == "univariate":
+    if name in ("univariate", "multiscale"):
         return otkit.solve_sample(case.x, case.y, case.a, case.b, metric=case.metric, method=name, **options)
     return otkit.solve(case.C, case.a, case.b, method=name, **options)
 
 
 def solvable(name):
+    if name == "multiscale":
+        return [hard for hard, case in hard_cases().items() if case.x is not None]
     return [LINE] if name == "univariate" else list(hard_cases())
 
 

@@ -1,0 +1,1 @@
+"""Optimal transport between many points, from coarse cells to fine ones."""
