@@ -19,6 +19,7 @@ from otkit.pairs.clouds import Clouds
 from otkit.pairs.results import CODES, CONVERGED, Answers, Layout
 from otkit.solvers.base import Progress
 from otkit.solvers.exact import packed
+from otkit.solvers.sns.small import LARGEST
 
 # Arcs up to which compiled loops solve a pair, with all of them in memory.
 _SMALL = 2**20
@@ -107,7 +108,8 @@ def _distance(
     if options.reg is None:
         return measured((x, y), (a, b), options.cost, options.rtol, options.max_iter, callback)
     asked = {"tol": None, "rtol": None, "max_iter": options.max_iter}
-    result = solved(PointCloud(x, y, options.cost), (a, b, options.reg, None), "auto", asked, None, callback)
+    stop = callback if max(len(x), len(y)) > LARGEST else None  # others end soon, and take a compiled pass without it
+    result = solved(PointCloud(x, y, options.cost), (a, b, options.reg, None), "auto", asked, None, stop)
     return WassersteinResult(result, options.cost.power)
 
 
