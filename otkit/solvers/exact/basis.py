@@ -24,8 +24,8 @@ GRAIN = 2.0**-62
 ROUNDING = 32 * UNIT
 # Number of arcs by rank for each row and column: where masses go greedily, and where a forest is chosen.
 _GREEDY, _FOREST = 5, 8
-# The best arc of so many rows that have one enters. One row takes up to a fifth less time on most families, but a
-# multiple where costs are degenerate (grids: 0.38 s instead of 0.13 s).
+# The best arc of so many rows that have one enters. With 2000 points of 14 families, 1, 3 and 4 rows take 0.87 to 1.36,
+# 0.91 to 1.11 and 0.91 to 1.31 times as long.
 _TOGETHER = 2
 # The simplex reads costs as given, if they are at most so many times their range, and else a copy of reduced costs:
 # tolerances are relative to the largest price.
