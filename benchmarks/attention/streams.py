@@ -211,7 +211,7 @@ def main():
                 line(name, f"{value:.3f}")
             print()
         if args.only in (None, "decoding"):
-            lengths = (256, 2048)
+            lengths = (256, 1024, 2048)
             found["overhead"] = overhead(model, ids, 256, args.rounds)
             found["decoding"] = decoding(model, ids, lengths, 256, args.rounds)
             show(found["decoding"], lengths)
