@@ -38,7 +38,7 @@ def form_of(metric: Cost, x: np.ndarray, y: np.ndarray) -> Form:
     ground, d, code = metric.ground, x.shape[-1], _ground(metric)
     assert code is not None
     if isinstance(ground, Named):
-        relative, absolute = ground.rounding(x, y, metric.power)
+        relative, absolute = metric.powered(*ground.rounding(x, y))
     else:
         smallest = min(float(np.min(np.abs(v), where=v != 0, initial=np.inf)) for v in (x, y))
         relative, absolute = metric.rounding(d, 0.0, smallest)
