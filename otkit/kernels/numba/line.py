@@ -7,7 +7,10 @@ import math
 import numpy as np
 
 from otkit.geometry.costs import UNIT
-from otkit.kernels.numba.items import (
+from otkit.kernels.numba.jit import add, ordered
+from otkit.kernels.numba.proof import ABSOLUTE, EXPONENT, GROUND, RELATIVE, SPREAD, total
+from otkit.kernels.numba.vertices import (
+    _WIDE,
     COSTS,
     ERROR,
     FLAG,
@@ -23,9 +26,6 @@ from otkit.kernels.numba.items import (
     WEIGHTS,
     WIDE,
 )  # fmt: skip
-from otkit.kernels.numba.jit import add, ordered
-from otkit.kernels.numba.proof import ABSOLUTE, EXPONENT, GROUND, RELATIVE, SPREAD, total
-from otkit.kernels.numba.vertices import _WIDE
 
 
 @ordered
