@@ -65,7 +65,7 @@ REFUSED = {
     "rtol 2": (lambda: otkit.solve(C, rtol=2), "rtol must be a positive number and below 1, got 2"),
     "max_iter -1": (lambda: otkit.solve(C, reg=1, max_iter=-1), "max_iter must be a positive"),
     "init": (lambda: otkit.solve(C, reg=1, init=[0, 1, 2]), "init must be a tuple \\(f, g\\) or a Result, got list"),
-    "init shape": (lambda: otkit.solve(C, reg=1, init=(np.zeros(3), np.zeros(3))), "init f must be finite .* \\(..., 2\\)"),
+    "init shape": (lambda: otkit.solve(C, reg=1, init=(np.zeros(3), np.zeros(3))), "init f must have shape \\(..., 2\\)"),
     "init nan": (lambda: otkit.solve(C, reg=1, init=(np.zeros(2), np.full(3, NAN))), "init g must be finite"),
     "p below 1": (lambda: otkit.wasserstein(X, Y, p=0.5), "p must be from 1 to 1024, or inf, got 0.5"),
     "p above 1024": (lambda: otkit.wasserstein(X, Y, p=1025), "p must be from 1 to 1024, or inf, got 1025"),
