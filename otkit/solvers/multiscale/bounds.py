@@ -6,13 +6,14 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from otkit.arrays import only, to_numpy
+from otkit.arrays import only
 from otkit.certificates.base import Certificate, dual_bound, widened
-from otkit.geometry.costs import UNIT
+from otkit.geometry.costs import UNIT, Cost
 from otkit.kernels.numba.support import spread
 from otkit.kernels.trees import tree_of
 from otkit.plans import Arcs, CellPlan, Plan, SparsePlan
 from otkit.problems.linear import LinearProblem
+from otkit.solvers import descent
 from otkit.solvers.exact.basis import Vertex
 from otkit.solvers.multiscale.cells import Grid, Measure
 from otkit.solvers.multiscale.pairs import Pairs
@@ -52,14 +53,23 @@ def _found(
     problem: LinearProblem, item: int, scale: Scale, potentials: tuple[np.ndarray, np.ndarray], vertex: Vertex
 ) -> Found:
     one, f = problem.take(np.array([item])), potentials[0]
-    at_cols = _extended(problem, item, scale, f)
-    g_points = at_cols - to_numpy(one.reduced.col)
-    f_points = one.kernels.c_transform(one.reduced, only(g_points, one.b > 0))
+    cloud = one.geometry.cloud
+    assert cloud is not None
+    at_cols = _extended(cloud.y, item, scale, f)
+    g_points = at_cols - one.reduced.col
+    if _is_distance(scale.metric) and not scale.finest:
+        # By the triangle inequality, potentials −g meet the constraints, up to rounding.
+        values = _extended(cloud.x, item, scale, f)
+        slack = scale.form.rounding * (abs(values) + float(descent.top(one)[0]) + abs(at_cols).max())
+        f_points = -values - slack - one.reduced.row
+    else:
+        f_points = one.kernels.c_transform(one.reduced, only(g_points, one.b > 0))
     cost, excess = _cost(scale, vertex)
     offset = dual_bound(one, one.reduced.row, one.reduced.col)
-    rounded = 0.0 if scale.finest else 4 * (one.reduced.n + one.reduced.m + 128) * UNIT
-    defect, plan = np.array([vertex.defect + rounded]), (_plan(one, scale, vertex),)
-    certificate = widened(one, dual_bound(one, f_points, g_points), cost - offset, defect, f_points, g_points, plan)
+    plan = _plan(one, scale, vertex)
+    rounded = 4 * (one.reduced.n + one.reduced.m + 128) * UNIT if isinstance(plan, CellPlan) else 0.0
+    lower, defect = dual_bound(one, f_points, g_points), np.array([vertex.defect + rounded])
+    certificate = widened(one, lower, cost - offset, defect, f_points, g_points, (plan,))
     earned = (f_points + one.reduced.row)[0], at_cols
     by_side = zip(scale.sides, (scale.rows, scale.cols), potentials, earned, excess, strict=True)
     rows, cols = (_lost(*side) for side in by_side)
@@ -80,14 +90,17 @@ def joined(problem: LinearProblem, found: list[Certificate]) -> Certificate:
     return Certificate(plan=(*cells, SparsePlan(shape, arcs, problem.a)), **arrays)
 
 
-def _extended(problem: LinearProblem, item: int, scale: Scale, f: np.ndarray) -> np.ndarray:
-    """The potentials of all columns of the problem that those of the rows' cells allow."""
-    cloud = problem.geometry.cloud
-    assert cloud is not None
-    tree = tree_of(cloud.y, item)
+def _extended(points: np.ndarray, item: int, scale: Scale, f: np.ndarray) -> np.ndarray:
+    """The potentials that those of the rows' cells allow at the points of an item as columns."""
+    tree = tree_of(points, item)
     out = np.empty(tree.order.size)
     out[tree.order] = Pairs(scale.metric, scale.form, tree, scale.rows.tree).least(f)
     return out
+
+
+def _is_distance(metric: Cost) -> bool:
+    """Whether the cost is a distance, with the triangle inequality."""
+    return metric.power == 1 and metric.ground != "cosine"
 
 
 def _lost(side: Measure, grid: Grid, value: np.ndarray, points: np.ndarray, excess: np.ndarray) -> np.ndarray:

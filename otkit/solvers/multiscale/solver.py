@@ -23,8 +23,8 @@ from otkit.solvers.multiscale.scale import Scale, coarsest
 # Divisor of the regularisation between scales; and at the finest cells, if arcs are at most _FAR times too many.
 _FACTOR, _FINEST, _FAR = 4.0, 2.0, 3.0
 # At the finest cells the simplex takes over from plans of at most so many arcs for each cell, or where arcs no longer
-# become fewer by this factor.
-_ARCS, _FEWER = 12.0, 0.8
+# become fewer by this factor, or plans are further from the weights than _STALLED.
+_ARCS, _FEWER, _STALLED = 14.0, 0.8, 0.05
 # Up to so many cells, plans are settled to the last digits that matter; else only as far as the simplex needs.
 _MANY = 8000
 _SETTLED, _ROUGH = Effort(1e-6, 100, 12), Effort(1e-2, 10, 1)
@@ -136,14 +136,14 @@ class Multiscale(Solver[Refined]):
         size = max(scale.rows.mass.size, scale.cols.mass.size)
         effort = _SETTLED if size <= _MANY else _ROUGH
         plan = entropic.settled(scale.pairs, scale.rows, scale.cols, scale.g, scale.reg, effort)
-        arcs = int(vertex.thin(plan, scale.cols.mass.size).sum())
+        arcs = plan.P.size
         state = replace(state, stages=(*state.stages, _stage(k, plan)))
         return state.moved(k, self._next(scale, plan, arcs, size), plan.n_iter, plan.error)
 
     def _next(self, scale: Scale, plan: Plan, arcs: int, size: int) -> Scale:
         """The next scale, or this one with the first basis."""
         if scale.finest:
-            if _ARCS * size < arcs <= _FEWER * scale.arcs:
+            if _ARCS * size < arcs <= _FEWER * scale.arcs and plan.error <= _STALLED:
                 return scale.finer(plan, scale.reg / (_FACTOR if arcs > _FAR * _ARCS * size else _FINEST), arcs)
             return replace(scale, basis=vertex.begin(scale.pairs, scale.rows, scale.cols, plan))
         wanted = 0.0 if self.rtol is None else self.rtol * plan.cost / _GAP
@@ -172,11 +172,14 @@ class Multiscale(Solver[Refined]):
 
 def _refined(scale: Scale, found: Found, wide: float) -> Scale:
     """The scale with finer cells where the gap arises, which is so many times too wide."""
-    shares = np.concatenate(found.shares)
+    large = np.concatenate([scale.rows.variance, scale.cols.variance]) > 0
+    shares = np.where(large, np.concatenate(found.shares), 0.0)
     order = np.argsort(-shares)
     many = int(np.searchsorted(np.cumsum(shares[order]), _SHARE * shares.sum())) + 1
     chosen = np.zeros(shares.size, dtype=bool)
-    chosen[order[:many] if wide <= _CLOSE else order] = True
+    chosen[order[:many]] = True
+    if wide > _CLOSE or not (chosen & large).any():
+        chosen[:] = True
     n = scale.rows.mass.size
     return scale.split(found.f, chosen[:n], chosen[n:], min(max(wide, 2.0), _FACTOR))
 

@@ -15,8 +15,8 @@ from otkit.solvers.multiscale.cells import Grid
 from otkit.solvers.multiscale.entropic import Plan
 from otkit.solvers.multiscale.pairs import Pairs
 
-# Arcs are taken whose entries are at least e^−_KEEP of the largest of their row or column.
-_KEEP = 6.0
+# Arcs are taken whose entries are at least e^−_KEEP of the largest of their row or column: at most _MOST for a cell.
+_KEEP, _MOST = 6.0, 16
 # The surcharge of artificial arcs, relative to the regularisation.
 _SURCHARGE = 32.0
 # Arcs of negative reduced cost that pricing adds to a row, at most; more if many rows have some.
@@ -34,7 +34,10 @@ def thin(plan: Plan, m: int) -> np.ndarray:
     by_row = np.maximum.reduceat(log_P, ends[:-1])
     by_col = np.full(m, -np.inf)
     np.maximum.at(by_col, cols, log_P)
-    return np.asarray(log_P >= np.minimum(np.repeat(by_row, np.diff(ends)), by_col[cols]) - _KEEP)
+    below = np.minimum(np.repeat(by_row, np.diff(ends)), by_col[cols]) - log_P
+    most = _MOST * max(ends.size - 1, m)
+    limit = _KEEP if below.size <= most else min(_KEEP, float(np.partition(below, most)[most]))
+    return np.asarray(below <= limit)
 
 
 def begin(pairs: Pairs, rows: Grid, cols: Grid, plan: Plan) -> Basis:
