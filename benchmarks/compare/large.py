@@ -1,6 +1,6 @@
 """Many points of few coordinates, beside other libraries; run ``python benchmarks/compare/large.py``.
 
-Prints time, peak memory of the process, and the answer: of otkit the proved interval, of others a number.
+Prints time, CPU time, peak memory of the process, and the answer: of otkit the proved interval, of others a number.
 Each solve runs in a process of its own. What takes longer than ``--limit`` seconds, or more memory than there is,
 is left out at larger sizes.
 """
@@ -94,15 +94,15 @@ METHODS = {
 
 
 def measured(queue, name, kind, n):
-    """Put the time in seconds, the memory in GiB and the answer into the queue."""
+    """Put the time and the CPU time in seconds, the memory in GiB and the answer into the queue."""
     solve = METHODS[name]
     if not name.startswith("SciPy") or not kind.startswith("clusters"):
         solve(*points(kind, 1000))  # compilation
     problem = points(kind, n)
-    began = time.perf_counter()
+    began = time.perf_counter(), time.process_time()
     answer = solve(*problem)
-    spent = time.perf_counter() - began
-    queue.put((spent, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20, answer))
+    spent = time.perf_counter() - began[0], time.process_time() - began[1]
+    queue.put((*spent, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20, answer))
 
 
 def alone(name, kind, n, limit):
@@ -136,7 +136,8 @@ if __name__ == "__main__":
                     left_out.add(name)
                     print(f"{kind:16} {n:8} {name:22} {found}", flush=True)
                     continue
-                spent, memory, (lower, upper, status) = found
+                spent, cpu, memory, (lower, upper, status) = found
                 gap = (upper - lower) / upper if upper else 0.0
-                line = f"{spent:8.2f} s {memory:6.2f} GiB  [{lower:.9g}, {upper:.9g}] gap {gap:.1e} {status}"
-                print(f"{kind:16} {n:8} {name:22} {line}", flush=True)
+                cost = f"{spent:8.2f} s {cpu:8.2f} s of CPU {memory:6.2f} GiB"
+                answer = f"[{lower:.9g}, {upper:.9g}] gap {gap:.1e} {status}"
+                print(f"{kind:16} {n:8} {name:22} {cost}  {answer}", flush=True)

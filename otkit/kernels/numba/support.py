@@ -21,8 +21,11 @@ from otkit.kernels.numba.search import _cost, _sum
 _FAR = 400.0
 # Sweeps that are plain before over-relaxation, and the reduction of the error a sweep that it must keep up.
 _PLAIN, _SLOW = 3, 0.98
-# The curvature along a node is at least this fraction of its mass, and along a column this one.
-_NODE, _COLUMN = 1e-4, 1e-3
+# The curvature along a node is at least this fraction of its mass, and along a column this one. The mass of a column
+# that is nearly empty counts as a fraction _EMPTY of its weight.
+_NODE, _COLUMN, _EMPTY = 1e-4, 1e-3, 1e-3
+# Scalings of a row, and their inverses, are at most this, so that they have a logarithm.
+_LARGEST = 1e300
 
 
 class Support(NamedTuple):
@@ -75,7 +78,7 @@ def _scaled_rows(ends, cols, P, a, u, v, c):
         c[j] = 0.0
     for i in range(a.size):
         total = gather(cols, P, ends[i], ends[i + 1], v)
-        u[i] = a[i] / total if total > 0 else 1.0
+        u[i] = min(max(a[i] / total, 1 / _LARGEST), _LARGEST) if total > 0 else 1.0
         for k in range(ends[i], ends[i + 1]):
             c[cols[k]] += P[k] * u[i]
 
@@ -124,7 +127,7 @@ def column_sums(ends, cols, P, c):
 
 
 @ordered
-def curvatures(ends, cols, P, a, c, tree, column, node):
+def curvatures(ends, cols, P, a, b, c, tree, column, node):
     """The second derivatives of the dual along each column and along the indicator of each node."""
     whole, width = np.zeros(node.size), 0
     for j in range(c.size):
@@ -147,7 +150,7 @@ def curvatures(ends, cols, P, a, c, tree, column, node):
             count = above
         if count:
             whole[at[0]] -= mass[0] * mass[0] / a[i]
-    _sum_curvatures(c, tree, whole, column, node)
+    _sum_curvatures(b, c, tree, whole, column, node)
 
 
 @exact
@@ -161,20 +164,20 @@ def _gathered(at, mass, count, v, more):
 
 
 @ordered
-def _sum_curvatures(c, tree, whole, column, node):
+def _sum_curvatures(b, c, tree, whole, column, node):
     """Add the masses of nodes, and what rows within a node subtract at this node and all above."""
     start, stop, leaf, _ = tree
     total = np.zeros(node.size)
     for v in range(node.size - 1, -1, -1):
         if v >= leaf:
             for j in range(start[v], stop[v]):
-                total[v] += c[j]
+                total[v] += max(c[j], _EMPTY * b[j])
         else:
             total[v] = total[2 * v + 1] + total[2 * v + 2]
             whole[v] += whole[2 * v + 1] + whole[2 * v + 2]
         node[v] = max(node[v] + whole[v] + total[v], _NODE * total[v] + 1e-300)
     for j in range(c.size):
-        column[j] = max(column[j], _COLUMN * c[j] + 1e-300)
+        column[j] = max(column[j], _COLUMN * max(c[j], _EMPTY * b[j]) + 1e-300)
 
 
 @ordered
@@ -219,7 +222,7 @@ def newton(ends, cols, P, a, b, c, tree, rtol, most, x):
     ``x`` is zero before, and the step in units of the regularisation after.
     """
     column, node = np.empty(b.size), np.empty(tree.start.size)
-    curvatures(ends, cols, P, a, c, tree, column, node)
+    curvatures(ends, cols, P, a, b, c, tree, column, node)
     r, z, q, sums = b - c, np.empty(b.size), np.empty(b.size), np.empty(node.size)
     _precondition(r, tree, column, node, sums, z)
     p, size = z.copy(), dot(r, z)

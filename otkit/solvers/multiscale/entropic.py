@@ -129,7 +129,7 @@ def _direction(plan: Plan, rows: Grid, cols: Grid, hierarchy: support.Hierarchy)
     c, x = np.empty(b.size), np.zeros(b.size)
     support.column_sums(ends, where, plan.P, c)
     done = support.newton(ends, where, plan.P, rows.mass, b, c, hierarchy, _RESIDUAL, _ITERATIONS, x)
-    x -= x @ b
+    x = np.nan_to_num(x - x @ b, posinf=0.0, neginf=0.0)
     size = float(np.quantile(abs(x), 1 - _OUTSIDE))
     step = min(1.0, _STEP / size) if size > 0 else 1.0
     return np.clip(step * x, -2 * _STEP, 2 * _STEP), done
