@@ -217,7 +217,7 @@ def solve_grid(
         The distance between neighbours. A number is that of all axes, and every axis of `a` is one of the grid. A tuple
         has one number for each axis of the grid, and the axes of `a` before these are a batch.
     metric : str or tuple
-        "sqeuclidean" (‖x−y‖²), "cityblock" (Σ_k |x_k−y_k|), or ``("axiswise", p)`` (Σ_k |x_k−y_k|^p) for p ≥ 1.
+        "sqeuclidean" (‖x−y‖²), "cityblock" (``Σ_k |x_k−y_k|``), or ``("axiswise", p)`` with p ≥ 1, ``Σ_k |x_k−y_k|^p``.
     reg, unbalanced, method, tol, rtol, max_iter, init, time_limit, callback, progress, strict
         As in `solve`.
 

@@ -19,7 +19,7 @@ _AXES = 3
 
 @dataclass(frozen=True)
 class Grid(GivenGeometry):
-    """Costs Σ_k |x_k − y_k|^p between the cells of a grid, in row order. Both sides are the same grid.
+    """Costs ``Σ_k |x_k − y_k|^p`` between the cells of a grid, in row order. Both sides are the same grid.
 
     Operations take one pass along each axis: an iteration of Sinkhorn's algorithm on an image of N pixels takes time
     proportional to N, and no matrix is formed. They run on the host.
