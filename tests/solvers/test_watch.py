@@ -40,6 +40,14 @@ def interrupt(times=1):
     return callback
 
 
+@pytest.fixture(autouse=True)
+def handled():
+    """Ctrl-C as in a terminal: processes in the background begin without it."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
 METHODS = {
     "exact": {},
     "annealed": {"rtol": 1e-9},
