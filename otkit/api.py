@@ -161,8 +161,9 @@ def solve_sample(
         any number, which is taken modulo the period.
     reg, unbalanced, method, tol, rtol, max_iter, init, time_limit, callback, progress, strict
         As in `solve`. Many points of up to three coordinates are solved by `Multiscale`: above 2¹⁸ points on the larger
-        side to 1 %, unless `rtol` or `method` say otherwise. On a line or a circle, with a cost that is convex in the
-        distance and no `reg`, the solution is exact and takes one sort of each side.
+        side to 1 %, unless `rtol` or `method` say otherwise. Squared distances of many points of more coordinates are
+        solved exactly. On a line or a circle, with a cost that is convex in the distance and no `reg`, the solution is
+        exact and takes one sort of each side.
 
     Returns
     -------

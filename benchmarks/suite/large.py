@@ -1,16 +1,21 @@
-"""Many points of few coordinates, by cells: time, memory, pivots and the proved gap."""
+"""Many points, by cells or by products of matrices: time, memory, pivots and the proved gap."""
 
 import numpy as np
 
 import otkit
 
 KINDS = ("uniform square", "uniform cube", "Gaussians, 2-D", "Gaussians, 3-D", "clusters, 2-D")
+HIGH = "Gaussians, 64-D"
 
 
 def points(kind, n, seed=0):
     """Two clouds and their weights."""
     rng, d = np.random.default_rng(seed), 3 if "3" in kind or "cube" in kind else 2
     even = np.full(n, 1 / n)
+    if kind == HIGH:
+        spectrum = np.arange(1.0, 65) ** -0.5
+        x, y = (rng.normal(size=(n, 64)) * spectrum * scale for scale in (1.0, 0.8))
+        return x, y + np.eye(1, 64), even, even
     if kind.startswith("uniform"):
         return rng.random((n, d)), rng.random((n, d)), even, even
     if kind.startswith("Gaussians"):
@@ -51,3 +56,25 @@ class Large:
     def track_gap(self, problem, n, rtol):
         result = otkit.solve_sample(*self.points, method=self.method)
         return result.gap / result.upper
+
+
+class HighDimension:
+    """Exact optima of squared distances in 64 dimensions."""
+
+    param_names = ["n"]
+    params = [[5000, 10_000]]
+    timeout = 300
+
+    def setup(self, n):
+        self.points = points(HIGH, n)
+        otkit.solve_sample(*points(HIGH, 4200))  # compilation
+
+    def time_solve(self, n):
+        otkit.solve_sample(*self.points).plan_sparse()
+
+    def track_gap(self, n):
+        result = otkit.solve_sample(*self.points)
+        return result.gap / result.upper
+
+    def peakmem_solve(self, n):
+        otkit.solve_sample(*self.points).plan_sparse()

@@ -30,11 +30,10 @@ def certify_balanced(problem: LinearProblem, f: Array, g: Array, reg: Array) -> 
 
 
 def certify_plan(
-    problem: LinearProblem, g: Array, plan: tuple[Plan, ...], linear: np.ndarray, defect: np.ndarray
+    problem: LinearProblem, f: Array, g: Array, plan: tuple[Plan, ...], linear: np.ndarray, defect: np.ndarray
 ) -> Certificate:
-    """Bounds from potentials of the columns, and from a plan of cost `linear` in reduced costs.
+    """Bounds from feasible potentials, and from a plan of cost `linear` in reduced costs.
 
     ``defect (B,)`` is the L1 distance of the plan's marginals from the weights.
     """
-    f, g = feasible(problem, g=g)
     return widened(problem, dual_bound(problem, f, g), linear, defect, f, g, plan)

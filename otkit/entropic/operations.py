@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import NamedTuple
 
-from otkit.arrays import Array, device, finite_or_zero, logsumexp, namespace, only
+from otkit.arrays import Array, device, finite_or_zero, logsumexp, namespace, only, zeros
 from otkit.entropic.dual import Potentials
 from otkit.geometry.base import Geometry, tiles
 from otkit.geometry.reduced import Reduced
@@ -182,6 +182,21 @@ class CostRange(NamedTuple):
     forbidden: Array
     reach_a: Array
     reach_b: Array
+
+    @staticmethod
+    def within(high: Array, has_a: Array, has_b: Array) -> CostRange:
+        """The range of costs from 0 to ``high (B,)`` that are not reduced: offsets are zero."""
+        nothing = zeros(high.shape, has_a)
+        return CostRange(
+            row=zeros(has_a.shape, has_a),
+            col=zeros(has_b.shape, has_b),
+            span=high,
+            low=nothing,
+            high=high,
+            forbidden=nothing > 0,
+            reach_a=has_a,
+            reach_b=has_b,
+        )
 
 
 def cost_range(geometry: Geometry, has_a: Array, has_b: Array) -> CostRange:

@@ -17,8 +17,6 @@ if TYPE_CHECKING:
 
 # Entries of a tile: few enough for its temporaries to stay in cache, enough to hide the interpreter's overhead.
 _TILE = 2**17
-# Arcs whose points are gathered at a time.
-_ARCS = 2**16
 
 
 class Geometry(ABC):
@@ -179,28 +177,19 @@ def finite_arcs(geometry: Geometry, item: int) -> tuple[np.ndarray, np.ndarray]:
 
 def costs_along(geometry: Geometry, item: int, rows: np.ndarray, cols: np.ndarray) -> np.ndarray:
     """The costs of single arcs of an item, for a geometry over NumPy arrays: ``(K,)``."""
-    parts = [slice(k, k + _ARCS) for k in range(0, rows.size, _ARCS)]
-    found = [_along(geometry, item, rows[part], cols[part]) for part in parts]
-    cost = np.concatenate(found) if found else np.empty(0)
+    if geometry.matrix is not None:
+        C = geometry.matrix
+        cost = np.asarray(C[item if len(C) > 1 else 0, rows, cols], dtype=np.float64)
+    elif geometry.stored is not None:
+        cost = geometry.stored.at(rows, cols)
+    else:
+        assert geometry.cloud is not None
+        cost = np.asarray(geometry.cloud.pairs(item, rows, cols))
     if geometry.offsets is None:
         return cost
     row, col, columns_first = geometry.offsets
     first, second = row[item, rows], col[item, cols]
     return cost - second - first if columns_first else cost - first - second
-
-
-def _along(geometry: Geometry, item: int, rows: np.ndarray, cols: np.ndarray) -> np.ndarray:
-    """The costs of some arcs, without the offsets of the geometry."""
-    if geometry.matrix is not None:
-        C = geometry.matrix
-        return np.asarray(C[item if len(C) > 1 else 0, rows, cols], dtype=np.float64)
-    if geometry.stored is not None:
-        return geometry.stored.at(rows, cols)
-    assert geometry.cloud is not None
-    cloud = geometry.cloud
-    x, y = (v[item if len(v) > 1 else 0] for v in (cloud.x, cloud.y))
-    tails, heads = x[rows, None, :], y[cols, None, :]
-    return np.asarray(cloud.metric(heads, tails) if cloud.swapped else cloud.metric(tails, heads))[:, 0, 0]
 
 
 def shared(items: slice, length: int) -> slice:

@@ -13,8 +13,8 @@ from otkit.geometry.base import GivenGeometry, flatten_batch, shared
 from otkit.geometry.costs import Circle, Cost, parse_cost
 from otkit.geometry.metrics import Called, Function, Named
 
-# Pairs of points whose costs are formed at a time.
-_PAIRS = 2**18
+# Coordinates of the pairs of points whose costs are formed at a time.
+_COORDINATES = 2**19
 
 
 @dataclass(frozen=True)
@@ -210,8 +210,9 @@ class PointCloud(GivenGeometry):
     def pairs(self, item: int, rows: Array, cols: Array) -> Array:
         """The costs of pairs of points of an item of a flat geometry: ``(K,)``."""
         x, y, parts = self.x[item % self.x.shape[0]], self.y[item % self.y.shape[0]], []
-        for low in range(0, max(1, rows.shape[0]), _PAIRS):
-            part = slice(low, low + _PAIRS)
+        step = max(1, _COORDINATES // self.d)
+        for low in range(0, max(1, rows.shape[0]), step):
+            part = slice(low, low + step)
             pair = x[rows[part]][:, None, :], y[cols[part]][:, None, :]
             parts.append(self.metric(*(pair[::-1] if self.swapped else pair))[:, 0, 0])
         return namespace(x).concat(parts)

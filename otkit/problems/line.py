@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from otkit.arrays import Array, extremes, from_numpy, namespace, zeros
+from otkit.arrays import Array, extremes, from_numpy, namespace
 from otkit.entropic.operations import CostRange
 from otkit.geometry.points import PointCloud
 
@@ -15,17 +15,7 @@ def line_range(geometry: PointCloud, has_a: Array, has_b: Array) -> CostRange:
     xp, items = namespace(has_a), has_a.shape[0]
     span = geometry.metric.at(_furthest(geometry))
     span = span if span.shape == (items,) else xp.broadcast_to(span, (items,))
-    nothing = zeros((items,), has_a)
-    return CostRange(
-        row=zeros(has_a.shape, has_a),
-        col=zeros(has_b.shape, has_b),
-        span=span,
-        low=nothing,
-        high=span,
-        forbidden=nothing > 0,
-        reach_a=has_a,
-        reach_b=has_b,
-    )
+    return CostRange.within(span, has_a, has_b)
 
 
 def _furthest(geometry: PointCloud) -> Array:

@@ -20,6 +20,7 @@ from otkit.kernels import Kernels, choose, hosted
 from otkit.problems.fingerprint import Fingerprint
 from otkit.problems.given import Given
 from otkit.problems.line import line_range
+from otkit.problems.squares import multiplies, squares_range
 
 
 @dataclass(frozen=True)
@@ -136,7 +137,7 @@ class LinearProblem:
         a, mass_a = _normalised(a, asked.n, batch, balanced, like)
         b, mass_b = _normalised(b, asked.m, batch, balanced, like)
         rescaled = checks.equal_mass(mass_a, mass_b, *weights, relaxes=relaxes)
-        costs = _cost_range(kernels, geometry, a > 0, b > 0, sorts=reg is None and geometry.convex_on_line)
+        costs = _cost_range(kernels, geometry, a > 0, b > 0, bounded=reg is None)
         a, b, idle = _reached(costs, (a, b), (rho_a, rho_b), relaxes=relaxes)
         reg = None if reg is None else _by_item(reg, batch)
         checks.resolved(reg, 8 * UNIT * to_numpy(costs.span), balanced)
@@ -313,10 +314,15 @@ def _all(*conditions: Array) -> bool:
     return all(map(arrays.every, conditions))
 
 
-def _cost_range(kernels: Kernels, geometry: GivenGeometry, has_a: Array, has_b: Array, *, sorts: bool) -> CostRange:
-    """Offsets and bounds of the costs, after a check that costs are numbers. With `sorts`, costs are not evaluated."""
-    if sorts and geometry.cloud is not None:
+def _cost_range(kernels: Kernels, geometry: GivenGeometry, has_a: Array, has_b: Array, *, bounded: bool) -> CostRange:
+    """Offsets and bounds of the costs, after a check that costs are numbers.
+
+    With `bounded`, costs are not evaluated where bounds are known without.
+    """
+    if bounded and geometry.cloud is not None and geometry.convex_on_line:
         return _within_range(geometry, line_range(geometry.cloud, has_a, has_b))
+    if bounded and geometry.cloud is not None and multiplies(geometry):
+        return _within_range(geometry, squares_range(geometry.cloud, has_a, has_b))
     costs = kernels.cost_range(geometry, has_a, has_b)
     # If every point has mass, the pass for `costs` has read all costs, and its results show whether all are finite.
     if not (_all(has_a, has_b, ~costs.forbidden, costs.low > -np.inf) or kernels.are_costs(geometry)):

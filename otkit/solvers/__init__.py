@@ -10,6 +10,7 @@ from otkit.kernels.searches import searchable, searches
 from otkit.problems import LinearProblem
 from otkit.solvers.annealing import Annealing
 from otkit.solvers.base import Solver, run
+from otkit.solvers.exact import products
 from otkit.solvers.exact.outliers import has_outliers
 from otkit.solvers.exact.solver import Exact
 from otkit.solvers.multiscale.solver import Multiscale
@@ -51,6 +52,8 @@ def choose_solver(problem: LinearProblem, method: str | Solver[Any], bounded: bo
     no `reg`, points on a line, convex    `Univariate`
     no `reg`, many points of few          `Multiscale`
     coordinates, convex
+    no `reg`, many points of more         `Exact`
+    coordinates, squared distances
     no `reg`, else                        `Exact`
     the same, an interval is enough       `Annealing`
     the same, some costs are outliers     `Exact`
@@ -103,7 +106,7 @@ def _chosen(problem: LinearProblem, bounded: bool) -> str | Solver[Any]:
         return "univariate"
     if searches(problem.geometry) and _has_scales(problem):
         return Multiscale(rtol=None if max(problem.reduced.n, problem.reduced.m) <= _EXACT else _RTOL)
-    return "annealing" if bounded and not has_outliers(problem) else "exact"
+    return "annealing" if bounded and not (has_outliers(problem) or products.applies(problem)) else "exact"
 
 
 def _has_scales(problem: LinearProblem) -> bool:

@@ -102,13 +102,23 @@ def _costs(costs: Reduced, item: int, rows: np.ndarray, cols: np.ndarray) -> np.
 
 
 def from_ranks(problem: LinearProblem, costs: Reduced, item: int, f: np.ndarray, g: np.ndarray) -> Basis:
-    """The initial basis of feasible potentials: the heaviest forest of the arcs of least reduced cost of each point.
+    """The initial basis of feasible potentials, on the arcs of least reduced cost of each point.
 
     Costs are those of points that trees search.
     """
-    points = points_of(problem, item)
     f, g = (np.where(to_numpy(w)[item] > 0, v, -np.inf) for w, v in ((problem.a, f), (problem.b, g)))
-    rows, cols = ranked(costs, item, f, g, _RANKS)
+    return on_arcs(problem, costs, item, (f, g), ranked(costs, item, f, g, _RANKS))
+
+
+def on_arcs(
+    problem: LinearProblem,
+    costs: Reduced,
+    item: int,
+    potentials: tuple[np.ndarray, np.ndarray],
+    arcs: tuple[np.ndarray, np.ndarray],
+) -> Basis:
+    """The initial basis of feasible potentials, on these arcs in row order: their heaviest forest."""
+    (f, g), (rows, cols), points = potentials, arcs, points_of(problem, item)
     cost = _costs(costs, item, rows, cols)
     slack = cost - f[rows] - g[cols]
     surcharge = _STEEP * float(slack.mean()) + _LEAST * float(descent.top(problem)[item])
@@ -123,10 +133,20 @@ def from_ranks(problem: LinearProblem, costs: Reduced, item: int, f: np.ndarray,
 
 def cheaper(problem: LinearProblem, costs: Reduced, basis: Basis, item: int) -> Basis | None:
     """The basis with added arcs of negative reduced cost, at most `_NEW` for each row; None if there are none."""
-    tolerance = _ROUNDING * max(float(descent.top(problem)[item]), basis.size)
-    rows, cols = _violating(problem, costs.take(np.array([item])), basis, item, tolerance)
-    if not rows.size:
-        return None
+    f, g = basis.prices(costs.n, costs.m)
+    none_a, none_b = (np.where(to_numpy(w)[[item]] > 0, 0.0, -np.inf) for w in (problem.a, problem.b))
+    at = Potentials(f[None], g[None], none_a, none_b, np.ones(1))
+    rows, cols = violating(costs.take(np.array([item])), at, tolerance(problem, basis, item))
+    return added(basis, costs, item, rows, cols) if rows.size else None
+
+
+def tolerance(problem: LinearProblem, basis: Basis, item: int) -> float:
+    """The absolute value of negative reduced costs that count as rounding errors in the pricing of all arcs."""
+    return _ROUNDING * max(float(descent.top(problem)[item]), basis.size)
+
+
+def added(basis: Basis, costs: Reduced, item: int, rows: np.ndarray, cols: np.ndarray) -> Basis:
+    """The basis with more listed arcs."""
     i, j = np.searchsorted(basis.rows, rows), np.searchsorted(basis.cols, cols)
     new = pricing.Arcs(i.astype(np.int32), j.astype(np.int32), _costs(costs, item, rows, cols))
     listed = pricing.Arcs(*(np.concatenate(pair) for pair in zip(basis.listed, new, strict=True)))
@@ -134,17 +154,16 @@ def cheaper(problem: LinearProblem, costs: Reduced, basis: Basis, item: int) -> 
     return replace(basis, listed=listed)
 
 
-def _violating(
-    problem: LinearProblem, costs: Reduced, basis: Basis, item: int, tolerance: float
-) -> tuple[np.ndarray, np.ndarray]:
-    """Row and column of the arcs of least reduced cost of each row, if it is negative; in row order."""
+def violating(costs: Reduced, at: Potentials, tolerance: float) -> tuple[np.ndarray, np.ndarray]:
+    """Row and column of the arcs of least reduced cost of each row, if it is negative; in row order.
+
+    Logarithms of weights say which points have mass: 0 or −inf. There is one item.
+    """
     kernels, most, never = choose(costs), _MOST * (costs.n + costs.m), np.full((1, costs.m), np.inf)
-    f, g = (v[None] for v in basis.prices(costs.n, costs.m))
-    none_a, none_b = (np.where(to_numpy(w)[[item]] > 0, 0.0, -np.inf) for w in (problem.a, problem.b))
-    at, limits = Potentials(f, g, none_a, none_b, np.ones(1)), np.full((1, costs.n), tolerance)
+    limits = np.full((1, costs.n), tolerance)
     found = kernels.select(costs, at, limits, never, most)
     if found is None:
-        gain = f - kernels.c_transform(costs, g + none_b)
+        gain = at.f - kernels.c_transform(costs, at.g + at.log_b)
         limits = np.where(gain > tolerance, np.maximum(limits, _NEAR * gain), np.inf)
         while (found := kernels.select(costs, at, limits, never, most)) is None:  # many arcs are equal: take fewer rows
             limits[:, np.flatnonzero(limits[0] < np.inf)[::2]] = np.inf

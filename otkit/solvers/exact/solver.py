@@ -5,8 +5,8 @@ optimal basis. Where sweeps do not lead to such a plan in a short time, masses t
 basis too. The simplex prices rows of the cost matrix until no arc has a negative reduced cost, which proves optimality.
 
 Costs of many points, and costs on a GPU, are not a matrix on the host. The simplex then makes the basis optimal among
-the few arcs that carry mass. Pricing computes the reduced costs of all arcs and adds arcs of negative reduced cost.
-Both are repeated until no such arc exists. Sparse costs are few arcs from the start.
+the few arcs that carry mass, or may by the potentials of a sample. Pricing computes the reduced costs of all arcs and
+adds arcs of negative reduced cost. Both are repeated until no such arc exists. Sparse costs are few arcs at once.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ from otkit.solvers import descent
 from otkit.solvers.annealing import Annealing
 from otkit.solvers.base import Solver, State, check_options
 from otkit.solvers.descent import Annealed
-from otkit.solvers.exact import approach
+from otkit.solvers.exact import approach, products
 from otkit.solvers.exact.approach import Approach
 from otkit.solvers.exact.basis import (
     GRAIN,
@@ -48,6 +48,7 @@ from otkit.solvers.exact.basis import (
 )
 from otkit.solvers.exact.listed import begin, cheaper, from_ranks, whole
 from otkit.solvers.exact.outliers import reconsidered, vertex
+from otkit.solvers.exact.products import Sampled
 from otkit.solvers.exact.unfinished import completed
 from otkit.solvers.sns.solver import SparseNewton
 
@@ -77,7 +78,7 @@ class Pivoted(State):
 
 
 @dataclass(frozen=True)
-class Exact(Solver[Annealed | Pivoted]):
+class Exact(Solver[Annealed | Sampled | Pivoted]):
     """An optimal vertex of the unregularised problem: sweeps where they help, then the network simplex.
 
     Attributes
@@ -85,7 +86,8 @@ class Exact(Solver[Annealed | Pivoted]):
     reg : float, optional
         The regularisation at which the simplex takes over, in units of the range of the costs. By default, sweeps end
         when rows of the plan have about 16 entries, or when it shows that sweeps do not help. Many points, and costs
-        on a GPU, are annealed to 3 divided by the number of points of the larger side, and at most 3e-3.
+        on a GPU, are annealed to 3 divided by the number of points of the larger side, and at most 3e-3. Squared
+        distances of many points with more than three coordinates start from the potentials of a sample instead.
     rtol : float, optional
         Width of the interval, relative to its upper end, up to which an item counts as converged. By default the
         interval counts as exact up to 1e-9, relative to the optimum or to the range of the costs without outliers. For
@@ -119,10 +121,12 @@ class Exact(Solver[Annealed | Pivoted]):
         check_options(self)
         checks.positive(self.reg, "reg")
 
-    def init(self, problem: LinearProblem, start: tuple[Array, Array] | None) -> Annealed | Pivoted:
+    def init(self, problem: LinearProblem, start: tuple[Array, Array] | None) -> Annealed | Sampled | Pivoted:
         start, by_rows = start and _feasible(problem, start[1]), _has_rows(problem)
         if problem.geometry.stored is not None:
             return _from_arcs(problem, start)
+        if self.reg is None and products.applies(problem):
+            return products.begin(problem) if start is None else _from_products(problem, start[1])
         small = by_rows and entries_with_mass(problem) <= _ALL
         if start is not None and not by_rows and searches(problem.geometry):
             return _from_ranks(problem, *start)
@@ -133,9 +137,12 @@ class Exact(Solver[Annealed | Pivoted]):
             return _from_potentials(problem, start[1])
         return _from_masses(problem) if small else self._approached(problem, approach.begin(problem))
 
-    def step(self, problem: LinearProblem, state: Annealed | Pivoted) -> Annealed | Pivoted:
+    def step(self, problem: LinearProblem, state: Annealed | Sampled | Pivoted) -> Annealed | Sampled | Pivoted:
         if isinstance(state, Pivoted):
             return self._pivot(problem, state)
+        if isinstance(state, Sampled):
+            swept = int(state.n_iter[0]) > products.SWEEPS
+            return _from_products(problem, state.g, state) if swept else products.sweep(problem, state)
         if isinstance(state, Approach):
             return self._approached(problem, approach.sweep(problem, state, self.max_iter))
         return self._anneal(problem, state)
@@ -179,7 +186,9 @@ class Exact(Solver[Annealed | Pivoted]):
         error = np.array([basis.missing * 2 * GRAIN for basis in bases])
         return replace(state, bases=tuple(bases), n_iter=n_iter, error=error)
 
-    def finish(self, problem: LinearProblem, state: Annealed | Pivoted, errors: np.ndarray) -> Outcome:
+    def finish(self, problem: LinearProblem, state: Annealed | Sampled | Pivoted, errors: np.ndarray) -> Outcome:
+        if isinstance(state, Sampled):
+            state = replace(_from_products(problem, state.g, state), status=state.status)
         if not isinstance(state, Pivoted):  # stopped during the descent, while finished items waited for the others
             cause = Status.MAX_ITER if (state.status == Status.MAX_ITER).any() else Status.STOPPED
             state = state.ended(np.flatnonzero(state.status == Status.CONVERGED), cause)
@@ -238,7 +247,8 @@ def _of_plans(problem: LinearProblem, g: Array, ends: list[Vertex], whole: np.nd
     arcs = Arcs(item, *(np.concatenate(v) for v in (rows, cols, mass)))
     plan = (SparsePlan((problem.items, problem.reduced.n, problem.reduced.m), arcs, problem.a),)
     linear = np.array([m @ c for m, c in zip(mass, cost, strict=True)])
-    return certify_plan(problem, g, plan, np.where(whole, linear, np.inf), np.array(defect))
+    f, g = products.feasible(problem, g) if products.applies(problem) else feasible(problem, g=g)
+    return certify_plan(problem, f, g, plan, np.where(whole, linear, np.inf), np.array(defect))
 
 
 def _feasible(problem: LinearProblem, g: Array) -> tuple[Array, Array] | None:
@@ -285,6 +295,12 @@ def _from_ranks(problem: LinearProblem, f: Array, g: Array) -> Pivoted:
     return _pivoted(problem, (from_ranks(problem, costs, k, f[k], g[k]) for k in range(problem.items)), none, ())
 
 
+def _from_products(problem: LinearProblem, g: Array, swept: Sampled | None = None) -> Pivoted:
+    """The state with the basis from potentials of the columns, where products of matrices evaluate the costs."""
+    n_iter = np.zeros(1, dtype=np.int64) if swept is None else swept.n_iter
+    return _pivoted(problem, [products.basis(problem, g[0])], n_iter, ())
+
+
 def _from_arcs(problem: LinearProblem, start: tuple[Array, Array] | None) -> Pivoted:
     """The state with bases of masses that go greedily, where all arcs are listed."""
     costs, none = problem.reduced.to_numpy(), np.zeros(problem.items, dtype=np.int64)
@@ -327,7 +343,8 @@ def _improved(
         done += pivots
         if not optimal:
             break
-        new = None if basis.by_rows else cheaper(problem, costs, basis, item)
+        price = products.cheaper if products.applies(problem) else cheaper
+        new = None if basis.by_rows else price(problem, costs, basis, item)
         if new is not None:
             return new, done, None
         basis, status = judged(basis, scale, points)
