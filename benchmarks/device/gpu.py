@@ -75,7 +75,8 @@ class Clock:
 
     def wall(self, call):
         """From the call to when the device is done, by the clock of the host."""
-        call()
+        if self.device != "cpu":  # times of a rehearsal mean nothing
+            call()
         return median(self.once(call)[1] for _ in range(self.repeat))
 
     def once(self, call):

@@ -33,7 +33,7 @@ class Certificate:
     plan : tuple of Plan
         Parts of the feasible plan that proves `upper`.
     linear : numpy array (B,)
-        The computed cost of that plan, before `upper` was widened.
+        The computed cost of that plan, before `upper` was widened, or `lower` if this is more.
     rounding : numpy array (B,)
         The part of ``upper − lower`` that covers rounding errors.
     """
@@ -128,4 +128,5 @@ def widened(
         lower = np.where(most < _OVERFLOWN, lower, -np.inf)
     non_negative = problem.asked.non_negative | (problem.low >= 0)
     lower = np.where(non_negative, np.maximum(lower, 0.0), lower)
-    return Certificate(lower=lower, upper=upper, f=f, g=g, plan=plan, linear=linear + offset, rounding=below + above)
+    linear = np.maximum(linear + offset, lower)  # a defect may save more than the plan costs beyond the optimum
+    return Certificate(lower=lower, upper=upper, f=f, g=g, plan=plan, linear=linear, rounding=below + above)

@@ -13,6 +13,7 @@ from otkit.arrays import Array, from_numpy, to_numpy
 from otkit.certificates.base import Certificate, sum_rounding, widened
 from otkit.certificates.width import EXACT, precise
 from otkit.geometry.costs import UNIT, Circle, Cost
+from otkit.geometry.reduced import Reduced
 from otkit.kernels.numba.circle import wind
 from otkit.kernels.numba.staircase import paid, potentials, staircase
 from otkit.plans import Arcs, Plan, SparsePlan
@@ -65,9 +66,12 @@ class Univariate(Solver[State]):
     def finish(self, problem: LinearProblem, state: State, errors: np.ndarray) -> Outcome:
         solution = _Solution(problem)
         if not solution.is_narrow:
-            wide = ~precise(problem, solution.bounds.lower, solution.bounds.upper)
-            if wide.any() and problem.reduced.n * problem.reduced.m <= MOST:  # far points, beside which masses round
-                return run(problem, Exact())
+            bounds = solution.bounds.lower, solution.bounds.upper
+            wide = ~precise(problem, *bounds)
+            if problem.reduced.n * problem.reduced.m <= MOST:
+                reduced = _reduced(problem)
+                if wide.any() or not precise(reduced, *bounds).all():  # far points, beside which masses round
+                    return _restored(run(reduced, Exact()), reduced.reduced)
             state = state.ended(np.flatnonzero(wide), Status.IMPRECISE)
         return Outcome(
             f=later(_potential, solution, 0),
@@ -83,6 +87,20 @@ class Univariate(Solver[State]):
             stages=(),
             linear=solution.linear,
         )
+
+
+def _reduced(problem: LinearProblem) -> LinearProblem:
+    """The same problem in reduced costs, which a line does without: far points with near partners have small ones."""
+    costs = problem.kernels.cost_range(problem.geometry, problem.a > 0, problem.b > 0)
+    return replace(problem, reduced=Reduced(problem.geometry, costs.row, costs.col), span=to_numpy(costs.span))
+
+
+def _restored(found: Outcome, reduced: Reduced) -> Outcome:
+    """An outcome in reduced costs as one in the costs themselves."""
+    proof = found.certificate
+    assert proof is not None
+    proof = replace(proof, f=proof.f + reduced.row, g=proof.g + reduced.col)
+    return replace(found, f=found.f + reduced.row, g=found.g + reduced.col, certificate=proof)
 
 
 class _Steps(NamedTuple):

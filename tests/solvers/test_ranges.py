@@ -85,6 +85,13 @@ def test_a_result_is_right_or_says_that_it_is_not(part):
                 )
 
 
+@pytest.mark.parametrize("seed", [1154, 6049, 6483, 6889])
+def test_a_defect_of_the_plan_takes_no_value_below_its_bound(seed):
+    solve, given, options = drawn(seed)
+    result = solve(*given, **options)
+    assert result.lower <= float(result.value) <= result.upper
+
+
 @pytest.mark.parametrize("part", first(2, range(10)))
 def test_the_optimum_of_fractions(part):
     """Uniform weights: the optimum is that of a permutation, in exact arithmetic over all of them."""

@@ -89,6 +89,16 @@ def test_bounds_that_may_be_wide_are_computed_with_the_answer(far):
     assert found.upper - found.lower < 1e-13 * far
 
 
+def test_far_points_of_hardly_any_mass_do_not_blur_the_distance():
+    """Rounding of the masses, times the distance of the far points, is a part of the answer here."""
+    b = np.array([1e-13, 0.3, 0.7])
+    found = otkit.wasserstein([[1e6], [1e6]], [[-3.0], [1e6], [1e6]], [0.1, 0.9], b, p=1)
+    assert found.converged
+    assert found.upper - found.lower <= 1e-9 * found.upper
+    wanted = Fraction(b[0]) / sum(map(Fraction, b.tolist())) * 1000003
+    assert found.lower <= wanted <= found.upper
+
+
 def test_concave_costs_are_not_sorted():
     x, y = np.array([[0.0], [1.0]]), np.array([[1.0], [2.0]])
     result = otkit.solve_sample(x, y, metric=("power", 0.5), rtol=1e-9)

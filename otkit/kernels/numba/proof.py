@@ -128,4 +128,4 @@ def prove(n, m, weight, row, col, f, g, linear, defect, span, low, forbidden, co
     bottom = lower - below
     if cost[NON_NEGATIVE] or low >= 0.0:
         bottom = max(bottom, 0.0)
-    return upper, bottom, upper + above, below + above
+    return max(upper, bottom), bottom, upper + above, below + above
