@@ -293,11 +293,12 @@ def _solved_small(
     """The solution by one compiled pass, of a small problem without special options; None for others."""
     a, b, reg, unbalanced = asked
     tol, rtol, max_iter = options["tol"], options["rtol"], options["max_iter"]
-    if not (unbalanced is None and rtol is None and max_iter is None):
+    if not (rtol is None and max_iter is None):
         return None
-    if reg is None:
-        return small_exact.solved(geometry, a, b) if method in ("auto", "exact") and tol is None else None
-    return small_entropic.solved(geometry, a, b, reg, tol) if method in ("auto", "sns") else None
+    if reg is not None:
+        return small_entropic.solved(geometry, a, b, reg, unbalanced, tol) if method in ("auto", "sns") else None
+    plain = method in ("auto", "exact") and tol is None and unbalanced is None
+    return small_exact.solved(geometry, a, b) if plain else None
 
 
 def with_options(solver: Solver[Any], **options: Any) -> Solver[Any]:

@@ -14,7 +14,7 @@ import numpy as np
 
 from otkit import arrays, checks
 from otkit.entropic.dual import Penalties
-from otkit.geometry.base import GivenGeometry
+from otkit.geometry.base import GivenGeometry, flatten_batch
 from otkit.geometry.costs import UNIT
 from otkit.geometry.dense import Dense
 from otkit.geometry.points import PointCloud
@@ -67,15 +67,18 @@ class Read(NamedTuple):
     measures: tuple[np.ndarray, ...]
 
 
-def read(geometry: GivenGeometry, a: Any, b: Any, largest: int) -> Read | None:
-    """The problem, if it has at most `largest` entries; None where the general way must look."""
+def read(geometry: GivenGeometry, a: Any, b: Any, largest: int, *others: tuple[int, ...]) -> Read | None:
+    """The problem, if it has at most `largest` entries; None where the general way must look.
+
+    ``others`` are the shapes of further arguments with a number for each item.
+    """
     like = next(iter(geometry.arrays.values()))
     a, b = (w if w is None or _ordinary(w) else checks.as_array(w, name, like) for w, name in ((a, "a"), (b, "b")))
     if not _is_plain(geometry):
         return None
     n, m = geometry.n, geometry.m
     given = [x for x in (*geometry.arrays.values(), a, b) if x is not None]
-    batch = _batch(geometry.arrays, ((a, n), (b, m)))
+    batch = _batch(geometry.arrays, ((a, n), (b, m)), others)
     if batch is None or not 0 < n * m <= largest or len({type(x) for x in given}) > 1:
         return None
     in_numpy = type(given[0]) is np.ndarray
@@ -87,12 +90,12 @@ def read(geometry: GivenGeometry, a: Any, b: Any, largest: int) -> Read | None:
     items, cloud = math.prod(batch), flat.cloud
     if cloud is None:
         matrix, metric = np.ascontiguousarray(flat.matrix, dtype=np.float64), _EXACT_COSTS
-        left, right = _measures(a, None, n, items), _measures(b, None, m, items)
+        left, right = _measures(a, None, n, batch), _measures(b, None, m, batch)
     else:
         if not all(np.isfinite(x).all() for x in (cloud.x, cloud.y)):
             return None
         matrix, metric = NO_MATRIX, described(cloud.metric, cloud.rounding)
-        left, right = _measures(a, cloud.x, n, items), _measures(b, cloud.y, m, items)
+        left, right = _measures(a, cloud.x, n, batch), _measures(b, cloud.y, m, batch)
     dtype, unit = (_F64, UNIT) if all(map(_ordinary, given)) else _result_dtype([arrays.detached(x) for x in given])
     return Read(
         asked=geometry,
@@ -125,20 +128,21 @@ def _is_plain(geometry: GivenGeometry) -> bool:
     return x.ndim >= 2 <= y.ndim and x.shape[-1] == y.shape[-1] > 0
 
 
-def _batch(costs: dict[str, Any], weights: tuple[tuple[Any, int], ...]) -> tuple[int, ...] | None:
-    """The batch axes, if each array has all of them or none; None otherwise, or where shapes do not match."""
-    batch: tuple[int, ...] = ()
-    shapes = [x.shape[:-2] for x in costs.values()]
+def _batch(
+    costs: dict[str, Any], weights: tuple[tuple[Any, int], ...], others: tuple[tuple[int, ...], ...]
+) -> tuple[int, ...] | None:
+    """The batch axes that all arguments have after broadcasting; None where shapes do not match or are empty."""
+    shapes = {tuple(x.shape[:-2]) for x in costs.values()}.union(others)
     for w, size in weights:
         if w is not None:
             if w.ndim < 1 or w.shape[-1] != size:
                 return None
-            shapes.append(w.shape[:-1])
-    for lead in shapes:
-        if lead and batch and lead != batch:
-            return None
-        batch = lead or batch
-    return tuple(batch) if 0 not in batch else None
+            shapes.add(tuple(w.shape[:-1]))
+    try:
+        batch = shapes.pop() if len(shapes) == 1 else np.broadcast_shapes(*shapes)
+    except ValueError:
+        return None
+    return batch if 0 not in batch else None
 
 
 class _Side(NamedTuple):
@@ -150,13 +154,14 @@ class _Side(NamedTuple):
     of_item: np.ndarray
 
 
-def _measures(w: Any, points: np.ndarray | None, size: int, items: int) -> _Side:
+def _measures(w: Any, points: np.ndarray | None, size: int, batch: tuple[int, ...]) -> _Side:
     """The measures of a side, with the same place for their weights and points; without weights, these are empty."""
-    flat = _NO_WEIGHTS if w is None else arrays.float64(arrays.hosted(arrays.detached(w)))
+    items = math.prod(batch)
+    flat = _NO_WEIGHTS if w is None else flatten_batch(arrays.float64(arrays.hosted(arrays.detached(w))), batch, 1)
     where = _NO_POINTS if points is None else points.reshape(-1, points.shape[2])
     count = items if flat.size > size or where.shape[0] > size else 1
     if 0 < flat.size < count * size:
-        flat = np.broadcast_to(flat.reshape(-1, size), (count, size))
+        flat = np.broadcast_to(flat, (count, size))
     if 0 < where.shape[0] < count * size:
         where = np.broadcast_to(where, (count, *where.shape)).reshape(-1, where.shape[1])
     index = _FIRST if items == 1 else np.arange(items) if count > 1 else np.zeros(items, dtype=np.int64)
@@ -172,22 +177,31 @@ def each(work: Callable[[range], None], items: int, time: float) -> None:
         threads.each(work, runs(np.full(items, time)), int(items * time))
 
 
-def is_solved(problem: Read, num: np.ndarray, info: np.ndarray) -> bool:
-    """Whether a pass has solved all items in the ordinary way, by the numbers and counts that it wrote."""
-    if info[:, t.FLAG].any():
-        return False
-    high = num[:, t.HIGH]
-    return problem.flat.cloud is None or bool(((high > _LEAST) & (high < 1 / _LEAST)).all())
+def are_solved(problem: Read, num: np.ndarray, info: np.ndarray) -> np.ndarray:
+    """Which items a pass has solved in the ordinary way, by the numbers and counts that it wrote."""
+    solved = info[:, t.FLAG] == 0
+    if problem.flat.cloud is not None:
+        solved &= (num[:, t.HIGH] > _LEAST) & (num[:, t.HIGH] < 1 / _LEAST)
+    return solved
 
 
-def problem_of(of: Read, num: np.ndarray, info: np.ndarray, vectors: np.ndarray, reg: Any = None) -> LinearProblem:
-    """The problem that `LinearProblem.build` makes, from what a pass wrote; `reg` is the caller's and that of items."""
+def problem_of(
+    of: Read,
+    num: np.ndarray,
+    info: np.ndarray,
+    vectors: np.ndarray,
+    reg: tuple[Any, Any, Any] = (None, None, None),
+) -> LinearProblem:
+    """The problem that `LinearProblem.build` makes, from what a pass wrote.
+
+    With a regularisation, `reg` has the caller's, the caller's penalties, and the regularisation of each item.
+    """
     n, m, flat = of.flat.n, of.flat.m, of.flat
     infinite, every = (_INFINITE, _TRUE) if of.items == 1 else (np.full(of.items, np.inf), np.ones(of.items, bool))
-    given_reg, by_item = reg or (None, None)
+    given_reg, penalties, by_item = reg
     return made(
         LinearProblem,
-        given=_given(of, given_reg),
+        given=_given(of, given_reg, penalties),
         fingerprint=None if flat.matrix is None else Fingerprint.of(flat.matrix),
         asked=of.owned,
         geometry=flat,
@@ -211,10 +225,10 @@ def problem_of(of: Read, num: np.ndarray, info: np.ndarray, vectors: np.ndarray,
     )
 
 
-def _given(of: Read, reg: Any) -> Given:
+def _given(of: Read, reg: Any, unbalanced: Any) -> Given:
     """The caller's inputs; of arrays of NumPy, without the detours of `Given.of`."""
-    if of.library != "numpy" or not (reg is None or isinstance(reg, float)):
-        return Given.of(of.asked, of.owned, of.weights, reg, None)
+    if of.library != "numpy" or unbalanced is not None or not (reg is None or isinstance(reg, float)):
+        return Given.of(of.asked, of.owned, of.weights, reg, unbalanced)
     a, b = (None if w is None else w.copy() for w in of.weights)
     return made(Given, geometry=of.owned, a=a, b=b, reg=reg, unbalanced=None, totals=(None, None))
 

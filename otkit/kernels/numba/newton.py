@@ -6,7 +6,7 @@ plan, none of whose entries is dropped. This is the Laplacian of a graph, whose 
 are the sums of ``a_i·Q_ij·Q_ik``. Elimination of a node adds weights between its neighbours, and subtracts nothing
 (Grassmann, Taksar & Heyman 1985): parts of a problem that hardly exchange mass do not drown in rounding.
 
-An item that does not converge in a few steps gets a flag, and so do points without mass and forbidden arcs.
+An item that does not converge in a few steps gets a flag.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from typing import NamedTuple
 import numpy as np
 
 from otkit.geometry.costs import UNIT
-from otkit.kernels.numba.items import ARCS, FLAG, FORBIDDEN, PIVOTS, SPAN, UNSOLVED, begin, write
+from otkit.kernels.numba.items import ARCS, FLAG, PIVOTS, SPAN, UNSOLVED, begin, write
 from otkit.kernels.numba.iterations import exponent
 from otkit.kernels.numba.jit import clear, copy, dot, exp, jit, log, most, ordered, wide
 
@@ -177,8 +177,11 @@ def _sweep(at, b, reg, g):
 
 
 @jit
-def _search(problem, reg, at, move, longest, trial):
-    """Evaluate a point of sufficiently larger dual value, by a step along `move` or a sweep; returns its error."""
+def _search(problem, reg, at, past, move, longest, trial):
+    """Evaluate a better point, by a step along `move` or a sweep; returns its error. That of `at` is `past`.
+
+    The dual value rises, or the error halves: near the solution the rise is below rounding.
+    """
     a, b, slope, step = problem.a, problem.b, 0.0, longest
     for j in range(b.size):
         slope += (b[j] - at.c[j]) * move[j]
@@ -191,7 +194,7 @@ def _search(problem, reg, at, move, longest, trial):
             rise += a[i] * (trial.f[i] - at.f[i])
         for j in range(b.size):
             ahead += (b[j] - trial.c[j]) * move[j]
-        if rise >= _RISE * step * slope or ahead >= 0.0:  # see `otkit.solvers.sns.newton.search`
+        if error <= past / 2 or rise >= _RISE * step * slope or ahead >= 0.0:  # see `otkit.solvers.sns.newton.search`
             return error
         step /= 2
     _sweep(at, b, reg, trial.g)
@@ -220,7 +223,7 @@ def _descend(problem, target, tol, span, at, stages):
             furthest = _direct(problem, at, reg, shift, W, ground, r, move) if newton < _STEPS else np.inf
             if not furthest < np.inf:
                 return total, stage, False
-            error = _search(problem, reg, at, move, min(1.0, span / furthest) if furthest > span else 1.0, trial)
+            error = _search(problem, reg, at, error, move, span / furthest if furthest > span else 1.0, trial)
             copy(trial.f, at.f)
             copy(trial.g, at.g)
             copy(trial.c, at.c)
@@ -239,28 +242,56 @@ def _descend(problem, target, tol, span, at, stages):
 
 
 @ordered
-def _turned(R, turn):
-    """A copy of the costs, transposed where asked."""
-    n, m = R.shape
+def _turned(item, turn):
+    """The costs between points with mass, transposed where asked."""
+    n, m = item.nr, item.nc
     out = np.empty((m, n) if turn else (n, m))
     for i in range(n):
         for j in range(m):
             if turn:
-                out[j, i] = R[i, j]
+                out[j, i] = item.R[i, j]
             else:
-                out[i, j] = R[i, j]
+                out[i, j] = item.R[i, j]
     return out
 
 
 @jit
+def _softmin(R, g, b, reg):
+    """The softmin over the columns with weights; 0 where no cost is finite."""
+    top, total = -np.inf, 0.0
+    for j in range(b.size):
+        top = most(top, g[j] - R[j] + reg * np.log(b[j]))
+    if top == -np.inf:
+        return 0.0
+    for j in range(b.size):
+        total += b[j] * np.exp((g[j] - R[j] - top) / reg)
+    return -top - reg * np.log(total)
+
+
+@ordered
+def _extended(item, f, g, reg):
+    """Potentials of all points from those of the points with mass."""
+    nr, nc = item.nr, item.nc
+    all_f, all_g, column = np.empty(item.rows.size), np.empty(item.cols.size), np.empty(nr)
+    copy(f, all_f[:nr])
+    copy(g, all_g[:nc])
+    for i in range(nr, all_f.size):
+        all_f[i] = _softmin(item.R[i], g, item.weight[nr:], reg)
+    for j in range(nc, all_g.size):
+        for i in range(nr):
+            column[i] = item.R[i, j]
+        all_g[j] = _softmin(column, f, item.weight[:nr], reg)
+    return all_f, all_g
+
+
+@jit
 def _item(item, reg, tol, num, info, v, stages):
-    """Solve an item of positive weights and finite costs; returns a flag. Newton's steps are on the shorter side."""
+    """Solve an item; returns a flag. Newton's steps are on the shorter side."""
     rounding = 8 * UNIT * num[SPAN] / reg
     if rounding > _NOISE:
         return UNSOLVED
-    n, m = item.R.shape
-    turn = m > n
-    a, b, R = item.weight[:n], item.weight[n:], _turned(item.R, turn)
+    turn = item.nc > item.nr
+    a, b, R = item.weight[: item.nr], item.weight[item.nr :], _turned(item, turn)
     if turn:
         a, b = b, a
     problem = _Problem(R, a, b, np.log(b), np.empty(b.size), np.empty(R.shape))
@@ -268,10 +299,10 @@ def _item(item, reg, tol, num, info, v, stages):
     info[PIVOTS], info[ARCS], good = _descend(problem, reg, max(tol, rounding), num[SPAN], at, stages)
     if not good:
         return UNSOLVED
-    if turn:
-        write(item, at.g, at.f, v)
-    else:
-        write(item, at.f, at.g, v)
+    f, g = (at.g, at.f) if turn else (at.f, at.g)
+    if f.size < item.rows.size or g.size < item.cols.size:
+        f, g = _extended(item, f, g, reg)
+    write(item, f, g, v)
     return 0
 
 
@@ -286,6 +317,4 @@ def solve(C, x, y, metric, w_a, w_b, at_a, at_b, first, second, unit, reg, tol, 
     for k in range(low, high):
         item = begin(costs, measures, unit, k, num[k], info[k], vectors[k])
         if info[k, FLAG] == 0:
-            usual = item.nr == item.rows.size and item.nc == item.cols.size and info[k, FORBIDDEN] == 0
-            found = _item(item, reg[k], tol, num[k], info[k], vectors[k], stages[k]) if usual else UNSOLVED
-            info[k, FLAG] = found
+            info[k, FLAG] = _item(item, reg[k], tol, num[k], info[k], vectors[k], stages[k])

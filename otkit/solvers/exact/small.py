@@ -65,7 +65,7 @@ def solved(geometry: GivenGeometry, a: Any, b: Any) -> Result | None:
     if asked is None:
         return None
     found = _run(asked)
-    if not small.is_solved(asked, found.num, found.info):
+    if not small.are_solved(asked, found.num, found.info).all():
         return None
     problem = small.problem_of(asked, found.num, found.info, found.vectors)
     lower, upper = found.num[:, t.LOWER], found.num[:, t.UPPER]  # finite without a flag

@@ -6,11 +6,13 @@ takes Newton steps sooner, and with dense matrices.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from otkit import checks
+from otkit.arrays import put
 from otkit.geometry.base import GivenGeometry
 from otkit.kernels.numba import items as t
 from otkit.kernels.numba import newton as k
@@ -19,8 +21,10 @@ from otkit.problems.linear import LinearProblem
 from otkit.results.outcome import Outcome, Stage, marginal_error
 from otkit.results.result import Result
 from otkit.solvers import descent, small
+from otkit.solvers.base import run
 from otkit.solvers.exact.packed import PAIR
 from otkit.solvers.small import made
+from otkit.solvers.sns.solver import SparseNewton
 
 # Maximum number of points on either side.
 LARGEST = 64
@@ -38,36 +42,61 @@ class _Solved(NamedTuple):
 
 
 @np.errstate(over="ignore", invalid="ignore")  # as in `LinearProblem.build`
-def solved(geometry: GivenGeometry, a: Any, b: Any, reg: Any, tol: float | None = None) -> Result | None:
+def solved(geometry: GivenGeometry, a: Any, b: Any, reg: Any, unbalanced: Any, tol: float | None) -> Result | None:
     """The solution of an entropic problem with exact marginals; None where the general way must look."""
     checks.positive(tol, "tol")
-    asked = small.read(geometry, a, b, LARGEST**2)
+    reg_of = np.asarray(reg) if isinstance(reg, float) and 0 < reg < np.inf else checks.regularisation(reg)
+    rho_a, rho_b = checks.penalties(unbalanced, reg_of)
+    exact = (rho_a == np.inf) & (rho_b == np.inf)
+    asked = small.read(geometry, a, b, LARGEST**2, reg_of.shape, exact.shape) if exact.any() else None
     if asked is None or max(asked.flat.n, asked.flat.m) > LARGEST:
         return None
-    by_item = _by_item(reg, asked)
-    if by_item is None:
-        return None
+    by_item = np.broadcast_to(reg_of, asked.batch).reshape(-1)
     found = _run(asked, by_item, descent.asked(tol, asked.unit))
-    if not small.is_solved(asked, found.num, found.info):
+    good = small.are_solved(asked, found.num, found.info) & np.broadcast_to(exact, asked.batch).reshape(-1)
+    if not good.any():
         return None
-    problem = small.problem_of(asked, found.num, found.info, found.vectors, (reg, by_item))
+    problem = small.problem_of(asked, found.num, found.info, found.vectors, (reg, unbalanced, by_item))
     outcome = _outcome(found, problem, descent.tolerance(problem, tol))
-    return small.result_of(asked, problem, "sns", outcome) if (outcome.error <= outcome.tol).all() else None
+    good &= outcome.error <= outcome.tol
+    if not good.all():
+        rest, general = np.flatnonzero(~good), LinearProblem.build(geometry, a, b, reg, unbalanced)
+        part = general.take(rest)
+        problem = problem.put(rest, part)
+        outcome = _joined(problem, outcome, rest, run(part, SparseNewton(tol=tol)))
+    return small.result_of(asked, problem, "sns", outcome)
 
 
-def _by_item(reg: Any, asked: small.Read) -> np.ndarray | None:
-    """The regularisation of each item; None if it has other axes than the batch."""
-    x = np.asarray(reg) if isinstance(reg, float) and 0 < reg < np.inf else checks.regularisation(reg)
-    return np.broadcast_to(x, asked.batch).reshape(-1) if x.shape in ((), asked.batch) else None
+def _joined(problem: LinearProblem, outcome: Outcome, rest: np.ndarray, other: Outcome) -> Outcome:
+    """The outcome with that of another run for the items `rest`."""
+    whole, part = ((of.f, of.g, of.status, of.error, of.tol, of.n_iter) for of in (outcome, other))
+    f, g, status, error, tol, n_iter = put(whole, rest, part)
+    errors = np.repeat(outcome.errors, len(other.errors), axis=0)
+    errors[:, rest] = other.errors
+    stages = [stage for stage in outcome.stages if stage.item not in rest]
+    stages += [replace(stage, item=int(rest[stage.item])) for stage in other.stages]
+    return Outcome(
+        f=f,
+        g=g,
+        reg=problem.reg,
+        plan=(EntropicPlan(problem.reduced, problem.at(f, g, problem.reg), problem.kernels),),
+        certificate=None,
+        status=status,
+        error=error,
+        tol=tol,
+        n_iter=n_iter,
+        errors=errors,
+        stages=tuple(stages),
+    )
 
 
 def _run(asked: small.Read, reg: np.ndarray, tol: float) -> _Solved:
     """The compiled pass over all items."""
     n, m, items = asked.flat.n, asked.flat.m, asked.items
     found = _Solved(
-        np.empty((items, 10)),
-        np.empty((items, 4), dtype=np.int64),
-        np.empty((items, 6, max(n, m))),
+        np.zeros((items, 10)),
+        np.zeros((items, 4), dtype=np.int64),
+        np.zeros((items, 6, max(n, m))),
         np.empty((items, k.STAGES, 4)),
     )
     given = (*asked.costs, *asked.measures, asked.unit, reg, tol)

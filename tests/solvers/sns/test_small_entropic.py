@@ -87,6 +87,14 @@ def test_every_field_has_the_form_of_the_general_way(monkeypatch, rng):
         "a reg for each": lambda: otkit.solve(C[0], a, b, reg=np.array([0.1, 1.0, 0.02])),
         "batch of one": lambda: otkit.solve(C[:1], a, reg=1, method="sns"),
         "two axes": lambda: otkit.solve(C[:, None], None, b[:, None], reg=0.1),
+        "axes that broadcast": lambda: otkit.solve(C[0], a[None], b[:, None], reg=np.array([0.1, 0.2])),
+        "exact marginals, in other words": lambda: otkit.solve(
+            C, a, b, reg=0.1, unbalanced=(np.inf, np.full(3, np.inf))
+        ),
+        "points without mass": lambda: otkit.solve(
+            np.pad(C, ((0, 0), (0, 2), (1, 0))), np.pad(a, (0, 2)), np.pad(b, ((0, 0), (1, 0))), reg=0.1
+        ),
+        "forbidden arcs": lambda: otkit.solve(np.where(np.eye(4, 5) > 0, np.inf, C), a, b, reg=0.1),
         "single": lambda: otkit.solve(C.astype(np.float32), reg=np.float32(0.1)),
         "integers": lambda: otkit.solve((C * 1e6).astype(int), None, b, reg=1e5),
         "a list": lambda: otkit.solve(C[0].tolist(), a.tolist(), b[0].tolist(), reg=0.1),
@@ -108,7 +116,8 @@ def test_every_field_has_the_form_of_the_general_way(monkeypatch, rng):
                     here, there = (getattr(r, field) for r in (copy, other))
                     pairs = [(here, there)]
                     if field == "barycentric":
-                        pairs = [(copy.barycentric(y[0]), other.barycentric(y[0]))]
+                        ends = rng.random((result.problem.reduced.m, 2))
+                        pairs = [(copy.barycentric(ends), other.barycentric(ends))]
                     elif field == "marginals":
                         pairs = zip(here, there, strict=True)
                     for one, two in pairs:
@@ -137,8 +146,7 @@ def test_gradients_reach_tensors(monkeypatch, rng):
 @pytest.mark.parametrize(
     "change",
     [
-        dict(a=np.array([0.5, 0.5, 0.0])),
-        dict(C=np.where(np.eye(3) > 0, np.inf, 1.0)),
+        dict(C=np.where(np.eye(3, k=-1) + np.eye(3, k=-2) > 0, np.inf, 1.0), a=None, b=None),  # potentials diverge
         dict(C=np.ones((3, 65)), b=None),
         dict(reg=1e-14),
         dict(C=np.subtract.outer(range(5), range(5)) ** 2 / 25, a=bump(1.5), b=bump(3.5), reg=6.4e-4),  # it gives up
@@ -177,3 +185,57 @@ def test_items_do_not_depend_on_others_or_threads(monkeypatch, rng):
             assert all(
                 (getattr(result, name)[50 * k] == getattr(one, name)).all() for name in ("value", "f", "g", "plan")
             )
+
+
+def same(one, other, k=()):
+    """Whether the item k of a batch has the numbers of another result, bitwise."""
+    names = ("value", "f", "g", "plan", "error", "n_iter", "status", "lower", "upper")
+    return all(np.array_equal(getattr(one, name)[k], getattr(other, name)) for name in names)
+
+
+def test_items_that_the_pass_leaves_are_solved_as_if_alone(monkeypatch):
+    n, rng = 5, np.random.default_rng(1)
+    C = rng.random((4, n, n))
+    C[1] = np.subtract.outer(range(n), range(n)) ** 2 / 25
+    a, b = rng.dirichlet(np.ones(n), (2, 4))
+    a[1], b[1], reg = bump(1.5), bump(3.5), np.array([0.1, 6.4e-4, 0.1, 0.1])
+    rho = np.array([np.inf, np.inf, np.inf, 2.0])
+    C[3, 0], a[2, 0] = np.inf, 0.0
+    a[2] /= a[2].sum()
+    together, compiled = taken(monkeypatch, lambda: otkit.solve(C, a, b, reg=reg, unbalanced=rho))
+    assert compiled
+    assert together.errors.shape[1] == 4
+    for k, wanted in enumerate([True, False, True, False]):
+        alone, compiled = taken(monkeypatch, lambda k=k: otkit.solve(C[k], a[k], b[k], reg=reg[k], unbalanced=rho[k]))
+        assert compiled == wanted
+        assert same(together, alone, k)
+        assert together.value_marginal[k] == (alone.value_marginal or 0.0)
+        assert sum(stage.n_iter for stage in together.stages if stage.item == k) == alone.n_iter
+        assert together.problem.take(np.array([k])).items == 1
+
+
+def test_bad_items_of_a_batch_are_named():
+    C, a = np.ones((3, 2, 2)), np.full((3, 2), 0.5)
+    with pytest.raises(ValueError, match="costs must be numbers"):
+        otkit.solve(np.where(np.arange(12).reshape(3, 2, 2) == 5, np.nan, C), a, reg=0.1)
+    with pytest.raises(ValueError, match="row 0"):
+        otkit.solve(np.where(np.arange(12).reshape(3, 2, 2) // 2 == 4, np.inf, C), a, reg=0.1)
+
+
+def test_points_without_mass_change_nothing(rng):
+    C, a, b, reg = rng.random((9, 7)), rng.dirichlet(np.ones(9)), rng.dirichlet(np.ones(7)), 0.02
+    bare = otkit.solve(C, a, b, reg=reg)
+    C, a, b = rng.random((14, 12)) * 5, np.pad(a, (2, 3)), np.pad(b, (1, 4))
+    C[2:-3, 1:-4] = bare.problem.asked.C
+    C[0], C[:, 0], C[-1, 3] = np.inf, np.inf, -5.0
+    padded = otkit.solve(C, a, b, reg=reg)
+    assert np.array_equal(padded.plan[2:-3, 1:-4], bare.plan)
+    assert padded.plan.sum() == pytest.approx(1.0, abs=1e-14)
+    assert np.isfinite(padded.f).all()
+    assert np.isfinite(padded.g).all()
+    # Potentials of points without mass are those that an iteration gives them.
+    some, other = a > 0, b > 0
+    f = -reg * np.log(np.exp((padded.g[other] - C[1:, other]) / reg) @ b[other])
+    g = -reg * np.log(a[some] @ np.exp((padded.f[some, None] - C[some, 1:]) / reg))
+    np.testing.assert_allclose(padded.f[1:], f, atol=1e-7)
+    np.testing.assert_allclose(padded.g[1:], g, atol=1e-7)
