@@ -21,7 +21,8 @@ from otkit.report import reported, shortfall
 from otkit.results.result import Result
 from otkit.solvers import choose_solver
 from otkit.solvers.base import Solver, run
-from otkit.solvers.exact import small
+from otkit.solvers.exact import small as small_exact
+from otkit.solvers.sns import small as small_entropic
 from otkit.solvers.watch import Callback, Watch
 
 
@@ -276,17 +277,29 @@ def solved(
     """
     if isinstance(geometry, Grid):
         geometry = geometry.fitted(*asked[:2])
-    default = all(v is None for v in (*asked[2:], *options.values(), init))
-    if method in ("auto", "exact") and default and watch.idle:
-        quick = small.solved(geometry, *asked[:2])
-        if quick is not None:
-            return attached(quick)
+    quick = _solved_small(geometry, asked, method, options) if init is None and watch.idle else None
+    if quick is not None:
+        return attached(quick, strict)
     problem = LinearProblem.build(geometry, *asked)
     chosen = choose_solver(problem, method, bounded=options["rtol"] is not None)
     solver = with_options(chosen, **options)
     if init is not None and "init" in solver.refuses:
         _refuse(solver, "init")
     return result_of(problem, solver, _start(problem, init), watch, strict)
+
+
+def _solved_small(
+    geometry: GivenGeometry, asked: tuple[Any, Any, Any, Any], method: str | Solver[Any], options: dict[str, Any]
+) -> Result | None:
+    """The solution by one compiled pass, of a small problem without special options; None for others."""
+    a, b, reg, unbalanced = asked
+    tol, rtol, max_iter = options["tol"], options["rtol"], options["max_iter"]
+    if not (rtol is None and max_iter is None):
+        return None
+    if reg is not None:
+        return small_entropic.solved(geometry, a, b, reg, unbalanced, tol) if method in ("auto", "sns") else None
+    plain = method in ("auto", "exact") and tol is None and unbalanced is None
+    return small_exact.solved(geometry, a, b) if plain else None
 
 
 def with_options(solver: Solver[Any], **options: Any) -> Solver[Any]:

@@ -1,12 +1,15 @@
-"""Small exact problems beside a Python loop over POT; run ``python benchmarks/compare/small.py``.
+"""Small problems beside a Python loop over POT; run ``python benchmarks/compare/small.py``.
 
 Prints a Markdown table: the median time of ``otkit.solve(C, a, b).value`` and of ``ot.emd2(a, b, C)``, once and for
-each item of a batch; and of all pairs of some clouds, beside a loop over ``ot.dist`` and ``ot.emd2``. Both take turns.
-The clouds are random points of the plane at squared distances, with random weights but in pairs.
+each item of a batch; and of all pairs of some clouds, beside a loop over ``ot.dist`` and ``ot.emd2``. With a `reg`, in
+units of the largest cost, the linear part of the value is compared with ``ot.sinkhorn2`` in the log domain, at the same
+tolerance. Both take turns. The clouds are random points of the plane at squared distances, with random weights but in
+pairs.
 """
 
 import itertools
 import sys
+import warnings
 from pathlib import Path
 from statistics import median
 
@@ -20,8 +23,9 @@ from compare.tables import heading, human, line
 SINGLE = (5, 10, 20, 50, 100, 200)
 BATCHES = ((2000, 8), (500, 32), (200, 64))
 PAIRS = ((60, 20), (40, 100))
+ENTROPIC, REGS, TOL = (5, 20, 50), (1e-1, 1e-2, 1e-3, 1e-4), 1e-6
 PACKAGES = ("otkit", "pot", "numpy", "scipy", "numba")
-TITLES = "problem, otkit, POT, POT / otkit, largest difference, largest width"
+TITLES = "problem, otkit, POT, POT / otkit, largest difference, largest width or error"
 
 
 def clouds(rng, items, n):
@@ -55,6 +59,27 @@ def calls(rng, items, n):
     return ours, theirs
 
 
+def entropic(rng, n, share):
+    """The calls of both libraries for a problem with a `reg`."""
+    import ot
+
+    import otkit
+
+    C, a, b = (v[0] for v in clouds(rng, 1, n))
+    reg = share * float(C.max())
+
+    def theirs():
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of its maximum number of iterations
+            return np.array([ot.sinkhorn2(a, b, C, reg, method="sinkhorn_log", stopThr=TOL)])
+
+    def ours():
+        result = otkit.solve(C, a, b, reg=reg, tol=TOL)
+        return result.value_linear, result
+
+    return ours, theirs
+
+
 def pairs(rng, count, n):
     """The calls of both libraries for all pairs of clouds: squared distances W2²."""
     import ot
@@ -75,17 +100,21 @@ def pairs(rng, count, n):
 
 
 def compared(name, ours, theirs, rounds):
-    """A row: the times of both in turns, the largest difference of values, and the largest width of an interval."""
+    """A row: the times of both in turns, the largest difference of values, and the largest width of an interval.
+
+    With a `reg` it has the error in place of the width.
+    """
     for call in (ours, theirs) * 2:  # imports and compiles
         call()
     found = in_turns({"otkit": lambda: timed(ours), "POT": lambda: timed(theirs)}, rounds)
     seconds = {key: [time for _, time in runs] for key, runs in found.items()}
     (values, result), wanted = found["otkit"][-1][0], found["POT"][-1][0]
+    exact = "reg" not in name
     return {
         "problem": name,
         "seconds": seconds,
         "difference": float(abs(values - wanted).max()),
-        "width": float(np.max(result.upper - result.lower)),
+        "width": float(np.max(result.upper - result.lower if exact else result.error)),
     }
 
 
@@ -113,6 +142,7 @@ def main():
     cases = [(f"{n} × {n}", calls(rng, 1, n), 20 * args.repeat) for n in SINGLE]
     cases += [(f"{items} of {n} × {n}", calls(rng, items, n), args.repeat) for items, n in BATCHES]
     cases += [(f"all pairs of {count} clouds of {n} points", pairs(rng, count, n), args.repeat) for count, n in PAIRS]
+    cases += [(f"{n} × {n}, reg {r:g}", entropic(rng, n, r), args.repeat) for n in ENTROPIC for r in REGS]
     for name, both, rounds in (case for case in cases if args.only in case[0]):
         rows.append(compared(name, *both, rounds))
         print_row(rows[-1])

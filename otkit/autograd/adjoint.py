@@ -27,6 +27,8 @@ from otkit.problems.linear import LinearProblem
 _HELD = 2**25
 # Points with less than this fraction of the largest mass of their side are treated as points without mass.
 _NOTHING = 1e-60
+# Rounding error of a difference, relative to its largest term.
+_ROUNDING = 2.0**-48
 # Maximum number of iterations of conjugate gradients, and iterations before a preconditioner is computed where the
 # solve needed sweeps only.
 _MOST, _FEW = 2000, 10
@@ -242,8 +244,8 @@ def _solve(problem: LinearProblem, at: Potentials, bars: tuple[Array, Array], rt
     scaled = replace(at, log_a=log_p, log_b=log_q)
     forward, backward = _products(problem, scaled)
 
-    rhs = keep_b * (g_bar / root_q - keep_a * backward(f_bar / root_p))
-    rhs = xp.where(has_q, rhs, 0.0)
+    own, of_rows = (xp.where(has_q, v, 0.0) for v in (g_bar / root_q, keep_a * backward(f_bar / root_p)))
+    rhs = keep_b * (own - of_rows)
     both = keep_a * keep_b
     # Where both marginals are exact, a constant may move between the potentials: the null space of the system.
     constant = from_numpy(problem.balanced & ~problem.forbidden, p)[:, None]
@@ -253,9 +255,11 @@ def _solve(problem: LinearProblem, at: Potentials, bars: tuple[Array, Array], rt
     def within(v: Array) -> Array:
         return v - null * xp.sum(null * v, axis=-1, keepdims=True)
 
+    # A right side that is the rounding error of its terms is no right side: nothing would reduce its residual.
+    rhs, noise = within(rhs), _ROUNDING * xp.max(abs(own) + abs(of_rows), axis=-1, keepdims=True)
     found = batched_conjugate_gradients(
         lambda z: within(z - both * backward(forward(z))),
-        within(rhs),
+        xp.where(xp.max(abs(rhs), axis=-1, keepdims=True) > noise, rhs, 0.0),
         lambda: _preconditioner(problem, at, (p, q), both[:, 0], null),
         rtol,
         (few, _MOST),

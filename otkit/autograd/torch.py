@@ -148,7 +148,7 @@ def _by_weights(result: Result, c: torch.Tensor, given: dict[str, torch.Tensor])
     ]
     totals = [w.sum(-1, keepdim=True) for w in weights]
     mass = (totals[0] + totals[1]) / 2
-    balanced = torch.as_tensor(problem.balanced, device=f.device).reshape(problem.batch)[..., None]
+    balanced = arrays.from_numpy(problem.balanced, f).reshape(problem.batch)[..., None]
     rho = asked.unbalanced if isinstance(asked.unbalanced, tuple) else (asked.unbalanced,) * 2
     found: dict[str, Any] = {}
     for k, (v, name, penalty) in enumerate(((f, "a", "rho_a"), (g, "b", "rho_b"))):

@@ -18,6 +18,7 @@ from otkit.geometry.points import PointCloud
 from otkit.pairs.clouds import Clouds
 from otkit.pairs.results import CODES, CONVERGED, Answers, Layout
 from otkit.solvers.exact import packed
+from otkit.solvers.sns.small import LARGEST
 from otkit.solvers.watch import Watch
 
 # Arcs up to which compiled loops solve a pair, with all of them in memory.
@@ -103,6 +104,8 @@ def _distance(one: _Measure, other: _Measure, options: Options, watch: Watch) ->
     if options.reg is None:
         return measured((x, y), (a, b), options.cost, options.rtol, options.max_iter, watch)
     asked = {"tol": None, "rtol": None, "max_iter": options.max_iter}
+    # Small ones end soon, and take a compiled pass that nothing watches.
+    watch = watch if max(len(x), len(y)) > LARGEST else Watch.of()
     result = solved(PointCloud(x, y, options.cost), (a, b, options.reg, None), "auto", asked, None, watch)
     return WassersteinResult(result, options.cost.power)
 

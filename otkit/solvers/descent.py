@@ -252,8 +252,12 @@ def next_stage(state: A, items: np.ndarray, reg: np.ndarray, reached: np.ndarray
 
 def tolerance(problem: LinearProblem, tol: float | None) -> np.ndarray:
     """The effective tolerance, ``(B,)``: at least the limit that rounding sets."""
-    tol = tol if tol is not None else (1e-6 if problem.unit == UNIT else 1e-4)
-    return np.maximum(tol, problem.rounding)
+    return np.maximum(asked(tol, problem.unit), problem.rounding)
+
+
+def asked(tol: float | None, unit: float) -> float:
+    """The tolerance asked for, with its default for data of this unit roundoff."""
+    return tol if tol is not None else 1e-6 if unit == UNIT else 1e-4
 
 
 def goals(problem: LinearProblem, state: Annealed, tol: float | None, stage_tol: float | np.ndarray) -> np.ndarray:

@@ -183,7 +183,8 @@ def test_a_regularisation_gives_the_cost_of_entropic_plans(measures):
     result = otkit.pairwise(measures, reg=0.1)
     (x, a), (y, b) = parts(measures[0]), parts(measures[1])
     one = otkit.solve_sample(x, y, a, b, metric="sqeuclidean", reg=0.1)
-    assert result.distance[0, 1] == pytest.approx(float(one.value_linear) ** 0.5, rel=1e-12)
+    # Distances are clipped to their intervals, and the plan has the weights up to its tolerance.
+    assert result.distance[0, 1] == pytest.approx(float(one.value_linear) ** 0.5, rel=1e-6)
     exact = otkit.pairwise(measures)
     assert (result.lower <= exact.upper).all()
     assert (exact.lower <= result.upper).all()

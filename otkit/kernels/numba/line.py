@@ -7,10 +7,7 @@ import math
 import numpy as np
 
 from otkit.geometry.costs import UNIT
-from otkit.kernels.numba.jit import add, ordered
-from otkit.kernels.numba.proof import ABSOLUTE, EXPONENT, GROUND, RELATIVE, SPREAD, total
-from otkit.kernels.numba.vertices import (
-    _WIDE,
+from otkit.kernels.numba.items import (
     COSTS,
     ERROR,
     FLAG,
@@ -26,6 +23,9 @@ from otkit.kernels.numba.vertices import (
     WEIGHTS,
     WIDE,
 )  # fmt: skip
+from otkit.kernels.numba.jit import add, ordered
+from otkit.kernels.numba.proof import ABSOLUTE, EXPONENT, GROUND, RELATIVE, SPREAD, total
+from otkit.kernels.numba.vertices import _WIDE
 
 
 @ordered

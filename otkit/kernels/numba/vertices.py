@@ -1,12 +1,7 @@
 """Small exact problems, compiled: from weights and costs to a vertex, its potentials and its bounds, item by item.
 
-An item is a pair of measures. Its costs are a matrix, or are formed from points where they are needed. `solve` runs a
-range of items without the interpreter: weights are checked and normalised, costs checked and reduced, masses sent
-greedily along cheap arcs, and the basis pivoted to optimality by `simplex.pivot`. Items are independent, so results do
-not depend on threads.
-
-An item that is not solved in the ordinary way gets a flag instead of an answer: invalid data, masses that differ, an
-infeasible problem, an interval that is wide. The caller sends it the general way, which says what is wrong.
+`solve` runs a range of items without the interpreter: masses are sent greedily along cheap arcs, and the basis is
+pivoted to optimality by `simplex.pivot`. Items are independent, so results do not depend on threads.
 """
 
 from __future__ import annotations
@@ -14,21 +9,28 @@ from __future__ import annotations
 import numpy as np
 
 from otkit.geometry.costs import UNIT
-from otkit.kernels.numba.entries import _distances
-from otkit.kernels.numba.jit import jit, least, most, ordered
+from otkit.kernels.numba.items import (
+    ARCS,
+    ERROR,
+    FLAG,
+    FORBIDDEN,
+    LOW,
+    LOWER,
+    PIVOTS,
+    ROUNDING,
+    SPAN,
+    UNSOLVED,
+    UPPER,
+    VALUE,
+    WIDE,
+    begin,
+    write,
+)  # fmt: skip
+from otkit.kernels.numba.jit import ordered
 from otkit.kernels.numba.planting import GOES_ON, OPTIMAL, charge, judge, plant
 from otkit.kernels.numba.pricing import _place, lowest
-from otkit.kernels.numba.proof import EXPONENT, FACTOR, GROUND, NON_NEGATIVE, SPREAD, masses, potentials, prove, total
+from otkit.kernels.numba.proof import masses, potentials, prove
 from otkit.kernels.numba.simplex import pivot, price
-
-# Reasons why an item has no answer.
-WEIGHTS, UNEQUAL, COSTS, STRANDED, RANGE, UNSOLVED, WIDE = range(1, 8)
-# Columns of the numbers of an item; all are at mass 1 and in the caller's costs, except the largest reduced cost.
-VALUE, LOWER, UPPER, ROUNDING, ERROR, MASS, RESCALED, SPAN, LOW, HIGH = range(10)
-# Columns of its counts.
-FLAG, PIVOTS, ARCS, FORBIDDEN = range(4)
-# Rows of its vectors.
-A, B, ROW, COL, F, G = range(6)
 
 # The best arc of so many rows that have one enters (measured: 1 and 8 take up to a quarter more at 20 to 200 points).
 _TOGETHER = 4
@@ -37,133 +39,6 @@ _ROUNDING = 32 * UNIT
 # An interval is narrow if it is at most this fraction of its upper end, or of the largest reduced cost where this is at
 # most so many times the power mean, of exponent −1/2, of the reduced costs above a fraction of the offsets.
 _WIDE, _ORDINARY, _ZERO = 1e-9, 2.0**20, 2.0**-40
-
-
-@ordered
-def _weights(w, at, size, out, order):
-    """Write the weights over their total, and the indices of the points, those with mass first.
-
-    Returns the total, and the number of points with mass, 0 where these are no weights. Without weights, all are equal.
-    """
-    whole, good = 1.0, True
-    if w.size:
-        whole = total(w, at, size)
-        for k in range(size):
-            good &= w[at + k] >= 0.0
-        good &= 0.0 < whole < np.inf
-    if not good:
-        return whole, 0
-    count, empty = 0, size
-    for k in range(size):
-        out[k] = w[at + k] / whole if w.size else 1.0 / size
-        if out[k] > 0.0:
-            order[count] = k
-            count += 1
-    for k in range(size - 1, -1, -1):
-        if not out[k] > 0.0:
-            empty -= 1
-            order[empty] = k
-    return whole, count
-
-
-@ordered
-def _gather(C, rows, cols, R):
-    for i in range(rows.size):
-        k = rows[i]
-        for j in range(cols.size):
-            R[i, j] = C[k, cols[j]]
-
-
-@ordered
-def _spread(x, at, size, low, high):
-    for k in range(at, at + size):
-        for d in range(x.shape[1]):
-            low, high = min(low, x[k, d]), max(high, x[k, d])
-    return low, high
-
-
-@ordered
-def _form(x, at_x, y, at_y, metric, rows, cols, R):
-    """Costs between points; returns whether distinct points are far enough from each other."""
-    turned = np.empty((x.shape[1], cols.size))
-    for j in range(cols.size):
-        for d in range(x.shape[1]):
-            turned[d, j] = y[at_y + cols[j], d]
-    for i in range(rows.size):
-        _distances(x[at_x + rows[i]], turned, int(metric[GROUND]), R[i])
-    factor, exponent = metric[FACTOR], metric[EXPONENT]
-    if factor != 1.0 or exponent != 1.0:
-        for i in range(rows.size):
-            for j in range(cols.size):
-                s = factor * R[i, j]
-                R[i, j] = np.sqrt(s) if exponent == 0.5 else s * s if exponent == 2.0 else s**exponent
-    low, high = _spread(x, at_x, rows.size, np.inf, -np.inf)
-    low, high = _spread(y, at_y, cols.size, low, high)
-    return high == low or high - low >= metric[SPREAD]
-
-
-@jit
-def _highest(costs, count):
-    """The largest finite one of the first costs, and the number of infinite ones."""
-    top, infinite = -np.inf, 0
-    for j in range(count):
-        top = most(top, costs[j] if costs[j] < np.inf else -np.inf)
-        infinite += not costs[j] < np.inf
-    return top, infinite
-
-
-@jit
-def _bad(costs):
-    """The number of costs that are NaN or −inf."""
-    bad = 0
-    for j in range(costs.size):
-        bad += not costs[j] > -np.inf
-    return bad
-
-
-@ordered
-def _reduce_rows(R, nr, nc, row, num, info):
-    """Reduce the costs in place by the least one of each row, among columns with mass; returns a flag."""
-    zero, infinite = np.empty(nc), 0
-    for j in range(nc):
-        zero[j] = 0.0
-    num[LOW], num[HIGH] = np.inf, -np.inf
-    for i in range(row.size):
-        if _bad(R[i]):
-            return COSTS
-        value = lowest(R[i], zero)
-        row[i] = value if value < np.inf else 0.0
-        if i < nr:
-            top, count = _highest(R[i], nc)
-            num[LOW], num[HIGH], infinite = min(num[LOW], value), max(num[HIGH], top), infinite + count
-            if value == np.inf:
-                return STRANDED
-        for j in range(R.shape[1]):
-            R[i, j] -= row[i]
-    info[FORBIDDEN] = infinite > 0
-    return 0 if num[HIGH] - num[LOW] < np.inf else RANGE
-
-
-@ordered
-def _reduce_columns(R, nr, nc, col, num):
-    """Reduce the costs in place by the least one of each column, among rows with mass; returns a flag."""
-    for j in range(col.size):
-        col[j] = np.inf
-    for i in range(nr):
-        for j in range(col.size):
-            col[j] = least(col[j], R[i, j])
-    for j in range(col.size):
-        if not col[j] < np.inf:
-            if j < nc:
-                return STRANDED
-            col[j] = 0.0
-    num[SPAN] = 0.0
-    for i in range(R.shape[0]):
-        for j in range(col.size):
-            R[i, j] -= col[j]
-        if i < nr:
-            num[SPAN] = max(num[SPAN], _highest(R[i], nc)[0])
-    return 0
 
 
 @ordered
@@ -223,15 +98,10 @@ def _narrow(R, n, m, row, col, span, width, upper):
 
 
 @ordered
-def _item(R, nr, nc, weight, rows, cols, vectors, metric, limit, num, info, ends, mass):
-    """Solve an item of costs ``R (n, m)``; the first `nr` rows and `nc` columns have these weights. Returns a flag."""
+def _item(item, v, metric, limit, num, info, ends, mass):
+    """Solve an item; returns a flag."""
+    R, row, col, nr, nc, rows, cols, weight = item
     (n, m), nodes = R.shape, nr + nc
-    row, col = np.empty(n), np.empty(m)
-    flag = _reduce_rows(R, nr, nc, row, num, info) or _reduce_columns(R, nr, nc, col, num)
-    if not flag and metric[NON_NEGATIVE] and info[FORBIDDEN]:  # no distance forbids its arc: powers have overflown
-        flag = RANGE
-    if flag:
-        return flag
     links = np.empty((5, nodes + 1), dtype=np.int32)
     parent, thread, reverse, size, last = links[0], links[1], links[2], links[3], links[4]
     up, flow = np.empty(nodes + 1, dtype=np.bool_), np.empty(nodes + 1, dtype=np.int64)
@@ -256,18 +126,13 @@ def _item(R, nr, nc, weight, rows, cols, vectors, metric, limit, num, info, ends
     num[VALUE], num[LOWER], num[UPPER], num[ROUNDING] = prove(
         nr, nc, weight, row, col, f, g, linear, defect, num[SPAN], num[LOW], info[FORBIDDEN], metric
     )
-    for i in range(n):
-        vectors[ROW, rows[i]], vectors[F, rows[i]] = row[i], f[i]
-    for j in range(m):
-        vectors[COL, cols[j]], vectors[G, cols[j]] = col[j], g[j]
+    write(item, f, g, v)
     return 0 if _narrow(R, nr, nc, row, col, num[SPAN], num[UPPER] - num[LOWER], num[UPPER]) else WIDE
 
 
 @ordered
-def solve(
-    C, x, y, metric, w_a, w_b, at_a, at_b, first, second, unit, limit, begin, end, num, info, vectors, ends, mass
-):
-    """Solve the items ``begin … end``; only arrays of items are written, those of one item again by each.
+def solve(C, x, y, metric, w_a, w_b, at_a, at_b, first, second, unit, limit, low, high, num, info, vectors, ends, mass):
+    """Solve the items ``low … high``; only arrays of items are written, those of one item again by each.
 
     Parameters
     ----------
@@ -294,28 +159,9 @@ def solve(
     ends, mass : array of int32 (items or 1, K, 2), array (items or 1, K)
         Rows and columns of the arcs of the vertex, and their masses.
     """
-    for k in range(begin, end):
-        p, q, own = first[k], second[k], k % vectors.shape[0]
-        n, m, v = at_a[p + 1] - at_a[p], at_b[q + 1] - at_b[q], vectors[own]
-        rows, cols = np.empty(n, dtype=np.int64), np.empty(m, dtype=np.int64)
-        total_a, nr = _weights(w_a, at_a[p], n, v[A], rows)
-        total_b, nc = _weights(w_b, at_b[q], m, v[B], cols)
-        num[k, MASS] = total_a / 2 + total_b / 2
-        num[k, RESCALED] = abs(total_a - total_b) / num[k, MASS]
-        if nr == 0 or nc == 0:
-            info[k, FLAG] = WEIGHTS
-            continue
-        if not num[k, RESCALED] <= np.sqrt(unit):
-            info[k, FLAG] = UNEQUAL
-            continue
-        R, weight = np.empty((n, m)), np.empty(nr + nc)
-        if C.size:
-            _gather(C[k % C.shape[0]], rows, cols, R)
-        elif not _form(x, at_a[p], y, at_b[q], metric, rows, cols, R):
-            info[k, FLAG] = COSTS
-            continue
-        for i in range(nr):
-            weight[i] = v[A, rows[i]]
-        for j in range(nc):
-            weight[nr + j] = v[B, cols[j]]
-        info[k, FLAG] = _item(R, nr, nc, weight, rows, cols, v, metric, limit, num[k], info[k], ends[own], mass[own])
+    costs, measures = (C, x, y, metric), (w_a, w_b, at_a, at_b, first, second)
+    for k in range(low, high):
+        own = k % vectors.shape[0]
+        item = begin(costs, measures, unit, k, num[k], info[k], vectors[own])
+        if info[k, FLAG] == 0:
+            info[k, FLAG] = _item(item, vectors[own], metric, limit, num[k], info[k], ends[own], mass[own])

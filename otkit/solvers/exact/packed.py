@@ -24,7 +24,7 @@ import numpy as np
 
 from otkit.geometry.costs import UNIT, Cost
 from otkit.kernels import threads
-from otkit.kernels.numba import line, vertices
+from otkit.kernels.numba import items, line, vertices
 
 LEFT = -1
 
@@ -100,7 +100,7 @@ def solve(clouds: Clouds, first: np.ndarray, second: np.ndarray, stop: Callable[
     pairs, sizes = first.size, np.diff(clouds.start)
     n, m = sizes[first], sizes[second]
     num, info = np.empty((pairs, 10)), np.empty((pairs, 4), dtype=np.int64)
-    info[:, vertices.FLAG] = LEFT
+    info[:, items.FLAG] = LEFT
     x, w, start, metric = clouds.points, clouds.weights, clouds.start, clouds.metric
 
     def work(run: range) -> None:
@@ -119,8 +119,8 @@ def solve(clouds: Clouds, first: np.ndarray, second: np.ndarray, stop: Callable[
 
     time = PAIR + (_STEP * (n + m) if clouds.line else ENTRY * n * m)
     threads.each(work, runs(time), int(time.sum()))
-    value, lower, upper = (num[:, k] for k in (vertices.VALUE, vertices.LOWER, vertices.UPPER))
-    return Found(value, lower, upper, info[:, vertices.FLAG])
+    value, lower, upper = (num[:, k] for k in (items.VALUE, items.LOWER, items.UPPER))
+    return Found(value, lower, upper, info[:, items.FLAG])
 
 
 def runs(time: np.ndarray) -> list[range]:

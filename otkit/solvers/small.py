@@ -1,0 +1,251 @@
+"""Small problems: from the caller's arrays to what a compiled pass reads, and from what it writes to a problem.
+
+`read` does not check data: the pass flags whatever is unusual. The general way then says what is wrong, or solves the
+problem in another way.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any, NamedTuple, TypeVar
+
+import numpy as np
+
+from otkit import arrays, checks
+from otkit.entropic.dual import Penalties
+from otkit.geometry.base import GivenGeometry, flatten_batch
+from otkit.geometry.costs import UNIT
+from otkit.geometry.dense import Dense
+from otkit.geometry.points import PointCloud
+from otkit.geometry.reduced import Reduced
+from otkit.kernels import Kernels, choose, hosted, threads
+from otkit.kernels.numba import items as t
+from otkit.problems.fingerprint import Fingerprint
+from otkit.problems.given import Given
+from otkit.problems.linear import LinearProblem, _result_dtype
+from otkit.results.outcome import Outcome, Status
+from otkit.results.result import Result
+from otkit.solvers.exact.packed import NO_MATRIX, described, runs
+
+# The largest cost of points is between this and its reciprocal: none that matters under- or overflows.
+_LEAST = 2.0**-500
+_F64 = np.dtype(np.float64)
+_NO_WEIGHTS, _NO_POINTS, _EXACT_COSTS = np.empty(0), np.empty((0, 0)), np.zeros(7)
+_Class = TypeVar("_Class")
+
+
+def constant(x: list[Any], dtype: Any) -> np.ndarray:
+    """An array that cannot be written."""
+    array = np.array(x, dtype=dtype)
+    array.flags.writeable = False
+    return array
+
+
+# What is the same for every single problem.
+_FIRST, _INFINITE, _TRUE = np.zeros(1, dtype=np.int64), constant([np.inf], float), constant([True], bool)
+_CONVERGED = constant([Status.CONVERGED], object)
+
+
+class Read(NamedTuple):
+    """A small problem: its geometry, the caller's and the flat one, and the arrays that compiled passes read.
+
+    ``costs`` are the first four arguments of `otkit.kernels.numba.vertices.solve`, and ``measures`` the next six.
+    """
+
+    asked: GivenGeometry
+    owned: GivenGeometry
+    flat: GivenGeometry
+    weights: tuple[Any, Any]
+    kernels: Kernels
+    library: str
+    batch: tuple[int, ...]
+    items: int
+    dtype: Any
+    unit: float
+    costs: tuple[np.ndarray, ...]
+    measures: tuple[np.ndarray, ...]
+
+
+def read(geometry: GivenGeometry, a: Any, b: Any, largest: int, *others: tuple[int, ...]) -> Read | None:
+    """The problem, if it has at most `largest` entries; None where the general way must look.
+
+    ``others`` are the shapes of further arguments with a number for each item.
+    """
+    like = next(iter(geometry.arrays.values()))
+    a, b = (w if w is None or _ordinary(w) else checks.as_array(w, name, like) for w, name in ((a, "a"), (b, "b")))
+    if not _is_plain(geometry):
+        return None
+    n, m = geometry.n, geometry.m
+    given = [x for x in (*geometry.arrays.values(), a, b) if x is not None]
+    batch = _batch(geometry.arrays, ((a, n), (b, m)), others)
+    if batch is None or not 0 < n * m <= largest or len({type(x) for x in given}) > 1:
+        return None
+    in_numpy = type(given[0]) is np.ndarray
+    owned = geometry if in_numpy and type(geometry) is Dense else geometry.owned()
+    flat = (owned if in_numpy else hosted(owned)).flat(batch)
+    kernels = choose(flat)
+    if kernels.name != "numba" or not all(isinstance(v, np.ndarray) for v in flat.arrays.values()):
+        return None
+    items, cloud = math.prod(batch), flat.cloud
+    if cloud is None:
+        matrix, metric = np.ascontiguousarray(flat.matrix, dtype=np.float64), _EXACT_COSTS
+        left, right = _measures(a, None, n, batch), _measures(b, None, m, batch)
+    else:
+        if not all(np.isfinite(x).all() for x in (cloud.x, cloud.y)):
+            return None
+        matrix, metric = NO_MATRIX, described(cloud.metric, cloud.rounding)
+        left, right = _measures(a, cloud.x, n, batch), _measures(b, cloud.y, m, batch)
+    dtype, unit = (_F64, UNIT) if all(map(_ordinary, given)) else _result_dtype([arrays.detached(x) for x in given])
+    return Read(
+        asked=geometry,
+        owned=owned,
+        flat=flat,
+        weights=(a, b),
+        kernels=kernels,
+        library=arrays.library_name(given[0]),
+        batch=batch,
+        items=items,
+        dtype=dtype,
+        unit=unit,
+        costs=(matrix, left.points, right.points, metric),
+        measures=(left.weights, right.weights, left.start, right.start, left.of_item, right.of_item),
+    )
+
+
+def _ordinary(x: Any) -> bool:
+    """Whether `x` is a NumPy array in float64, with nothing unusual about it."""
+    return type(x) is np.ndarray and x.dtype == _F64 and x.flags.behaved
+
+
+def _is_plain(geometry: GivenGeometry) -> bool:
+    """Whether a compiled pass can form the costs, and their shapes are valid."""
+    if type(geometry) is Dense:
+        return geometry.C.ndim >= 2
+    if type(geometry) is not PointCloud or not isinstance(geometry.metric.ground, str) or geometry.swapped:
+        return False
+    x, y = geometry.x, geometry.y
+    return x.ndim >= 2 <= y.ndim and x.shape[-1] == y.shape[-1] > 0
+
+
+def _batch(
+    costs: dict[str, Any], weights: tuple[tuple[Any, int], ...], others: tuple[tuple[int, ...], ...]
+) -> tuple[int, ...] | None:
+    """The batch axes that all arguments have after broadcasting; None where shapes do not match or are empty."""
+    shapes = {tuple(x.shape[:-2]) for x in costs.values()}.union(others)
+    for w, size in weights:
+        if w is not None:
+            if w.ndim < 1 or w.shape[-1] != size:
+                return None
+            shapes.add(tuple(w.shape[:-1]))
+    try:
+        batch = shapes.pop() if len(shapes) == 1 else np.broadcast_shapes(*shapes)
+    except ValueError:
+        return None
+    return batch if 0 not in batch else None
+
+
+class _Side(NamedTuple):
+    """The measures of a side: weights and points, where each measure begins, and the measure of each item."""
+
+    weights: np.ndarray
+    points: np.ndarray
+    start: np.ndarray
+    of_item: np.ndarray
+
+
+def _measures(w: Any, points: np.ndarray | None, size: int, batch: tuple[int, ...]) -> _Side:
+    """The measures of a side, with the same place for their weights and points; without weights, these are empty."""
+    items = math.prod(batch)
+    flat = _NO_WEIGHTS if w is None else flatten_batch(arrays.float64(arrays.hosted(arrays.detached(w))), batch, 1)
+    where = _NO_POINTS if points is None else points.reshape(-1, points.shape[2])
+    count = items if flat.size > size or where.shape[0] > size else 1
+    if 0 < flat.size < count * size:
+        flat = np.broadcast_to(flat, (count, size))
+    if 0 < where.shape[0] < count * size:
+        where = np.broadcast_to(where, (count, *where.shape)).reshape(-1, where.shape[1])
+    index = _FIRST if items == 1 else np.arange(items) if count > 1 else np.zeros(items, dtype=np.int64)
+    start = np.arange(0, count * size + 1, size)
+    return _Side(np.ascontiguousarray(flat).reshape(-1), np.ascontiguousarray(where), start, index)
+
+
+def each(work: Callable[[range], None], items: int, time: float) -> None:
+    """Call `work` for ranges of all items, in threads where it pays; `time` is that of an item in nanoseconds."""
+    if items == 1:
+        work(range(1))
+    else:
+        threads.each(work, runs(np.full(items, time)), int(items * time))
+
+
+def are_solved(problem: Read, num: np.ndarray, info: np.ndarray) -> np.ndarray:
+    """Which items a pass has solved in the ordinary way, by the numbers and counts that it wrote."""
+    solved = info[:, t.FLAG] == 0
+    if problem.flat.cloud is not None:
+        solved &= (num[:, t.HIGH] > _LEAST) & (num[:, t.HIGH] < 1 / _LEAST)
+    return solved
+
+
+def problem_of(
+    of: Read,
+    num: np.ndarray,
+    info: np.ndarray,
+    vectors: np.ndarray,
+    reg: tuple[Any, Any, Any] = (None, None, None),
+) -> LinearProblem:
+    """The problem that `LinearProblem.build` makes, from what a pass wrote.
+
+    With a regularisation, `reg` has the caller's, the caller's penalties, and the regularisation of each item.
+    """
+    n, m, flat = of.flat.n, of.flat.m, of.flat
+    infinite, every = (_INFINITE, _TRUE) if of.items == 1 else (np.full(of.items, np.inf), np.ones(of.items, bool))
+    given_reg, penalties, by_item = reg
+    return made(
+        LinearProblem,
+        given=_given(of, given_reg, penalties),
+        fingerprint=None if flat.matrix is None else Fingerprint.of(flat.matrix),
+        asked=of.owned,
+        geometry=flat,
+        reduced=made(Reduced, base=flat, row=vectors[:, t.ROW, :n], col=vectors[:, t.COL, :m]),
+        kernels=of.kernels,
+        a=vectors[:, t.A, :n],
+        b=vectors[:, t.B, :m],
+        reg=by_item,
+        penalties=made(Penalties, rho_a=infinite, rho_b=infinite),
+        balanced=every,
+        idle=None,
+        mass=num[:, t.MASS],
+        rescaled=num[:, t.RESCALED],
+        span=num[:, t.SPAN],
+        low=num[:, t.LOW],
+        high=num[:, t.HIGH],
+        forbidden=info[:, t.FORBIDDEN] != 0,
+        batch=of.batch,
+        dtype=of.dtype,
+        unit=of.unit,
+    )
+
+
+def _given(of: Read, reg: Any, unbalanced: Any) -> Given:
+    """The caller's inputs; of arrays of NumPy, without the detours of `Given.of`."""
+    if of.library != "numpy" or unbalanced is not None or not (reg is None or isinstance(reg, float)):
+        return Given.of(of.asked, of.owned, of.weights, reg, unbalanced)
+    a, b = (None if w is None else w.copy() for w in of.weights)
+    return made(Given, geometry=of.owned, a=a, b=b, reg=reg, unbalanced=None, totals=(None, None))
+
+
+def result_of(of: Read, problem: LinearProblem, method: str, outcome: Outcome) -> Result:
+    """The result of a pass."""
+    kernel = f"{of.kernels.name} ({of.library})"
+    return made(Result, problem=problem, outcome=outcome, method=method, kernel=kernel, link=None)
+
+
+def converged(items: int) -> np.ndarray:
+    """The status of items that a pass has solved."""
+    return _CONVERGED if items == 1 else np.full(items, Status.CONVERGED, dtype=object)
+
+
+def made(of: type[_Class], **fields: Any) -> _Class:
+    """A frozen dataclass without its checks, for fields that are known to be valid."""
+    new = object.__new__(of)
+    vars(new).update(fields)
+    return new
