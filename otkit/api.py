@@ -336,7 +336,9 @@ def potential_of(problem: LinearProblem, v: Any, name: str, offset: Array) -> Ar
     v = problem.inside(v)
     xp, size = arrays.namespace(v), offset.shape[-1]
     if v.ndim < 1 or v.shape[-1] != size:
-        raise ValueError(f"{name} must have shape (..., {size}), got shape {tuple(v.shape)}")
+        raise ValueError(
+            f"{name} must have shape (..., {size}), got shape {tuple(v.shape)}; start from a problem of these sizes"
+        )
     if not xp.all(xp.isfinite(v)):
         raise ValueError(f"{name} must be finite, got NaN or inf in it; set it to 0 where there is no mass")
     checks.fits(tuple(v.shape[:-1]), problem.batch, name)

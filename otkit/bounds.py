@@ -136,7 +136,10 @@ def _plan(problem: LinearProblem, plan: Any) -> SparsePlan:
     places = (arcs.item, arcs.row, arcs.col)
     for index, size, name in zip(places, shape, ("item", "row", "col"), strict=True):
         if index.size and (index.min() < 0 or index.max() >= size):
-            raise ValueError(f"plan.{name} must be from 0 to {size - 1}, got {index.min()} to {index.max()}")
+            raise ValueError(
+                f"plan.{name} must be from 0 to {size - 1}, got {index.min()} to {index.max()}; pass a plan of this "
+                "problem"
+            )
     if not (arcs.mass >= 0).all() or (arcs.mass == np.inf).any():
         raise ValueError("plan must hold finite, non-negative masses, got others; clip it at 0")
     return SparsePlan(shape, Arcs(*places, arcs.mass / problem.mass[arcs.item]), problem.a)
@@ -148,12 +151,15 @@ def _arcs(problem: LinearProblem, plan: Any) -> SparseArcs:
     if is_sparse(plan):
         found = plan.tocoo()
         if tuple(found.shape) != shape:
-            raise ValueError(f"plan must have shape {shape}, got a sparse matrix of shape {tuple(found.shape)}")
+            raise ValueError(
+                f"plan must have shape {shape}, got a sparse matrix of shape {tuple(found.shape)}; pass one of this "
+                "problem"
+            )
         row, col, mass = found.row, found.col, found.data.astype(np.float64)
         return SparseArcs(row, col, mass, np.zeros(row.size, dtype=np.int64))
     P = to_numpy(arrays.detached(checks.as_array(plan, "plan", problem.like)))
     if P.shape[-2:] != shape[-2:] or P.ndim < 2:
-        raise ValueError(f"plan must have shape {shape}, got shape {P.shape}")
+        raise ValueError(f"plan must have shape {shape}, got shape {P.shape}; pass one of this problem")
     checks.fits(P.shape[:-2], problem.batch, "plan")
     P = np.broadcast_to(P, shape).reshape(problem.items, *shape[-2:])
     item, row, col = np.nonzero(P)

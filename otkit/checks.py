@@ -37,9 +37,11 @@ def as_array(x: Any, name: str, like: Any = None) -> Array:
     try:
         found = np.asarray(x)
     except ValueError as error:
-        raise ValueError(f"{name} must be an array of numbers, got a ragged sequence: {error}") from None
+        raise ValueError(
+            f"{name} must be an array of numbers, got a ragged sequence; give all rows one length: {error}"
+        ) from None
     except Exception as error:
-        raise TypeError(f"{name} must be an array of numbers, got {type(x).__name__}: {error}") from None
+        raise TypeError(f"{name} must be an array of numbers, got {type(x).__name__}; convert it: {error}") from None
     found = _of_numpy(found, name)
     return arrays.from_numpy(found, like) if like is not None and arrays.is_array(like) else found
 
@@ -140,7 +142,7 @@ def has_axes(x: Array, count: int, name: str, shape: str) -> None:
     if x.ndim < count:
         raise ValueError(f"{name} must have shape {shape}, got shape {tuple(x.shape)}")
     if 0 in x.shape:
-        raise ValueError(f"{name} must not be empty, got shape {tuple(x.shape)}")
+        raise ValueError(f"{name} must not be empty, got shape {tuple(x.shape)}; leave empty problems out")
 
 
 def points(x: Array, y: Array) -> tuple[float, float]:
@@ -159,7 +161,7 @@ def points(x: Array, y: Array) -> tuple[float, float]:
     if x.shape[-1] != y.shape[-1]:
         raise ValueError(
             f"points of x and y must have the same dimension, got {x.shape[-1]} and {y.shape[-1]} "
-            f"(shapes {tuple(x.shape)} and {tuple(y.shape)})"
+            f"(shapes {tuple(x.shape)} and {tuple(y.shape)}); the last axis is that of coordinates"
         )
     return low, high
 
@@ -203,7 +205,8 @@ def angles(x: np.ndarray, name: str) -> None:
     """Refuse points that are not latitudes and longitudes in radians."""
     if x.shape[-1] != 2:
         raise ValueError(
-            f"metric='haversine' needs points (latitude, longitude), got {x.shape[-1]} coordinates in {name}"
+            f"metric='haversine' needs points (latitude, longitude), got {x.shape[-1]} coordinates in {name}; pick "
+            "those two columns"
         )
     most = abs(x).max(axis=tuple(range(x.ndim - 1)))
     # A pole in float32 is slightly above π/2.
@@ -255,7 +258,7 @@ def weights(w: Array, size: int, name: str) -> None:
     if arrays.extremes(w)[0] >= 0 and arrays.every((total > 0) & (total < xp.inf)):  # false also where a weight is NaN
         return
     if xp.any(xp.isnan(w)) or xp.any(w == xp.inf):
-        raise ValueError(f"{name} must be finite, got NaN or inf in it")
+        raise ValueError(f"{name} must be finite, got NaN or inf in it; set those weights to 0")
     if xp.any(w < 0):
         raise ValueError(
             f"{name} must be non-negative, got a smallest weight of {float(xp.min(w)):g}; clip or shift it"
@@ -274,13 +277,18 @@ def batch_shape(**shapes: tuple[int, ...]) -> tuple[int, ...]:
         return np.broadcast_shapes(*some)
     except ValueError:
         came = ", ".join(f"{name} {shape}" for name, shape in shapes.items())
-        raise ValueError(f"leading (batch) axes must broadcast against each other, got {came}") from None
+        raise ValueError(
+            f"leading (batch) axes must be equal, or 1, or absent, got {came}; x[:, None] adds one"
+        ) from None
 
 
 def fits(shape: tuple[int, ...], batch: tuple[int, ...], name: str) -> None:
     """Require leading axes that broadcast to the batch of a problem."""
     if len(shape) > len(batch) or any(k not in (1, n) for k, n in zip(shape[::-1], batch[::-1], strict=False)):
-        raise ValueError(f"leading axes of {name} must broadcast to the batch {batch} of the problem, got {shape}")
+        raise ValueError(
+            f"leading axes of {name} must broadcast to the batch {batch} of the problem, got {shape}; pass one for "
+            "each item, or one for all"
+        )
 
 
 def regularisation(reg: Any) -> np.ndarray:
@@ -290,7 +298,9 @@ def regularisation(reg: Any) -> np.ndarray:
         if np.any(reg == 0):
             raise ValueError("reg must be positive, got 0; for the unregularised problem pass reg=None")
         worst = reg[~((reg > 0) & np.isfinite(reg))].flat[0]
-        raise ValueError(f"reg must be positive and finite, in units of the cost, got {worst:g}")
+        raise ValueError(
+            f"reg must be positive and finite, in units of the cost, got {worst:g}; 0.01 * C.max() is a usual one"
+        )
     return reg
 
 
@@ -314,7 +324,10 @@ def penalties(unbalanced: Any, reg: np.ndarray | None) -> tuple[np.ndarray, np.n
         return _EXACT
     pair = unbalanced if isinstance(unbalanced, tuple) else (unbalanced, unbalanced)
     if len(pair) != 2:
-        raise ValueError(f"unbalanced must be one penalty or a pair (rho_a, rho_b), got a tuple of {len(pair)}")
+        raise ValueError(
+            f"unbalanced must be one penalty or a pair (rho_a, rho_b), got a tuple of {len(pair)}; for one of each "
+            "item pass an array"
+        )
     rho_a, rho_b = (arrays.to_numpy(as_array(r, "unbalanced")).astype(np.float64) for r in pair)
     for rho in (rho_a, rho_b):
         if not np.all(rho >= 0):

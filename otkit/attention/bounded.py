@@ -94,7 +94,10 @@ class Bounded(Cache):
         self._decoder = weakref.ref(decoder)
         self._watch()
         if not self.bounded:
-            raise ValueError(f"model must have a layer of full attention, got {type(model).__name__}, which has none")
+            raise ValueError(
+                f"model must have a layer of full attention, got {type(model).__name__}, which has none: its own cache "
+                "is bounded already; use that"
+            )
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Any:
         new = copy.copy(self)

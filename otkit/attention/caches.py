@@ -45,10 +45,10 @@ class _SinkLayer(Layer):
         if count == 1 and self.held == self.size and not graph:
             at, self.oldest = self.sinks + self.oldest, (self.oldest + 1) % self.window
             self.seen += 1
-            self.keys[:, :, at] = key_states[:, :, 0]
-            self.values[:, :, at] = value_states[:, :, 0]
+            self.keys.narrow(2, at, 1).copy_(key_states)
+            self.values.narrow(2, at, 1).copy_(value_states)
             if self.sinks and self.turns:
-                self.keys[:, :, : self.sinks] = cache.turned(self, shift)
+                self.keys.narrow(2, 0, self.sinks).copy_(cache.turned(self, shift))
             return self.keys, self.values
         keys, values = self._extended(key_states, value_states)
         if self.sinks and self.turns:

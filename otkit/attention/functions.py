@@ -58,9 +58,15 @@ def sink_attention(
     key, value = _check(query, key, value)
     batch, heads, queries, size = query.shape
     if sink.shape != (heads,):
-        raise ValueError(f"sink must have one logit for each of the {heads} heads, got shape {tuple(sink.shape)}")
+        raise ValueError(
+            f"sink must have one logit for each of the {heads} heads, got shape {tuple(sink.shape)}; "
+            f"sink.expand({heads}) repeats one"
+        )
     if mask is not None and mask.dtype != torch.bool:
-        raise TypeError(f"mask must be a tensor of bool, True where a query sees a key, got {mask.dtype}")
+        raise TypeError(
+            f"mask must be a tensor of bool, True where a query sees a key, got {mask.dtype}; mask == 0 makes one of "
+            "an additive mask, mask != 0 one of ones and zeros"
+        )
     scale = size**-0.5 if scale is None else scale
     if mask is None and 1 < queries != key.shape[2]:
         mask = causal(queries, key.shape[2], query.device)
@@ -133,7 +139,10 @@ def grouped_attention(
     heads, length = query.shape[1:3]
     _check_groups(group, shifted, sinks)
     if key.shape[2] != length:
-        raise ValueError(f"grouped_attention needs as many keys as queries, got {key.shape[2]} and {length}")
+        raise ValueError(
+            f"grouped_attention needs as many keys as queries, got {key.shape[2]} and {length}; it is for whole "
+            "sequences, without a cache"
+        )
     moved = _moved(heads, shifted)
     parts = []
     for own, first in ((slice(0, heads - moved), group), (slice(heads - moved, heads), group // 2)):
@@ -245,7 +254,10 @@ def streaming_attention(
     _check(query, key, value)
     heads, length, size = query.shape[1:]
     if key.shape[2] != length:
-        raise ValueError(f"streaming_attention needs as many keys as queries, got {key.shape[2]} and {length}")
+        raise ValueError(
+            f"streaming_attention needs as many keys as queries, got {key.shape[2]} and {length}; decode with a "
+            "SinkCache"
+        )
     scale = size**-0.5 if scale is None else scale
     shared = heads // key.shape[1]
     out = []
@@ -278,15 +290,20 @@ def _check(query: Tensor, key: Tensor, value: Tensor) -> tuple[Tensor, Tensor]:
     """Keys and values for each head of the queries."""
     if not query.ndim == key.ndim == value.ndim == 4:
         shapes = ", ".join(str(tuple(x.shape)) for x in (query, key, value))
-        raise ValueError(f"query, key and value must be (batch, heads, tokens, size), got {shapes}")
+        raise ValueError(
+            f"query, key and value must be (batch, heads, tokens, size), got {shapes}; x[None] adds a batch of one"
+        )
     heads, shared = query.shape[1], key.shape[1]
     if key.shape[:3] != value.shape[:3] or key.shape[0] != query.shape[0] or key.shape[3] != query.shape[3]:
         raise ValueError(
             f"key and value must agree in batch, heads and tokens, and key and query in batch and size, got "
-            f"query {tuple(query.shape)}, key {tuple(key.shape)}, value {tuple(value.shape)}"
+            f"query {tuple(query.shape)}, key {tuple(key.shape)}, value {tuple(value.shape)}; the axes are (batch, "
+            "heads, tokens, size)"
         )
     if heads % shared:
-        raise ValueError(f"the heads of query must be a multiple of those of key, got {heads} and {shared}")
+        raise ValueError(
+            f"the heads of query must be a multiple of those of key, got {heads} and {shared}; heads are axis 1"
+        )
     if heads == shared:
         return key, value
     return key.repeat_interleave(heads // shared, 1), value.repeat_interleave(heads // shared, 1)
@@ -297,9 +314,9 @@ def _check_groups(group: int, shifted: float, sinks: int) -> None:
     at_least(sinks, 0, "sinks")
     within_unit(shifted, "shifted")
     if group % 2:
-        raise ValueError(f"group must be even, since groups are shifted by a half, got {group}")
+        raise ValueError(f"group must be even, since groups are shifted by a half, got {group}; {group + 1} is")
     if sinks > group // 2:
-        raise ValueError(f"sinks must be at most half a group of {group}, got {sinks}")
+        raise ValueError(f"sinks must be at most half a group of {group}, got {sinks}; raise group")
 
 
 def _moved(heads: int, shifted: float) -> int:

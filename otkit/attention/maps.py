@@ -81,7 +81,9 @@ def sink_rate(weights: Tensor, eps: float = 0.3, key: int = 0, visible: Tensor |
     within_unit(eps, "eps")
     found = importance(weights, visible)
     if not -found.shape[-1] <= key < found.shape[-1]:
-        raise ValueError(f"key must be one of the {found.shape[-1]} keys of weights, got {key}")
+        raise ValueError(
+            f"key must be one of the {found.shape[-1]} keys of weights, got {key}; 0 is the first token, -1 the last"
+        )
     return (found[..., key] > eps).to(found.dtype).mean()
 
 
@@ -172,7 +174,10 @@ def massive_activation(hidden: Tensor, dims: Tensor | list[int]) -> Tensor:
     dims = torch.as_tensor(dims, device=hidden.device, dtype=torch.long).reshape(-1)
     size = hidden.shape[-1]
     if not dims.numel() or bool(((dims < -size) | (dims >= size)).any()):
-        raise ValueError(f"dims must be some of the {size} dimensions of hidden, got {dims.tolist()}")
+        raise ValueError(
+            f"dims must be some of the {size} dimensions of hidden, got {dims.tolist()}; massive_dims(hidden) finds "
+            "some"
+        )
     hidden = hidden.to(torch.promote_types(hidden.dtype, torch.float32))
     scale = hidden.square().mean(-1).sqrt()
     return hidden[..., dims].abs().amax(-1) / torch.where(scale > 0, scale, 1.0)
@@ -238,18 +243,26 @@ def _visible(weights: Tensor, visible: Tensor | None) -> Tensor:
     return visible.expand(*visible.shape[:-2], *weights.shape[-2:]) if visible.ndim > 1 else visible.expand_as(weights)
 
 
+def _kind(x: object) -> object:
+    return getattr(x, "dtype", type(x).__name__)
+
+
 def _check_map(weights: Tensor) -> None:
     if not isinstance(weights, Tensor) or not weights.is_floating_point():
-        raise TypeError(f"weights must be a tensor of floats, got {getattr(weights, 'dtype', type(weights).__name__)}")
+        raise TypeError(f"weights must be a tensor of floats, got {_kind(weights)}; pass weights.float()")
     if weights.ndim < 2:
-        raise ValueError(f"weights must be (..., Q, K), queries and keys, got shape {tuple(weights.shape)}")
+        raise ValueError(
+            f"weights must be (..., Q, K), queries and keys, got shape {tuple(weights.shape)}; weights[None] is one "
+            "query"
+        )
 
 
 def _check_group(group: Tensor, name: str, weights: Tensor) -> None:
     if not isinstance(group, Tensor) or group.dtype != torch.bool:
-        raise TypeError(f"{name} must be a tensor of bool, got {getattr(group, 'dtype', type(group).__name__)}")
+        raise TypeError(f"{name} must be a tensor of bool, got {_kind(group)}; {name} != 0 makes one of ones and zeros")
     pairs = zip(reversed(group.shape), reversed(weights.shape), strict=False)
     if group.ndim > weights.ndim or any(own not in (1, size) for own, size in pairs):
         raise ValueError(
-            f"{name} must broadcast to the shape of weights {tuple(weights.shape)}, got {tuple(group.shape)}"
+            f"{name} must broadcast to the shape of weights {tuple(weights.shape)}, got {tuple(group.shape)}; give "
+            "each axis that size or 1"
         )

@@ -90,7 +90,8 @@ class Attachment:
         self._modules = list(attentions(model))
         if not self._modules or not model._can_set_attn_implementation():
             raise ValueError(
-                f"model must use the AttentionInterface of transformers, got {type(model).__name__}, which does not"
+                f"model must use the AttentionInterface of transformers, got {type(model).__name__}, which does not; a "
+                "newer transformers may, else apply the functions of otkit.attention to its weights"
             )
         if any(module in _ATTACHED for module in self._modules):
             raise ValueError("the model is attached already; close that first, or pass all readers to one attach")
@@ -99,7 +100,7 @@ class Attachment:
             if reader.only is not None and not layers >= set(reader.only):
                 raise ValueError(
                     f"{type(reader).__name__} must be for layers of the model, {min(layers)} to {max(layers)}, got "
-                    f"{sorted(reader.only)}"
+                    f"{sorted(reader.only)}; name layers by their indices in the model"
                 )
         # The language model of a model of several: its other parts keep their attention.
         parts = (name for name in model.config.sub_configs if getattr(model.config, name, None) is text)
@@ -222,7 +223,9 @@ def text_config(model: Any) -> Any:
     """The configuration of the decoder of a model."""
     config: Any = getattr(model, "config", None)
     if not hasattr(config, "get_text_config"):
-        raise TypeError(f"model must be a model of transformers, got {type(model).__name__}")
+        raise TypeError(
+            f"model must be a model of transformers, got {type(model).__name__}; pass the model that it wraps"
+        )
     return config.get_text_config(decoder=True)
 
 
@@ -304,7 +307,9 @@ def _attend(
     function = attached.function
     if function is not None:
         if softcap is not None:
-            raise ValueError(f"the model caps its logits, which {function.name} does not")
+            raise ValueError(
+                f"the model caps its logits, which {function.name} does not; attach a function that takes softcap="
+            )
         if dropout:
             raise ValueError(f"{function.name} has no attention dropout; set attention_dropout of the model to 0")
         out = function(query, key, value, scale, attention_mask, sink)

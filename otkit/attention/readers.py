@@ -161,7 +161,7 @@ class ACT(Reader):
         within_unit(beta, "beta")
         at_least(protect, 0, "protect")
         if not alpha > 0:
-            raise ValueError(f"alpha must be positive, got {alpha}")
+            raise ValueError(f"alpha must be positive, got {alpha}; 5 is usual")
         if threshold is not None:
             within_unit(threshold, "threshold")
         self.heads = None if heads is None else {layer: tuple(own) for layer, own in heads.items()}
@@ -261,10 +261,15 @@ def choose_heads(
     with attach(model, later):
         base = score()
     if not later.heads or not math.isfinite(base):
-        raise ValueError(f"score must run the model on prompts and return a finite number, got {base!r}")
+        raise ValueError(
+            f"score must run the model on prompts and return a finite number, got {base!r}; run it without a cache "
+            "that holds tokens, and leave out prompts without a number"
+        )
     layers = sorted(later.heads) if layers is None else layers
     if not later.heads.keys() >= set(layers):
-        raise ValueError(f"layers must be among those that were run, {sorted(later.heads)}, got {list(layers)}")
+        raise ValueError(
+            f"layers must be among those that were run, {sorted(later.heads)}, got {list(layers)}; drop the others"
+        )
     chosen: dict[int, list[int]] = {}
     for layer in layers:
         for head in later.heads[layer].nonzero().flatten().tolist():
@@ -327,11 +332,16 @@ class VAR(Reader):
         for value, name in ((rho, "rho"), (share, "share"), (min_mass, "min_mass")):
             within_unit(value, name)
         if not tau > 0:
-            raise ValueError(f"tau must be positive, got {tau}")
+            raise ValueError(f"tau must be positive, got {tau}; 20 is usual")
         if not isinstance(visual, Tensor) or visual.dtype != torch.bool:
-            raise TypeError(f"visual must be a bool tensor, got {getattr(visual, 'dtype', type(visual).__name__)}")
+            raise TypeError(
+                f"visual must be a bool tensor, got {getattr(visual, 'dtype', type(visual).__name__)}; "
+                "input_ids == image_token_id is one"
+            )
         if visual.ndim != 2:
-            raise ValueError(f"visual must be (B, T), got shape {tuple(visual.shape)}")
+            raise ValueError(
+                f"visual must be (B, T), got shape {tuple(visual.shape)}; visual[None] adds a batch of one"
+            )
         self.visual, self.dims = visual, [int(d) for d in dims]
         self.tau, self.rho, self.share, self.min_mass = tau, rho, share, min_mass
         self.only = None if layers is None else frozenset(layers)

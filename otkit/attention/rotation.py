@@ -76,7 +76,10 @@ class Rotation:
         self._kind = ("full_attention",) if "layer_type" in takes else ()
         self._apply: Any = getattr(sys.modules[type(owner).__module__], "apply_rotary_pos_emb", None)
         if self._apply is None:
-            raise ValueError(f"{type(model).__name__} rotates its keys in a way of its own, which cannot be repeated")
+            raise ValueError(
+                f"{type(model).__name__} rotates its keys in a way of its own, which cannot be repeated; keep its own "
+                "cache"
+            )
         self._memo: Any = (None, None)  # the shift of the last call, and its factors
         self._check(model, text)
         self.still = self._unturned(model, text)
@@ -95,7 +98,9 @@ class Rotation:
                 reasons.append("its functions take arguments of their own")
             except (RuntimeError, ValueError, IndexError) as error:
                 reasons.append(str(error).splitlines()[0])
-        raise ValueError(f"the rotary embedding of {type(model).__name__} does not turn keys on: {reasons[0]}")
+        raise ValueError(
+            f"the rotary embedding of {type(model).__name__} does not turn keys on: {reasons[0]}; keep its own cache"
+        )
 
     def __call__(self, keys: Tensor, shift: int) -> Tensor:
         """Keys ``(..., H, T, d)`` as they are `shift` positions later.
@@ -179,7 +184,9 @@ class Rotation:
             if torch.allclose(self(here, 5), later, rtol=0, atol=near):
                 continue
             if not torch.allclose(here, later, rtol=0, atol=near):
-                raise ValueError(f"layer {layer} of {type(model).__name__} turns its keys in a way of its own")
+                raise ValueError(
+                    f"layer {layer} of {type(model).__name__} turns its keys in a way of its own; keep its own cache"
+                )
             found.add(layer)
         return frozenset(found)
 
@@ -200,7 +207,7 @@ class Rotation:
             )
         except _Caught as caught:
             return caught.args[0]
-        raise ValueError(f"layer {module.layer_idx} stores no keys")
+        raise ValueError(f"layer {module.layer_idx} stores no keys; keep the model's own cache")
 
 
 def decoder_of(model: Any) -> Any:
@@ -209,4 +216,6 @@ def decoder_of(model: Any) -> Any:
     for module in model.modules():
         if getattr(module, "rotary_emb", None) is not None and getattr(module, "config", None) is text:
             return module
-    raise ValueError(f"model must have a rotary embedding, got {type(model).__name__}, which has none")
+    raise ValueError(
+        f"model must have a rotary embedding, got {type(model).__name__}, which has none; keep its own cache"
+    )

@@ -130,7 +130,9 @@ def _inside(result: Result, name: str, value: Any) -> Array:
     value = checks.as_array(value, f"the cotangent of {name}", problem.like)
     value = float64(problem.inside(arrays.detached(value)))
     if value.ndim and tuple(value.shape) != shape:
-        raise ValueError(f"the cotangent of {name} must have its shape {shape}, got {tuple(value.shape)}")
+        raise ValueError(
+            f"the cotangent of {name} must have its shape {shape}, got {tuple(value.shape)}; a number stands for all"
+        )
     xp = namespace(value)
     return xp.reshape(xp.broadcast_to(value, shape), (problem.items, *shape[len(problem.batch) :]))
 

@@ -304,12 +304,12 @@ def _check_folder(options: argparse.Namespace) -> None:
     path = options.out
     if path is None:
         if options.block is not None:
-            raise UnusableInput("--block needs --out, the folder of all shares")
+            raise UnusableInput("--block needs the folder of all shares; pass --out")
         return
     if os.path.splitext(path)[1].lower() == ".csv":
         raise UnusableInput(f"--out {path}: must be a folder, not a file; the matrix itself is printed, > {path}")
     if not os.path.isdir(os.path.dirname(path.rstrip(os.sep)) or "."):
-        raise UnusableInput(f"--out {path}: no such directory")
+        raise UnusableInput(f"--out {path}: no such directory; make its parent first")
 
 
 def _check_order(options: argparse.Namespace) -> None:
@@ -317,7 +317,7 @@ def _check_order(options: argparse.Namespace) -> None:
     if options.p == math.inf and options.reg is not None:
         raise UnusableInput("--reg has no limit for -p inf; drop --reg")
     if options.p == math.inf and len(options.files) > 2:
-        raise UnusableInput(f"-p inf is for two files, got {len(options.files)}")
+        raise UnusableInput(f"-p inf is for two files, got {len(options.files)}; name two")
 
 
 def _check_path(name: str, path: str | None, endings: tuple[str, ...]) -> None:

@@ -278,7 +278,7 @@ def parse_cost(metric: Any, power: float = 1.0, period: Any = None) -> Cost:
 def _on_circle(cost: Cost, metric: Any, period: Any) -> Cost:
     """The cost with the distance along a circle in place of that along the line."""
     if isinstance(period, bool) or not (isinstance(period, (int, float, np.number)) and 0 < period < math.inf):
-        raise ValueError(f"period must be a positive number, the circumference of the circle, got {period!r}")
+        raise ValueError(f"period must be a positive number, the circumference, got {period!r}; 360 is that of degrees")
     if cost.ground not in ("euclidean", "cityblock"):
         raise ValueError(
             f"period= takes metric 'euclidean', 'cityblock', 'sqeuclidean' or ('power', p), got {metric!r}; "
@@ -290,7 +290,7 @@ def _on_circle(cost: Cost, metric: Any, period: Any) -> Cost:
 def _minkowski(p: Any) -> str | Function:
     """The distance (Σ |x_k − y_k|^p)^(1/p)."""
     if not (isinstance(p, (int, float, np.number)) and p >= 1):
-        raise ValueError(f"metric=('minkowski', p) must have a p of at least 1, got p={p!r}")
+        raise ValueError(f"metric=('minkowski', p) must have a p of at least 1, got p={p!r}; pass a callable for less")
     known: dict[float, str | Function] = {1.0: "cityblock", 2.0: "euclidean", np.inf: Named("chebyshev")}
     return known.get(float(p), Named("minkowski", float(p)))
 

@@ -180,7 +180,10 @@ class Grid(GivenGeometry):
 def _shape(shape: Any) -> tuple[int, ...]:
     sizes = (shape,) if isinstance(shape, (int, np.integer)) else tuple(shape)
     if not 1 <= len(sizes) <= _AXES or any(not isinstance(n, (int, np.integer)) or n < 1 for n in sizes):
-        raise ValueError(f"a grid must have one to three axes of at least one cell, got the shape {shape!r}")
+        raise ValueError(
+            f"a grid must have one to three axes of at least one cell, got the shape {shape!r}; pass the centres of "
+            "other cells to otkit.solve_sample"
+        )
     return tuple(int(n) for n in sizes)
 
 
@@ -192,7 +195,7 @@ def _power(metric: Any) -> float:
         p = metric[1]
         if isinstance(p, (int, float, np.number)) and 1 <= p <= HIGHEST:
             return float(p)
-        raise ValueError(f"metric=('axiswise', p) must have a p of at least 1, got p={p!r}")
+        raise ValueError(f"metric=('axiswise', p) must have a p from 1 to {HIGHEST}, got p={p!r}; 1 is 'cityblock'")
     raise ValueError(
         "the metric of a grid must be 'sqeuclidean', 'cityblock' or ('axiswise', p), the cost Σ_k |x_k − y_k|^p, got "
         f"{metric!r}; for others pass the cells with mass as points to otkit.solve_sample"
@@ -203,6 +206,7 @@ def _spacing(spacing: Any, axes: int) -> tuple[float, ...]:
     values = to_numpy(float64(detached(checks.as_array(spacing, "spacing"))))
     if values.shape not in ((), (axes,)) or not (np.isfinite(values) & (values > 0)).all():
         raise ValueError(
-            f"spacing must be a positive number, or {axes} of them, one for each axis of the grid, got {spacing!r}"
+            f"spacing must be a positive number, or {axes} of them, one for each axis of the grid, got {spacing!r}; 1 "
+            "is a cell"
         )
     return tuple(np.broadcast_to(values, (axes,)).tolist())

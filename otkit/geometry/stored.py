@@ -125,7 +125,7 @@ class StoredArcs(GivenGeometry):
 
     def check(self) -> None:
         if 0 in (self.n, self.m):
-            raise ValueError(f"C must not be empty, got shape {(self.n, self.m)}")
+            raise ValueError(f"C must not be empty, got shape {(self.n, self.m)}; leave empty problems out")
 
     def detached(self) -> StoredArcs:
         return self

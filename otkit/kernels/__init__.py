@@ -101,6 +101,7 @@ def _asked() -> str:
     asked = os.environ.get("OTKIT_KERNELS", "auto")
     if asked not in _CHOICES:
         raise ValueError(
-            f"the environment variable OTKIT_KERNELS must be 'auto', 'numba', 'triton' or 'reference', got {asked!r}"
+            f"the environment variable OTKIT_KERNELS must be 'auto', 'numba', 'triton' or 'reference', got {asked!r}; "
+            "unset it for 'auto'"
         )
     return asked

@@ -28,7 +28,9 @@ def check_logits(student: Tensor, teacher: Tensor, *, one_vocabulary: bool = Tru
     for name, v in (("student_logits", student), ("teacher_logits", teacher)):
         check_tensor(name, v)
         if v.ndim < 2 or v.shape[-1] == 0:
-            raise ValueError(f"{name} must have shape (rows, V) or (batch, length, V), got {tuple(v.shape)}")
+            raise ValueError(
+                f"{name} must have shape (rows, V) or (batch, length, V), got {tuple(v.shape)}; logits[None] is one row"
+            )
     if student.ndim != teacher.ndim or student.shape[:-2] != teacher.shape[:-2]:
         raise ValueError(
             "student_logits and teacher_logits must have as many axes and the same leading ones, got "
@@ -65,7 +67,10 @@ def row_mask(
             continue
         check_tensor(name, given, floating=False)
         if given.shape != shape:
-            raise ValueError(f"{name} must have shape {tuple(shape)}, a number for each row, got {tuple(given.shape)}")
+            raise ValueError(
+                f"{name} must have shape {tuple(shape)}, a number for each row, got {tuple(given.shape)}; cut or pad "
+                "it as the logits"
+            )
         if given.is_floating_point() and given is labels:
             raise ValueError(f"{name} must be whole numbers, got {given.dtype}; pass mask= for weights of 0 and 1")
         keep = keep & (given.to(keep.device) != (0 if given is mask else ignore_index))

@@ -120,7 +120,7 @@ def _checked(x: Any, a: Any, first: Array | None, cost: Cost) -> tuple[Array, Ar
     x, a = checks.as_array(x, "x"), None if a is None else checks.as_array(a, "a")
     if x.ndim > 2 or (a is not None and a.ndim > 1):
         shapes = f"{tuple(x.shape)}" if a is None else f"{tuple(x.shape)} and {tuple(a.shape)}"
-        raise ValueError(f"a measure must be of points (n, d) and weights (n,), got a batch {shapes}")
+        raise ValueError(f"a measure must be of points (n, d) and weights (n,), got a batch {shapes}; pass list(x)")
     if not cost.called:  # a callable is called with arrays of the caller's library
         x, a = arrays.hosted(x), None if a is None else arrays.hosted(a)
     one = x if first is None else first[:1, :]

@@ -111,7 +111,9 @@ def pairwise(
     clouds, layout = _checked(measures, others, options.cost)
     names = None if names is None else [str(name) for name in names]
     if names is not None and len(names) != len(clouds):
-        raise ValueError(f"names must be one for each of the {len(clouds)} measures, got {len(names)}")
+        raise ValueError(
+            f"names must be one for each of the {len(clouds)} measures, got {len(names)}; leave names out for numbers"
+        )
     _check_uses(neighbours, folder, block, layout, options.cost)
     if options.exact:
         clouds = clouds.for_loops(options.cost)
@@ -162,7 +164,9 @@ def _checked(measures: Sequence[Any], others: Sequence[Any] | None, cost: Cost) 
     measures, others = _listed(measures, "measures"), None if others is None else _listed(others, "others")
     least = 2 if others is None else 1
     if len(measures) < least:
-        raise ValueError(f"measures must be at least {('one', 'two')[least - 1]}, got {len(measures)}")
+        raise ValueError(
+            f"measures must be at least {('one', 'two')[least - 1]}, got {len(measures)}; add some, or skip the call"
+        )
     if others is None:
         return checked(measures, cost), Layout(len(measures))
     if len(others) < 1:
@@ -175,14 +179,16 @@ def _check_uses(neighbours: int | None, folder: Any, block: tuple[int, int] | No
     if neighbours is not None:
         most = layout.rows - 1 if layout.cols is None else layout.cols
         if not isinstance(neighbours, (int, np.integer)) or not 1 <= neighbours <= most:
-            raise ValueError(f"neighbours must be a whole number from 1 to {most}, got {neighbours!r}")
+            raise ValueError(
+                f"neighbours must be a whole number from 1 to {most}, got {neighbours!r}; leave it out for all"
+            )
         if folder is not None or block is not None:
             raise ValueError("folder= and block= keep all pairs, and neighbours= solves few; drop the one or the other")
     if block is not None:
         if folder is None:
             raise ValueError("block= is a share of the work for a folder; pass folder=")
         if len(block) != 2 or not 1 <= block[0] <= block[1]:
-            raise ValueError(f"block must be (i, N) with 1 ≤ i ≤ N, got {block!r}")
+            raise ValueError(f"block must be (i, N) with 1 ≤ i ≤ N, got {block!r}; (1, N) is the first share")
     if folder is not None and cost.called:
         raise ValueError(
             "folder= needs a metric with a name, which identifies its answers, got a callable; drop folder="

@@ -228,7 +228,10 @@ class LinearProblem:
         is_vector = v.ndim == 1 or tuple(v.shape) == (*self.batch, size)
         columns = v[..., None] if is_vector else v
         if columns.ndim < 2 or columns.shape[-2] != size:
-            raise ValueError(f"{name} must have shape (..., {size}) or (..., {size}, k), got shape {tuple(v.shape)}")
+            raise ValueError(
+                f"{name} must have shape (..., {size}) or (..., {size}, k), got shape {tuple(v.shape)}; pass one "
+                "value, or one row of values, for each point"
+            )
         k = columns.shape[-1]
         checks.fits(tuple(columns.shape[:-2]), self.batch, name)
         columns = arrays.float64(xp.broadcast_to(columns, (*self.batch, size, k)))

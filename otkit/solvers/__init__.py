@@ -77,7 +77,9 @@ def choose_solver(problem: LinearProblem, method: str | Solver[Any], bounded: bo
             raise ValueError(f"method must be 'auto', {', '.join(map(repr, SOLVERS))} or a solver, got {method!r}")
         method = SOLVERS[method]()
     if not isinstance(method, Solver):
-        raise ValueError(f"method must be a name or a solver such as otkit.Sinkhorn(), got {method!r}")
+        raise ValueError(
+            f"method must be a name or a solver such as otkit.Sinkhorn(), got {method!r}; call the class to make one"
+        )
     if method.entropic and problem.reg is None:
         raise ValueError(
             f"method {method.name!r} needs a reg, got reg=None; pass reg=, or method='auto' to solve without one"

@@ -117,7 +117,7 @@ def check_options(solver: Solver[Any]) -> None:
     for name in ("n_iters", "max_iter", "sweeps"):
         value = getattr(solver, name, None)
         if value is not None and int(value) != value:
-            raise ValueError(f"{name} must be a whole number, got {value!r}")
+            raise ValueError(f"{name} must be a whole number, got {value!r}; round it")
     factor = getattr(solver, "factor", 2.0)
     if not (isinstance(factor, (int, float, np.number)) and factor > 1):
         raise ValueError(f"factor must be above 1, got {factor!r}; the regularisation is divided by it")

@@ -67,7 +67,11 @@ def key_of(names: Sequence[str], wanted: str | None, what: str) -> str:
             raise UnusableInput(f"no {what} is named {wanted!r}; pass --key with one of {', '.join(names)}")
         return str(wanted)
     if len(names) != 1:
-        has = f"{len(names)} ({', '.join(names)}); {option('--key', names[:1])} picks the first" if names else "0"
+        has = (
+            f"{len(names)} ({', '.join(names)}); {option('--key', names[:1])} picks the first"
+            if names
+            else "0; save one"
+        )
         raise UnusableInput(f"must hold one {what}, got {has}")
     return names[0]
 

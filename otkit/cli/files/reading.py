@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import glob
 import gzip
 import os
@@ -187,9 +188,17 @@ def read(path: str, how: Reading = _AS_IT_IS) -> Measure:
         raise UnusableInput(f"{path}: cannot be read as {kind} ({reason}); is it whole, and of that format?") from None
 
 
+def _nearest(path: str) -> str:
+    """What may be meant by the path of a file that is not there."""
+    folder, name = os.path.split(path)
+    there = os.listdir(folder or ".") if os.path.isdir(folder or ".") else []
+    near = difflib.get_close_matches(name, there, n=1)
+    return f"is it {os.path.join(folder, near[0])}?" if near else f"paths are from {os.getcwd()}"
+
+
 def _format(path: str, how: Reading) -> str:
     if path != "-" and not os.path.isfile(path):
-        raise UnusableInput(f"{path}: no such file")
+        raise UnusableInput(f"{path}: no such file; {_nearest(path)}")
     kind = _ending(path)
     if path == "-" or kind not in FORMATS:
         if how.format is None:

@@ -158,7 +158,7 @@ def check_options(reg: float, n_iters: int, tol: float | None, unbalanced: float
     checks.positive(reg, "reg")
     checks.positive(tol, "tol")
     if isinstance(n_iters, bool) or not isinstance(n_iters, int) or n_iters < 1:
-        raise ValueError(f"n_iters must be a whole number, 1 or more, got {n_iters!r}")
+        raise ValueError(f"n_iters must be a whole number, 1 or more, got {n_iters!r}; 3 is usual")
     if not unbalanced > 0:
         raise ValueError(
             f"unbalanced must be positive, got {unbalanced!r}; with the penalty 0 the assignments are "
@@ -173,7 +173,8 @@ def _check_scores(scores: Tensor, prior: Tensor | None, sample_weights: Tensor |
     check_tensor("scores", scores)
     if scores.ndim < 2 or 0 in (scores.shape[-1], *scores.shape[:-2]):
         raise ValueError(
-            f"scores must have shape (..., N, K), samples by prototypes, with K > 0, got {tuple(scores.shape)}"
+            f"scores must have shape (..., N, K), samples by prototypes, with K > 0, got {tuple(scores.shape)}; "
+            "scores[None] is one sample"
         )
     for name, x, shape in (
         ("prior", prior, (*scores.shape[:-2], scores.shape[-1])),
@@ -197,4 +198,7 @@ def _check_fits(name: str, x: Tensor, shape: tuple[int, ...]) -> None:
     """Complain about a tensor that does not broadcast to a shape."""
     fits = 0 < x.ndim <= len(shape) and x.shape[-1] == shape[-1]
     if not fits or any(k not in (1, n) for k, n in zip(x.shape[::-1], shape[::-1], strict=False)):
-        raise ValueError(f"{name} must have shape {shape}, as the scores, or broadcast to it, got {tuple(x.shape)}")
+        raise ValueError(
+            f"{name} must have shape {shape}, as the scores, or broadcast to it, got {tuple(x.shape)}; pass it for the "
+            "same samples"
+        )

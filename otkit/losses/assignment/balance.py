@@ -108,7 +108,9 @@ class ScaledScores:
                 "mask the samples that have none"
             )
         if (sums[:, -1] == -math.inf).any():
-            raise ValueError("mask and sample_weights must leave a sample of positive weight, got none")
+            raise ValueError(
+                "mask and sample_weights must leave a sample of positive weight, got none; skip such batches"
+            )
         return sums[:, :-1] - sums[:, -1:], sums[:, -1:].exp()
 
     def masses(self, v: Tensor) -> Tensor:

@@ -71,7 +71,10 @@ class Prototypes(nn.Module):
         check_tensor("features", features)
         if features.shape[-1:] != self.weight.shape[-1:]:
             wanted = f"(..., {self.weight.shape[-1]})"
-            raise ValueError(f"features must have shape {wanted}, as the prototypes, got {tuple(features.shape)}")
+            raise ValueError(
+                f"features must have shape {wanted}, as the prototypes, got {tuple(features.shape)}; a linear layer "
+                "brings them there"
+            )
         with torch.autocast(features.device.type, enabled=False):
             features, directions = alike(unit(features), unit(self.weight))
             return features @ (directions.detach() if detach else directions).mT
@@ -138,7 +141,9 @@ class AssignmentQueue(nn.Module):
         check_tensor("features", features)
         views, length, dim = self.rows.shape
         if features.ndim != 3 or features.shape[::2] != (views, dim):
-            raise ValueError(f"features must have shape ({views}, N, {dim}), got {tuple(features.shape)}")
+            raise ValueError(
+                f"features must have shape ({views}, N, {dim}), got {tuple(features.shape)}; torch.stack the views"
+            )
         self.rows.copy_(torch.cat([features.to(self.rows), self.rows], 1)[:, :length])
         self.pushed.add_(features.shape[1]).clamp_(max=length)
 
@@ -172,7 +177,9 @@ def koleo(x: Tensor, topk: int = 1) -> Tensor:
     """
     check_tensor("x", x)
     if x.ndim != 2 or not 1 <= topk < x.shape[0]:
-        raise ValueError(f"x must hold more than topk={topk!r} samples (1 or more), as (N, d), got {tuple(x.shape)}")
+        raise ValueError(
+            f"x must hold more than topk={topk!r} samples (1 or more), as (N, d), got {tuple(x.shape)}; lower topk"
+        )
     with torch.autocast(x.device.type, enabled=False):
         x = unit(x)
         with torch.no_grad():

@@ -196,7 +196,9 @@ class SigmaLoss(nn.Module):
         dim = self.prototypes.weight.shape[-1]
         if video.shape != target.shape or video.ndim < 2 or video.shape[-1] != dim:
             came = f"{tuple(video.shape)} and {tuple(target.shape)}"
-            raise ValueError(f"video and target must have one shape, (..., {dim}), got {came}")
+            raise ValueError(
+                f"video and target must have one shape, (..., {dim}), got {came}; project both to the prototypes' size"
+            )
         _check_mask(mask, tuple(video.shape[:-1]))
         if mask is not None:
             video, target = video[mask], target[mask]

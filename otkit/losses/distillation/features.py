@@ -124,7 +124,9 @@ def _centred(v: Tensor, mask: Tensor | None, name: str) -> tuple[Tensor, Tensor,
         mask = torch.ones(v.shape[:-1], dtype=torch.bool, device=v.device)
     check_tensor(name, mask, floating=False)
     if mask.shape != v.shape[:-1]:
-        raise ValueError(f"{name} must have shape {tuple(v.shape[:-1])}, got {tuple(mask.shape)}")
+        raise ValueError(
+            f"{name} must have shape {tuple(v.shape[:-1])}, got {tuple(mask.shape)}; pass one number for each position"
+        )
     there = (mask != 0)[..., None]
     count = there.sum(-2).clamp_min(1).to(v.dtype)
     mean = torch.where(there, v, 0.0).sum(-2) / count

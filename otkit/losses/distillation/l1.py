@@ -58,7 +58,8 @@ def l1_cost(x: Tensor, y: Tensor) -> Tensor:
         check_tensor(name, v)
     if x.ndim < 2 or x.ndim != y.ndim or x.shape[:-2] != y.shape[:-2] or x.shape[-1] != y.shape[-1]:
         raise ValueError(
-            f"x and y must have shapes (..., n, d) and (..., m, d), got {tuple(x.shape)} and {tuple(y.shape)}"
+            f"x and y must have shapes (..., n, d) and (..., m, d), got {tuple(x.shape)} and {tuple(y.shape)}; "
+            "expand leading axes to one shape"
         )
     if x.dtype != y.dtype or x.dtype not in (torch.float32, torch.float64) or x.device != y.device:
         raise ValueError(

@@ -46,7 +46,10 @@ class VocabularyCost:
         """
         check_tensor("C", C, floating=False)
         if C.ndim != 2 or C.shape[0] != C.shape[1]:
-            raise ValueError(f"C must have a row and a column for each of V entries, got {tuple(C.shape)}")
+            raise ValueError(
+                f"C must have a row and a column for each of V entries, got {tuple(C.shape)}; for embeddings use "
+                "VocabularyCost.nearest"
+            )
         if not (torch.isfinite(C).all() and (C >= 0).all() and (C == C.T).all() and (C.diagonal() == 0).all()):
             raise ValueError(
                 "C must be symmetric, finite, not negative and 0 on the diagonal; (C + C.T)/2 makes it symmetric"
