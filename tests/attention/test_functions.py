@@ -208,3 +208,16 @@ def test_bad_input_is_refused(call, words):
 def test_a_mask_of_numbers_is_refused():
     with pytest.raises(TypeError, match="mask must be a tensor of bool"):
         sink_attention(q, q, q, torch.zeros(4), mask=torch.zeros(6, 6))
+
+
+def test_advice_about_sinks_and_masks_works():
+    seen = torch.ones(6, 6).tril()
+    right = sink_attention(q, q, q, torch.zeros(4))
+    with pytest.raises(ValueError, match=r"sink\.expand\(4\) repeats one"):
+        sink_attention(q, q, q, torch.zeros(1))
+    torch.testing.assert_close(sink_attention(q, q, q, torch.zeros(1).expand(4)), right)
+    additive = torch.zeros(6, 6).masked_fill(seen == 0, -torch.inf)
+    for mask, advised in ((additive, additive == 0), (seen, seen != 0)):
+        with pytest.raises(TypeError, match="mask == 0 makes one of an additive mask, mask != 0 one of ones and zeros"):
+            sink_attention(q, q, q, torch.zeros(4), mask=mask)
+        torch.testing.assert_close(sink_attention(q, q, q, torch.zeros(4), mask=advised), right)
