@@ -19,7 +19,7 @@ from otkit.geometry.stored import StoredArcs, is_sparse
 from otkit.problems.linear import LinearProblem
 from otkit.report import reported, shortfall
 from otkit.results.result import Result
-from otkit.solvers import choose_solver
+from otkit.solvers import choose_solver, univariate
 from otkit.solvers.base import Solver, run
 from otkit.solvers.exact import small
 from otkit.solvers.watch import Callback, Watch
@@ -276,8 +276,9 @@ def solved(
     if isinstance(geometry, Grid):
         geometry = geometry.fitted(*asked[:2])
     default = all(v is None for v in (*asked[2:], *options.values(), init))
-    if method in ("auto", "exact") and default and watch.idle:
-        quick = small.solved(geometry, *asked[:2])
+    way, name = (univariate, "univariate") if geometry.convex_on_line else (small, "exact")
+    if method in ("auto", name) and default and watch.idle:
+        quick = way.solved(geometry, *asked[:2])
         if quick is not None:
             return attached(quick)
     problem = LinearProblem.build(geometry, *asked)
