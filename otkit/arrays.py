@@ -143,6 +143,8 @@ def records() -> bool:
 
 def requires_grad(x: Any) -> bool:
     """Whether autograd records operations on `x` (a torch tensor, with grad mode on)."""
+    if x is None or type(x) is np.ndarray:  # the most frequent cases
+        return False
     return records() and isinstance(x, sys.modules["torch"].Tensor) and x.requires_grad
 
 

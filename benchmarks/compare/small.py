@@ -1,10 +1,11 @@
 """Small problems beside a Python loop over POT; run ``python benchmarks/compare/small.py``.
 
 Prints a Markdown table: the median time of ``otkit.solve(C, a, b).value`` and of ``ot.emd2(a, b, C)``, once and for
-each item of a batch; and of all pairs of some clouds, beside a loop over ``ot.dist`` and ``ot.emd2``. With a `reg`, in
-units of the largest cost, the linear part of the value is compared with ``ot.sinkhorn2`` in the log domain, at the same
-tolerance. Both take turns. The clouds are random points of the plane at squared distances, with random weights but in
-pairs.
+each item of a batch; of all pairs of some clouds, beside a loop over ``ot.dist`` and ``ot.emd2``; and of
+``otkit.solve_sample(x, y, a, b).value`` for points on a line, beside ``ot.wasserstein_1d``. With a `reg`, in units of
+the largest cost, the linear part of the value is compared with ``ot.sinkhorn2`` in the log domain, at the same
+tolerance. Both take turns. The clouds are random points at squared distances, in the plane or on a line, with random
+weights but in pairs.
 """
 
 import itertools
@@ -24,6 +25,7 @@ SINGLE = (5, 10, 20, 50, 100, 200)
 BATCHES = ((2000, 8), (500, 32), (200, 64))
 PAIRS = ((60, 20), (40, 100))
 ENTROPIC, REGS, TOL = (5, 20, 50), (1e-1, 1e-2, 1e-3, 1e-4), 1e-6
+LINES = (1000, 100_000)
 PACKAGES = ("otkit", "pot", "numpy", "scipy", "numba")
 TITLES = "problem, otkit, POT, POT / otkit, largest difference, largest width or error"
 
@@ -99,6 +101,25 @@ def pairs(rng, count, n):
     return ours, theirs
 
 
+def on_line(rng, n, weighted):
+    """The calls of both libraries for points on a line; the cost is W2²."""
+    import ot
+
+    import otkit
+
+    x, y = rng.normal(size=(n, 1)), rng.normal(size=(n, 1)) + 0.5
+    a, b = rng.dirichlet(np.ones(n), 2) if weighted else (None, None)
+
+    def theirs():
+        return np.array([ot.wasserstein_1d(x[:, 0], y[:, 0], a, b, p=2)])
+
+    def ours():
+        result = otkit.solve_sample(x, y, a, b)
+        return result.value, result
+
+    return ours, theirs
+
+
 def compared(name, ours, theirs, rounds):
     """A row: the times of both in turns, the largest difference of values, and the largest width of an interval.
 
@@ -143,6 +164,9 @@ def main():
     cases += [(f"{items} of {n} × {n}", calls(rng, items, n), args.repeat) for items, n in BATCHES]
     cases += [(f"all pairs of {count} clouds of {n} points", pairs(rng, count, n), args.repeat) for count, n in PAIRS]
     cases += [(f"{n} × {n}, reg {r:g}", entropic(rng, n, r), args.repeat) for n in ENTROPIC for r in REGS]
+    for n, weighted in itertools.product(LINES, (False, True)):
+        name = f"{n} points on a line{', weighted' if weighted else ''}"
+        cases.append((name, on_line(rng, n, weighted), 20 * args.repeat if n < 10_000 else args.repeat))
     for name, both, rounds in (case for case in cases if args.only in case[0]):
         rows.append(compared(name, *both, rounds))
         print_row(rows[-1])

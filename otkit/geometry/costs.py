@@ -266,8 +266,9 @@ def parse_cost(metric: Any, power: float = 1.0, period: Any = None) -> Cost:
     if callable(metric):
         return Cost(Called(metric), power)
     if isinstance(metric, str) and metric in (*METRICS, *NAMES):
-        known = {"sqeuclidean": Cost("euclidean", 2.0 * power), **{name: Cost(name, power) for name in GROUNDS}}
-        return known.get(metric) or Cost(Named(metric), power)
+        if metric == "sqeuclidean":
+            return Cost("euclidean", 2.0 * power)
+        return Cost(metric if metric in GROUNDS else Named(metric), power)
     instead = _ELSEWHERE.get(metric) if isinstance(metric, str) else None
     raise ValueError(
         f"metric must be one of {', '.join((*METRICS, *NAMES))}, ('minkowski', p), ('power', p) or a callable on "

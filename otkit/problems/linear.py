@@ -216,6 +216,8 @@ class LinearProblem:
 
     def as_given(self, x: Array) -> Array:
         """An array ``(B, …)`` of the internal form in the library and dtype of the input, with the batch axes."""
+        if type(x) is type(self.like) is np.ndarray:  # the most frequent case, and five times quicker
+            return x.reshape((*self.batch, *x.shape[1:])).astype(self.dtype, copy=False)
         x = arrays.convert(namespace(x).reshape(x, (*self.batch, *x.shape[1:])), self.like)
         return namespace(x).astype(x, self.dtype, copy=False)
 

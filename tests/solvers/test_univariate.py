@@ -67,6 +67,39 @@ def test_batches_on_a_line():
         assert found.distance[k] == pytest.approx(one.distance, rel=1e-14)
 
 
+@pytest.mark.parametrize("p", [1, 1.5, 2, 7])
+@pytest.mark.parametrize("data", ["plain", "one side weighted", "crowded", "same array"])
+def test_one_pass_from_the_arrays_gives_the_result_of_the_general_way(data, p, rng):
+    x, y = rng.integers(0, 50, (40, 1)) / 8, rng.normal(size=(60, 1))
+    a, b = 3 * rng.dirichlet(np.ones(40)), None
+    if data == "plain":
+        a = None
+    elif data == "crowded":
+        y, b = np.exp(5 * y), 3 * rng.dirichlet(np.ones(60))
+    elif data == "same array":
+        x, a, b = y, rng.dirichlet(np.ones(60)), rng.dirichlet(np.ones(60))
+    else:
+        a = a / a.sum()
+    quick = otkit.solve_sample(x, y, a, b, metric=("power", p))
+    slow = otkit.solve_sample(x, y, a, b, metric=("power", p), method=otkit.Univariate())
+    for name in ("value", "f", "g", "plan", "lower", "upper", "error"):
+        np.testing.assert_allclose(getattr(quick, name), getattr(slow, name), rtol=1e-12, atol=1e-13, err_msg=name)
+    assert quick.lower <= quick.value <= quick.upper
+    for name in ("status", "method", "kernel", "n_iter", "tol", "errors"):
+        np.testing.assert_array_equal(getattr(quick, name), getattr(slow, name), err_msg=name)
+    np.testing.assert_allclose(quick.problem.span, slow.problem.span)
+    mean = float(slow.value) / (3 if data == "crowded" else 1)
+    assert otkit.wasserstein(x, y, a, b, p=p).distance == pytest.approx(mean ** (1 / p), rel=1e-13)
+
+
+@pytest.mark.parametrize("wrong", [np.nan, np.inf])
+def test_points_on_a_line_that_are_not_finite_are_refused(wrong):
+    with pytest.raises(ValueError, match="finite"):
+        otkit.wasserstein([[0.0], [wrong], [1.0]], [[1.0]])
+    with pytest.raises(ValueError, match="non-negative"):
+        otkit.wasserstein([[0.0], [2.0]], [[1.0]], [1.5, -0.5])
+
+
 def test_masses_far_below_one_are_not_lost():
     a = np.array([1.0, 1e-18, 1e-30])
     result = solve_sample([[0.0], [5.0], [9.0]], [[0.0], [1.0]], a, [0.5, 0.5], metric="euclidean")

@@ -17,6 +17,7 @@ from otkit.kernels.numba.items import (
     RANGE,
     RESCALED,
     ROUNDING,
+    SPAN,
     UNEQUAL,
     UPPER,
     VALUE,
@@ -45,12 +46,15 @@ def _climb(x, w, at, n, to, m, whole_a, whole_b, power):
     while True:
         # At the end of one side only the other one advances, whatever excess rounding has left.
         to_row = j == m - 1 or (i < n - 1 and have <= want)
-        moved = max(have if to_row else want, 0.0)
+        ends = have if to_row else want
+        moved = max(ends, 0.0)
         linear, rest = add(linear, rest, moved * cost)
-        have, lost_a = add(have, 0.0, -moved)
-        want, lost_b = add(want, 0.0, -moved)
-        defect += abs(lost_a) + abs(lost_b) + abs(have if to_row else want)
-        i, j = (i + 1, j) if to_row else (i, j + 1)
+        left, lost = add(want if to_row else have, 0.0, -moved)
+        defect += abs(ends - moved) + abs(lost)
+        if to_row:
+            want, i = left, i + 1
+        else:
+            have, j = left, j + 1
         if i == n:
             return linear + rest, defect + abs(want), size
         cost = _power(abs(x[at + i, 0] - x[to + j, 0]), power)
@@ -88,6 +92,7 @@ def solve(x, w, at, metric, first, second, unit, begin, end, num, info):
         num[k, RESCALED] = abs(whole_a - whole_b) / num[k, MASS]
         low, high = min(x[p, 0], x[q, 0]), max(x[p + n - 1, 0], x[q + m - 1, 0])
         span = max(_power(abs(x[p, 0] - x[q + m - 1, 0]), power), _power(abs(x[p + n - 1, 0] - x[q, 0]), power))
+        num[k, SPAN] = span
         if not (whole_a > 0.0 and whole_b > 0.0):
             info[k, FLAG] = WEIGHTS
         elif not num[k, RESCALED] <= np.sqrt(unit):
