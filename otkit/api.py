@@ -19,7 +19,7 @@ from otkit.geometry.stored import StoredArcs, is_sparse
 from otkit.problems.linear import LinearProblem
 from otkit.report import reported, shortfall
 from otkit.results.result import Result
-from otkit.solvers import choose_solver, univariate
+from otkit.solvers import choose_solver, on_line
 from otkit.solvers.base import Solver, run
 from otkit.solvers.exact import small as small_exact
 from otkit.solvers.sns import small as small_entropic
@@ -298,7 +298,7 @@ def _solved_small(
         return None
     if reg is not None:
         return small_entropic.solved(geometry, a, b, reg, unbalanced, tol) if method in ("auto", "sns") else None
-    way, name = (univariate, "univariate") if geometry.convex_on_line else (small_exact, "exact")
+    way, name = (on_line, "univariate") if geometry.convex_on_line else (small_exact, "exact")
     plain = method in ("auto", name) and tol is None and unbalanced is None
     return way.solved(geometry, a, b) if plain else None
 

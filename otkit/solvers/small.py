@@ -30,8 +30,8 @@ from otkit.solvers.exact.packed import NO_MATRIX, described, runs
 
 # The largest cost of points is between this and its reciprocal: none that matters under- or overflows.
 _LEAST = 2.0**-500
-_F64 = np.dtype(np.float64)
-_NO_WEIGHTS, _NO_POINTS, _EXACT_COSTS = np.empty(0), np.empty((0, 0)), np.zeros(7)
+F64 = np.dtype(np.float64)
+NO_WEIGHTS, _NO_POINTS, _EXACT_COSTS = np.empty(0), np.empty((0, 0)), np.zeros(7)
 _Class = TypeVar("_Class")
 
 
@@ -43,7 +43,7 @@ def constant(x: list[Any], dtype: Any) -> np.ndarray:
 
 
 # What is the same for every single problem.
-_FIRST, _INFINITE, _TRUE = np.zeros(1, dtype=np.int64), constant([np.inf], float), constant([True], bool)
+_FIRST, INFINITE, TRUE = np.zeros(1, dtype=np.int64), constant([np.inf], float), constant([True], bool)
 _CONVERGED = constant([Status.CONVERGED], object)
 
 
@@ -73,7 +73,7 @@ def read(geometry: GivenGeometry, a: Any, b: Any, largest: int, *others: tuple[i
     ``others`` are the shapes of further arguments with a number for each item.
     """
     like = next(iter(geometry.arrays.values()))
-    a, b = (w if w is None or _ordinary(w) else checks.as_array(w, name, like) for w, name in ((a, "a"), (b, "b")))
+    a, b = (w if w is None or ordinary(w) else checks.as_array(w, name, like) for w, name in ((a, "a"), (b, "b")))
     if not _is_plain(geometry):
         return None
     n, m = geometry.n, geometry.m
@@ -96,7 +96,7 @@ def read(geometry: GivenGeometry, a: Any, b: Any, largest: int, *others: tuple[i
             return None
         matrix, metric = NO_MATRIX, described(cloud.metric, cloud.rounding)
         left, right = _measures(a, cloud.x, n, batch), _measures(b, cloud.y, m, batch)
-    dtype, unit = (_F64, UNIT) if all(map(_ordinary, given)) else _result_dtype([arrays.detached(x) for x in given])
+    dtype, unit = (F64, UNIT) if all(map(ordinary, given)) else _result_dtype([arrays.detached(x) for x in given])
     return Read(
         asked=geometry,
         owned=owned,
@@ -113,9 +113,9 @@ def read(geometry: GivenGeometry, a: Any, b: Any, largest: int, *others: tuple[i
     )
 
 
-def _ordinary(x: Any) -> bool:
+def ordinary(x: Any) -> bool:
     """Whether `x` is a NumPy array in float64, with nothing unusual about it."""
-    return type(x) is np.ndarray and x.dtype == _F64 and x.flags.behaved
+    return type(x) is np.ndarray and x.dtype == F64 and x.flags.behaved
 
 
 def _is_plain(geometry: GivenGeometry) -> bool:
@@ -157,7 +157,7 @@ class _Side(NamedTuple):
 def _measures(w: Any, points: np.ndarray | None, size: int, batch: tuple[int, ...]) -> _Side:
     """The measures of a side, with the same place for their weights and points; without weights, these are empty."""
     items = math.prod(batch)
-    flat = _NO_WEIGHTS if w is None else flatten_batch(arrays.float64(arrays.hosted(arrays.detached(w))), batch, 1)
+    flat = NO_WEIGHTS if w is None else flatten_batch(arrays.float64(arrays.hosted(arrays.detached(w))), batch, 1)
     where = _NO_POINTS if points is None else points.reshape(-1, points.shape[2])
     count = items if flat.size > size or where.shape[0] > size else 1
     if 0 < flat.size < count * size:
@@ -197,7 +197,7 @@ def problem_of(
     With a regularisation, `reg` has the caller's, the caller's penalties, and the regularisation of each item.
     """
     n, m, flat = of.flat.n, of.flat.m, of.flat
-    infinite, every = (_INFINITE, _TRUE) if of.items == 1 else (np.full(of.items, np.inf), np.ones(of.items, bool))
+    infinite, every = (INFINITE, TRUE) if of.items == 1 else (np.full(of.items, np.inf), np.ones(of.items, bool))
     given_reg, penalties, by_item = reg
     return made(
         LinearProblem,

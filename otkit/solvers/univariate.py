@@ -2,52 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Any, ClassVar, NamedTuple
+from typing import ClassVar, NamedTuple
 
 import numpy as np
 
 from otkit.arrays import Array, from_numpy, to_numpy
 from otkit.certificates.base import Certificate, sum_rounding, widened
 from otkit.certificates.width import EXACT, precise
-from otkit.entropic.dual import Penalties
-from otkit.geometry.base import GivenGeometry
 from otkit.geometry.costs import UNIT, Circle, Cost
-from otkit.geometry.points import PointCloud
 from otkit.geometry.reduced import Reduced
-from otkit.kernels import Kernels, choose, threads
-from otkit.kernels.numba import line
-from otkit.kernels.numba import vertices as v
 from otkit.kernels.numba.circle import wind
-from otkit.kernels.numba.sorting import in_order
 from otkit.kernels.numba.staircase import paid, potentials, staircase
-from otkit.kernels.numba.written import as_written
 from otkit.plans import Arcs, Plan, SparsePlan
-from otkit.problems.given import Given
 from otkit.problems.linear import LinearProblem
 from otkit.results.outcome import Outcome, Status, later, marginal_error
-from otkit.results.result import Result
 from otkit.solvers.base import Solver, State, begun, run
 from otkit.solvers.exact.outliers import MOST
-from otkit.solvers.exact.packed import described
-from otkit.solvers.exact.small import (
-    _CONVERGED,
-    _F64,
-    _FEW,
-    _INFINITE,
-    _NO_WEIGHTS,
-    _TRUE,
-    _made,
-    _ordinary,
-    _uncompiled,
-)
 from otkit.solvers.exact.solver import Exact
-
-# Time to sort a number, in exponentials.
-_KEY = 20
-_SECOND = np.ones(1, dtype=np.int64)
+from otkit.solvers.small import made
 
 
 @dataclass(frozen=True)
@@ -90,7 +65,7 @@ class Univariate(Solver[State]):
         return state.ended(state.running, Status.CONVERGED)
 
     def finish(self, problem: LinearProblem, state: State, errors: np.ndarray) -> Outcome:
-        solution = _Solution(problem)
+        solution = Solution(problem)
         if not solution.is_narrow:
             bounds = solution.bounds.lower, solution.bounds.upper
             wide = ~precise(problem, *bounds)
@@ -99,12 +74,13 @@ class Univariate(Solver[State]):
                 if wide.any() or not precise(reduced, *bounds).all():  # far points, beside which masses round
                     return _restored(run(reduced, Exact()), reduced.reduced)
             state = state.ended(np.flatnonzero(wide), Status.IMPRECISE)
-        return _outcome(solution, state.status, errors)
+        return outcome_of(solution, state.status, errors)
 
 
-def _outcome(solution: _Solution, status: np.ndarray, errors: np.ndarray) -> Outcome:
+def outcome_of(solution: Solution, status: np.ndarray, errors: np.ndarray) -> Outcome:
+    """The outcome of a solution: only what is read is computed."""
     items = solution.problem.items
-    return _made(
+    return made(
         Outcome,
         f=later(_potential, solution, 0),
         g=later(_potential, solution, 1),
@@ -120,109 +96,6 @@ def _outcome(solution: _Solution, status: np.ndarray, errors: np.ndarray) -> Out
         linear=solution.linear,
         counted=None,
     )
-
-
-def solved(cloud: GivenGeometry, a: Any, b: Any) -> Result | None:
-    """The solution of one problem on a line, of float64 arrays of NumPy; None where the general way must look.
-
-    Data are not checked: the compiled pass flags whatever is unusual.
-    """
-    if type(cloud) is not PointCloud or cloud.metric.period is not None:
-        return None
-    x, y, weights = cloud.x, cloud.y, [w for w in (a, b) if w is not None]
-    n, m = x.size, y.size
-    if not (all(map(_ordinary, (x, y, *weights))) and n and m and x.shape == (n, 1) and y.shape == (m, 1)):
-        return None
-    if any(w is not None and w.shape != (size,) for w, size in ((a, n), (b, m))):
-        return None
-    own_x = x.copy()
-    own_y = own_x if y is x else y.copy()
-    flat = _made(PointCloud, x=own_x[None], y=own_y[None], metric=cloud.metric, swapped=False)
-    kernels = choose(flat)
-    found = None if kernels.name == "reference" else _numbers((own_x[:, 0], own_y[:, 0]), (a, b), cloud.metric)
-    if found is None:
-        return None
-    own_a, own_b = (None if w is None else w.copy() for w in (a, b))
-    owned = _made(PointCloud, x=own_x, y=own_y, metric=cloud.metric, swapped=False)
-    given = _made(
-        Given, geometry=owned, a=own_a, b=own_a if b is a else own_b, reg=None, unbalanced=None, totals=(None, None)
-    )
-    problem = _problem(given, flat, kernels, found)
-    solution = _made(_Solution, problem=problem, _paid=(found[:, v.VALUE], found[:, v.ERROR]))
-    outcome = _outcome(solution, _CONVERGED, np.zeros((1, 1)))
-    kernel = f"{kernels.name} (numpy)"
-    return _made(Result, problem=problem, outcome=outcome, method=Univariate.name, kernel=kernel, link=None)
-
-
-def _problem(given: Given, flat: PointCloud, kernels: Kernels, found: np.ndarray) -> LinearProblem:
-    """The problem that `LinearProblem.build` makes."""
-    sides = zip((given.a, given.b), (flat.n, flat.m), strict=True)
-    a, b = ((np.full(size, 1 / size) if w is None else w / w.sum())[None] for w, size in sides)
-    span, nothing = found[:, v.SPAN], np.zeros(1)
-    return _made(
-        LinearProblem,
-        given=given,
-        fingerprint=None,
-        asked=given.geometry,
-        geometry=flat,
-        reduced=_made(Reduced, base=flat, row=np.zeros(a.shape), col=np.zeros(b.shape)),
-        kernels=kernels,
-        a=a,
-        b=b,
-        reg=None,
-        penalties=_made(Penalties, rho_a=_INFINITE, rho_b=_INFINITE),
-        balanced=_TRUE,
-        idle=None,
-        mass=found[:, v.MASS],
-        rescaled=found[:, v.RESCALED],
-        span=span,
-        low=nothing,
-        high=span,
-        forbidden=~_TRUE,
-        batch=(),
-        dtype=_F64,
-        unit=UNIT,
-    )
-
-
-@np.errstate(all="ignore")  # for kernels as they are written
-def _numbers(points: tuple[np.ndarray, np.ndarray], weights: tuple[Any, Any], metric: Cost) -> np.ndarray | None:
-    """What `line.solve` writes about two measures, ``(1, 10)``; None if it does not solve them."""
-    n, m = points[0].size, points[1].size
-    both, w = np.empty(n + m), np.empty(n + m)
-    sort, match = in_order, line.solve
-    if _uncompiled.get() and n + m <= _FEW:
-        sort, match = as_written(in_order), as_written(line.solve)
-    sides = tuple(zip(points, weights, ((both[:n], w[:n]), (both[n:], w[n:])), strict=True))
-    threads.each(lambda side: _write(sort, *side), sides, _KEY * (n + m))
-    x, y = both[:n], both[n:]
-    if not (-np.inf < x[0] and x[-1] < np.inf and -np.inf < y[0] and y[-1] < np.inf):
-        return None
-    rounding = metric.rounding(1, float(max(-x[0], x[-1], -y[0], y[-1])), float(min(_least(x), _least(y))))
-    num, info = np.empty((1, 10)), np.empty((1, 4), dtype=np.int64)
-    start = np.array([0, n, n + m])
-    match(both[:, None], w, start, described(metric, rounding), start[:1], _SECOND, UNIT, 0, 1, num, info)
-    if weights[0] is None and weights[1] is None:
-        num[0, v.MASS] = 1.0
-    return num if info[0, v.FLAG] == 0 else None
-
-
-def _write(sort: Callable[..., bool], x: np.ndarray, w: Any, out: tuple[np.ndarray, np.ndarray]) -> None:
-    """Write the points of a side in order, and their weights, by `in_order` where it applies."""
-    out_x, out_w = out
-    if sort(x, _NO_WEIGHTS if w is None else w, out_x, out_w):
-        return
-    if w is None:
-        out_x[:], out_w[:] = np.sort(x), 1 / x.size
-    else:
-        order = np.argsort(x)
-        out_x[:], out_w[:] = x[order], w[order]
-
-
-def _least(x: np.ndarray) -> float:
-    """The least size of the sorted numbers that are not 0."""
-    below, above = x.searchsorted(0.0), x.searchsorted(0.0, "right")
-    return min(-x[below - 1] if below else np.inf, x[above] if above < x.size else np.inf)
 
 
 def _reduced(problem: LinearProblem) -> LinearProblem:
@@ -257,7 +130,7 @@ class _Steps(NamedTuple):
 
 
 @dataclass(frozen=True)
-class _Solution:
+class Solution:
     """The solution of a problem, computed as far as it is asked for."""
 
     problem: LinearProblem
@@ -355,12 +228,12 @@ class _Solution:
         return _Steps(row=row, col=col, mass=mass, cost=cost, f=f, g=g, defect=defect, over=over)
 
 
-def _potential(solution: _Solution, side: int) -> Array:
+def _potential(solution: Solution, side: int) -> Array:
     steps = solution.steps
     return from_numpy((steps.f, steps.g)[side], solution.problem.a)
 
 
-def _plan(solution: _Solution) -> tuple[Plan, ...]:
+def _plan(solution: Solution) -> tuple[Plan, ...]:
     """The steps of all items that carry mass."""
     problem, steps = solution.problem, solution.steps
     item, step = np.nonzero(steps.mass > 0)
@@ -368,10 +241,10 @@ def _plan(solution: _Solution) -> tuple[Plan, ...]:
     return (SparsePlan((problem.items, problem.reduced.n, problem.reduced.m), arcs, problem.a),)
 
 
-def _certificate(solution: _Solution) -> Certificate:
+def _certificate(solution: Solution) -> Certificate:
     return solution.bounds
 
 
-def _error(solution: _Solution) -> np.ndarray:
+def _error(solution: Solution) -> np.ndarray:
     f, g = (_potential(solution, side) for side in (0, 1))
     return marginal_error(solution.problem, _plan(solution), f, g)

@@ -56,6 +56,11 @@ def uncompiled() -> Iterator[None]:
         _uncompiled.reset(token)
 
 
+def runs_as_written(entries: int) -> bool:
+    """Whether a problem with so many entries, or points on a line, is solved without compilation here."""
+    return _uncompiled.get() and entries <= _FEW
+
+
 @np.errstate(over="ignore", invalid="ignore")  # as in `LinearProblem.build`
 def solved(geometry: GivenGeometry, a: Any, b: Any) -> Result | None:
     """The solution of an exact problem; None where the general way must look."""
@@ -86,7 +91,7 @@ def _run(asked: small.Read) -> _Solved:
         np.empty((items, n + m)),
     )
     given = (*asked.costs, *asked.measures, asked.unit, LIMIT)
-    if _uncompiled.get() and items * n * m <= _FEW:
+    if runs_as_written(items * n * m):
         with np.errstate(all="ignore"):
             as_written(v.solve)(*given, 0, items, *found)
     else:
