@@ -18,7 +18,7 @@ from otkit.report import reported, shortfall
 from otkit.results.result import Result
 from otkit.results.values import objective
 from otkit.scaling import rescaled
-from otkit.solvers import choose_solver, univariate
+from otkit.solvers import choose_solver, on_line
 from otkit.solvers.annealing import Annealing
 from otkit.solvers.bottleneck import MOST, Bottleneck, longest_arcs
 from otkit.solvers.exact import small
@@ -256,7 +256,7 @@ def measured(
     a, b = (None if w is None else checks.as_array(w, name, x) for w, name in zip(weights, "ab", strict=True))
     cloud = PointCloud(x, y, replace(cost, power=1.0) if p == np.inf else cost)
     if p < np.inf and rtol is None and max_iter is None and watch.idle:
-        quick = (univariate if cloud.convex_on_line else small).solved(cloud, a, b)
+        quick = (on_line if cloud.convex_on_line else small).solved(cloud, a, b)
         if quick is not None:
             return WassersteinResult(attached(quick), p)
     cloud, unit = rescaled(cloud, a, b)

@@ -24,7 +24,7 @@ from compare.tables import heading, human, line
 SINGLE = (5, 10, 20, 50, 100, 200)
 BATCHES = ((2000, 8), (500, 32), (200, 64))
 PAIRS = ((60, 20), (40, 100))
-ENTROPIC, REGS, TOL = (5, 20, 50), (1e-1, 1e-2, 1e-3, 1e-4), 1e-6
+ENTROPIC, REGS, TOL = (5, 10, 20, 50), (1e-1, 1e-2, 1e-3, 1e-4), 1e-6
 LINES = (1000, 100_000)
 PACKAGES = ("otkit", "pot", "numpy", "scipy", "numba")
 TITLES = "problem, otkit, POT, POT / otkit, largest difference, largest width or error"

@@ -197,13 +197,11 @@ class LinearProblem:
 
     def put(self, items: np.ndarray, part: LinearProblem) -> LinearProblem:
         """The problem with the items of these indices replaced by those of `part`, which has the same costs."""
-        idles = self.idle is not None or part.idle is not None
-        both = (replace(of, idle=of.idle or (of.a * 0.0, of.b * 0.0)) if idles else of for of in (self, part))
+        both = (of if of.idle else replace(of, idle=(of.a * 0.0, of.b * 0.0)) for of in (self, part))
         old, new = ((*(getattr(of, name) for name in _BY_ITEM), of.reduced.row, of.reduced.col) for of in both)
         *joined, row, col = arrays.put(old, items, new)
-        return replace(
-            self, reduced=replace(self.reduced, row=row, col=col), **dict(zip(_BY_ITEM, joined, strict=True))
-        )
+        reduced = replace(self.reduced, row=row, col=col)
+        return replace(self, reduced=reduced, **dict(zip(_BY_ITEM, joined, strict=True)))
 
     def inside(self, x: Array) -> Array:
         """An array of the caller in the library of the internal form."""

@@ -94,7 +94,8 @@ def read(geometry: GivenGeometry, a: Any, b: Any, largest: int, *others: tuple[i
     else:
         if not all(np.isfinite(x).all() for x in (cloud.x, cloud.y)):
             return None
-        matrix, metric = NO_MATRIX, described(cloud.metric, cloud.rounding)
+        with np.errstate(over="ignore", invalid="ignore"):  # as in `LinearProblem.build`
+            matrix, metric = NO_MATRIX, described(cloud.metric, cloud.rounding)
         left, right = _measures(a, cloud.x, n, batch), _measures(b, cloud.y, m, batch)
     dtype, unit = (F64, UNIT) if all(map(ordinary, given)) else _result_dtype([arrays.detached(x) for x in given])
     return Read(
@@ -167,6 +168,11 @@ def _measures(w: Any, points: np.ndarray | None, size: int, batch: tuple[int, ..
     index = _FIRST if items == 1 else np.arange(items) if count > 1 else np.zeros(items, dtype=np.int64)
     start = np.arange(0, count * size + 1, size)
     return _Side(np.ascontiguousarray(flat).reshape(-1), np.ascontiguousarray(where), start, index)
+
+
+def by_item(x: np.ndarray, problem: Read) -> np.ndarray:
+    """One number for each item, or the same for all: ``(items,)``."""
+    return np.full(problem.items, x) if x.ndim == 0 else np.broadcast_to(x, problem.batch).reshape(-1)
 
 
 def each(work: Callable[[range], None], items: int, time: float) -> None:

@@ -13,12 +13,13 @@ import numpy as np
 
 from otkit import checks
 from otkit.arrays import put
+from otkit.entropic.operations import Moved
 from otkit.geometry.base import GivenGeometry
 from otkit.kernels.numba import items as t
 from otkit.kernels.numba import newton as k
 from otkit.plans import EntropicPlan
 from otkit.problems.linear import LinearProblem
-from otkit.results.outcome import Outcome, Stage, marginal_error
+from otkit.results.outcome import Outcome, Stage
 from otkit.results.result import Result
 from otkit.solvers import descent, small
 from otkit.solvers.base import run
@@ -30,6 +31,7 @@ from otkit.solvers.sns.solver import SparseNewton
 LARGEST = 64
 # Nanoseconds of an item for each pair of points.
 _ENTRY = 100
+_ALL = np.array(True)
 
 
 class _Solved(NamedTuple):
@@ -41,21 +43,23 @@ class _Solved(NamedTuple):
     stages: np.ndarray
 
 
-@np.errstate(over="ignore", invalid="ignore")  # as in `LinearProblem.build`
 def solved(geometry: GivenGeometry, a: Any, b: Any, reg: Any, unbalanced: Any, tol: float | None) -> Result | None:
     """The solution of an entropic problem with exact marginals; None where the general way must look."""
     checks.positive(tol, "tol")
     reg_of = np.asarray(reg) if isinstance(reg, float) and 0 < reg < np.inf else checks.regularisation(reg)
-    rho_a, rho_b = checks.penalties(unbalanced, reg_of)
-    exact = (rho_a == np.inf) & (rho_b == np.inf)
+    exact = _ALL if unbalanced is None else _are_exact(*checks.penalties(unbalanced, reg_of))
     asked = small.read(geometry, a, b, LARGEST**2, reg_of.shape, exact.shape) if exact.any() else None
     if asked is None or max(asked.flat.n, asked.flat.m) > LARGEST:
         return None
-    by_item = np.broadcast_to(reg_of, asked.batch).reshape(-1)
+    by_item = small.by_item(reg_of, asked)
     found = _run(asked, by_item, descent.asked(tol, asked.unit))
-    good = small.are_solved(asked, found.num, found.info) & np.broadcast_to(exact, asked.batch).reshape(-1)
+    good = small.are_solved(asked, found.num, found.info)
+    if unbalanced is not None:
+        good &= small.by_item(exact, asked)
     if not good.any():
         return None
+    if not good.all():
+        found.num[~good] = 0.0
     problem = small.problem_of(asked, found.num, found.info, found.vectors, (reg, unbalanced, by_item))
     outcome = _outcome(found, problem, descent.tolerance(problem, tol))
     good &= outcome.error <= outcome.tol
@@ -67,10 +71,14 @@ def solved(geometry: GivenGeometry, a: Any, b: Any, reg: Any, unbalanced: Any, t
     return small.result_of(asked, problem, "sns", outcome)
 
 
+def _are_exact(rho_a: np.ndarray, rho_b: np.ndarray) -> np.ndarray:
+    return np.asarray((rho_a == np.inf) & (rho_b == np.inf))
+
+
 def _joined(problem: LinearProblem, outcome: Outcome, rest: np.ndarray, other: Outcome) -> Outcome:
     """The outcome with that of another run for the items `rest`."""
-    whole, part = ((of.f, of.g, of.status, of.error, of.tol, of.n_iter) for of in (outcome, other))
-    f, g, status, error, tol, n_iter = put(whole, rest, part)
+    whole, part = ((of.f, of.g, of.status, of.error, of.tol, of.n_iter, _moved(of)) for of in (outcome, other))
+    f, g, status, error, tol, n_iter, moved = put(whole, rest, part)
     errors = np.repeat(outcome.errors, len(other.errors), axis=0)
     errors[:, rest] = other.errors
     stages = [stage for stage in outcome.stages if stage.item not in rest]
@@ -79,7 +87,7 @@ def _joined(problem: LinearProblem, outcome: Outcome, rest: np.ndarray, other: O
         f=f,
         g=g,
         reg=problem.reg,
-        plan=(EntropicPlan(problem.reduced, problem.at(f, g, problem.reg), problem.kernels),),
+        plan=_plan(problem, f, g, moved),
         certificate=None,
         status=status,
         error=error,
@@ -90,13 +98,19 @@ def _joined(problem: LinearProblem, outcome: Outcome, rest: np.ndarray, other: O
     )
 
 
+def _moved(outcome: Outcome) -> Moved:
+    (plan,) = outcome.plan
+    assert isinstance(plan, EntropicPlan)
+    return plan.moved
+
+
 def _run(asked: small.Read, reg: np.ndarray, tol: float) -> _Solved:
     """The compiled pass over all items."""
     n, m, items = asked.flat.n, asked.flat.m, asked.items
     found = _Solved(
         np.zeros((items, 10)),
         np.zeros((items, 4), dtype=np.int64),
-        np.zeros((items, 6, max(n, m))),
+        np.zeros((items, 8, max(n, m))),
         np.empty((items, k.STAGES, 4)),
     )
     given = (*asked.costs, *asked.measures, asked.unit, reg, tol)
@@ -108,14 +122,14 @@ def _outcome(found: _Solved, problem: LinearProblem, tol: np.ndarray) -> Outcome
     """The outcome of the pass, as `SparseNewton.finish` makes it."""
     n, m, reg = problem.reduced.n, problem.reduced.m, problem.reg
     f, g = found.vectors[:, t.F, :n], found.vectors[:, t.G, :m]
-    plan = (EntropicPlan(problem.reduced, problem.at(f, g, reg), problem.kernels),)
-    error = marginal_error(problem, plan, f, g)
+    moved = Moved(found.num[:, t.VALUE], found.vectors[:, k.SENT, :n], found.vectors[:, k.RECEIVED, :m])
+    error = found.num[:, t.ERROR]
     return made(
         Outcome,
         f=f,
         g=g,
         reg=reg,
-        plan=plan,
+        plan=_plan(problem, f, g, moved),
         certificate=None,
         status=small.converged(problem.items),
         error=error,
@@ -125,6 +139,19 @@ def _outcome(found: _Solved, problem: LinearProblem, tol: np.ndarray) -> Outcome
         stages=_stages(found, n * m),
         linear=None,
         counted=None,
+    )
+
+
+def _plan(problem: LinearProblem, f: np.ndarray, g: np.ndarray, moved: Moved) -> tuple[EntropicPlan]:
+    """The plan of potentials, with what one pass over it returns."""
+    return (
+        made(
+            EntropicPlan,
+            geometry=problem.reduced,
+            at=problem.at(f, g, problem.reg),
+            kernels=problem.kernels,
+            moved=moved,
+        ),
     )
 
 
