@@ -96,7 +96,9 @@ class _Columns:
         h = -(f + reg * part.log_a[0]).reshape(1, *grid.shape)
         soft, mean = averaged(h, x, tables(grid.shape, grid.spacing, grid.power), one)
         with np.errstate(over="ignore", under="ignore"):
-            mass = part.b[0].reshape(grid.shape) * np.exp((g.reshape(grid.shape) - soft[0]) / reg)
+            share = np.exp((g.reshape(grid.shape) - soft[0]) / reg)
+        b = part.b[0].reshape(grid.shape)
+        mass = b * np.where(b > 0, share, 0.0)
         return _Columns(mass / mass.sum(), mean[0, 0, 1], mean[0, 1:, 0], grid.spacing, grid.power)
 
 
