@@ -15,7 +15,17 @@ if TYPE_CHECKING:
     from otkit.errors import ConvergenceWarning, NotConverged
     from otkit.geometry import Dense, Grid, PointCloud
     from otkit.results import Result, SparseArcs, Stage, Status
-    from otkit.solvers import Annealing, Exact, Multiscale, Progress, Sinkhorn, SparseNewton, Univariate
+    from otkit.solvers import (
+        Annealing,
+        CoarseToFine,
+        Exact,
+        GridFlow,
+        Multiscale,
+        Progress,
+        Sinkhorn,
+        SparseNewton,
+        Univariate,
+    )
 
 __version__ = "0.1.0.dev0"
 
@@ -31,7 +41,17 @@ _HOMES = {
     "otkit.geometry": ("Dense", "Grid", "PointCloud"),
     "otkit.pairs": ("NeighboursResult", "PairwiseResult", "pairwise"),
     "otkit.results": ("Result", "SparseArcs", "Stage", "Status"),
-    "otkit.solvers": ("Annealing", "Exact", "Multiscale", "Progress", "Sinkhorn", "SparseNewton", "Univariate"),
+    "otkit.solvers": (
+        "Annealing",
+        "CoarseToFine",
+        "Exact",
+        "GridFlow",
+        "Multiscale",
+        "Progress",
+        "Sinkhorn",
+        "SparseNewton",
+        "Univariate",
+    ),
 }
 _HOME = {name: home for home, names in _HOMES.items() for name in names}
 
@@ -62,6 +82,8 @@ __all__ = [  # noqa: RUF022  (in the order of the reference)
     "Multiscale",
     "Annealing",
     "Univariate",
+    "CoarseToFine",
+    "GridFlow",
     "Progress",
     "ConvergenceWarning",
     "NotConverged",

@@ -19,7 +19,7 @@ from otkit.geometry.stored import StoredArcs, is_sparse
 from otkit.problems.linear import LinearProblem
 from otkit.report import reported, shortfall
 from otkit.results.result import Result
-from otkit.solvers import choose_solver, on_line
+from otkit.solvers import cells_or_points, choose_solver, on_line
 from otkit.solvers.base import Solver, run
 from otkit.solvers.exact import small as small_exact
 from otkit.solvers.sns import small as small_entropic
@@ -67,8 +67,8 @@ def solve(
         a tuple with one for each. ``inf`` makes a marginal exact, 0 leaves it free. Of a penalised or free side, points
         that no arc reaches stay empty. An unbalanced problem needs a `reg`. None: exact marginals.
     method : str or solver
-        "auto", "sns", "sinkhorn", "exact", "annealing", "multiscale", "univariate", or a solver with its options, such
-        as ``otkit.Sinkhorn(factor=4)``.
+        "auto", "sns", "sinkhorn", "exact", "annealing", "multiscale", "univariate", on grids "coarse-to-fine" and
+        "flow", or a solver with its options, such as ``otkit.Sinkhorn(factor=4)``.
     tol : float, optional
         With a `reg`: tolerance on `Result.error`; 1e-6 in float64 and 1e-4 in float32 by default. For exact marginals
         the error is ‖P1 − a‖₁ + ‖Pᵀ1 − b‖₁ relative to the mass.
@@ -220,7 +220,12 @@ def solve_grid(
         has one number for each axis of the grid, and the axes of `a` before these are a batch.
     metric : str or tuple
         "sqeuclidean" (‖x−y‖²), "cityblock" (``Σ_k |x_k−y_k|``), or ``("axiswise", p)`` with p ≥ 1, ``Σ_k |x_k−y_k|^p``.
-    reg, unbalanced, method, tol, rtol, max_iter, init, time_limit, callback, progress, strict
+    rtol : float, optional
+        Without a `reg`: stop when ``upper − lower ≤ rtol·upper``. By default the solution is exact for the city-block
+        distance, on one axis, and on up to 2¹⁴ cells, or 2¹² if the cost is not the squared distance. `CoarseToFine`
+        solves larger grids, by default to 1e-4 or half of the cost between neighbours, whichever is wider. Powers above
+        2 are annealed, by default to 1 %.
+    reg, unbalanced, method, tol, max_iter, init, time_limit, callback, progress, strict
         As in `solve`.
 
     Returns
@@ -251,7 +256,7 @@ def solve_grid(
             "pad the smaller one with zeros"
         )
     grid = Grid(shapes[0], spacing, metric)
-    a, b = (arrays.namespace(w).reshape(w, (*w.shape[: w.ndim - axes], grid.n)) for w in (a, b))
+    a, b = (masses(grid, w, name) for w, name in ((a, "a"), (b, "b")))
     watch, options = Watch.of(callback, time_limit, progress), dict(tol=tol, rtol=rtol, max_iter=max_iter)
     result = solved(grid, (a, b, reg, unbalanced), method, options, init, watch, strict)
     return reported(result, shortfall(result), strict)
@@ -277,6 +282,8 @@ def solved(
     """
     if isinstance(geometry, Grid):
         geometry = geometry.fitted(*asked[:2])
+        if asked[2] is None:
+            geometry = cells_or_points(geometry, method)
     quick = _solved_small(geometry, asked, method, options) if init is None and watch.idle else None
     if quick is not None:
         return attached(quick, strict)
@@ -301,6 +308,15 @@ def _solved_small(
     way, name = (on_line, "univariate") if geometry.convex_on_line else (small_exact, "exact")
     plain = method in ("auto", name) and tol is None and unbalanced is None
     return way.solved(geometry, a, b) if plain else None
+
+
+def masses(grid: Grid, w: Any, name: str) -> Array:
+    """The masses of images ``(..., *shape)`` in row order, ``(..., n)``."""
+    w = checks.as_array(w, name)
+    lead = w.ndim - len(grid.shape)
+    if tuple(w.shape[max(lead, 0) :]) != grid.shape:
+        raise ValueError(f"{name} must have the shape of the grid, (..., {grid.shape}), got {tuple(w.shape)}")
+    return arrays.namespace(w).reshape(w, (*w.shape[:lead], grid.n))
 
 
 def with_options(solver: Solver[Any], **options: Any) -> Solver[Any]:

@@ -9,20 +9,24 @@ from typing import Any
 import numpy as np
 
 from otkit import arrays, checks
-from otkit.api import result_of, with_options
+from otkit.api import masses, result_of, with_options
 from otkit.autograd import attached
 from otkit.geometry.costs import UNIT, Cost, parse_cost
+from otkit.geometry.grid import Grid
 from otkit.geometry.points import PointCloud
 from otkit.problems.linear import LinearProblem
 from otkit.report import reported, shortfall
 from otkit.results.result import Result
 from otkit.results.values import objective
 from otkit.scaling import rescaled
-from otkit.solvers import choose_solver, on_line
+from otkit.solvers import cells_or_points, choose_solver, on_line
 from otkit.solvers.annealing import Annealing
+from otkit.solvers.base import Solver
 from otkit.solvers.bottleneck import MOST, Bottleneck, longest_arcs
 from otkit.solvers.exact import small
 from otkit.solvers.exact.solver import Exact
+from otkit.solvers.grid.flow import GridFlow
+from otkit.solvers.grid.solver import CoarseToFine
 from otkit.solvers.multiscale.solver import Multiscale
 from otkit.solvers.univariate import Univariate
 from otkit.solvers.watch import Callback, Watch
@@ -165,9 +169,10 @@ def wasserstein(
 
     Parameters
     ----------
-    x : array (..., n, d)
-    y : array (..., m, d)
-        The points.
+    x : array (..., n, d) or Grid
+    y : array (..., m, d) or Grid
+        The points; or one grid twice, for images ``a`` and ``b`` of shape ``(..., *grid.shape)``. The cost of the grid
+        must be d^p: "sqeuclidean" for the Euclidean distance and p = 2, "cityblock" for this distance and p = 1.
     a, b : array (..., n), (..., m), optional
         Their weights, of the same total; uniform by default. They are divided by their total.
     p : float
@@ -252,6 +257,8 @@ def measured(
 ) -> WassersteinResult:
     """A Wasserstein distance, without a report on convergence."""
     p, watch = cost.power, watch or Watch.of()
+    if any(isinstance(v, Grid) for v in points):
+        return _between_images(points, weights, cost, rtol, max_iter, watch)
     x, y = (checks.as_array(v, name) for v, name in zip(points, "xy", strict=True))
     a, b = (None if w is None else checks.as_array(w, name, x) for w, name in zip(weights, "ab", strict=True))
     cloud = PointCloud(x, y, replace(cost, power=1.0) if p == np.inf else cost)
@@ -266,9 +273,7 @@ def measured(
         _check_size(problem)
         if watch.deadline < np.inf:
             raise ValueError("time_limit= does not apply to p=inf, which has no interval before its end; drop it")
-    if isinstance(solver, (Annealing, Exact, Multiscale)) and rtol is not None:
-        # Stop on the distance: upper^(1/p) − lower^(1/p) ≤ rtol·upper^(1/p), or at the rounding of the costs.
-        solver = replace(solver, rtol=min(1 - (1 - rtol) ** p, 1 - UNIT))
+    solver = _to_rtol(solver, rtol, p)
     if isinstance(solver, Annealing):
         solver = replace(solver, atol=max(1e-9**p, 1e-14))
     if not isinstance(solver, Univariate):
@@ -277,6 +282,40 @@ def measured(
     if p == np.inf:
         result = replace(result, link=None)  # the largest distance is no mean of costs
     return WassersteinResult(result, p, unit if result.problem.batch else float(unit))
+
+
+def _to_rtol(solver: Solver[Any], rtol: float | None, p: float) -> Solver[Any]:
+    """The solver that stops on the distance: upper^(1/p) − lower^(1/p) ≤ rtol·upper^(1/p), or at rounding errors."""
+    if rtol is None or not isinstance(solver, (Annealing, CoarseToFine, Exact, Multiscale)):
+        return solver
+    return replace(solver, rtol=min(1 - (1 - rtol) ** p, 1 - UNIT))
+
+
+def _between_images(
+    grids: tuple[Any, Any],
+    images: tuple[Any, Any],
+    cost: Cost,
+    rtol: float | None,
+    max_iter: int | None,
+    watch: Watch,
+) -> WassersteinResult:
+    """The distance of images on a grid."""
+    grid, p = grids[0], cost.power
+    if not (isinstance(grids[1], Grid) and grids[0] == grids[1]):
+        came = " and ".join(repr(v) if isinstance(v, Grid) else type(v).__name__ for v in grids)
+        raise ValueError(f"x and y must be one grid where one of them is, got {came}; pass the grid twice")
+    grounds: dict[Any, float] = {"euclidean": 2.0, "cityblock": 1.0}
+    if grid.power != p or (len(grid.shape) > 1 and grounds.get(cost.ground) != p):
+        raise ValueError(
+            f"on a grid p=2 takes metric='euclidean' and p=1 metric='cityblock', with the same cost in the Grid, got "
+            f"p={p:g}, metric {cost.ground!r} and {grid!r}; for others pass the cells with mass as points"
+        )
+    a, b = (None if w is None else masses(grid, w, name) for w, name in zip(images, "ab", strict=True))
+    problem = LinearProblem.build(cells_or_points(grid.fitted(a, b), "auto"), a, b, relaxes=False)
+    solver = _to_rtol(choose_solver(problem, "auto", bounded=rtol is not None), rtol, p)
+    if not isinstance(solver, (GridFlow, Univariate)):
+        solver = with_options(solver, max_iter=max_iter)
+    return WassersteinResult(result_of(problem, solver, None, watch), p)
 
 
 def _check_size(problem: LinearProblem) -> None:

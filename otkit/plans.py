@@ -1,4 +1,7 @@
-"""Parts of a plan: entropic potentials, or a list of arcs. A plan is the sum of a few such parts."""
+"""Parts of a plan: entropic potentials, also with moves that correct their marginals, or lists of arcs.
+
+A plan is the sum of a few such parts.
+"""
 
 from __future__ import annotations
 
@@ -7,6 +10,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property, reduce
+from typing import Any
 
 import numpy as np
 
@@ -220,6 +224,103 @@ def _members(first: np.ndarray, groups: np.ndarray) -> tuple[np.ndarray, np.ndar
     start, count = first[groups], first[groups + 1] - first[groups]
     before = np.cumsum(count) - count
     return np.repeat(np.arange(groups.size), count), np.arange(count.sum()) + np.repeat(start - before, count)
+
+
+@dataclass(frozen=True)
+class Shift:
+    """A map of mass among the cells of a grid, the same whatever the places along its later axes.
+
+    Attributes
+    ----------
+    matrix : sparse matrix (K, K) of SciPy
+        Its rows sum to 1. The K cells are the places along some axes, in row order; each stands for all places along
+        the others.
+    shape : tuple of int
+        The shape of the grid.
+    order : tuple of int
+        The axes: first those of the matrix, then the others.
+    """
+
+    matrix: Any
+    shape: tuple[int, ...]
+    order: tuple[int, ...]
+
+    @property
+    def T(self) -> Shift:
+        """The transposed map."""
+        return Shift(self.matrix.T.tocsr(), self.shape, self.order)
+
+    def __call__(self, v: np.ndarray) -> np.ndarray:
+        """The product with ``v (m, k)``."""
+        turned = v.reshape(*self.shape, -1).transpose(*self.order, len(self.shape))
+        moved = np.asarray(self.matrix @ turned.reshape(self.matrix.shape[0], -1)).reshape(turned.shape)
+        return moved.transpose(*np.argsort(self.order), len(self.shape)).reshape(v.shape)
+
+    @property
+    def whole(self) -> Any:
+        """The matrix ``(m, m)`` in the row order of the grid."""
+        from scipy.sparse import eye_array, kron
+
+        m = int(np.prod(self.shape))
+        place = np.argsort(np.arange(m).reshape(self.shape).transpose(self.order).ravel())
+        return kron(self.matrix, eye_array(m // self.matrix.shape[0]), format="csr")[place][:, place]
+
+
+@dataclass(frozen=True)
+class Glued(Plan):
+    """An entropic plan and, for each item, maps of mass among its rows and among its columns, in this order."""
+
+    middle: EntropicPlan
+    rows: tuple[tuple[Shift, ...], ...]
+    cols: tuple[tuple[Shift, ...], ...]
+
+    @property
+    def T(self) -> Glued:
+        rows, cols = (tuple(tuple(s.T for s in reversed(one)) for one in maps) for maps in (self.rows, self.cols))
+        return Glued(self.middle.T, cols, rows)
+
+    def dense(self, *, single: bool = False) -> Array:
+        P = to_numpy(self.middle.dense())
+        whole = np.stack([self._product(p, k) for k, p in enumerate(P)])
+        return from_numpy(whole.astype(np.float32) if single else whole, self.middle.at.f)
+
+    def _product(self, P: Any, item: int) -> Any:
+        """The plan of an item, from its middle as a matrix."""
+        for shift in reversed(self.rows[item]):
+            P = shift.whole @ P
+        for shift in self.cols[item]:
+            P = P @ shift.whole
+        return P
+
+    def apply(self, v: Array) -> Array:
+        moved = _shifted(to_numpy(v), self.cols)
+        return from_numpy(_shifted(to_numpy(self.middle.apply(from_numpy(moved, v))), self.rows), v)
+
+    def marginals(self) -> tuple[Array, Array]:
+        f, g = self.middle.at.f, self.middle.at.g
+        ones = (namespace(v).ones_like(v)[:, :, None] for v in (g, f))
+        return self.apply(next(ones))[:, :, 0], self.T.apply(next(ones))[:, :, 0]
+
+    def arcs(self, drop: float) -> Arcs:
+        from scipy.sparse import csr_array
+
+        n, m = self.middle.geometry.n, self.middle.geometry.m
+        found, parts = self.middle.arcs(drop), []
+        for k in range(len(self.rows)):
+            here = found.item == k
+            P = csr_array((found.mass[here], (found.row[here], found.col[here])), shape=(n, m))
+            P = self._product(P, k).tocoo()
+            parts.append(Arcs(np.full(P.nnz, k), P.row, P.col, P.data))
+        return add_arcs(parts, (len(self.rows), n, m))
+
+
+def _shifted(v: np.ndarray, maps: tuple[tuple[Shift, ...], ...]) -> np.ndarray:
+    """The vectors of each item ``(B, m, k)`` after its maps, of which the last acts first."""
+    out = v.copy()
+    for k, shifts in enumerate(maps):
+        for shift in reversed(shifts):
+            out[k] = shift(out[k])
+    return out
 
 
 Parts = Sequence[Plan]

@@ -14,6 +14,7 @@ import numpy as np
 from otkit.arrays import Array, put, take
 from otkit.certificates.balanced import certify_balanced
 from otkit.certificates.base import Certificate
+from otkit.certificates.glued import certify_glued
 from otkit.certificates.penalised import certify_relaxed
 from otkit.problems.linear import LinearProblem
 
@@ -23,11 +24,15 @@ _ARRAYS = ("lower", "upper", "f", "g", "linear", "rounding")
 def certify(problem: LinearProblem, f: Array, g: Array, reg: Array) -> Certificate:
     """Bounds on the unregularised optimum, from potentials of the problem regularised by ``reg (B,)``."""
     if problem.balanced.all():
-        return certify_balanced(problem, f, g, reg)
+        return _exactly(problem, f, g, reg)
     found = certify_relaxed(problem, f, g, reg)
     items = np.flatnonzero(problem.balanced)
     if items.size:
-        exact = certify_balanced(problem.take(items), *take((f, g, reg), items))
+        exact = _exactly(problem.take(items), *take((f, g, reg), items))
         arrays = {name: put(getattr(found, name), items, getattr(exact, name)) for name in _ARRAYS}
         found = replace(found, **arrays)
     return found
+
+
+def _exactly(problem: LinearProblem, f: Array, g: Array, reg: Array) -> Certificate:
+    return certify_balanced(problem, f, g, reg) if problem.geometry.grid is None else certify_glued(problem, g, reg)

@@ -11,7 +11,8 @@ import numpy as np
 from otkit import checks
 from otkit.arrays import Array, detached, float64, from_numpy, is_array, namespace, renewed, to_numpy
 from otkit.geometry.base import GivenGeometry
-from otkit.geometry.costs import HIGHEST, UNIT
+from otkit.geometry.costs import HIGHEST, UNIT, parse_cost
+from otkit.geometry.points import PointCloud
 
 # The largest number of axes.
 _AXES = 3
@@ -167,6 +168,15 @@ class Grid(GivenGeometry):
 
     def to_numpy(self) -> Grid:
         return self.hosted()
+
+    @property
+    def points(self) -> PointCloud:
+        """The same costs between the cells as points."""
+        self.check()
+        axes = len(self.shape)
+        places = np.indices(self.shape).reshape(axes, -1).T * np.asarray(self.spacing)
+        x = namespace(self.like).astype(from_numpy(places, self.like), self.like.dtype)
+        return PointCloud(x, x, parse_cost("euclidean" if axes == 1 else ("minkowski", self.power), self.power))
 
     def fitted(self, *weights: Any) -> Grid:
         """The same grid, for weights of any library: results are of their library, device and dtype."""

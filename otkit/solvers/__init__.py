@@ -6,6 +6,8 @@ from typing import Any
 
 import numpy as np
 
+from otkit.geometry.grid import Grid
+from otkit.geometry.points import PointCloud
 from otkit.kernels.searches import searchable, searches
 from otkit.problems import LinearProblem
 from otkit.solvers.annealing import Annealing
@@ -13,6 +15,8 @@ from otkit.solvers.base import Solver, run
 from otkit.solvers.exact import products
 from otkit.solvers.exact.outliers import has_outliers
 from otkit.solvers.exact.solver import Exact
+from otkit.solvers.grid.flow import GridFlow
+from otkit.solvers.grid.solver import CoarseToFine
 from otkit.solvers.multiscale.solver import Multiscale
 from otkit.solvers.sinkhorn import Sinkhorn
 from otkit.solvers.sns.solver import SparseNewton
@@ -22,31 +26,46 @@ from otkit.solvers.watch import Progress
 __all__ = [
     "SOLVERS",
     "Annealing",
+    "CoarseToFine",
     "Exact",
+    "GridFlow",
     "Multiscale",
     "Progress",
     "Sinkhorn",
     "Solver",
     "SparseNewton",
     "Univariate",
+    "cells_or_points",
     "choose_solver",
     "run",
 ]
 
 # Maximum number of points of a side of which many are solved exactly by default, and the accuracy beyond.
 _EXACT, _RTOL = 2**18, 1e-2
+# Maximum number of cells of a grid that are solved exactly by default, of the squared distance; of others a quarter.
+_EXACT_CELLS = 2**14
 
 SOLVERS: dict[str, type[Solver[Any]]] = {
-    solver.name: solver for solver in (SparseNewton, Sinkhorn, Annealing, Exact, Multiscale, Univariate)
+    solver.name: solver
+    for solver in (SparseNewton, Sinkhorn, Annealing, Exact, Multiscale, Univariate, CoarseToFine, GridFlow)
 }
+
+
+def cells_or_points(grid: Grid, method: str | Solver[Any]) -> Grid | PointCloud:
+    """The grid of a problem without a `reg`, or its cells as points where a solver of points is asked for, or exact."""
+    if method == "auto":
+        most = {1.0: 0, 2.0: _EXACT_CELLS}.get(grid.power, _EXACT_CELLS // 4)
+        return grid.points if len(grid.shape) == 1 or grid.n <= most else grid
+    solver = SOLVERS.get(method) if isinstance(method, str) else type(method)
+    return grid.points if solver in (Exact, Multiscale, Univariate) else grid
 
 
 def choose_solver(problem: LinearProblem, method: str | Solver[Any], bounded: bool = False) -> Solver[Any]:
     """The solver of a problem: the one named by `method`, or for "auto" the one in this table.
 
-    ====================================  ==============
+    ====================================  ================
     problem                               "auto"
-    ====================================  ==============
+    ====================================  ================
     a `reg`                               `SparseNewton`
     a `reg`, on a grid                    `Sinkhorn`
     no `reg`, points on a line, convex    `Univariate`
@@ -54,16 +73,19 @@ def choose_solver(problem: LinearProblem, method: str | Solver[Any], bounded: bo
     coordinates, convex
     no `reg`, many points of more         `Exact`
     coordinates, squared distances
+    no `reg`, a grid, city-block          `GridFlow`
+    no `reg`, a grid, powers up to 2      `CoarseToFine`
+    no `reg`, a grid, higher powers       `Annealing`
     no `reg`, else                        `Exact`
     the same, an interval is enough       `Annealing`
     the same, some costs are outliers     `Exact`
-    ====================================  ==============
+    ====================================  ================
 
     Many points are more than 2²⁴ pairs, in up to three dimensions. Their solution is exact up to 2¹⁸ points on the
     larger side, and beyond accurate to 1 %, unless `rtol` says otherwise.
 
     ``bounded`` says that an interval is enough. Costs that are far larger than the others are more than annealing can
-    resolve. They are no difficulty for the exact method up to 2²⁴ arcs.
+    resolve. They are no difficulty for the exact method up to 2²⁴ arcs. Of small grids the cells are points here.
 
     Raises
     ------
@@ -97,13 +119,22 @@ def choose_solver(problem: LinearProblem, method: str | Solver[Any], bounded: bo
             "power ≥ 1 of the 'euclidean', 'cityblock', 'chebyshev' or 'cosine' distance, "
             f"got {problem.asked!r}; use method='auto'"
         )
+    grid = problem.geometry.grid
+    most, powers = {CoarseToFine: (2, "a power of at most 2"), GridFlow: (1, "metric 'cityblock'")}.get(
+        type(method), (np.inf, "")
+    )
+    if powers and (grid is None or grid.power > most):
+        raise ValueError(f"method {method.name!r} needs a grid with {powers}, got {problem.asked!r}; use method='auto'")
     return method
 
 
 def _chosen(problem: LinearProblem, bounded: bool) -> str | Solver[Any]:
     """What "auto" is for a problem."""
+    grid = problem.geometry.grid
     if problem.reg is not None:
-        return "sns" if problem.geometry.grid is None else "sinkhorn"
+        return "sns" if grid is None else "sinkhorn"
+    if grid is not None:
+        return "flow" if grid.power == 1 else "coarse-to-fine" if grid.power <= 2 else "annealing"
     if problem.asked.convex_on_line:
         return "univariate"
     if searches(problem.geometry) and _has_scales(problem):

@@ -1,6 +1,7 @@
 """The numbers of the command line are right."""
 
 import json
+import sys
 
 import numpy as np
 import ot
@@ -130,3 +131,21 @@ def test_reg_gives_the_cost_of_the_entropic_plan(otkit_, tmp_path, rng, p, reg):
     assert_allclose(found["distance"], (plan * C).sum() ** (1 / p), rtol=1e-5)
     assert found["lower"] <= exact(x, y, p, a, b) <= found["upper"]
     assert status == (0 if found["upper"] - found["lower"] <= 1e-2 * found["upper"] else 1)
+
+
+@pytest.mark.parametrize("options", [[], ["--unit-square"]])
+def test_images_beyond_the_limit_of_arcs(answer, tmp_path, monkeypatch, options):
+    """Their squared distance is certified on the grid, and holds the exact one of points."""
+    rng = np.random.default_rng(0)
+    for name, shape in (("x.png", (60, 70)), ("y.png", (65, 50))):
+        Image.fromarray(rng.integers(0, 255, shape, dtype=np.uint8)).save(tmp_path / name)
+    wanted = answer("w2", "x.png", "y.png")
+    monkeypatch.setattr(sys.modules["otkit.cli.main"], "MAX_ARCS", 1000)
+    monkeypatch.setattr(sys.modules["otkit.solvers"], "_EXACT_CELLS", 1000)
+    found = answer("w2", "x.png", "y.png")
+    assert found["status"] == "CONVERGED"
+    assert found["kernel"] == "grid (numpy)"
+    assert found["lower"] <= wanted["distance"] <= found["upper"]
+    assert found["upper"] ** 2 - found["lower"] ** 2 <= 0.5
+    same = answer("w2", "x.png", "x.png", *options)
+    assert same["lower"] <= 1e-6

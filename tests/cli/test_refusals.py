@@ -95,8 +95,8 @@ def test_a_coordinate_that_is_not_a_number_or_too_large(otkit_, tmp_path, x, wor
 )
 def test_more_arcs_than_the_limit(otkit_, tmp_path, shape, arguments, advice):
     np.save(tmp_path / "x.npy", np.ones(shape))
-    for names in (["x.npy"] * 2, ["x.npy"] * 3):
-        run = otkit_("w2", *names, *arguments)
+    for command, count in (("w2", 3), ("wp -p 3", 2)):
+        run = otkit_(*command.split(), *["x.npy"] * count, *arguments)
         refused(run, advice)
         assert "limit" in run[2]
 
@@ -106,8 +106,8 @@ def test_the_advice_on_a_limit_works(otkit_, files, monkeypatch):
     np.save(files / "x.npy", np.load("a.npy")[:16])
     refused(otkit_("w2", "a.npy", "x.npy"), "at most 16 points of each")
     assert otkit_("w2", "x.npy", "x.npy")[0] == 0
-    refused(otkit_("w2", "i.png", "j.png"), "pass --resize 4")
-    assert otkit_("w2", "i.png", "j.png", "--resize", 4)[0] == 0
+    refused(otkit_("w1", "i.png", "j.png"), "pass --resize 4")
+    assert otkit_("w1", "i.png", "j.png", "--resize", 4)[0] == 0
     refused(otkit_("w2", "i.png", "a.npy"), "take a sample")
 
 
@@ -123,8 +123,9 @@ def test_images_beyond_the_limit_pass_once_resized(otkit_, tmp_path):
         image = Image.new("L", (130, 130), grey)
         image.paste(255, (20, 20, 50, 40))
         image.save(tmp_path / name)
-    refused(otkit_("w2", "x.png", "y.png"), "pass --resize 128")
-    assert otkit_("w2", "x.png", "y.png", "--resize", 10)[0] == 0
+    refused(otkit_("w1", "x.png", "y.png"), "pass --resize 128")
+    refused(otkit_("w2", "x.png", "y.png", "--plan", "p.npz"), "pass --resize 128")
+    assert otkit_("w1", "x.png", "y.png", "--resize", 10)[0] == 0
 
 
 @pytest.mark.parametrize(("reg", "status"), [([], 0), (["--reg", "1"], 2)])

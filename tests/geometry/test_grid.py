@@ -118,3 +118,57 @@ def test_images_that_do_not_fit_are_refused():
         otkit.solve_grid(-np.ones((2, 2)), np.ones((2, 2)))
     with pytest.raises(ValueError, match="costs of a grid must be from 1e-280"):
         otkit.solve_grid(np.ones((2, 2)), np.ones((2, 2)), spacing=1e-200)
+
+
+def test_wasserstein_distances_of_images(rng):
+    a, b = images(rng, 6, 5)
+    x = points((6, 5), 0.5)
+    for p, metric, cost in ((2, "euclidean", "sqeuclidean"), (1, "cityblock", "cityblock")):
+        grid = Grid((6, 5), 0.5, cost)
+        found = otkit.wasserstein(grid, grid, a, b, p=p, metric=metric)
+        wanted = otkit.wasserstein(x, x, a.ravel(), b.ravel(), p=p, metric=metric)
+        assert found.distance == pytest.approx(wanted.distance, rel=1e-10)
+        assert found.lower <= wanted.upper
+        assert wanted.lower <= found.upper
+    line = Grid((30,), 0.5, ("axiswise", 3))
+    found = otkit.wasserstein(line, line, a.ravel(), b.ravel(), p=3)
+    assert found.result.method == "univariate"
+    x = points((30,), 0.5)
+    assert found.distance == pytest.approx(otkit.wasserstein(x, x, a.ravel(), b.ravel(), p=3).distance, rel=1e-12)
+
+
+@pytest.mark.parametrize(
+    ("other", "options", "message"),
+    [
+        (Grid((3, 2)), {}, "must be one grid"),
+        (np.zeros((6, 2)), {}, "must be one grid"),
+        (Grid((2, 3)), dict(p=1), "with the same cost in the Grid, got p=1"),
+        (Grid((2, 3)), dict(p=3), "with the same cost in the Grid, got p=3"),
+        (Grid((2, 3)), dict(metric="cityblock"), "with the same cost in the Grid"),
+        (Grid((2, 3)), dict(p=np.inf), "with the same cost in the Grid, got p=inf"),
+        (Grid((2, 3)), dict(a=np.ones(5)), r"a must have the shape of the grid, \(..., \(2, 3\)\), got \(5,\)"),
+    ],
+)
+def test_distances_that_a_grid_does_not_have_are_refused(other, options, message):
+    with pytest.raises(ValueError, match=message):
+        otkit.wasserstein(Grid((2, 3)), other, **options)
+
+
+@pytest.mark.parametrize(
+    ("shape", "metric", "method"),
+    [
+        ((130, 130), "sqeuclidean", "coarse-to-fine"),
+        ((100, 90), "sqeuclidean", "multiscale"),
+        ((20, 10, 9), "sqeuclidean", "exact"),
+        ((130, 130), "cityblock", "flow"),
+        ((6, 5), "cityblock", "flow"),
+        ((70, 70), ("axiswise", 1.5), "coarse-to-fine"),
+        ((70, 70), ("axiswise", 3), "annealing"),
+        ((30, 30), ("axiswise", 3), "exact"),
+        ((10_000,), ("axiswise", 1.5), "univariate"),
+    ],
+)
+@pytest.mark.filterwarnings("ignore::otkit.ConvergenceWarning")
+def test_the_method_that_is_chosen(rng, shape, metric, method):
+    a, b = images(rng, *shape)
+    assert otkit.solve_grid(a, b, metric=metric, time_limit=1e-3).method == method

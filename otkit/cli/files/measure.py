@@ -10,6 +10,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from otkit.geometry.grid import Grid
+
 
 class UnusableInput(ValueError):
     """Error for a file that cannot be read as a measure. The message, of one line, says why and what to do."""
@@ -64,6 +66,8 @@ class Measure:
         The shape of the grid whose cells are the points; empty for a cloud.
     cell : float
         The side of a cell, in the units of `x`.
+    steps, first : tuple of float
+        The distances of neighbouring cells along each axis of the grid, and the place of the first cell.
     notes : tuple of str
         What the user should know of how the file was read.
     columns : tuple of str
@@ -77,6 +81,22 @@ class Measure:
     cell: float = 0.0
     notes: tuple[str, ...] = ()
     columns: tuple[str, ...] = ()
+    steps: tuple[float, ...] = ()
+    first: tuple[float, ...] = ()
+
+    def image(self, shape: tuple[int, ...]) -> np.ndarray:
+        """The masses of the cells on a grid of this shape, at least that of the own one."""
+        out = np.zeros(shape)
+        places = np.rint((self.x - np.array(self.first)) / np.array(self.steps)).astype(int)
+        out[tuple(places.T)] = self.a
+        return out
+
+
+def common_grid(x: Measure, y: Measure) -> Grid | None:
+    """The grid of two images whose cells have the same places, of two or three axes."""
+    if not (1 < len(x.grid) <= 3 and (x.steps, x.first) == (y.steps, y.first)):
+        return None
+    return Grid(tuple(max(sizes) for sizes in zip(x.grid, y.grid, strict=True)), x.steps)
 
 
 def entries(text: str) -> list[str]:
@@ -106,12 +126,12 @@ def from_masses(name: str, mass: np.ndarray, how: Reading) -> Measure:
         mass = _averaged(mass, how.resize)
     cells = np.argwhere(mass > 0)
     # Centres of the cells, in cells of the original grid, also after averaging.
-    x = (cells + 0.5) * (np.array(full) / mass.shape) - 0.5
-    cell = max(full) / max(mass.shape)
+    steps = np.array(full) / mass.shape
+    x, first, cell = (cells + 0.5) * steps - 0.5, 0.5 * steps - 0.5, max(full) / max(mass.shape)
     if how.unit_square:
-        x, cell = (x + 0.5) / max(full), cell / max(full)
+        x, first, steps, cell = (x + 0.5) / max(full), (first + 0.5) / max(full), steps / max(full), cell / max(full)
     a = mass[mass > 0]
-    return Measure(name, x, a / a.sum(), mass.shape, cell)
+    return Measure(name, x, a / a.sum(), mass.shape, cell, steps=tuple(steps.tolist()), first=tuple(first.tolist()))
 
 
 def _averaged(mass: np.ndarray, side: int) -> np.ndarray:

@@ -1,0 +1,1 @@
+"""The unregularised problem on grids: from coarse grids to the finest, and flows along the edges of the grid."""
