@@ -16,13 +16,10 @@ from typing import NamedTuple
 import numpy as np
 
 from otkit.geometry.costs import UNIT
-from otkit.kernels.numba.items import ARCS, ERROR, FLAG, PIVOTS, SPAN, UNSOLVED, VALUE, begin, write
+from otkit.kernels.numba.items import ARCS, FLAG, PIVOTS, SPAN, UNSOLVED, begin, write
 from otkit.kernels.numba.iterations import exponent
 from otkit.kernels.numba.jit import clear, copy, dot, exp, jit, log, most, ordered, wide
 
-# Rows of the vectors of an item, after those of `otkit.kernels.numba.items`: the marginals of its plan. `VALUE` is the
-# cost of the plan in reduced costs.
-SENT, RECEIVED = 6, 7
 # Columns of the log of a stage.
 REG, ITERATIONS, MISS, NEWTON = range(4)
 # Maximum number of stages; that of Newton steps of an item.
@@ -244,41 +241,6 @@ def _descend(problem, target, tol, span, at, stages):
     return total, STAGES, False
 
 
-@jit
-def _move(problem, reg, at, sums):
-    """Write the plan, its rows over their weights, and its marginals; returns its cost and its error."""
-    R, a, b, log_b, h, P = problem
-    inverse, cost, error = 1.0 / reg, 0.0, 0.0
-    for j in range(b.size):
-        h[j] = at.g[j] + reg * log_b[j]
-    clear(sums[1])
-    for i in range(a.size):
-        _row(R[i], h, at.f[i], inverse, P[i])
-        sums[0, i] = a[i] * _total(P[i], b.size)
-        cost += a[i] * _cost(R[i], P[i])
-        for j in range(b.size):
-            sums[1, j] += a[i] * P[i, j]
-        error += abs(sums[0, i] - a[i])
-    for j in range(b.size):
-        error += abs(sums[1, j] - b[j])
-    return cost, error
-
-
-@jit
-def _row(R, h, f, inverse, P):
-    wide()
-    for j in range(h.size):
-        P[j] = exp(exponent(f + h[j], R[j], 0.0, inverse))
-
-
-@jit
-def _cost(R, P):
-    cost = 0.0
-    for j in range(P.size):
-        cost += R[j] * P[j] if P[j] > 0.0 else 0.0
-    return cost
-
-
 @ordered
 def _turned(item, turn):
     """The costs between points with mass, transposed where asked."""
@@ -341,12 +303,6 @@ def _item(item, reg, tol, num, info, v, stages):
     if f.size < item.rows.size or g.size < item.cols.size:
         f, g = _extended(item, f, g, reg)
     write(item, f, g, v)
-    sums = np.zeros((2, max(item.nr, item.nc)))
-    num[VALUE], num[ERROR] = _move(problem, reg, at, sums)
-    for i in range(item.nr):
-        v[SENT, item.rows[i]] = sums[1 if turn else 0, i]
-    for j in range(item.nc):
-        v[RECEIVED, item.cols[j]] = sums[0 if turn else 1, j]
     return 0
 
 

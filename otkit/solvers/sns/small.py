@@ -13,13 +13,12 @@ import numpy as np
 
 from otkit import checks
 from otkit.arrays import put
-from otkit.entropic.operations import Moved
 from otkit.geometry.base import GivenGeometry
 from otkit.kernels.numba import items as t
 from otkit.kernels.numba import newton as k
 from otkit.plans import EntropicPlan
 from otkit.problems.linear import LinearProblem
-from otkit.results.outcome import Outcome, Stage
+from otkit.results.outcome import Outcome, Stage, marginal_error
 from otkit.results.result import Result
 from otkit.solvers import descent, small
 from otkit.solvers.base import run
@@ -77,8 +76,8 @@ def _are_exact(rho_a: np.ndarray, rho_b: np.ndarray) -> np.ndarray:
 
 def _joined(problem: LinearProblem, outcome: Outcome, rest: np.ndarray, other: Outcome) -> Outcome:
     """The outcome with that of another run for the items `rest`."""
-    whole, part = ((of.f, of.g, of.status, of.error, of.tol, of.n_iter, _moved(of)) for of in (outcome, other))
-    f, g, status, error, tol, n_iter, moved = put(whole, rest, part)
+    whole, part = ((of.f, of.g, of.status, of.error, of.tol, of.n_iter) for of in (outcome, other))
+    f, g, status, error, tol, n_iter = put(whole, rest, part)
     errors = np.repeat(outcome.errors, len(other.errors), axis=0)
     errors[:, rest] = other.errors
     stages = [stage for stage in outcome.stages if stage.item not in rest]
@@ -87,7 +86,7 @@ def _joined(problem: LinearProblem, outcome: Outcome, rest: np.ndarray, other: O
         f=f,
         g=g,
         reg=problem.reg,
-        plan=_plan(problem, f, g, moved),
+        plan=_plan(problem, f, g),
         certificate=None,
         status=status,
         error=error,
@@ -98,19 +97,13 @@ def _joined(problem: LinearProblem, outcome: Outcome, rest: np.ndarray, other: O
     )
 
 
-def _moved(outcome: Outcome) -> Moved:
-    (plan,) = outcome.plan
-    assert isinstance(plan, EntropicPlan)
-    return plan.moved
-
-
 def _run(asked: small.Read, reg: np.ndarray, tol: float) -> _Solved:
     """The compiled pass over all items."""
     n, m, items = asked.flat.n, asked.flat.m, asked.items
     found = _Solved(
         np.zeros((items, 10)),
         np.zeros((items, 4), dtype=np.int64),
-        np.zeros((items, 8, max(n, m))),
+        np.zeros((items, 6, max(n, m))),
         np.empty((items, k.STAGES, 4)),
     )
     given = (*asked.costs, *asked.measures, asked.unit, reg, tol)
@@ -122,14 +115,14 @@ def _outcome(found: _Solved, problem: LinearProblem, tol: np.ndarray) -> Outcome
     """The outcome of the pass, as `SparseNewton.finish` makes it."""
     n, m, reg = problem.reduced.n, problem.reduced.m, problem.reg
     f, g = found.vectors[:, t.F, :n], found.vectors[:, t.G, :m]
-    moved = Moved(found.num[:, t.VALUE], found.vectors[:, k.SENT, :n], found.vectors[:, k.RECEIVED, :m])
-    error = found.num[:, t.ERROR]
+    plan = _plan(problem, f, g)
+    error = marginal_error(problem, plan, f, g)
     return made(
         Outcome,
         f=f,
         g=g,
         reg=reg,
-        plan=_plan(problem, f, g, moved),
+        plan=plan,
         certificate=None,
         status=small.converged(problem.items),
         error=error,
@@ -142,17 +135,8 @@ def _outcome(found: _Solved, problem: LinearProblem, tol: np.ndarray) -> Outcome
     )
 
 
-def _plan(problem: LinearProblem, f: np.ndarray, g: np.ndarray, moved: Moved) -> tuple[EntropicPlan]:
-    """The plan of potentials, with what one pass over it returns."""
-    return (
-        made(
-            EntropicPlan,
-            geometry=problem.reduced,
-            at=problem.at(f, g, problem.reg),
-            kernels=problem.kernels,
-            moved=moved,
-        ),
-    )
+def _plan(problem: LinearProblem, f: np.ndarray, g: np.ndarray) -> tuple[EntropicPlan]:
+    return (EntropicPlan(problem.reduced, problem.at(f, g, problem.reg), problem.kernels),)
 
 
 def _stages(found: _Solved, entries: int) -> tuple[Stage, ...]:
