@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from otkit.errors import ConvergenceWarning, NotConverged
     from otkit.geometry import Dense, Grid, PointCloud
     from otkit.results import Result, SparseArcs, Stage, Status
+    from otkit.sharding import sharded
     from otkit.solvers import (
         Annealing,
         CoarseToFine,
@@ -41,6 +42,7 @@ _HOMES = {
     "otkit.geometry": ("Dense", "Grid", "PointCloud"),
     "otkit.pairs": ("NeighboursResult", "PairwiseResult", "pairwise"),
     "otkit.results": ("Result", "SparseArcs", "Stage", "Status"),
+    "otkit.sharding": ("sharded",),
     "otkit.solvers": (
         "Annealing",
         "CoarseToFine",
@@ -63,6 +65,7 @@ __all__ = [  # noqa: RUF022  (in the order of the reference)
     "pairwise",
     "sinkhorn_divergence",
     "certify",
+    "sharded",
     "vjp",
     "Result",
     "WassersteinResult",

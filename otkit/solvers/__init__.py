@@ -8,6 +8,7 @@ import numpy as np
 
 from otkit.geometry.grid import Grid
 from otkit.geometry.points import PointCloud
+from otkit.kernels import shared_by
 from otkit.kernels.searches import searchable, searches
 from otkit.problems import LinearProblem
 from otkit.solvers.annealing import Annealing
@@ -68,6 +69,7 @@ def choose_solver(problem: LinearProblem, method: str | Solver[Any], bounded: bo
     ====================================  ================
     a `reg`                               `SparseNewton`
     a `reg`, on a grid                    `Sinkhorn`
+    a `reg`, shared by processes          `Sinkhorn`
     no `reg`, points on a line, convex    `Univariate`
     no `reg`, many points of few          `Multiscale`
     coordinates, convex
@@ -79,8 +81,9 @@ def choose_solver(problem: LinearProblem, method: str | Solver[Any], bounded: bo
     no `reg`, else                        `Exact`
     the same, an interval is enough       `Annealing`
     the same, some costs are outliers     `Exact`
-    ====================================  ================
-
+    shared by processes, an interval      `Annealing`
+    is enough
+    ====================================  =========
     Many points are more than 2²⁴ pairs, in up to three dimensions. Their solution is exact up to 2¹⁸ points on the
     larger side, and beyond accurate to 1 %, unless `rtol` says otherwise.
 
@@ -130,9 +133,9 @@ def choose_solver(problem: LinearProblem, method: str | Solver[Any], bounded: bo
 
 def _chosen(problem: LinearProblem, bounded: bool) -> str | Solver[Any]:
     """What "auto" is for a problem."""
-    grid = problem.geometry.grid
+    grid, shared = problem.geometry.grid, shared_by() is not None
     if problem.reg is not None:
-        return "sns" if grid is None else "sinkhorn"
+        return "sns" if grid is None and not shared else "sinkhorn"
     if grid is not None:
         return "flow" if grid.power == 1 else "coarse-to-fine" if grid.power <= 2 else "annealing"
     if problem.asked.convex_on_line:
