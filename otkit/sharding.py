@@ -16,8 +16,8 @@ def sharded(group: ProcessGroup | None = None) -> Generator[None]:
 
     Every process makes the same calls with the same data, and gets the same results. Each computes a share of the rows
     of every operation that takes time proportional to n·m: softmins of Sinkhorn iterations, c-transforms and sums of
-    certificates. Messages have n + m numbers, and memory is that of one process. "auto" chooses `Sinkhorn` with a `reg`,
-    and `Annealing` with an `rtol`.
+    certificates. Messages have n + m numbers, and memory is that of one process. "auto" chooses `Sinkhorn` with a
+    `reg`, and `Annealing` with an `rtol`.
 
     Parameters
     ----------
@@ -38,9 +38,9 @@ def sharded(group: ProcessGroup | None = None) -> Generator[None]:
     entries, where those of one process leave out what does not matter at their tolerance. The range of the costs, the
     correction of rounded plans and gradients by the costs are the work of every process.
 
-    A process that takes another path leaves the others waiting until the time limit of the group: by an error, Ctrl-C or
-    a callback on it alone, or by processors whose last digits differ. What a result computes on first use, such as its
-    bounds, is shared too: read it on all processes, or after the context.
+    A process that takes another path leaves the others waiting until the time limit of the group: by an error, Ctrl-C
+    or a callback on it alone, or by processors whose last digits differ. What a result computes on first use, such as
+    its bounds, is shared too: read it on all processes, or after the context.
 
     Examples
     --------

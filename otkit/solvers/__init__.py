@@ -138,6 +138,8 @@ def _chosen(problem: LinearProblem, bounded: bool) -> str | Solver[Any]:
         return "sns" if grid is None and not shared else "sinkhorn"
     if grid is not None:
         return "flow" if grid.power == 1 else "coarse-to-fine" if grid.power <= 2 else "annealing"
+    if shared and bounded:
+        return "annealing"
     if problem.asked.convex_on_line:
         return "univariate"
     if searches(problem.geometry) and _has_scales(problem):
