@@ -37,9 +37,7 @@ def as_array(x: Any, name: str, like: Any = None) -> Array:
     try:
         found = np.asarray(x)
     except ValueError as error:
-        raise ValueError(
-            f"{name} must be an array of numbers, got a ragged sequence; give all rows one length: {error}"
-        ) from None
+        raise ValueError(f"{name} must be an array of numbers, got ragged rows; give all one length: {error}") from None
     except Exception as error:
         raise TypeError(f"{name} must be an array of numbers, got {type(x).__name__}; convert it: {error}") from None
     found = _of_numpy(found, name)
@@ -161,7 +159,7 @@ def points(x: Array, y: Array) -> tuple[float, float]:
     if x.shape[-1] != y.shape[-1]:
         raise ValueError(
             f"points of x and y must have the same dimension, got {x.shape[-1]} and {y.shape[-1]} "
-            f"(shapes {tuple(x.shape)} and {tuple(y.shape)}); the last axis is that of coordinates"
+            f"(shapes {tuple(x.shape)} and {tuple(y.shape)}); coordinates are the last axis"
         )
     return low, high
 
@@ -205,8 +203,7 @@ def angles(x: np.ndarray, name: str) -> None:
     """Refuse points that are not latitudes and longitudes in radians."""
     if x.shape[-1] != 2:
         raise ValueError(
-            f"metric='haversine' needs points (latitude, longitude), got {x.shape[-1]} coordinates in {name}; pick "
-            "those two columns"
+            f"metric='haversine' needs points (latitude, longitude), got {x.shape[-1]} coordinates in {name}"
         )
     most = abs(x).max(axis=tuple(range(x.ndim - 1)))
     # A pole in float32 is slightly above π/2.
@@ -277,17 +274,15 @@ def batch_shape(**shapes: tuple[int, ...]) -> tuple[int, ...]:
         return np.broadcast_shapes(*some)
     except ValueError:
         came = ", ".join(f"{name} {shape}" for name, shape in shapes.items())
-        raise ValueError(
-            f"leading (batch) axes must be equal, or 1, or absent, got {came}; x[:, None] adds one"
-        ) from None
+        raise ValueError(f"leading axes (batch) must broadcast to one shape, got {came}; x[:, None] adds one") from None
 
 
 def fits(shape: tuple[int, ...], batch: tuple[int, ...], name: str) -> None:
     """Require leading axes that broadcast to the batch of a problem."""
     if len(shape) > len(batch) or any(k not in (1, n) for k, n in zip(shape[::-1], batch[::-1], strict=False)):
         raise ValueError(
-            f"leading axes of {name} must broadcast to the batch {batch} of the problem, got {shape}; pass one for "
-            "each item, or one for all"
+            f"leading axes of {name} must broadcast to the batch {batch} of the problem, got {shape}; pass "
+            "one for each item"
         )
 
 
@@ -298,9 +293,7 @@ def regularisation(reg: Any) -> np.ndarray:
         if np.any(reg == 0):
             raise ValueError("reg must be positive, got 0; for the unregularised problem pass reg=None")
         worst = reg[~((reg > 0) & np.isfinite(reg))].flat[0]
-        raise ValueError(
-            f"reg must be positive and finite, in units of the cost, got {worst:g}; 0.01 * C.max() is a usual one"
-        )
+        raise ValueError(f"reg must be positive and finite, in units of the cost, got {worst:g}; try 0.01 * C.max()")
     return reg
 
 
@@ -324,10 +317,7 @@ def penalties(unbalanced: Any, reg: np.ndarray | None) -> tuple[np.ndarray, np.n
         return _EXACT
     pair = unbalanced if isinstance(unbalanced, tuple) else (unbalanced, unbalanced)
     if len(pair) != 2:
-        raise ValueError(
-            f"unbalanced must be one penalty or a pair (rho_a, rho_b), got a tuple of {len(pair)}; for one of each "
-            "item pass an array"
-        )
+        raise ValueError(f"unbalanced must be one penalty or a pair (rho_a, rho_b), got {len(pair)}; pass one or two")
     rho_a, rho_b = (arrays.to_numpy(as_array(r, "unbalanced")).astype(np.float64) for r in pair)
     for rho in (rho_a, rho_b):
         if not np.all(rho >= 0):

@@ -117,7 +117,7 @@ def test_an_interval_on_a_line_is_shared(group):
     exact = otkit.wasserstein(x, y)
     with otkit.sharded():
         found = otkit.wasserstein(x, y, rtol=1e-2)
-    assert found.method == "annealing"
+    assert found.result.method == "annealing"
     assert found.lower <= exact.distance <= found.upper <= 1.02 * found.lower
 
 

@@ -19,8 +19,7 @@ from otkit.geometry.reduced import Reduced
 from otkit.kernels import Kernels, choose, hosted, shared_by
 from otkit.problems.fingerprint import Fingerprint
 from otkit.problems.given import Given
-from otkit.problems.line import line_range
-from otkit.problems.squares import multiplies, squares_range
+from otkit.problems.ranges import cost_range
 
 
 @dataclass(frozen=True)
@@ -139,7 +138,7 @@ class LinearProblem:
         a, mass_a = _normalised(a, asked.n, batch, balanced, like)
         b, mass_b = _normalised(b, asked.m, batch, balanced, like)
         rescaled = checks.equal_mass(mass_a, mass_b, *weights, relaxes=relaxes)
-        costs = _cost_range(kernels, geometry, a > 0, b > 0, bounded=reg is None)
+        costs = cost_range(kernels, geometry, a > 0, b > 0, bounded=reg is None)
         a, b, idle = _reached(costs, (a, b), (rho_a, rho_b), relaxes=relaxes)
         reg = None if reg is None else _by_item(reg, batch)
         checks.resolved(reg, 8 * UNIT * to_numpy(costs.span), balanced)
@@ -323,39 +322,6 @@ def _at_hand(
 def _by_item(x: np.ndarray, batch: tuple[int, ...]) -> np.ndarray:
     """One number for each item, or the same for all: ``(B,)``."""
     return np.full(math.prod(batch), x) if x.ndim == 0 else np.broadcast_to(x, batch).reshape(-1)
-
-
-def _all(*conditions: Array) -> bool:
-    return all(map(arrays.every, conditions))
-
-
-def _cost_range(kernels: Kernels, geometry: GivenGeometry, has_a: Array, has_b: Array, *, bounded: bool) -> CostRange:
-    """Offsets and bounds of the costs, after a check that costs are numbers.
-
-    With `bounded`, costs are not evaluated where bounds are known without.
-    """
-    if bounded and geometry.cloud is not None and geometry.convex_on_line:
-        return _within_range(geometry, line_range(geometry.cloud, has_a, has_b))
-    if bounded and geometry.cloud is not None and multiplies(geometry):
-        return _within_range(geometry, squares_range(geometry.cloud, has_a, has_b))
-    costs = kernels.cost_range(geometry, has_a, has_b)
-    # If every point has mass, the pass for `costs` has read all costs, and its results show whether all are finite.
-    if not (_all(has_a, has_b, ~costs.forbidden, costs.low > -np.inf) or kernels.are_costs(geometry)):
-        raise ValueError(geometry.undefined)
-    return _within_range(geometry, costs)
-
-
-def _within_range(geometry: GivenGeometry, costs: CostRange) -> CostRange:
-    """The same range, after a check that some costs are finite and that none overflows."""
-    xp = namespace(costs.high)
-    overflow = not geometry.may_forbid and xp.any(costs.forbidden)
-    if not overflow and xp.any(costs.high == -xp.inf):
-        raise ValueError(
-            "some costs between points with mass must be finite, got only infinite (forbidden) ones; allow an arc"
-        )
-    if overflow or not xp.all(xp.isfinite(costs.high - costs.low)):
-        raise ValueError("costs must be finite in float64, but their range overflows; divide the data by a constant")
-    return costs
 
 
 def _reached(
