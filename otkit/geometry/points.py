@@ -179,6 +179,7 @@ class PointCloud(GivenGeometry):
             metric = replace(metric, ground=replace(ground, like=self.x))
         return renewed(self, x=x, y=y, metric=metric)
 
+    @np.errstate(over="ignore", invalid="ignore")  # of points that are refused later
     def flat(self, batch: tuple[int, ...]) -> PointCloud:
         """The points of the items of `batch` along one leading axis, in float64 and ready for the cost function."""
         x, y = (float64(flatten_batch(v, batch, 2)) for v in (self.x, self.y))

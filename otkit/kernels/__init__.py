@@ -24,7 +24,7 @@ from otkit.geometry.base import Geometry, GivenGeometry
 from otkit.geometry.metrics import Named
 from otkit.kernels.table import REFERENCE, Kernels
 
-__all__ = ["REFERENCE", "Kernels", "Sharing", "choose", "hosted", "lacking", "shared_by", "sharing"]
+__all__ = ["REFERENCE", "Kernels", "Sharing", "check_same", "choose", "hosted", "lacking", "shared_by", "sharing"]
 
 Geometries = TypeVar("Geometries", bound=GivenGeometry)
 
@@ -57,6 +57,13 @@ def sharing(processes: Sharing) -> Generator[None]:
 def shared_by() -> Sharing | None:
     """The processes that share the work of this call; None if it has one process."""
     return _SHARING.get()
+
+
+def check_same(*given: arrays.Array | None) -> None:
+    """Raise ``ValueError`` on every process that shares the work of this call if one has other data."""
+    processes = shared_by()
+    if processes is not None:
+        processes.check_same(*given)
 
 
 def choose(geometry: Geometry) -> Kernels:

@@ -16,7 +16,7 @@ from otkit.entropic.operations import CostRange
 from otkit.geometry.base import GivenGeometry
 from otkit.geometry.costs import UNIT
 from otkit.geometry.reduced import Reduced
-from otkit.kernels import Kernels, choose, hosted, shared_by
+from otkit.kernels import Kernels, check_same, choose, hosted
 from otkit.problems.fingerprint import Fingerprint
 from otkit.problems.given import Given
 from otkit.problems.ranges import cost_range
@@ -130,9 +130,8 @@ class LinearProblem:
             unbalanced=np.broadcast_shapes(*(r.shape for r in rho)),
         )
         geometry = geometry.flat(batch)
-        kernels, processes = choose(geometry), shared_by()
-        if processes is not None:
-            processes.check_same(*geometry.arrays.values(), a, b, reg, *rho)
+        kernels = choose(geometry)
+        check_same(*geometry.arrays.values(), a, b, reg, *rho)
         rho_a, rho_b = (_by_item(r, batch) for r in rho)
         balanced, weights = (rho_a == np.inf) & (rho_b == np.inf), (a, b)
         a, mass_a = _normalised(a, asked.n, batch, balanced, like)

@@ -29,7 +29,7 @@ REFUSED = {
     "scalar weights": (lambda: otkit.solve(C, 1.0, reg=1), "a must have shape"),
     "vector cost": (lambda: otkit.solve([1.0, 2.0], reg=1), "C must have shape \\(..., n, m\\), got shape \\(2,\\)"),
     "empty cost": (lambda: otkit.solve(np.zeros((0, 3)), reg=1), "C must not be empty, got shape \\(0, 3\\)"),
-    "ragged cost": (lambda: otkit.solve([[1.0], [1.0, 2.0]], reg=1), "C must be an array of numbers, got a ragged"),
+    "ragged cost": (lambda: otkit.solve([[1.0], [1.0, 2.0]], reg=1), "C must be an array of numbers, got ragged rows"),
     "reg 0": (lambda: otkit.solve(C, reg=0), "reg must be positive, got 0; for the unregularised problem pass reg=None"),
     "reg -1": (lambda: otkit.solve(C, reg=-1), "reg must be positive and finite, in units of the cost, got -1"),
     "reg nan": (lambda: otkit.solve(C, reg=NAN), "reg must be positive and finite"),

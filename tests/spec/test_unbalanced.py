@@ -328,7 +328,7 @@ REFUSED = {
     "negative": (dict(reg=1, unbalanced=-1.0), "unbalanced must be non-negative, .* got -1; inf makes"),
     "negative, one side": (dict(reg=1, unbalanced=(1.0, -2.0)), "unbalanced must be non-negative, .* got -2"),
     "nan": (dict(reg=1, unbalanced=np.nan), "unbalanced must be non-negative, .* got nan"),
-    "three": (dict(reg=1, unbalanced=(1, 2, 3)), "a pair \\(rho_a, rho_b\\), got a tuple of 3"),
+    "three": (dict(reg=1, unbalanced=(1, 2, 3)), "a pair \\(rho_a, rho_b\\), got 3"),
     "no reg": (dict(unbalanced=1.0), "needs a reg .*, got reg=None; pass reg="),
     "no reg, and infinite": (dict(unbalanced=INF, method="sinkhorn"), "needs a reg"),
     "reg 0": (dict(reg=0, unbalanced=1.0), "reg must be positive, got 0"),
