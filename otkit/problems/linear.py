@@ -114,8 +114,7 @@ class LinearProblem:
         """
         like = next(iter(asked.arrays.values()))
         a, b = (None if w is None else checks.as_array(w, name, like) for w, name in ((a, "a"), (b, "b")))
-        owned = asked.owned()
-        given = Given.of(asked, owned, (a, b), reg, unbalanced)
+        given = Given.of(asked, owned := asked.owned(), (a, b), reg, unbalanced)
         asked, a, b = owned, arrays.detached(a), arrays.detached(b)
         checks.same_library(**asked.arrays, a=a, b=b)
         dtype, unit = _result_dtype([*asked.arrays.values(), a, b])
