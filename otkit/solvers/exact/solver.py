@@ -222,17 +222,19 @@ def _certified(problem: LinearProblem, state: Pivoted, g: Array, rtol: float | N
     ends = [basis.vertex(*pair) for basis, pair in zip(state.bases, weights, strict=True)]
     for k in np.flatnonzero(~whole & ~problem.forbidden):
         ends[k], whole[k] = completed(costs, int(k), ends[k], *weights[k]), True
-    found = _of_plans(problem, g, ends, whole)
-    wide = done & (found.upper < np.inf) & ~narrow(problem, found.lower, found.upper, rtol or EXACT, 0.0)
+    dual = _dual(problem, g)
+    found = _of_plans(problem, dual, ends, whole)
+    wide = done & _is_wide(problem, found, rtol)
     if wide.any():
         # Masses that are computed exactly leave no defect, which would have to be repaired at the largest cost.
         for k in np.flatnonzero(wide):
             ends[k] = vertex(costs, int(k), state.bases[k], *weights[k])
-        found = _of_plans(problem, g, ends, whole)
+        found = _of_plans(problem, dual, ends, whole)
+        wide = wide & _is_wide(problem, found, rtol)
     if not done.all() or wide.any():
         # Prices may be far larger than the costs that matter, and then round more than 0, which is feasible too; or
         # they may be those of an early basis.
-        other = _of_plans(problem, 0.0 * g, ends, whole)
+        other = _of_plans(problem, _dual(problem, 0.0 * g), ends, whole)
         items = np.flatnonzero((wide | ~done) & (other.lower > found.lower))
         best = {name: put(getattr(found, name), items, take(getattr(other, name), items)) for name in _DUAL}
         found = replace(found, **best)
@@ -240,15 +242,24 @@ def _certified(problem: LinearProblem, state: Pivoted, g: Array, rtol: float | N
     return state, found
 
 
-def _of_plans(problem: LinearProblem, g: Array, ends: list[Vertex], whole: np.ndarray) -> Certificate:
-    """The certificate of plans, and of potentials of the columns; only some of the plans are `whole`."""
+def _dual(problem: LinearProblem, g: Array) -> tuple[Array, Array]:
+    """Feasible potentials from those of the columns."""
+    return products.feasible(problem, g) if products.applies(problem) else feasible(problem, g=g)
+
+
+def _is_wide(problem: LinearProblem, found: Certificate, rtol: float | None) -> np.ndarray:
+    """Which intervals are finite, and too wide to count as exact relative to the optimum."""
+    return (found.upper < np.inf) & ~narrow(problem, found.lower, found.upper, rtol or EXACT, 0.0)
+
+
+def _of_plans(problem: LinearProblem, dual: tuple[Array, Array], ends: list[Vertex], whole: np.ndarray) -> Certificate:
+    """The certificate of plans and of feasible potentials; only some of the plans are `whole`."""
     rows, cols, mass, cost, defect = zip(*ends, strict=True)
     item = np.repeat(np.arange(problem.items), [m.size for m in mass])
     arcs = Arcs(item, *(np.concatenate(v) for v in (rows, cols, mass)))
     plan = (SparsePlan((problem.items, problem.reduced.n, problem.reduced.m), arcs, problem.a),)
     linear = np.array([m @ c for m, c in zip(mass, cost, strict=True)])
-    f, g = products.feasible(problem, g) if products.applies(problem) else feasible(problem, g=g)
-    return certify_plan(problem, f, g, plan, np.where(whole, linear, np.inf), np.array(defect))
+    return certify_plan(problem, *dual, plan, np.where(whole, linear, np.inf), np.array(defect))
 
 
 def _feasible(problem: LinearProblem, g: Array) -> tuple[Array, Array] | None:
