@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from otkit.errors import ConvergenceWarning, NotConverged
     from otkit.geometry import Dense, Grid, PointCloud
     from otkit.results import Result, SparseArcs, Stage, Status
+    from otkit.sharding import sharded
     from otkit.solvers import Annealing, Exact, Multiscale, Progress, Sinkhorn, SparseNewton, Univariate
 
 __version__ = "0.1.0.dev0"
@@ -31,6 +32,7 @@ _HOMES = {
     "otkit.geometry": ("Dense", "Grid", "PointCloud"),
     "otkit.pairs": ("NeighboursResult", "PairwiseResult", "pairwise"),
     "otkit.results": ("Result", "SparseArcs", "Stage", "Status"),
+    "otkit.sharding": ("sharded",),
     "otkit.solvers": ("Annealing", "Exact", "Multiscale", "Progress", "Sinkhorn", "SparseNewton", "Univariate"),
 }
 _HOME = {name: home for home, names in _HOMES.items() for name in names}
@@ -43,6 +45,7 @@ __all__ = [  # noqa: RUF022  (in the order of the reference)
     "pairwise",
     "sinkhorn_divergence",
     "certify",
+    "sharded",
     "vjp",
     "Result",
     "WassersteinResult",

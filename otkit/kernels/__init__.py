@@ -9,6 +9,10 @@ others the operations of `otkit.kernels.table.REFERENCE`. A faster version repla
 from __future__ import annotations
 
 import os
+from abc import ABC, abstractmethod
+from collections.abc import Generator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from functools import cache
 from importlib.util import find_spec
 from typing import Any, TypeVar
@@ -20,13 +24,55 @@ from otkit.geometry.base import Geometry, GivenGeometry
 from otkit.geometry.metrics import Named
 from otkit.kernels.table import REFERENCE, Kernels
 
-__all__ = ["REFERENCE", "Kernels", "choose", "hosted", "lacking"]
+__all__ = ["REFERENCE", "Kernels", "Sharing", "choose", "hosted", "lacking", "shared_by", "sharing"]
 
 Geometries = TypeVar("Geometries", bound=GivenGeometry)
 
 
-def choose(geometry: Geometry) -> Kernels:
-    """The kernels for this geometry, by the location of its arrays and the environment variable ``OTKIT_KERNELS``.
+class Sharing(ABC):
+    """Several processes that share the work of the same calls with the same data."""
+
+    @abstractmethod
+    def kernels(self, alone: Kernels, geometry: Geometry) -> Kernels:
+        """The kernels of this geometry with shared operations; ``ValueError`` if its rows cannot be shared."""
+
+    @abstractmethod
+    def check_same(self, *given: arrays.Array | None) -> None:
+        """Raise ``ValueError`` on every process if one has other data."""
+
+
+_SHARING: ContextVar[Sharing | None] = ContextVar("sharing", default=None)
+
+
+@contextmanager
+def sharing(processes: Sharing) -> Generator[None]:
+    """A context in which these processes share the work of calls."""
+    token = _SHARING.set(processes)
+    try:
+        yield
+    finally:
+        _SHARING.reset(token)
+
+
+def shared_by() -> Sharing | None:
+    """The processes that share the work of this call; None if it has one process."""
+    return _SHARING.get()
+
+
+def choose(geometry: Geometry, *beside: arrays.Array | None) -> Kernels:
+    """The kernels for this geometry; those of one process, or in the context of `sharing` those of several.
+
+    Several processes must have the same geometry, and the same data beside it.
+    """
+    kernels, processes = _alone(geometry), shared_by()
+    if processes is None:
+        return kernels
+    processes.check_same(*geometry.arrays.values(), *beside)
+    return processes.kernels(kernels, geometry)
+
+
+def _alone(geometry: Geometry) -> Kernels:
+    """The kernels of one process, by the location of the arrays and the environment variable ``OTKIT_KERNELS``.
 
     Raises
     ------

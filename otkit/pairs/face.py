@@ -12,6 +12,7 @@ import numpy as np
 from otkit import arrays, checks
 from otkit.distance import distance_cost
 from otkit.geometry.costs import Cost
+from otkit.kernels import shared_by
 from otkit.pairs.blocks import Grid, Options, side_for
 from otkit.pairs.clouds import Clouds, checked
 from otkit.pairs.results import CONVERGED, STATUSES, Answers, Layout, PairwiseResult
@@ -106,6 +107,8 @@ def pairwise(
            [0],
            [1]])
     """
+    if shared_by() is not None:
+        raise ValueError("pairwise shares pairs, not rows, got a call in otkit.sharded; leave it, and pass executor=")
     options = _options(p, metric, rtol, reg, max_iter)
     checks.positive(workers, "workers")
     clouds, layout = _checked(measures, others, options.cost)

@@ -131,7 +131,7 @@ class LinearProblem:
             unbalanced=np.broadcast_shapes(*(r.shape for r in rho)),
         )
         geometry = geometry.flat(batch)
-        kernels = choose(geometry)
+        kernels = choose(geometry, a, b, reg, *rho)
         rho_a, rho_b = (_by_item(r, batch) for r in rho)
         balanced, weights = (rho_a == np.inf) & (rho_b == np.inf), (a, b)
         a, mass_a = _normalised(a, asked.n, batch, balanced, like)

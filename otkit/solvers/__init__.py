@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from otkit.kernels import shared_by
 from otkit.kernels.searches import searchable, searches
 from otkit.problems import LinearProblem
 from otkit.solvers.annealing import Annealing
@@ -49,6 +50,7 @@ def choose_solver(problem: LinearProblem, method: str | Solver[Any], bounded: bo
     ====================================  ==============
     a `reg`                               `SparseNewton`
     a `reg`, on a grid                    `Sinkhorn`
+    a `reg`, shared by processes          `Sinkhorn`
     no `reg`, points on a line, convex    `Univariate`
     no `reg`, many points of few          `Multiscale`
     coordinates, convex
@@ -57,6 +59,8 @@ def choose_solver(problem: LinearProblem, method: str | Solver[Any], bounded: bo
     no `reg`, else                        `Exact`
     the same, an interval is enough       `Annealing`
     the same, some costs are outliers     `Exact`
+    shared by processes, an interval      `Annealing`
+    is enough
     ====================================  ==============
 
     Many points are more than 2²⁴ pairs, in up to three dimensions. Their solution is exact up to 2¹⁸ points on the
@@ -102,8 +106,11 @@ def choose_solver(problem: LinearProblem, method: str | Solver[Any], bounded: bo
 
 def _chosen(problem: LinearProblem, bounded: bool) -> str | Solver[Any]:
     """What "auto" is for a problem."""
+    shared = shared_by() is not None
     if problem.reg is not None:
-        return "sns" if problem.geometry.grid is None else "sinkhorn"
+        return "sns" if problem.geometry.grid is None and not shared else "sinkhorn"
+    if shared and bounded:
+        return "annealing"
     if problem.asked.convex_on_line:
         return "univariate"
     if searches(problem.geometry) and _has_scales(problem):

@@ -74,6 +74,7 @@ class Annealing(Solver[Bounded]):
     stage_tol: float = 1e-3
     sweeps: int = 50
     name = "annealing"
+    shares = True
     refuses: ClassVar[Mapping[str, str]] = {"tol": "rtol= bounds the unregularised answer"}
 
     def __post_init__(self) -> None:

@@ -14,6 +14,7 @@ import numpy as np
 
 from otkit import checks
 from otkit.arrays import Array, renewed
+from otkit.kernels import shared_by
 from otkit.problems.linear import LinearProblem
 from otkit.results.outcome import Outcome, Stage, Status
 from otkit.solvers.watch import Progress, Watch
@@ -86,6 +87,8 @@ class Solver(ABC, Generic[S]):
         Maximum number of iterations over all stages.
     entropic : bool
         Whether the method solves problems with a `reg`, or those without one.
+    shares : bool
+        Whether several processes can share its work: its passes over all pairs are operations by rows.
     refuses : mapping
         Arguments that do not apply to the method, each with the reason.
     """
@@ -93,6 +96,7 @@ class Solver(ABC, Generic[S]):
     name: ClassVar[str]
     max_iter: int
     entropic: ClassVar[bool] = False
+    shares: ClassVar[bool] = False
     refuses: ClassVar[Mapping[str, str]] = {}
 
     @abstractmethod
@@ -148,6 +152,11 @@ def run(
     watch: Watch | None = None,
 ) -> Outcome:
     """Step a solver until every item has ended, or its watch ends the run. No other loop advances solver states."""
+    if shared_by() is not None and not solver.shares:
+        raise ValueError(
+            f"processes share the methods 'sinkhorn', with a reg, and 'annealing', to an rtol, got {solver.name!r}; "
+            "pass reg= or rtol= with method='auto', or leave otkit.sharded"
+        )
     watch = watch or Watch.of()
     errors = []
     with watch.over() as told:

@@ -48,6 +48,7 @@ class Counted(Solver[Annealed]):
     sweeps: int | None = None
     name = "sinkhorn"
     entropic = True
+    shares = True
     refuses: ClassVar[Mapping[str, str]] = {
         "rtol": "tol= bounds the error with a reg",
         "tol": "n_iters= asks for so many iterations and tol= for an error; pass one of them",

@@ -73,6 +73,7 @@ class Sinkhorn(Solver[Annealed]):
     last: InitVar[str | None] = None
     name = "sinkhorn"
     entropic = True
+    shares = True
     refuses: ClassVar[Mapping[str, str]] = {"rtol": "tol= bounds the error with a reg"}
 
     def __new__(cls, *args: Any, n_iters: int | None = None, last: str | None = None, **options: Any) -> Self:

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from otkit import checks
+from otkit.kernels import shared_by
 
 # Ctrl-C in a shorter run is an exception as in any other code: there is no result that took long.
 _LONG = 1.0
@@ -82,6 +83,11 @@ class Watch:
         if not isinstance(progress, bool):
             raise TypeError(f"progress must be True or False, got {progress!r}; pass a function as callback=")
         checks.positive(time_limit, "time_limit")
+        if time_limit is not None and shared_by() is not None:
+            raise ValueError(
+                "time_limit must be None where processes share a call, which stop together only after equal steps, "
+                f"got {time_limit!r}; pass rtol= or max_iter="
+            )
         now = time.monotonic()
         return Watch(callback, now, np.inf if time_limit is None else now + float(time_limit), progress)
 
