@@ -16,7 +16,7 @@ from otkit.geometry.dense import Dense
 from otkit.geometry.grid import Grid
 from otkit.geometry.points import PointCloud
 from otkit.geometry.stored import StoredArcs, is_sparse
-from otkit.kernels import check_same
+from otkit.kernels import shared_by
 from otkit.problems.linear import LinearProblem
 from otkit.report import reported, shortfall
 from otkit.results.result import Result
@@ -360,7 +360,9 @@ def potential_of(problem: LinearProblem, v: Any, name: str, offset: Array) -> Ar
     if not xp.all(xp.isfinite(v)):
         raise ValueError(f"{name} must be finite, got NaN or inf in it; set it to 0 where there is no mass")
     checks.fits(tuple(v.shape[:-1]), problem.batch, name)
-    check_same(v)
+    processes = shared_by()
+    if processes is not None:
+        processes.check_same(v)
     v = xp.broadcast_to(arrays.float64(v), (*problem.batch, size))
     return xp.reshape(v, (problem.items, size)) - offset
 

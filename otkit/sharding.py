@@ -15,9 +15,8 @@ def sharded(group: ProcessGroup | None = None) -> Generator[None]:
     """Share the work of the calls in a context between the processes of `torch.distributed`.
 
     Every process makes the same calls with the same data, and gets the same results. Each computes a share of the rows
-    of every operation that takes time proportional to n·m: softmins of Sinkhorn iterations, c-transforms and sums of
-    certificates. Messages have n + m numbers, and memory is that of one process. "auto" chooses `Sinkhorn` with a
-    `reg`, and `Annealing` with an `rtol`.
+    of Sinkhorn's softmins, of c-transforms and of sums over a plan. Messages have n + m numbers, and memory is that of
+    one process. "auto" chooses `Sinkhorn` with a `reg`, and `Annealing` with an `rtol`.
 
     Parameters
     ----------
@@ -35,8 +34,9 @@ def sharded(group: ProcessGroup | None = None) -> Generator[None]:
     Notes
     -----
     Results agree with those of one process up to rounding: sums over rows are in another order. Sweeps visit all
-    entries, where those of one process leave out what does not matter at their tolerance. The range of the costs, the
-    correction of rounded plans and gradients by the costs are the work of every process.
+    entries, where those of one process leave out what does not matter at their tolerance. An iteration of several
+    processes evaluates each cost twice, where that of one does so once: more than two are needed for a gain. The range
+    of the costs, the correction of rounded plans and gradients by the costs are the work of every process.
 
     A process that takes another path leaves the others waiting until the time limit of the group: by an error, Ctrl-C
     or a callback on it alone, or by processors whose last digits differ. What a result computes on first use, such as

@@ -315,7 +315,7 @@ def _check_folder(options: argparse.Namespace) -> None:
     path = options.out
     if path is None:
         if options.block is not None:
-            raise UnusableInput("--block needs the folder of all shares; pass --out")
+            raise UnusableInput("--block needs --out, the folder of all shares; pass both")
         return
     if os.path.splitext(path)[1].lower() == ".csv":
         raise UnusableInput(f"--out {path}: must be a folder, not a file; the matrix itself is printed, > {path}")

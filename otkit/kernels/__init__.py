@@ -24,7 +24,7 @@ from otkit.geometry.base import Geometry, GivenGeometry
 from otkit.geometry.metrics import Named
 from otkit.kernels.table import REFERENCE, Kernels
 
-__all__ = ["REFERENCE", "Kernels", "Sharing", "check_same", "choose", "hosted", "lacking", "shared_by", "sharing"]
+__all__ = ["REFERENCE", "Kernels", "Sharing", "choose", "hosted", "lacking", "shared_by", "sharing"]
 
 Geometries = TypeVar("Geometries", bound=GivenGeometry)
 
@@ -59,17 +59,16 @@ def shared_by() -> Sharing | None:
     return _SHARING.get()
 
 
-def check_same(*given: arrays.Array | None) -> None:
-    """Raise ``ValueError`` on every process that shares the work of this call if one has other data."""
-    processes = shared_by()
-    if processes is not None:
-        processes.check_same(*given)
+def choose(geometry: Geometry, *beside: arrays.Array | None) -> Kernels:
+    """The kernels for this geometry; those of one process, or in the context of `sharing` those of several.
 
-
-def choose(geometry: Geometry) -> Kernels:
-    """The kernels for this geometry; those of one process, or in the context of `sharing` those of several."""
+    Several processes must have the same geometry, and the same data beside it.
+    """
     kernels, processes = _alone(geometry), shared_by()
-    return kernels if processes is None else processes.kernels(kernels, geometry)
+    if processes is None:
+        return kernels
+    processes.check_same(*geometry.arrays.values(), *beside)
+    return processes.kernels(kernels, geometry)
 
 
 def _alone(geometry: Geometry) -> Kernels:

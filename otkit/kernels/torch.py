@@ -62,8 +62,8 @@ class _Group(Sharing):
         )
 
     def check_same(self, *given: Array | None) -> None:
-        marks = [[0 if x is None else checksum(np.atleast_2d(to_numpy(x))) for x in given]]
-        own = np.array([marks], dtype=np.uint64).view(np.int64)
+        marks = [0 if x is None else checksum(np.atleast_2d(to_numpy(x))) for x in given]
+        own = np.array([[checksum(np.array([marks], dtype=np.uint64))]], dtype=np.uint64).view(np.int64)
         if (self.gathered(own, self.count) != own).any():
             raise ValueError(
                 "processes that share a call must pass the same data, got others on some of them; "

@@ -16,7 +16,7 @@ from otkit.entropic.operations import CostRange
 from otkit.geometry.base import GivenGeometry
 from otkit.geometry.costs import UNIT
 from otkit.geometry.reduced import Reduced
-from otkit.kernels import Kernels, check_same, choose, hosted
+from otkit.kernels import Kernels, choose, hosted
 from otkit.problems.fingerprint import Fingerprint
 from otkit.problems.given import Given
 from otkit.problems.ranges import cost_range
@@ -114,7 +114,8 @@ class LinearProblem:
         """
         like = next(iter(asked.arrays.values()))
         a, b = (None if w is None else checks.as_array(w, name, like) for w, name in ((a, "a"), (b, "b")))
-        given = Given.of(asked, owned := asked.owned(), (a, b), reg, unbalanced)
+        owned = asked.owned()
+        given = Given.of(asked, owned, (a, b), reg, unbalanced)
         asked, a, b = owned, arrays.detached(a), arrays.detached(b)
         checks.same_library(**asked.arrays, a=a, b=b)
         dtype, unit = _result_dtype([*asked.arrays.values(), a, b])
@@ -129,8 +130,7 @@ class LinearProblem:
             unbalanced=np.broadcast_shapes(*(r.shape for r in rho)),
         )
         geometry = geometry.flat(batch)
-        kernels = choose(geometry)
-        check_same(*geometry.arrays.values(), a, b, reg, *rho)
+        kernels = choose(geometry, a, b, reg, *rho)
         rho_a, rho_b = (_by_item(r, batch) for r in rho)
         balanced, weights = (rho_a == np.inf) & (rho_b == np.inf), (a, b)
         a, mass_a = _normalised(a, asked.n, batch, balanced, like)

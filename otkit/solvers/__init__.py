@@ -83,7 +83,8 @@ def choose_solver(problem: LinearProblem, method: str | Solver[Any], bounded: bo
     the same, some costs are outliers     `Exact`
     shared by processes, an interval      `Annealing`
     is enough
-    ====================================  =========
+    ====================================  ================
+
     Many points are more than 2²⁴ pairs, in up to three dimensions. Their solution is exact up to 2¹⁸ points on the
     larger side, and beyond accurate to 1 %, unless `rtol` says otherwise.
 

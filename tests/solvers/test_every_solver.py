@@ -14,6 +14,8 @@ import otkit
 from otkit.solvers import SOLVERS
 
 ENTROPIC = ("sns", "sinkhorn")
+# Solvers of grids, of which `grid` has the hard cases.
+GRIDS = {"coarse-to-fine": "sqeuclidean", "flow": "cityblock"}
 LINE = "a line, absolute cost"
 
 
@@ -21,6 +23,10 @@ def solve(name, case, **options):
     """The case by this solver: between points where the solver needs them, else for the cost matrix."""
     if name in ENTROPIC:
         options["reg"] = 0.05 * case.span
+    if name in GRIDS:
+        return otkit.solve_grid(
+            case.a.reshape(6, -1), case.b.reshape(6, -1), metric=GRIDS[name], method=name, **options
+        )
     if name in ("univariate", "multiscale"):
         return otkit.solve_sample(case.x, case.y, case.a, case.b, metric=case.metric, method=name, **options)
     return otkit.solve(case.C, case.a, case.b, method=name, **options)
@@ -29,7 +35,7 @@ def solve(name, case, **options):
 def solvable(name):
     if name == "multiscale":
         return [hard for hard, case in hard_cases().items() if case.x is not None]
-    return [LINE] if name == "univariate" else list(hard_cases())
+    return [] if name in GRIDS else [LINE] if name == "univariate" else list(hard_cases())
 
 
 @pytest.mark.parametrize(("name", "hard"), [(name, hard) for name in SOLVERS for hard in solvable(name)])

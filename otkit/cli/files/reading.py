@@ -193,7 +193,7 @@ def _nearest(path: str) -> str:
     folder, name = os.path.split(path)
     there = os.listdir(folder or ".") if os.path.isdir(folder or ".") else []
     near = difflib.get_close_matches(name, there, n=1)
-    return f"is it {os.path.join(folder, near[0])}?" if near else f"paths are from {os.getcwd()}"
+    return f"is it {os.path.join(folder, near[0])}?" if near else "check its folder and its ending"
 
 
 def _format(path: str, how: Reading) -> str:

@@ -133,7 +133,6 @@ class GridFlow(Solver[Flowing]):
     --------
     >>> import numpy as np
     >>> import otkit
-    >>> a, b = np.eye(3)[0][:, None] * np.eye(2)
     >>> otkit.solve_grid(np.diag([1.0, 0.0, 0.0]), np.diag([0.0, 0.0, 1.0]), metric="cityblock").value
     array(4.)
     """
