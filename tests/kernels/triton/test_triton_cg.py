@@ -319,7 +319,7 @@ def test_newton_steps_are_those_of_the_host(keep, device, rng, monkeypatch):
         steps.append(TRITON.conjugate_gradients(*args, **options))
         return steps[-1]
 
-    monkeypatch.setattr("otkit.problems.linear.choose", lambda _: replace(TRITON, conjugate_gradients=counted))
+    monkeypatch.setattr("otkit.problems.linear.choose", lambda *_: replace(TRITON, conjugate_gradients=counted))
     found = otkit.solve(*(torch.asarray(x, device=device) for x in (C, a, b)), reg=reg, method=method)
     assert found.converged
     assert found.kernel.startswith("triton")

@@ -44,7 +44,7 @@ class Case:
 
     def __init__(self, device, geometry, reg, a=None, b=None, rho=None, window=WINDOW):
         with pytest.MonkeyPatch.context() as m:
-            m.setattr("otkit.problems.linear.choose", lambda geometry: REFERENCE)
+            m.setattr("otkit.problems.linear.choose", lambda *_: REFERENCE)
             weights = [None if w is None else torch.as_tensor(w, device=device) for w in (a, b)]
             self.problem = p = LinearProblem.build(geometry, *weights, reg=reg, unbalanced=rho)
         self.f, self.g = (
