@@ -316,7 +316,10 @@ def masses(grid: Grid, w: Any, name: str) -> Array:
     w = checks.as_array(w, name)
     lead = w.ndim - len(grid.shape)
     if tuple(w.shape[max(lead, 0) :]) != grid.shape:
-        raise ValueError(f"{name} must have the shape of the grid, (..., {grid.shape}), got {tuple(w.shape)}")
+        raise ValueError(
+            f"{name} must have the shape of the grid, (..., {grid.shape}), got {tuple(w.shape)}; pad it with zeros, or "
+            "make a grid of its shape"
+        )
     return arrays.namespace(w).reshape(w, (*w.shape[:lead], grid.n))
 
 

@@ -12,7 +12,7 @@ from otkit.geometry.base import GivenGeometry
 from otkit.geometry.costs import UNIT, Cost
 from otkit.geometry.points import PointCloud
 from otkit.geometry.reduced import Reduced
-from otkit.kernels import Kernels, choose, shared_by, threads
+from otkit.kernels import Kernels, choose, threads
 from otkit.kernels.numba import items as v
 from otkit.kernels.numba import line
 from otkit.kernels.numba.sorting import in_order
@@ -47,11 +47,7 @@ def solved(cloud: GivenGeometry, a: Any, b: Any) -> Result | None:
     own_y = own_x if y is x else y.copy()
     flat = made(PointCloud, x=own_x[None], y=own_y[None], metric=cloud.metric, swapped=False)
     kernels = choose(flat)
-    found = (
-        None
-        if kernels.name == "reference" or shared_by() is not None
-        else _numbers((own_x[:, 0], own_y[:, 0]), (a, b), cloud.metric)
-    )
+    found = _numbers((own_x[:, 0], own_y[:, 0]), (a, b), cloud.metric) if kernels.name == "numba" else None
     if found is None:
         return None
     own_a, own_b = (None if w is None else w.copy() for w in (a, b))
