@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from otkit.api import solve, solve_grid, solve_sample
+    from otkit.barycenters import BarycenterResult, barycenter
     from otkit.distance import WassersteinResult, wasserstein
     from otkit.divergence import DivergenceResult, sinkhorn_divergence
     from otkit.errors import ConvergenceWarning, NotConverged
@@ -35,6 +36,7 @@ _HOMES = {
     "otkit.api": ("solve", "solve_grid", "solve_sample"),
     "otkit.autograd.inputs": ("Gradients",),
     "otkit.autograd.rules": ("vjp",),
+    "otkit.barycenters": ("BarycenterResult", "barycenter"),
     "otkit.bounds": ("certify",),
     "otkit.distance": ("WassersteinResult", "wasserstein"),
     "otkit.divergence": ("DivergenceResult", "sinkhorn_divergence"),
@@ -64,6 +66,7 @@ __all__ = [  # noqa: RUF022  (in the order of the reference)
     "wasserstein",
     "pairwise",
     "sinkhorn_divergence",
+    "barycenter",
     "certify",
     "sharded",
     "vjp",
@@ -72,6 +75,7 @@ __all__ = [  # noqa: RUF022  (in the order of the reference)
     "PairwiseResult",
     "NeighboursResult",
     "DivergenceResult",
+    "BarycenterResult",
     "Gradients",
     "Status",
     "Stage",

@@ -17,7 +17,7 @@ LONGEST_FILE, LONGEST_FUNCTION, PARAMETERS = 400, 60, 8
 # Their arguments are those of their field: POT's, torch's, or a loss's.
 PUBLIC = {
     *("solve", "solve_sample", "solve_grid", "wasserstein", "sinkhorn_divergence", "pairwise", "certify", "assign"),
-    "__init__",
+    *("barycenter", "__init__"),
 }
 
 
