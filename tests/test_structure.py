@@ -16,7 +16,17 @@ FILES = [path for room in ("otkit", "tests", "benchmarks") for path in sorted((R
 LONGEST_FILE, LONGEST_FUNCTION, PARAMETERS = 400, 60, 8
 # Their arguments are those of their field: POT's, torch's, or a loss's.
 PUBLIC = {
-    *("solve", "solve_sample", "solve_grid", "wasserstein", "sinkhorn_divergence", "pairwise", "certify", "assign"),
+    *(
+        "solve",
+        "solve_sample",
+        "solve_grid",
+        "wasserstein",
+        "sliced_wasserstein",
+        "sinkhorn_divergence",
+        "pairwise",
+        "certify",
+        "assign",
+    ),
     "__init__",
 }
 
