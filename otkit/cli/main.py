@@ -213,7 +213,8 @@ def _distances(options: argparse.Namespace) -> int:
         note(f"otkit: {word}")
     if len(measures) > 2:
         return matrix(measures, options)
-    return _pair(*measures, options) if quickly is None else quick.report(quickly, *measures, options)
+    x, y = measures
+    return _pair(x, y, options) if quickly is None else quick.report(quickly, x, y, options)
 
 
 def _pair(x: Measure, y: Measure, options: argparse.Namespace) -> int:
