@@ -14,9 +14,11 @@ if TYPE_CHECKING:
     from otkit.distance import WassersteinResult, wasserstein
     from otkit.divergence import DivergenceResult, sinkhorn_divergence
     from otkit.errors import ConvergenceWarning, NotConverged
+    from otkit.gaussians import fid, gaussian_wasserstein
     from otkit.geometry import Dense, Grid, PointCloud
     from otkit.results import Result, SparseArcs, Stage, Status
     from otkit.sharding import sharded
+    from otkit.slices import SlicedResult, sliced_wasserstein
     from otkit.solvers import (
         Annealing,
         CoarseToFine,
@@ -41,10 +43,12 @@ _HOMES = {
     "otkit.distance": ("WassersteinResult", "wasserstein"),
     "otkit.divergence": ("DivergenceResult", "sinkhorn_divergence"),
     "otkit.errors": ("ConvergenceWarning", "NotConverged"),
+    "otkit.gaussians": ("fid", "gaussian_wasserstein"),
     "otkit.geometry": ("Dense", "Grid", "PointCloud"),
     "otkit.pairs": ("NeighboursResult", "PairwiseResult", "pairwise"),
     "otkit.results": ("Result", "SparseArcs", "Stage", "Status"),
     "otkit.sharding": ("sharded",),
+    "otkit.slices": ("SlicedResult", "sliced_wasserstein"),
     "otkit.solvers": (
         "Annealing",
         "CoarseToFine",
@@ -64,6 +68,9 @@ __all__ = [  # noqa: RUF022  (in the order of the reference)
     "solve_sample",
     "solve_grid",
     "wasserstein",
+    "sliced_wasserstein",
+    "gaussian_wasserstein",
+    "fid",
     "pairwise",
     "sinkhorn_divergence",
     "barycenter",
@@ -72,6 +79,7 @@ __all__ = [  # noqa: RUF022  (in the order of the reference)
     "vjp",
     "Result",
     "WassersteinResult",
+    "SlicedResult",
     "PairwiseResult",
     "NeighboursResult",
     "DivergenceResult",

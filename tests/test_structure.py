@@ -16,8 +16,8 @@ FILES = [path for room in ("otkit", "tests", "benchmarks") for path in sorted((R
 LONGEST_FILE, LONGEST_FUNCTION, PARAMETERS = 400, 60, 8
 # Their arguments are those of their field: POT's, torch's, or a loss's.
 PUBLIC = {
-    *("solve", "solve_sample", "solve_grid", "wasserstein", "sinkhorn_divergence", "pairwise", "certify", "assign"),
-    *("barycenter", "__init__"),
+    *("solve", "solve_sample", "solve_grid", "wasserstein", "sliced_wasserstein", "sinkhorn_divergence", "pairwise"),
+    *("barycenter", "certify", "assign", "__init__"),
 }
 
 
@@ -75,7 +75,7 @@ def test_a_result_lists_what_is_for_users(reg):
     assert public == sorted([
         "status", "converged", "n_iter", "success", "message", "nit", "error", "tol", "errors", "stages", "rescaled", "method", "kernel",
         "value", "value_linear", "value_reg", "value_marginal", "value_dual",
-        "f", "g", "potentials", "plan", "plan_sparse", "marginals", "apply", "apply_t", "barycentric", "transport",
+        "f", "g", "potentials", "plan", "plan_sparse", "marginals", "apply", "apply_t", "barycentric", "transport", "sample",
         "lower", "upper", "gap",
     ])  # fmt: skip
 

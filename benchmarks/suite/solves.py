@@ -69,6 +69,53 @@ class Entropic:
         self.solve(reg).plan  # noqa: B018
 
 
+class Draws:
+    """Pairs drawn from plans between points: a batch of flow matching, and few of many points."""
+
+    param_names = ["points", "reg"]
+    params = [[256, 2048, 20_000], [None, 0.05]]
+    timeout = 300
+
+    def setup(self, points, reg):
+        x, y, *_ = cloud(points)
+        method = otkit.Sinkhorn(n_iters=3) if reg and points > 2048 else "auto"
+        self.result = otkit.solve_sample(x, y, reg=reg, method=method)
+        self.result.sample(1, 0)
+
+    def time_sample(self, points, reg):
+        self.result.sample(256, 0)
+
+    def peakmem_sample(self, points, reg):
+        self.result.sample(256, 0)
+
+
+class Slices:
+    """Sliced distances along 50 directions, beside POT's, and the distance of Gaussians fitted to features."""
+
+    param_names = ["points", "d"]
+    params = [[300, 3000, 30_000], [3, 64]]
+    timeout = 300
+
+    def setup(self, points, d):
+        random = np.random.default_rng(0)
+        self.x, self.y = random.normal(size=(2, points, d))
+        self.directions = random.normal(size=(50, d))
+
+    def time_sliced(self, points, d):
+        otkit.sliced_wasserstein(self.x, self.y, projections=self.directions)
+
+    def time_pot(self, points, d):
+        import ot
+
+        ot.sliced_wasserstein_distance(self.x, self.y, projections=self.directions.T)
+
+    def time_largest(self, points, d):
+        otkit.sliced_wasserstein(self.x, self.y, projections=self.directions, largest=True)
+
+    def time_fid(self, points, d):
+        otkit.fid(self.x, self.y)
+
+
 class SmallRegularisation:
     """Plans to an error of 1e-8 where sweeps alone are slow, the regularisation relative to the largest cost of 1."""
 

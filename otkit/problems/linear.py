@@ -118,7 +118,7 @@ class LinearProblem:
         given = Given.of(asked, owned, (a, b), reg, unbalanced)
         asked, a, b = owned, arrays.detached(a), arrays.detached(b)
         checks.same_library(**asked.arrays, a=a, b=b)
-        dtype, unit = _result_dtype([*asked.arrays.values(), a, b])
+        dtype, unit = result_dtype([*asked.arrays.values(), a, b])
         geometry, a, b = _at_hand(asked, a, b)
         like = next(iter(geometry.arrays.values()))
         reg = None if reg is None else checks.regularisation(reg)
@@ -347,7 +347,7 @@ def _reached(
     return a, b, (idle[0], idle[1])
 
 
-def _result_dtype(given: list[Array | None]) -> tuple[Any, float]:
+def result_dtype(given: list[Array | None]) -> tuple[Any, float]:
     """The widest floating dtype of the arrays, or float64 if all are integers, and its unit roundoff."""
     present = [x for x in given if x is not None]
     xp = namespace(*present)
