@@ -136,10 +136,9 @@ class LinearProblem:
         a, mass_a = _normalised(a, asked.n, batch, balanced, like)
         b, mass_b = _normalised(b, asked.m, batch, balanced, like)
         rescaled = checks.equal_mass(mass_a, mass_b, *weights, relaxes=relaxes)
-        matrix = None if reg is None else held(kernels, geometry)
+        matrix, reg = (None, None) if reg is None else (held(kernels, geometry), _by_item(reg, batch))
         costs = cost_range(kernels, geometry, matrix, a > 0, b > 0, bounded=reg is None)
         a, b, idle = _reached(costs, (a, b), (rho_a, rho_b), relaxes=relaxes)
-        reg = None if reg is None else _by_item(reg, batch)
         checks.resolved(reg, 8 * UNIT * to_numpy(costs.span), balanced)
         return LinearProblem(
             given=given,
