@@ -49,7 +49,8 @@ class SinkhornLoss(nn.Module):
     Notes
     -----
     Feydy et al. (2019). Gradients are those of the optimal value, by the envelope theorem. The backward pass reads the
-    pairs once, and keeps only the potentials. Half precision is computed in float32, also under autocast.
+    pairs once. It keeps the potentials, and costs where `otkit.solve_sample` does. Half precision is computed in
+    float32, also under autocast.
 
     Examples
     --------

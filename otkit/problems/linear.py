@@ -16,7 +16,7 @@ from otkit.entropic.operations import CostRange
 from otkit.geometry.base import GivenGeometry
 from otkit.geometry.costs import UNIT
 from otkit.geometry.reduced import Reduced
-from otkit.kernels import Kernels, choose, hosted
+from otkit.kernels import Kernels, choose, held, hosted
 from otkit.problems.fingerprint import Fingerprint
 from otkit.problems.given import Given
 from otkit.problems.ranges import cost_range
@@ -136,16 +136,16 @@ class LinearProblem:
         a, mass_a = _normalised(a, asked.n, batch, balanced, like)
         b, mass_b = _normalised(b, asked.m, batch, balanced, like)
         rescaled = checks.equal_mass(mass_a, mass_b, *weights, relaxes=relaxes)
-        costs = cost_range(kernels, geometry, a > 0, b > 0, bounded=reg is None)
+        matrix, reg = (None, None) if reg is None else (held(kernels, geometry), _by_item(reg, batch))
+        costs = cost_range(kernels, geometry, matrix, a > 0, b > 0, bounded=reg is None)
         a, b, idle = _reached(costs, (a, b), (rho_a, rho_b), relaxes=relaxes)
-        reg = None if reg is None else _by_item(reg, batch)
         checks.resolved(reg, 8 * UNIT * to_numpy(costs.span), balanced)
         return LinearProblem(
             given=given,
             fingerprint=None if geometry.matrix is None else Fingerprint.of(geometry.matrix),
             asked=asked,
             geometry=geometry,
-            reduced=Reduced(geometry, costs.row, costs.col),
+            reduced=Reduced(geometry, costs.row, costs.col, held=matrix),
             kernels=kernels,
             a=a,
             b=b,

@@ -8,23 +8,27 @@ from otkit import arrays
 from otkit.arrays import Array, namespace
 from otkit.entropic.operations import CostRange
 from otkit.geometry.base import GivenGeometry
+from otkit.geometry.dense import Dense
 from otkit.kernels import Kernels
 from otkit.problems.line import line_range
 from otkit.problems.squares import multiplies, squares_range
 
 
-def cost_range(kernels: Kernels, geometry: GivenGeometry, has_a: Array, has_b: Array, *, bounded: bool) -> CostRange:
+def cost_range(
+    kernels: Kernels, geometry: GivenGeometry, matrix: Array | None, has_a: Array, has_b: Array, *, bounded: bool
+) -> CostRange:
     """Offsets and bounds of the costs, after a check that costs are numbers.
 
-    With `bounded`, costs are not evaluated where bounds are known without.
+    With `bounded`, costs are not evaluated where bounds are known without. Otherwise `matrix` has them, if not None.
     """
     if bounded and geometry.cloud is not None and geometry.convex_on_line:
         return _within_range(geometry, line_range(geometry.cloud, has_a, has_b))
     if bounded and geometry.cloud is not None and multiplies(geometry):
         return _within_range(geometry, squares_range(geometry.cloud, has_a, has_b))
-    costs = kernels.cost_range(geometry, has_a, has_b)
+    whole = geometry if matrix is None else Dense(matrix)
+    costs = kernels.cost_range(whole, has_a, has_b)
     # If every point has mass, the pass for `costs` has read all costs, and its results show whether all are finite.
-    if not (_all(has_a, has_b, ~costs.forbidden, costs.low > -math.inf) or kernels.are_costs(geometry)):
+    if not (_all(has_a, has_b, ~costs.forbidden, costs.low > -math.inf) or kernels.are_costs(whole)):
         raise ValueError(geometry.undefined)
     return _within_range(geometry, costs)
 
