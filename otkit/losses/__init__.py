@@ -13,6 +13,8 @@ from otkit.losses.distillation.trainer import DistillationTrainerMixin
 from otkit.losses.distillation.vocabulary import ULDLoss, VocabOTLoss
 from otkit.losses.distillation.vocabulary_cost import VocabularyCost
 from otkit.losses.sinkhorn import SinkhornLoss
+from otkit.losses.topk.entries import TopK
+from otkit.losses.topk.files import read_topk, write_topk
 
 __all__ = [
     "PRESETS",
@@ -27,6 +29,7 @@ __all__ = [
     "SinkhornLoss",
     "SoftTargetLoss",
     "SwappedPredictionLoss",
+    "TopK",
     "ULDLoss",
     "Usage",
     "VocabOTLoss",
@@ -34,4 +37,6 @@ __all__ = [
     "assign",
     "koleo",
     "prototype_usage",
+    "read_topk",
+    "write_topk",
 ]

@@ -8,12 +8,13 @@ kept, in the dtype of the logits.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, overload
 
 import torch
 from torch import Tensor
 
 from otkit import checks
+from otkit.losses.topk.entries import TopK
 
 # Entries of logits in a chunk: on the CPU as many as the cache of a core holds, elsewhere as many as fill a GPU.
 _ENTRIES, _ENTRIES_ELSEWHERE = 2**18, 2**22
@@ -39,26 +40,35 @@ class Chunk(NamedTuple):
     owner: Tensor | None = None
 
 
-def upcast(v: Tensor) -> Tensor:
+@overload
+def upcast(v: Tensor) -> Tensor: ...
+@overload
+def upcast(v: TopK) -> TopK: ...
+@overload
+def upcast(v: Tensor | TopK) -> Tensor | TopK: ...
+def upcast(v: Tensor | TopK) -> Tensor | TopK:
     """Half precision in float32; other dtypes as they are."""
+    if isinstance(v, TopK):
+        return v.upcast()
     return v.float() if v.dtype in (torch.float16, torch.bfloat16) else v
 
 
-def chunk_rows(chunk_size: int | None, logits: Tensor) -> int:
+def chunk_rows(chunk_size: int | None, logits: Tensor | TopK) -> int:
     """The number of rows of logits ``(…, V)`` in a chunk."""
     entries = _ENTRIES if logits.device.type == "cpu" else _ENTRIES_ELSEWHERE
     return chunk_size or max(1, entries // logits.shape[-1])
 
 
 def row_values(
-    loss: Callable[[Tensor, Tensor], Tensor],
-    logits: tuple[Tensor, Tensor],
+    loss: Callable[[Tensor, Any], Tensor],
+    logits: tuple[Tensor, Tensor | TopK],
     rows: tuple[Tensor, Tensor],
     chunk_size: int | None,
 ) -> Tensor:
     """The loss ``(r,)`` of pairs of rows of the student's and the teacher's logits, a chunk at a time."""
-    student, teacher = (v.reshape(-1, v.shape[-1]) for v in logits)
-    size = chunk_rows(chunk_size, max(student, teacher, key=lambda v: v.shape[1]))
+    student = logits[0].reshape(-1, logits[0].shape[-1])
+    teacher = logits[1].reshape(-1, logits[1].shape[-1])
+    size = min(chunk_rows(chunk_size, v) for v in (student, teacher))
     chunks = []
     for mine, theirs in zip(rows[0].split(size), rows[1].split(size), strict=True):
 

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from otkit import arrays, checks
 from otkit.losses.chunks import row_values
 from otkit.losses.tensors import check_tensor
+from otkit.losses.topk.entries import TopK
 
 REDUCTIONS = ("mean", "sum", "none")
 
@@ -23,10 +24,12 @@ def check_choice(name: str, value: str, choices: tuple[str, ...]) -> None:
         raise ValueError(f"{name} must be one of {', '.join(choices)}, got {value!r}")
 
 
-def check_logits(student: Tensor, teacher: Tensor, *, one_vocabulary: bool = True) -> None:
+def check_logits(student: Tensor, teacher: Tensor | TopK, *, one_vocabulary: bool = True) -> None:
     """Complain about logits ``(..., V)`` that cannot be compared."""
-    for name, v in (("student_logits", student), ("teacher_logits", teacher)):
-        check_tensor(name, v)
+    both: tuple[tuple[str, Tensor | TopK], ...] = (("student_logits", student), ("teacher_logits", teacher))
+    for name, v in both:
+        if name == "student_logits" or not isinstance(v, TopK):
+            check_tensor(name, v)
         if v.ndim < 2 or v.shape[-1] == 0:
             raise ValueError(
                 f"{name} must have shape (rows, V) or (batch, length, V), got {tuple(v.shape)}; logits[None] is one row"
@@ -36,7 +39,7 @@ def check_logits(student: Tensor, teacher: Tensor, *, one_vocabulary: bool = Tru
             "student_logits and teacher_logits must have as many axes and the same leading ones, got "
             f"{tuple(student.shape)} and {tuple(teacher.shape)}; only lengths and vocabularies may differ"
         )
-    if one_vocabulary and student.shape[-1] != teacher.shape[-1]:
+    if one_vocabulary and isinstance(teacher, Tensor) and student.shape[-1] != teacher.shape[-1]:
         raise ValueError(
             f"student and teacher must have one vocabulary, got {student.shape[-1]} and {teacher.shape[-1]} entries; "
             "cut off the padding of the larger one, or use ULDLoss"
@@ -54,7 +57,7 @@ def check_reduction(reduction: str, num_items: Tensor | float | None) -> None:
 
 
 def row_mask(
-    logits: Tensor, mask: Tensor | None, labels: Tensor | None, shift: bool, ignore_index: int, who: str = ""
+    logits: Tensor | TopK, mask: Tensor | None, labels: Tensor | None, shift: bool, ignore_index: int, who: str = ""
 ) -> Tensor:
     """The rows that take part, as a mask of the leading axes of `logits`.
 
@@ -93,7 +96,7 @@ class RowOptions(Protocol):
 
 def row_masks(
     loss: RowOptions,
-    logits: tuple[Tensor, Tensor],
+    logits: tuple[Tensor, Tensor | TopK],
     given: tuple[Tensor | None, Tensor | None],
     given_teacher: tuple[Tensor | None, Tensor | None],
     num_items: Tensor | float | None,
@@ -107,15 +110,28 @@ def row_masks(
     student, teacher = logits
     check_logits(student, teacher, one_vocabulary=one_vocabulary)
     check_reduction(loss.reduction, num_items)
-    keep = row_mask(student, *given, loss.shift, loss.ignore_index)
-    if given_teacher == (None, None) and student.shape[:-1] == teacher.shape[:-1]:
-        return keep, keep
+    keep = teacher_keep = row_mask(student, *given, loss.shift, loss.ignore_index)
+    if given_teacher != (None, None) or student.shape[:-1] != teacher.shape[:-1]:
+        teacher_keep = _teacher_mask(loss, logits, given, given_teacher)
+    if isinstance(teacher, TopK):
+        teacher.check_against(student.shape[-1] if one_vocabulary else None, teacher_keep)
+    return keep, teacher_keep
+
+
+def _teacher_mask(
+    loss: RowOptions,
+    logits: tuple[Tensor, Tensor | TopK],
+    given: tuple[Tensor | None, Tensor | None],
+    given_teacher: tuple[Tensor | None, Tensor | None],
+) -> Tensor:
+    """The rows of the teacher that take part, where they are not those of the student."""
+    student, teacher = logits
     if given_teacher == (None, None) and given != (None, None):
         raise ValueError(
             f"mask and labels are about rows {tuple(student.shape[:-1])} of the student, and the teacher has "
             f"{tuple(teacher.shape[:-1])}; pass teacher_mask= or teacher_labels= too"
         )
-    return keep, row_mask(teacher, *given_teacher, loss.shift, loss.ignore_index, "teacher_")
+    return row_mask(teacher, *given_teacher, loss.shift, loss.ignore_index, "teacher_")
 
 
 def aligned_rows(keep: Tensor, teacher_keep: Tensor) -> tuple[Tensor, Tensor]:
@@ -190,11 +206,22 @@ class RowLoss(nn.Module, ABC):
     def rows(self, student: Tensor, teacher: Tensor) -> Tensor:
         """The loss ``(r,)`` of rows of logits ``(r, V)``, in float32 or float64."""
 
+    def rows_of_known(self, student: Tensor, teacher: TopK) -> Tensor:
+        """`rows` for a teacher of which the leading entries are known."""
+        return self.rows(student, teacher.logits(student.shape[-1]))
+
+    def check_tail(self, teacher: TopK) -> None:
+        """Complain about what a teacher's `tail` leaves unknown, and the loss needs."""
+
+    def compare(self, student: Tensor, teacher: Tensor | TopK) -> Tensor:
+        """The loss ``(r,)`` of rows of logits ``(r, V)``, for any teacher."""
+        return self.rows_of_known(student, teacher) if isinstance(teacher, TopK) else self.rows(student, teacher)
+
     @arrays.eager
     def forward(
         self,
         student_logits: Tensor,
-        teacher_logits: Tensor,
+        teacher_logits: Tensor | TopK,
         mask: Tensor | None = None,
         labels: Tensor | None = None,
         *,
@@ -207,7 +234,8 @@ class RowLoss(nn.Module, ABC):
 
         Parameters
         ----------
-        student_logits, teacher_logits : Tensor (rows, V) or (batch, length, V)
+        student_logits : Tensor (rows, V) or (batch, length, V)
+        teacher_logits : Tensor or TopK
             In each sequence the rows of both that take part are paired from the first on, until one has no more.
         mask : Tensor (rows,) or (batch, length), optional
             0 where a row takes no part, whatever is in it.
@@ -234,9 +262,11 @@ class RowLoss(nn.Module, ABC):
         """
         logits, given = (student_logits, teacher_logits), ((mask, labels), (teacher_mask, teacher_labels))
         keep = row_masks(self, logits, *given, num_items_in_batch, one_vocabulary=self.one_vocabulary)
+        if isinstance(teacher_logits, TopK):
+            self.check_tail(teacher_logits)
         rows = aligned_rows(*keep)
         with torch.autocast(student_logits.device.type, enabled=False):
-            values = row_values(self.rows, logits, rows, self.chunk_size)
+            values = row_values(self.compare, logits, rows, self.chunk_size)
             loss = reduce(values, None, self.reduction, num_items_in_batch)
             if self.reduction == "none":
                 loss = scatter(values, rows[0], keep[0])

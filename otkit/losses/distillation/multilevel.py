@@ -7,8 +7,12 @@ from torch import Tensor, nn
 
 from otkit import arrays, checks
 from otkit.losses.chunks import Chunk, chunk_values, upcast
-from otkit.losses.distillation.transport import RowTransport
+from otkit.losses.distillation.transport import RowTransport, l1_costs
 from otkit.losses.rows import REDUCTIONS, Stats, aligned_rows, check_choice, expectation, reduce, row_masks
+from otkit.losses.topk.entries import TopK
+
+# Entries of a teacher's dense rows in memory at once.
+_ENTRIES = 2**20
 
 
 class MultiLevelOTLoss(nn.Module):
@@ -82,7 +86,7 @@ class MultiLevelOTLoss(nn.Module):
     def forward(
         self,
         student_logits: Tensor,
-        teacher_logits: Tensor,
+        teacher_logits: Tensor | TopK,
         mask: Tensor | None = None,
         labels: Tensor | None = None,
         *,
@@ -95,7 +99,8 @@ class MultiLevelOTLoss(nn.Module):
 
         Parameters
         ----------
-        student_logits, teacher_logits : Tensor (batch, length, V) or (length, V)
+        student_logits : Tensor (batch, length, V) or (length, V)
+        teacher_logits : Tensor or TopK
         mask, labels, teacher_mask, teacher_labels, num_items_in_batch, return_stats
             As in `ULDLoss`.
 
@@ -113,6 +118,8 @@ class MultiLevelOTLoss(nn.Module):
         """
         logits, given = (student_logits, teacher_logits), ((mask, labels), (teacher_mask, teacher_labels))
         keep = row_masks(self, logits, *given, num_items_in_batch, one_vocabulary=False)
+        if isinstance(teacher_logits, TopK):
+            self._check_tail(teacher_logits)
         seen: list[Tensor] = []
         with torch.autocast(student_logits.device.type, enabled=False):
             values, counts = self._sequences((student_logits, teacher_logits.detach()), keep, seen)
@@ -124,10 +131,11 @@ class MultiLevelOTLoss(nn.Module):
         return loss, {"rows": counts.sum(), **dict(zip(("had", "sl", "sd"), means, strict=True))}
 
     def _sequences(
-        self, logits: tuple[Tensor, Tensor], keep: tuple[Tensor, Tensor], seen: list[Tensor]
+        self, logits: tuple[Tensor, Tensor | TopK], keep: tuple[Tensor, Tensor], seen: list[Tensor]
     ) -> tuple[Tensor, Tensor]:
         """The values of all sequences, and the numbers of rows that they compare."""
-        student, teacher = (v.reshape(-1, v.shape[-1]) for v in logits)
+        student = logits[0].reshape(-1, logits[0].shape[-1])
+        teacher = logits[1].reshape(-1, logits[1].shape[-1])
         rows = aligned_rows(*keep)
         sequence = rows[0] // keep[0].shape[-1]
         number = keep[0].numel() // keep[0].shape[-1]
@@ -141,16 +149,26 @@ class MultiLevelOTLoss(nn.Module):
             chunks.append(Chunk(mine, 1, loss, torch.zeros_like(mine)))
         return chunk_values(student, chunks), sizes
 
-    def _sequence(self, student: Tensor, teacher: Tensor, seen: list[Tensor]) -> Tensor:
+    def _check_tail(self, teacher: TopK) -> None:
+        """Complain about a teacher whose leading entries over a sequence are not known."""
+        if teacher.tail == "one bucket" or (teacher.tail == "uniform" and teacher.vocab_size is None):
+            raise ValueError(
+                f"MultiLevelOTLoss needs the probability of each entry of the teacher, got tail={teacher.tail!r} and "
+                f"vocab_size={teacher.vocab_size}; pass tail='renormalise', or tail='uniform' with the size of the "
+                "teacher's vocabulary"
+            )
+
+    def _sequence(self, student: Tensor, teacher: Tensor | TopK, seen: list[Tensor]) -> Tensor:
         """The value ``(1,)`` of the rows of one sequence."""
         if not len(student):
             return student.sum()[None]
-        width = min(self.topk, student.shape[-1], teacher.shape[-1])
-        (p, log_p), (q, log_q) = (_leading(v, width) for v in (student, teacher))
+        entries = teacher.shape[-1] if isinstance(teacher, Tensor) else teacher.vocab_size or self.topk
+        width = min(self.topk, student.shape[-1], entries)
+        (p, log_p), (q, log_q) = _leading(*_scaled(student), width), _leading(*_candidates(teacher, width), width)
         uniform = p.new_full((1, len(p)), 1 / len(p))
         had = (p - q).abs().sum(-1).mean()
         sl = -expectation(log_q, log_p).mean()
-        sd = self.transport(p[None], q[None], uniform, uniform, None)[0]
+        sd = self.transport(l1_costs(p[None], q[None]), uniform, uniform, None)[0]
         seen.append(torch.stack([had, sl, sd]).detach())
         parts = (self.had, had), (self.sl, sl), (self.sd, sd)
         return torch.stack([factor * part for factor, part in parts if factor] or [0.0 * had]).sum()[None]
@@ -159,15 +177,35 @@ class MultiLevelOTLoss(nn.Module):
         return f"topk={self.topk}, had={self.had:g}, sl={self.sl:g}, sd={self.sd:g}, {self.transport}"
 
 
-def _leading(logits: Tensor, width: int) -> tuple[Tensor, Tensor]:
-    """The probabilities of the entries with the largest sums over all rows, the largest first, and their logarithms."""
+def _candidates(teacher: Tensor | TopK, width: int) -> tuple[Tensor, Tensor | None]:
+    """`_scaled`, of entries that can be among the leading: those that a row knows, and as many others."""
+    if isinstance(teacher, Tensor):
+        return _scaled(teacher)
+    ids = teacher.indices[teacher.indices >= 0].unique()
+    entries = teacher.vocab_size or max(int(ids.max()) + 1, width)
+    first = torch.arange(min(entries, len(ids) + width), device=ids.device)
+    columns = torch.cat([ids, first[~torch.isin(first, ids)][:width]])
+    parts = []
+    for part in range(0, len(teacher), size := max(1, _ENTRIES // entries)):
+        logits = teacher[part : part + size].logits(entries)
+        p, none = _scaled(logits)
+        parts.append((p[:, columns], (torch.zeros_like(p, dtype=torch.bool) if none is None else none)[:, columns]))
+    return torch.cat([p for p, _ in parts]), torch.cat([none for _, none in parts])
+
+
+def _scaled(logits: Tensor) -> tuple[Tensor, Tensor | None]:
+    """The probabilities of logits divided by their standard deviation, and where entries are excluded."""
     deviation, none = logits.std(-1, keepdim=True, correction=0), None
     if not deviation.isfinite().all():  # excluded entries have no part in it
         none = logits == -torch.inf
         logits = logits.masked_fill(none, 0.0)
         deviation = _deviation(logits, ~none)
     scaled = logits / deviation.clamp_min(torch.finfo(logits.dtype).eps)
-    p = torch.softmax(scaled if none is None else scaled.masked_fill(none, -torch.inf), -1)
+    return torch.softmax(scaled if none is None else scaled.masked_fill(none, -torch.inf), -1), none
+
+
+def _leading(p: Tensor, none: Tensor | None, width: int) -> tuple[Tensor, Tensor]:
+    """The probabilities of the entries with the largest sums over all rows, the largest first, and their logarithms."""
     order = p.detach().sum(0).topk(width).indices
     p = p[:, order]
     log_p = p.clamp_min(torch.finfo(p.dtype).tiny).log()  # finite where a probability underflows

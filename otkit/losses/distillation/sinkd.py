@@ -10,8 +10,11 @@ from torch import Tensor, nn
 from otkit import arrays, checks
 from otkit.losses import processes
 from otkit.losses.chunks import Chunk, chunk_rows, chunk_values, row_values, upcast
-from otkit.losses.distillation.transport import RowTransport
+from otkit.losses.distillation.l1 import l1_cost
+from otkit.losses.distillation.transport import Costs, RowTransport, l1_costs
 from otkit.losses.rows import REDUCTIONS, Stats, aligned_rows, check_choice, reduce, row_masks, scatter, uniform
+from otkit.losses.topk.cost import own_cost, topk_cost
+from otkit.losses.topk.entries import TopK
 
 LEVELS = ("batch", "token", "vocab")
 OBJECTIVES = ("sharp", "regularized", "divergence")
@@ -162,7 +165,7 @@ class SinKDLoss(nn.Module):
     def forward(
         self,
         student_logits: Tensor,
-        teacher_logits: Tensor,
+        teacher_logits: Tensor | TopK,
         mask: Tensor | None = None,
         labels: Tensor | None = None,
         *,
@@ -176,7 +179,7 @@ class SinKDLoss(nn.Module):
         Parameters
         ----------
         student_logits : Tensor (rows, V) or (batch, length, V)
-        teacher_logits : Tensor
+        teacher_logits : Tensor or TopK
             Logits of the same vocabulary; at the levels "batch" and "token" of any number of rows.
         mask : Tensor (rows,) or (batch, length), optional
             0 where a row takes no part, whatever is in it.
@@ -206,6 +209,8 @@ class SinKDLoss(nn.Module):
         """
         logits, given = (student_logits, teacher_logits), ((mask, labels), (teacher_mask, teacher_labels))
         keep = row_masks(self, logits, *given, num_items_in_batch)
+        if isinstance(teacher_logits, TopK):
+            self._check_known(teacher_logits)
         seen: Seen = [] if return_stats else None
         with torch.autocast(student_logits.device.type, enabled=False):
             measure = {"batch": self._batch, "token": self._tokens, "vocab": self._entries}[self.level]
@@ -219,15 +224,25 @@ class SinKDLoss(nn.Module):
         means = {name: torch.stack([s[name] for s in seen]).mean() for name in (seen[0] if seen else {})}
         return loss, {"rows": measured.counts.sum(), **means}
 
-    def _batch(self, student: Tensor, teacher: Tensor, keep: Pair, seen: Seen) -> Measured:
+    def _check_known(self, teacher: TopK) -> None:
+        """Complain about options that need more than the leading entries of the teacher."""
+        if self.gather:
+            raise ValueError("gather=True is for dense logits of the teacher, got a TopK; pass gather=False")
+        if self.objective == "divergence" and self.level != "vocab" and teacher.tail == "one bucket":
+            raise ValueError(
+                "objective='divergence' needs distances between rows of the teacher, which tail='one bucket' does not "
+                "tell; pass tail='renormalise' or tail='uniform', or another objective"
+            )
+
+    def _batch(self, student: Tensor, teacher: Tensor | TopK, keep: Pair, seen: Seen) -> Measured:
         """One problem of all rows."""
-        own, other = (v.reshape(-1, v.shape[-1]) for v in (student, teacher))
+        own, other = student.reshape(-1, student.shape[-1]), teacher.reshape(-1, teacher.shape[-1])
         rows, theirs = (
             slice(None) if there is None or there.all() else there.flatten().nonzero()[:, 0] for there in keep
         )
         y = upcast(other[theirs])
         before, after, members = own[:0], own[:0], 1
-        if self.gather:
+        if self.gather and isinstance(y, Tensor):
             members = processes.size(None)
             before, after = processes.other_rows(own[rows])
             first, last = processes.other_rows(y)
@@ -243,16 +258,16 @@ class SinKDLoss(nn.Module):
                 x = x.clone()
                 x.register_hook(lambda gradient: gradient * members)
             x = torch.cat([upcast(before), x, upcast(after)]) if len(before) + len(after) else x
-            a, b = (v.new_full((1, len(v)), 1 / len(v)) for v in (x, y))
-            return self._transport(self._softened(x)[None], self._softened(y)[None], a, b, seen)
+            a, b = (x.new_full((1, len(v)), 1 / len(v)) for v in (x, y))
+            return self._transport(self._costs(x[None], y.reshape(1, *y.shape)), a, b, seen)
 
         owner = torch.zeros(len(own[rows]), dtype=torch.long, device=own.device)
         return Measured(chunk_values(own, [Chunk(rows, 1, loss, owner)]), upcast(own.new_full((1,), count)))
 
-    def _tokens(self, student: Tensor, teacher: Tensor, keep: Pair, seen: Seen) -> Measured:
+    def _tokens(self, student: Tensor, teacher: Tensor | TopK, keep: Pair, seen: Seen) -> Measured:
         """One problem for the rows of each sequence, some sequences at a time."""
         (n, V), m = student.shape[-2:], teacher.shape[-2]
-        own, other = student.reshape(-1, V), teacher.reshape(-1, m, V)
+        own, other = student.reshape(-1, V), teacher.reshape(-1, m, teacher.shape[-1])
         keeps = keep[0].reshape(-1, n), keep[1].reshape(-1, m)
         size = max(1, chunk_rows(self.chunk_size, own) // max(n, m))
         chunks = []
@@ -268,26 +283,38 @@ class SinKDLoss(nn.Module):
         shape = student.shape[:-2]
         return Measured(values.reshape(shape), keeps[0].sum(-1).to(values).reshape(shape))
 
-    def _sequences(self, x: Tensor, y: Tensor, keep: Pair, seen: Seen) -> Tensor:
+    def _sequences(self, x: Tensor, y: Tensor | TopK, keep: Pair, seen: Seen) -> Tensor:
         """The values of sequences in which some positions are kept."""
         empty = ~(keep[0].any(-1) & keep[1].any(-1))
         a, b = (uniform(there | empty[:, None], x.dtype) for there in keep)
-        x, y = (v.masked_fill(~there[..., None], 0.0) for v, there in zip((x, y), keep, strict=True))
-        values = self._transport(self._softened(x), self._softened(y), a, b, seen)
+        x = x.masked_fill(~keep[0][..., None], 0.0)
+        y = y.filled(keep[1]) if isinstance(y, TopK) else y.masked_fill(~keep[1][..., None], 0.0)
+        values = self._transport(self._costs(x, y), a, b, seen)
         return torch.where(empty, 0.0, values)
 
-    def _entries(self, student: Tensor, teacher: Tensor, keep: Pair, seen: Seen) -> Measured:
+    def _entries(self, student: Tensor, teacher: Tensor | TopK, keep: Pair, seen: Seen) -> Measured:
         """One problem for the entries of each row."""
         rows = aligned_rows(*keep)
-        values = row_values(
-            lambda x, y: (self._softened(x) - self._softened(y)).abs().sum(-1),
-            (student, teacher),
-            rows,
-            self.chunk_size,
-        )
+
+        def loss(x: Tensor, y: Tensor | TopK) -> Tensor:
+            x, y = y.against(x, self.tau) if isinstance(y, TopK) else (x, y)
+            return (self._softened(x) - self._softened(y)).abs().sum(-1)
+
+        values = row_values(loss, (student, teacher), rows, self.chunk_size)
         if self.reduction == "none":
             values = scatter(values, rows[0], keep[0])
         return Measured(values, torch.ones_like(values))
+
+    def _costs(self, x: Tensor, y: Tensor | TopK) -> Costs:
+        """The distances between softened rows of logits ``(B, n, V)`` and ``(B, m, V)``."""
+        if isinstance(y, Tensor):
+            return l1_costs(self._softened(x), self._softened(y))
+
+        def student() -> Tensor:
+            p = self._softened(x)
+            return l1_cost(p, p)
+
+        return Costs(topk_cost(x, y, self.tau), student, lambda: own_cost(y, self.tau, x.shape[-1]))
 
     @property
     def _transport(self) -> RowTransport:

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from otkit import checks
 from otkit.losses.rows import RowLoss, check_choice, expectation
+from otkit.losses.topk.entries import TopK
 
 DIVERGENCES = ("kl", "reverse_kl", "js", "tv", "cross_entropy")
 
@@ -82,6 +83,16 @@ class SoftTargetLoss(RowLoss):
         else:
             value = -expectation(log_q, log_p)
         return value * self.temperature**2 if self.squared else value
+
+    def rows_of_known(self, student: Tensor, teacher: TopK) -> Tensor:
+        return self.rows(*teacher.against(student, self.temperature))
+
+    def check_tail(self, teacher: TopK) -> None:
+        if self.divergence == "reverse_kl" and teacher.tail == "renormalise":
+            raise ValueError(
+                "divergence='reverse_kl' is infinite where the teacher's probability is 0, as of all but its known "
+                "entries with tail='renormalise'; pass tail='one bucket' or tail='uniform'"
+            )
 
     def extra_repr(self) -> str:
         return f"{self.divergence!r}, temperature={self.temperature:g}, squared={self.squared}"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -25,9 +26,22 @@ class Solved(NamedTuple):
     n_iter: Tensor | int
 
 
+class Costs(NamedTuple):
+    """L1 distances ``(B, n, m)`` between rows of both sides, and those of each side to itself, for a divergence."""
+
+    between: Tensor
+    student: Callable[[], Tensor]
+    teacher: Callable[[], Tensor]
+
+
+def l1_costs(p: Tensor, q: Tensor) -> Costs:
+    """The distances of probabilities ``(B, n, V)`` and ``(B, m, V)``."""
+    return Costs(l1_cost(p, q), lambda: l1_cost(p, p), lambda: l1_cost(q, q))
+
+
 @dataclass(frozen=True)
 class RowTransport:
-    """The cost between probabilities ``x (B, n, V)`` and ``y (B, m, V)``, with weights ``a (B, n)`` and ``b (B, m)``.
+    """The cost between rows at distances ``(B, n, m)``, with weights ``a (B, n)`` and ``b (B, m)``.
 
     Weights have the total 1.
 
@@ -48,9 +62,9 @@ class RowTransport:
     objective: str = "sharp"
     detached: bool = False
 
-    def __call__(self, x: Tensor, y: Tensor, a: Tensor, b: Tensor, seen: list[Stats] | None) -> Tensor:
+    def __call__(self, costs: Costs, a: Tensor, b: Tensor, seen: list[Stats] | None) -> Tensor:
         """The values ``(B,)``; adds statistics to `seen`."""
-        C = l1_cost(x, y)
+        C = costs.between
         solved = self._solved(C, a, b)
         if seen is not None:
             seen.append(_statistics(C.detach(), a, b, solved, self.reg))
@@ -59,8 +73,8 @@ class RowTransport:
         if self.objective == "regularized":
             return solved.regularized
         with torch.no_grad():
-            teacher = self._solved(l1_cost(y, y), b, b).regularized
-        return solved.regularized - (self._solved(l1_cost(x, x), a, a).regularized + teacher) / 2
+            teacher = self._solved(costs.teacher(), b, b).regularized
+        return solved.regularized - (self._solved(costs.student(), a, a).regularized + teacher) / 2
 
     def _solved(self, C: Tensor, a: Tensor, b: Tensor) -> Solved:
         cost = C.detach() if self.detached else C

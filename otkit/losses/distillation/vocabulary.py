@@ -11,6 +11,7 @@ from otkit import checks
 from otkit.autograd.torch import once
 from otkit.losses.distillation.vocabulary_cost import VocabularyCost
 from otkit.losses.rows import RowLoss
+from otkit.losses.topk.entries import TopK
 
 
 class ULDLoss(RowLoss):
@@ -79,6 +80,25 @@ class ULDLoss(RowLoss):
         top_p, top_q = (torch.nn.functional.pad(v, (0, width - v.shape[-1])) for v in large)
         total = (top_p - top_q).abs().sum(-1)
         return total if self.topk is None else total + (top_p.sum(-1) - top_q.sum(-1)).abs()
+
+    def rows_of_known(self, student: Tensor, teacher: TopK) -> Tensor:
+        if teacher.tail != "one bucket":
+            size = teacher.vocab_size if teacher.tail == "uniform" else None
+            return self.rows(student, teacher.logprobs if size is None else teacher.logits(size))
+        width = min(self.topk or teacher.shape[-1], teacher.shape[-1], student.shape[-1])
+        leading = teacher.logprobs.topk(width, -1).values
+        ids = student.topk(width, -1).indices.masked_fill(leading == -torch.inf, -1)
+        # The student's leading entries in the place of the teacher's, the largest for the largest.
+        x, y = TopK(ids, leading, teacher.tail, check=False).against(student, 1.0)
+        p, q = torch.softmax(x / self.student_temperature, -1), torch.softmax(y / self.teacher_temperature, -1)
+        return (p - q).abs().sum(-1)
+
+    def check_tail(self, teacher: TopK) -> None:
+        if teacher.tail == "uniform" and teacher.vocab_size is None:
+            raise ValueError(
+                "tail='uniform' needs the size of the teacher's vocabulary where it may be another than the student's; "
+                "pass vocab_size= to the TopK"
+            )
 
     def extra_repr(self) -> str:
         return (
@@ -172,6 +192,13 @@ class VocabOTLoss(RowLoss):
             value, derivative = self.cost.divergence(p, q, self.reg, self.n_iters, self.unbalanced)
         rows: Tensor = _Known.apply(p, value, derivative)
         return rows
+
+    def check_tail(self, teacher: TopK) -> None:
+        if teacher.tail == "one bucket":
+            raise ValueError(
+                "tail='one bucket' has no cost to the entries of a vocabulary; pass tail='renormalise' or "
+                "tail='uniform' for VocabOTLoss"
+            )
 
     def extra_repr(self) -> str:
         return (
