@@ -17,6 +17,8 @@ LONGEST_FILE, LONGEST_FUNCTION, PARAMETERS = 400, 60, 8
 # Their arguments are those of their field: POT's, torch's, or a loss's.
 PUBLIC = {
     *("solve", "solve_sample", "solve_grid", "wasserstein", "sinkhorn_divergence", "pairwise", "certify", "assign"),
+    *("emd", "emd2", "emd_1d", "emd2_1d", "sinkhorn", "sinkhorn2", "sinkhorn_unbalanced", "sinkhorn_unbalanced2"),
+    *("empirical_sinkhorn", "empirical_sinkhorn2", "empirical_sinkhorn_divergence"),
     "__init__",
 }
 
