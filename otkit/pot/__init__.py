@@ -1,0 +1,33 @@
+"""The names and signatures of POT, Python Optimal Transport, on the solvers of otkit: ``import otkit.pot as ot``."""
+
+from otkit.pot import bregman, lp, unbalanced, utils
+from otkit.pot.bregman import sinkhorn, sinkhorn2
+from otkit.pot.inputs import MarginalsError
+from otkit.pot.lp import emd, emd2, emd2_1d, emd_1d, emd_1d_dual_backprop, wasserstein_1d
+from otkit.pot.results import OTResult
+from otkit.pot.solvers import solve, solve_sample
+from otkit.pot.unbalanced import sinkhorn_unbalanced, sinkhorn_unbalanced2
+from otkit.pot.utils import dist, unif
+
+__all__ = [
+    "MarginalsError",
+    "OTResult",
+    "bregman",
+    "dist",
+    "emd",
+    "emd2",
+    "emd2_1d",
+    "emd_1d",
+    "emd_1d_dual_backprop",
+    "lp",
+    "sinkhorn",
+    "sinkhorn2",
+    "sinkhorn_unbalanced",
+    "sinkhorn_unbalanced2",
+    "solve",
+    "solve_sample",
+    "unbalanced",
+    "unif",
+    "utils",
+    "wasserstein_1d",
+]
