@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from otkit.errors import ConvergenceWarning, NotConverged
     from otkit.gaussians import fid, gaussian_wasserstein
     from otkit.geometry import Dense, Grid, PointCloud
+    from otkit.lists import split
     from otkit.results import Result, SparseArcs, Stage, Status
     from otkit.sharding import sharded
     from otkit.slices import SlicedResult, sliced_wasserstein
@@ -45,6 +46,7 @@ _HOMES = {
     "otkit.errors": ("ConvergenceWarning", "NotConverged"),
     "otkit.gaussians": ("fid", "gaussian_wasserstein"),
     "otkit.geometry": ("Dense", "Grid", "PointCloud"),
+    "otkit.lists": ("split",),
     "otkit.pairs": ("NeighboursResult", "PairwiseResult", "pairwise"),
     "otkit.results": ("Result", "SparseArcs", "Stage", "Status"),
     "otkit.sharding": ("sharded",),
@@ -74,6 +76,7 @@ __all__ = [  # noqa: RUF022  (in the order of the reference)
     "pairwise",
     "sinkhorn_divergence",
     "barycenter",
+    "split",
     "certify",
     "sharded",
     "vjp",

@@ -7,7 +7,7 @@ from typing import Any, NoReturn
 
 import numpy as np
 
-from otkit import arrays, checks
+from otkit import arrays, checks, lists
 from otkit.arrays import Array
 from otkit.autograd import attached, check_differentiable
 from otkit.geometry.base import GivenGeometry
@@ -153,9 +153,10 @@ def solve_sample(
     ----------
     x : array (..., n, d)
     y : array (..., m, d)
-        The points.
+        The points. Of a list of arrays, clouds of any sizes, each is solved on its own, with those of the other side if
+        that is a list too, and the answer is a list. `otkit.split` makes one of a flat array.
     a, b : array (..., n), (..., m), optional
-        Their weights, of the same total unless `unbalanced`; uniform by default.
+        Their weights, of the same total unless `unbalanced`; uniform by default. A list for lists of clouds.
     metric : str, tuple or callable
         "sqeuclidean" (‖x−y‖², no ½), "euclidean", "cityblock", "cosine", ``("power", p)`` (‖x−y‖^p),
         ``("minkowski", p)``, a name of `scipy.spatial.distance`, "haversine", or a callable, as in `PointCloud`.
@@ -184,9 +185,14 @@ def solve_sample(
     array(5.)
     """
     watch, options = Watch.of(callback, time_limit, progress), dict(tol=tol, rtol=rtol, max_iter=max_iter)
-    cloud = PointCloud(x, y, metric if period is None else parse_cost(metric, period=period))
-    result = solved(cloud, (a, b, reg, unbalanced), method, options, init, watch, strict)
-    return reported(result, shortfall(result), strict)
+    if init is not None and any(map(lists.is_list, (x, y))):
+        raise ValueError("init= is for one pair of clouds, got lists of them; call solve_sample for each pair")
+
+    def solution(x: Any, y: Any, a: Any, b: Any, reg: Any) -> Result:
+        cloud = PointCloud(x, y, metric if period is None else parse_cost(metric, period=period))
+        return solved(cloud, (a, b, reg, unbalanced), method, options, init, watch, strict)
+
+    return lists.answered(solution, shortfall, (x, y, a, b), (reg,), strict)
 
 
 @arrays.eager

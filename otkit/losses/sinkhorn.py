@@ -11,6 +11,7 @@ from otkit import checks
 from otkit.api import solve_sample
 from otkit.distance import distance_cost
 from otkit.divergence import sinkhorn_divergence
+from otkit.lists import answered, is_list
 from otkit.losses.chunks import upcast
 from otkit.losses.rows import REDUCTIONS, check_choice, reduce, uniform
 from otkit.losses.tensors import check_tensor
@@ -107,7 +108,8 @@ class SinkhornLoss(nn.Module):
         ----------
         x : Tensor (..., n, d)
         y : Tensor (..., m, d)
-            The points. Leading axes broadcast: histograms on common points are weights of one cloud.
+            The points. Leading axes broadcast: histograms on common points are weights of one cloud. Lists of clouds of
+            any sizes are a batch too.
         a, b : Tensor (..., n), (..., m), optional
             Their weights; by default uniform over the points that take part.
         mask_x, mask_y : Tensor of bool (..., n), (..., m), optional
@@ -118,13 +120,33 @@ class SinkhornLoss(nn.Module):
         Tensor
             A number, or ``(...)`` without a reduction.
         """
+        if any(map(is_list, (x, y))):
+            if mask_x is not None or mask_y is not None:
+                raise ValueError("masks are for padded batches, got lists of clouds, which need none; drop the masks")
+            values = answered(self._of_pair, lambda value: "", (x, y, a, b), (), strict=False)
+            return reduce(torch.stack(values), None, self.reduction, None)
+        return reduce(self._of_batch(x, y, a, b, mask_x, mask_y), None, self.reduction, None)
+
+    def _of_pair(self, x: Tensor, y: Tensor, a: Tensor | None, b: Tensor | None) -> Tensor:
+        return self._of_batch(x, y, a, b, None, None)
+
+    def _of_batch(
+        self,
+        x: Tensor,
+        y: Tensor,
+        a: Tensor | None,
+        b: Tensor | None,
+        mask_x: Tensor | None,
+        mask_y: Tensor | None,
+    ) -> Tensor:
+        """The values of a batch."""
         for name, v in {"x": x, "y": y, "a": a, "b": b, "mask_x": mask_x, "mask_y": mask_y}.items():
             if v is not None or name in "xy":
                 check_tensor(name, v, floating=False)
         with torch.autocast(x.device.type, enabled=False):
             x, a = _masked(upcast(x), None if a is None else upcast(a), mask_x, "x")
             y, b = _masked(upcast(y), None if b is None else upcast(b), mask_y, "y")
-            return reduce(self._loss(x, y, a, b), None, self.reduction, None)
+            return self._loss(x, y, a, b)
 
     def _loss(self, x: Tensor, y: Tensor, a: Tensor | None, b: Tensor | None) -> Tensor:
         power = self.cost.power
