@@ -12,7 +12,7 @@ from otkit.certificates.base import Certificate
 from otkit.certificates.certify import certify
 from otkit.certificates.width import EXACT, narrow
 from otkit.entropic import barycenter
-from otkit.entropic.anderson import WINDOW, Mixing
+from otkit.entropic.anderson import Mixing
 from otkit.geometry.base import Geometry
 from otkit.geometry.costs import UNIT
 from otkit.plans import EntropicPlan
@@ -21,8 +21,9 @@ from otkit.results.outcome import Outcome, Stage, Status, marginal_error
 from otkit.solvers import descent
 from otkit.solvers.base import Solver, State, check_options
 
-# The history of the acceleration has at most so many numbers, and at least _SHORTEST residuals.
-_HISTORY, _SHORTEST = 2**26, 4
+# The history of the acceleration has so many residuals, or fewer, at least _SHORTEST, so that they have at most _HISTORY
+# numbers. Longer ones save few iterations and cost more than these (measured on `benchmarks/suite/barycenters.py`).
+_WINDOW, _SHORTEST, _HISTORY = 15, 4, 2**26
 # A stage ends at this error, at less where the regularisation is small: ever smaller masses then decide.
 _STAGE_TOL = 1e-3
 # Iterations between two calls of the callback.
@@ -162,7 +163,7 @@ class Averaging(Solver[Averaged]):
 
     def _fresh(self, problem: LinearProblem, point: Array, own: Array) -> Mixing:
         size = (self.count + 1) * problem.reduced.m * self.groups
-        window = int(np.clip(_HISTORY // size, _SHORTEST, WINDOW))
+        window = int(np.clip(_HISTORY // size, _SHORTEST, _WINDOW))
         reach = from_numpy(self._shared(problem.span)[:: self.count], point)
         return barycenter.begin_mixing(point, own, self.groups, reach, window)
 
