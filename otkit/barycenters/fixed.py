@@ -21,8 +21,8 @@ from otkit.results.outcome import Outcome, Stage, Status, marginal_error
 from otkit.solvers import descent
 from otkit.solvers.base import Solver, State, check_options
 
-# The history of the acceleration has so many residuals, or fewer, at least _SHORTEST, so that they have at most _HISTORY
-# numbers. Longer ones save few iterations and cost more than these (measured on `benchmarks/suite/barycenters.py`).
+# The history of the acceleration has so many residuals, or fewer, at least _SHORTEST, with at most _HISTORY numbers.
+# Longer ones save few iterations and cost more than these (measured on `benchmarks/suite/barycenters.py`).
 _WINDOW, _SHORTEST, _HISTORY = 15, 4, 2**26
 # A stage ends at this error, at less where the regularisation is small: ever smaller masses then decide.
 _STAGE_TOL = 1e-3
