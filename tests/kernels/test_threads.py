@@ -1,6 +1,7 @@
 """Threads change how long it takes and nothing else."""
 
 import multiprocessing
+import threading
 
 import numpy as np
 import pytest
@@ -61,6 +62,45 @@ def test_each_part_is_done_once_whatever_the_number_of_threads(monkeypatch):
         seen = []
         threads.each(seen.append, range(100), 2**30)
         assert sorted(seen) == list(range(100))
+
+
+def test_idle_cores_help_and_busy_ones_do_not(monkeypatch):
+    monkeypatch.setenv("OTKIT_NUM_THREADS", "2")
+    met = threading.Barrier(2, timeout=60)
+    threads.each(lambda part: met.wait(), range(2), 2**30)  # needs two threads at a time
+    begun, done = threading.Event(), threading.Event()
+
+    def other():
+        with threads.at_work():
+            begun.set()
+            done.wait(60)
+
+    one = threading.Thread(target=other)
+    one.start()
+    begun.wait(60)
+    seen = []
+    threads.each(lambda part: seen.append(threading.get_ident()), range(50), 2**30)
+    done.set()
+    one.join()
+    assert seen == [threading.get_ident()] * 50
+    threads.each(lambda part: met.wait(), range(2), 2**30)
+
+
+def test_calls_within_parts_add_no_threads(monkeypatch):
+    monkeypatch.setenv("OTKIT_NUM_THREADS", "3")
+    lock, now, most = threading.Lock(), [0], [0]
+
+    def inner(part):
+        with lock:
+            now[0] += 1
+            most[0] = max(most[0], now[0])
+        threading.Event().wait(2e-3)
+        with lock:
+            now[0] -= 1
+
+    threads.each(lambda part: threads.each(inner, range(4), 2**30), range(6), 2**30)
+    assert now[0] == 0
+    assert most[0] <= 3
 
 
 @pytest.mark.parametrize(("given", "wanted"), [("3", 3), ("1", 1), ("0", 1)])

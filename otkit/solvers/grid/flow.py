@@ -13,7 +13,7 @@ from typing import ClassVar
 
 import numpy as np
 
-from otkit.arrays import Array
+from otkit.arrays import Array, later
 from otkit.certificates.balanced import certify_plan
 from otkit.certificates.base import feasible
 from otkit.certificates.width import precise
@@ -22,7 +22,7 @@ from otkit.kernels.numba import flow
 from otkit.kernels.numba.simplex import Tree
 from otkit.plans import Arcs, SparsePlan
 from otkit.problems.linear import LinearProblem
-from otkit.results.outcome import Outcome, Status, later, marginal_error
+from otkit.results.outcome import Outcome, Status, marginal_error
 from otkit.solvers.base import Solver, State, check_options
 from otkit.solvers.exact.basis import GRAIN, ROUNDING
 from otkit.solvers.grid.levels import doubled, interpolated, summed
