@@ -20,7 +20,7 @@ from otkit.kernels import shared_by
 from otkit.problems.linear import LinearProblem
 from otkit.report import reported, shortfall
 from otkit.results.result import Result
-from otkit.solvers import cells_or_points, choose_solver, on_line
+from otkit.solvers import cells_or_points, choose_solver, in_scales, on_line
 from otkit.solvers.base import Solver, run
 from otkit.solvers.exact import small as small_exact
 from otkit.solvers.sns import small as small_entropic
@@ -295,7 +295,7 @@ def solved(
     quick = _solved_small(geometry, asked, method, options) if init is None and watch.idle else None
     if quick is not None:
         return attached(quick, strict)
-    problem = LinearProblem.build(geometry, *asked)
+    problem = LinearProblem.build(geometry, *asked, reduces=not in_scales(geometry, method, *asked[2:]))
     chosen = choose_solver(problem, method, bounded=options["rtol"] is not None)
     solver = with_options(chosen, **options)
     if init is not None and "init" in solver.refuses:

@@ -19,7 +19,7 @@ from otkit.report import shortfall
 from otkit.results.result import Result
 from otkit.results.values import objective
 from otkit.scaling import rescaled
-from otkit.solvers import cells_or_points, choose_solver, on_line
+from otkit.solvers import cells_or_points, choose_solver, in_scales, on_line
 from otkit.solvers.annealing import Annealing
 from otkit.solvers.base import Solver
 from otkit.solvers.bottleneck import MOST, Bottleneck, longest_arcs
@@ -271,7 +271,8 @@ def measured(
         if quick is not None:
             return WassersteinResult(attached(quick), p)
     cloud, unit = rescaled(cloud, a, b)
-    problem = LinearProblem.build(cloud, a, b, relaxes=False)
+    reduces = p == np.inf or not in_scales(cloud, "auto")
+    problem = LinearProblem.build(cloud, a, b, relaxes=False, reduces=reduces)
     solver = Bottleneck() if p == np.inf else choose_solver(problem, "auto", bounded=rtol is not None)
     if isinstance(solver, Bottleneck):
         _check_size(problem)

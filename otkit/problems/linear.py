@@ -104,8 +104,11 @@ class LinearProblem:
         unbalanced: Any = None,
         *,
         relaxes: bool = True,
+        reduces: bool = True,
     ) -> LinearProblem:
-        """Validate the data, and convert them to the internal form. `relaxes` says whether the call takes `unbalanced`.
+        """Validate the data, and convert them to the internal form.
+
+        `relaxes` says whether the call takes `unbalanced`, `reduces` whether offsets reduce costs that trees search.
 
         Raises
         ------
@@ -119,8 +122,7 @@ class LinearProblem:
         asked, a, b = owned, arrays.detached(a), arrays.detached(b)
         checks.same_library(**asked.arrays, a=a, b=b)
         dtype, unit = result_dtype([*asked.arrays.values(), a, b])
-        geometry, a, b = _at_hand(asked, a, b)
-        like = next(iter(geometry.arrays.values()))
+        geometry, a, b, like = _at_hand(asked, a, b)
         reg = None if reg is None else checks.regularisation(reg)
         rho = checks.penalties(unbalanced, reg)
         batch = checks.batch_shape(
@@ -137,7 +139,7 @@ class LinearProblem:
         b, mass_b = _normalised(b, asked.m, batch, balanced, like)
         rescaled = checks.equal_mass(mass_a, mass_b, *weights, relaxes=relaxes)
         matrix, reg = (None, None) if reg is None else (held(kernels, geometry), _by_item(reg, batch))
-        costs = cost_range(kernels, geometry, matrix, a > 0, b > 0, bounded=reg is None)
+        costs = cost_range(kernels, geometry, matrix, a > 0, b > 0, bounded=reg is None, reduces=reduces)
         a, b, idle = _reached(costs, (a, b), (rho_a, rho_b), relaxes=relaxes)
         checks.resolved(reg, 8 * UNIT * to_numpy(costs.span), balanced)
         return LinearProblem(
@@ -305,16 +307,17 @@ _BY_ITEM = (
 
 def _at_hand(
     asked: GivenGeometry, a: Array | None, b: Array | None
-) -> tuple[GivenGeometry, Array | None, Array | None]:
-    """Costs and weights where they are computed, after a check of their values."""
+) -> tuple[GivenGeometry, Array | None, Array | None, Array]:
+    """Costs and weights where they are computed, after a check of their values; and an array of the costs."""
     geometry = hosted(asked)
-    if isinstance(next(iter(geometry.arrays.values())), np.ndarray):
+    like = next(iter(geometry.arrays.values()))
+    if isinstance(like, np.ndarray):
         a, b = (None if w is None else to_numpy(w) for w in (a, b))
     geometry.check()
     for w, size, name in ((a, asked.n, "a"), (b, asked.m, "b")):
         if w is not None:
             checks.weights(w, size, name)
-    return geometry, a, b
+    return geometry, a, b, like
 
 
 def _by_item(x: np.ndarray, batch: tuple[int, ...]) -> np.ndarray:
