@@ -44,7 +44,7 @@ def assigned(scores: np.ndarray, scale: float, n_iters: int, hard: bool) -> np.n
 
 def _in_groups(S: np.ndarray, scale: float, widest: float, n_iters: int, E: np.ndarray, labels: np.ndarray) -> bool:
     """Assign the samples of one large problem, with its rows divided among threads; False if its range is too wide."""
-    cut = parts(*S.shape, 1)
+    cut = parts(S.shape[0], S.shape[1], 1)
     ends, sums, v = np.empty((len(cut), 2)), np.empty((len(cut), S.shape[1])), np.empty(S.shape[1], S.dtype)
 
     def each(work: Callable[..., None], *given: Any) -> None:
