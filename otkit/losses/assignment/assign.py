@@ -7,11 +7,14 @@ from collections.abc import Mapping
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
-from otkit import checks
+from otkit import arrays, checks
+from otkit.losses import processes
 from otkit.losses.assignment.balance import ScaledScores, Shares, balance
+from otkit.losses.chunks import upcast
 from otkit.losses.tensors import check_tensor
 
 if TYPE_CHECKING:
@@ -116,6 +119,11 @@ def assign(
     """
     check_options(reg, n_iters, tol, unbalanced, mass)
     _check_scores(scores, prior, sample_weights, mask)
+    plain = prior is None and sample_weights is None and mask is None and tol is None
+    if plain and mass == 1 and unbalanced == math.inf and processes.size(group) == 1:
+        found = _at_once(scores, reg, n_iters, hard)
+        if found is not None:
+            return found
     with torch.no_grad(), torch.autocast(scores.device.type, enabled=False):
         dtype = torch.float64 if scores.dtype == torch.float64 else torch.float32
         shares = Shares(_shares(scores, prior, mass, dtype), reg / unbalanced, 1 - mass)
@@ -125,6 +133,17 @@ def assign(
         v = balance(scaled, shares, n_iters, tol, group)
         result = scaled.labels(v, IGNORED) if hard else scaled.assignments(v)
     return result.reshape(scores.shape[:-1] if hard else scores.shape)
+
+
+def _at_once(scores: Tensor, reg: float, n_iters: int, hard: bool) -> Tensor | None:
+    """The assignments of samples to equal shares by one compiled call on the host; None where that cannot be."""
+    if scores.device.type != "cpu" or torch.compiler.is_compiling() or arrays.transformed(scores) or 0 in scores.shape:
+        return None
+    from otkit.kernels.numba.shares import assigned
+
+    given = np.ascontiguousarray(upcast(scores.detach()).numpy())
+    found = assigned(given.reshape(-1, *scores.shape[-2:]), 1 / reg, n_iters, hard)
+    return None if found is None else torch.from_numpy(found).reshape(scores.shape[:-1] if hard else scores.shape)
 
 
 def _flat(x: Tensor, axes: int) -> Tensor:
