@@ -12,6 +12,7 @@ from otkit.losses.distillation.soft_targets import SoftTargetLoss
 from otkit.losses.distillation.trainer import DistillationTrainerMixin
 from otkit.losses.distillation.vocabulary import ULDLoss, VocabOTLoss
 from otkit.losses.distillation.vocabulary_cost import VocabularyCost
+from otkit.losses.head import Head
 from otkit.losses.sinkhorn import SinkhornLoss
 from otkit.losses.topk.entries import TopK
 from otkit.losses.topk.files import read_topk, write_topk
@@ -22,6 +23,7 @@ __all__ = [
     "DistillationObjective",
     "DistillationTrainerMixin",
     "GaussianFeatureLoss",
+    "Head",
     "MultiLevelOTLoss",
     "Prototypes",
     "SigmaLoss",

@@ -14,10 +14,13 @@ import torch
 from torch import Tensor
 
 from otkit import checks
+from otkit.losses.head import Head, head_values
 from otkit.losses.topk.entries import TopK
 
 # Entries of logits in a chunk: on the CPU as many as the cache of a core holds, elsewhere as many as fill a GPU.
 _ENTRIES, _ENTRIES_ELSEWHERE = 2**18, 2**22
+# Entries of a chunk of logits that a head computes: each chunk reads all its weights.
+_ENTRIES_OF_HEAD = 2**23
 
 
 class Chunk(NamedTuple):
@@ -53,33 +56,35 @@ def upcast(v: Tensor | TopK) -> Tensor | TopK:
     return v.float() if v.dtype in (torch.float16, torch.bfloat16) else v
 
 
-def chunk_rows(chunk_size: int | None, logits: Tensor | TopK) -> int:
+def chunk_rows(chunk_size: int | None, logits: Tensor | TopK | Head) -> int:
     """The number of rows of logits ``(…, V)`` in a chunk."""
     entries = _ENTRIES if logits.device.type == "cpu" else _ENTRIES_ELSEWHERE
+    entries = _ENTRIES_OF_HEAD if isinstance(logits, Head) else entries
     return chunk_size or max(1, entries // logits.shape[-1])
 
 
 def row_values(
     loss: Callable[[Tensor, Any], Tensor],
-    logits: tuple[Tensor, Tensor | TopK],
+    logits: tuple[Tensor | Head, Tensor | TopK | Head],
     rows: tuple[Tensor, Tensor],
     chunk_size: int | None,
 ) -> Tensor:
     """The loss ``(r,)`` of pairs of rows of the student's and the teacher's logits, a chunk at a time."""
     student = logits[0].reshape(-1, logits[0].shape[-1])
-    teacher = logits[1].reshape(-1, logits[1].shape[-1])
-    size = min(chunk_rows(chunk_size, v) for v in (student, teacher))
+    teacher = logits[1].detach().reshape(-1, logits[1].shape[-1])
+    heads = [v for v in (student, teacher) if isinstance(v, Head)]
+    size = min(chunk_rows(chunk_size, v) for v in heads or (student, teacher))
     chunks = []
     for mine, theirs in zip(rows[0].split(size), rows[1].split(size), strict=True):
 
         def chunk_loss(x: Tensor, theirs: Tensor = theirs) -> Tensor:
-            return loss(x, upcast(teacher[theirs].detach()))
+            return loss(x, upcast(teacher[theirs]))
 
         chunks.append(Chunk(mine, len(mine), chunk_loss))
     return chunk_values(student, chunks)
 
 
-def chunk_values(student: Tensor, chunks: list[Chunk]) -> Tensor:
+def chunk_values(student: Tensor | Head, chunks: list[Chunk]) -> Tensor:
     """The values of all chunks, one after the other, differentiable by the logits ``student (N, V)``.
 
     A second backward pass computes the gradient again, and so does one that is differentiated (``create_graph=True``).
@@ -87,7 +92,9 @@ def chunk_values(student: Tensor, chunks: list[Chunk]) -> Tensor:
     """
     if len(chunks) == 1:  # nothing to save
         return chunks[0].loss(upcast(student[chunks[0].rows]))
-    if torch.is_grad_enabled() and student.requires_grad:
+    if isinstance(student, Head) and chunks:
+        return head_values(student, chunks)
+    if isinstance(student, Tensor) and torch.is_grad_enabled() and student.requires_grad:
         checks.no_transform(student, "student_logits")
         values: Tensor = _Values.apply(student, chunks)
         return values

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from otkit import arrays, checks
 from otkit.losses.chunks import row_values
+from otkit.losses.head import Head
 from otkit.losses.tensors import check_tensor
 from otkit.losses.topk.entries import TopK
 
@@ -24,11 +25,11 @@ def check_choice(name: str, value: str, choices: tuple[str, ...]) -> None:
         raise ValueError(f"{name} must be one of {', '.join(choices)}, got {value!r}")
 
 
-def check_logits(student: Tensor, teacher: Tensor | TopK, *, one_vocabulary: bool = True) -> None:
+def check_logits(student: Tensor | Head, teacher: Tensor | TopK | Head, *, one_vocabulary: bool = True) -> None:
     """Complain about logits ``(..., V)`` that cannot be compared."""
-    both: tuple[tuple[str, Tensor | TopK], ...] = (("student_logits", student), ("teacher_logits", teacher))
+    both: tuple[tuple[str, Tensor | TopK | Head], ...] = (("student_logits", student), ("teacher_logits", teacher))
     for name, v in both:
-        if name == "student_logits" or not isinstance(v, TopK):
+        if not isinstance(v, Head if name == "student_logits" else (TopK, Head)):
             check_tensor(name, v)
         if v.ndim < 2 or v.shape[-1] == 0:
             raise ValueError(
@@ -39,7 +40,7 @@ def check_logits(student: Tensor, teacher: Tensor | TopK, *, one_vocabulary: boo
             "student_logits and teacher_logits must have as many axes and the same leading ones, got "
             f"{tuple(student.shape)} and {tuple(teacher.shape)}; only lengths and vocabularies may differ"
         )
-    if one_vocabulary and isinstance(teacher, Tensor) and student.shape[-1] != teacher.shape[-1]:
+    if one_vocabulary and not isinstance(teacher, TopK) and student.shape[-1] != teacher.shape[-1]:
         raise ValueError(
             f"student and teacher must have one vocabulary, got {student.shape[-1]} and {teacher.shape[-1]} entries; "
             "cut off the padding of the larger one, or use ULDLoss"
@@ -57,7 +58,12 @@ def check_reduction(reduction: str, num_items: Tensor | float | None) -> None:
 
 
 def row_mask(
-    logits: Tensor | TopK, mask: Tensor | None, labels: Tensor | None, shift: bool, ignore_index: int, who: str = ""
+    logits: Tensor | TopK | Head,
+    mask: Tensor | None,
+    labels: Tensor | None,
+    shift: bool,
+    ignore_index: int,
+    who: str = "",
 ) -> Tensor:
     """The rows that take part, as a mask of the leading axes of `logits`.
 
@@ -96,7 +102,7 @@ class RowOptions(Protocol):
 
 def row_masks(
     loss: RowOptions,
-    logits: tuple[Tensor, Tensor | TopK],
+    logits: tuple[Tensor | Head, Tensor | TopK | Head],
     given: tuple[Tensor | None, Tensor | None],
     given_teacher: tuple[Tensor | None, Tensor | None],
     num_items: Tensor | float | None,
@@ -120,7 +126,7 @@ def row_masks(
 
 def _teacher_mask(
     loss: RowOptions,
-    logits: tuple[Tensor, Tensor | TopK],
+    logits: tuple[Tensor | Head, Tensor | TopK | Head],
     given: tuple[Tensor | None, Tensor | None],
     given_teacher: tuple[Tensor | None, Tensor | None],
 ) -> Tensor:
@@ -220,8 +226,8 @@ class RowLoss(nn.Module, ABC):
     @arrays.eager
     def forward(
         self,
-        student_logits: Tensor,
-        teacher_logits: Tensor | TopK,
+        student_logits: Tensor | Head,
+        teacher_logits: Tensor | TopK | Head,
         mask: Tensor | None = None,
         labels: Tensor | None = None,
         *,
@@ -234,8 +240,8 @@ class RowLoss(nn.Module, ABC):
 
         Parameters
         ----------
-        student_logits : Tensor (rows, V) or (batch, length, V)
-        teacher_logits : Tensor or TopK
+        student_logits : Tensor (rows, V) or (batch, length, V), or Head
+        teacher_logits : Tensor, TopK or Head
             In each sequence the rows of both that take part are paired from the first on, until one has no more.
         mask : Tensor (rows,) or (batch, length), optional
             0 where a row takes no part, whatever is in it.

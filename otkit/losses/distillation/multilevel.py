@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from otkit import arrays, checks
 from otkit.losses.chunks import Chunk, chunk_values, upcast
 from otkit.losses.distillation.transport import RowTransport, l1_costs
+from otkit.losses.head import Head
 from otkit.losses.rows import REDUCTIONS, Stats, aligned_rows, check_choice, expectation, reduce, row_masks
 from otkit.losses.topk.entries import TopK
 
@@ -85,8 +86,8 @@ class MultiLevelOTLoss(nn.Module):
     @arrays.eager
     def forward(
         self,
-        student_logits: Tensor,
-        teacher_logits: Tensor | TopK,
+        student_logits: Tensor | Head,
+        teacher_logits: Tensor | TopK | Head,
         mask: Tensor | None = None,
         labels: Tensor | None = None,
         *,
@@ -99,8 +100,8 @@ class MultiLevelOTLoss(nn.Module):
 
         Parameters
         ----------
-        student_logits : Tensor (batch, length, V) or (length, V)
-        teacher_logits : Tensor or TopK
+        student_logits : Tensor (batch, length, V) or (length, V), or Head
+        teacher_logits : Tensor, TopK or Head
         mask, labels, teacher_mask, teacher_labels, num_items_in_batch, return_stats
             As in `ULDLoss`.
 
@@ -131,7 +132,7 @@ class MultiLevelOTLoss(nn.Module):
         return loss, {"rows": counts.sum(), **dict(zip(("had", "sl", "sd"), means, strict=True))}
 
     def _sequences(
-        self, logits: tuple[Tensor, Tensor | TopK], keep: tuple[Tensor, Tensor], seen: list[Tensor]
+        self, logits: tuple[Tensor | Head, Tensor | TopK | Head], keep: tuple[Tensor, Tensor], seen: list[Tensor]
     ) -> tuple[Tensor, Tensor]:
         """The values of all sequences, and the numbers of rows that they compare."""
         student = logits[0].reshape(-1, logits[0].shape[-1])

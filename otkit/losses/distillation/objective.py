@@ -7,9 +7,12 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from otkit import checks
+from otkit.losses.chunks import row_values
 from otkit.losses.distillation.sinkd import SinKDLoss
 from otkit.losses.distillation.soft_targets import SoftTargetLoss
+from otkit.losses.head import Head
 from otkit.losses.rows import Stats, check_logits, reduce, row_mask
+from otkit.losses.topk.entries import TopK
 
 
 class DistillationObjective(nn.Module):
@@ -116,8 +119,8 @@ class DistillationObjective(nn.Module):
 
     def forward(
         self,
-        student_logits: Tensor,
-        teacher_logits: Tensor,
+        student_logits: Tensor | Head,
+        teacher_logits: Tensor | TopK | Head,
         labels: Tensor | None = None,
         mask: Tensor | None = None,
         *,
@@ -129,7 +132,9 @@ class DistillationObjective(nn.Module):
 
         Parameters
         ----------
-        student_logits, teacher_logits : Tensor (rows, V) or (batch, length, V)
+        student_logits : Tensor (rows, V) or (batch, length, V), or Head
+        teacher_logits : Tensor, TopK or Head
+            Each part computes the logits of a Head.
         labels : Tensor of int (rows,) or (batch, length), optional
             The classes or tokens; `ignore_index` where a row takes no part. Needed for `ce` above 0.
         mask : Tensor (rows,) or (batch, length), optional
@@ -181,14 +186,16 @@ class DistillationObjective(nn.Module):
         return loss, {**stats, "temperature": torch.tensor(temperature)}
 
     def _cross_entropy(
-        self, logits: Tensor, labels: Tensor, mask: Tensor | None, num_items: Tensor | float | None
+        self, logits: Tensor | Head, labels: Tensor, mask: Tensor | None, num_items: Tensor | float | None
     ) -> Tensor:
         keep = row_mask(logits, mask, labels, self.shift, self.ignore_index)
         if self.shift:
             labels = torch.cat([labels[..., 1:], labels[..., :1]], -1)
+        rows = keep.flatten().nonzero()[:, 0]
         with torch.autocast(logits.device.type, enabled=False):
-            rows = functional.cross_entropy(logits[keep].float(), labels.to(keep.device)[keep], reduction="none")
-            return reduce(rows, None, "mean", num_items)
+            tokens = labels.to(keep.device)[..., None]
+            values = row_values(_cross_entropy, (logits, tokens), (rows, rows), None)
+            return reduce(values, None, "mean", num_items)
 
     def extra_repr(self) -> str:
         end = "" if self.final_temperature is None else f" to {self.final_temperature:g}"
@@ -196,3 +203,8 @@ class DistillationObjective(nn.Module):
             f"ce={self.ce:g}, kd={self.kd:g}, ot={self.ot:g}, divergence={self.divergence!r}, "
             f"temperature={self.temperature:g}{end}"
         )
+
+
+def _cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:
+    """That of each row ``(r, V)`` with its label ``(r, 1)``."""
+    return functional.cross_entropy(logits, labels[:, 0], reduction="none")

@@ -12,6 +12,7 @@ from otkit.losses import processes
 from otkit.losses.chunks import Chunk, chunk_rows, chunk_values, row_values, upcast
 from otkit.losses.distillation.l1 import l1_cost
 from otkit.losses.distillation.transport import Costs, RowTransport, l1_costs
+from otkit.losses.head import Head
 from otkit.losses.rows import REDUCTIONS, Stats, aligned_rows, check_choice, reduce, row_masks, scatter, uniform
 from otkit.losses.topk.cost import own_cost, topk_cost
 from otkit.losses.topk.entries import TopK
@@ -20,6 +21,7 @@ LEVELS = ("batch", "token", "vocab")
 OBJECTIVES = ("sharp", "regularized", "divergence")
 
 Pair = tuple[Tensor, Tensor]
+Logits = Tensor | Head
 Seen = list[Stats] | None
 
 
@@ -164,8 +166,8 @@ class SinKDLoss(nn.Module):
     @arrays.eager
     def forward(
         self,
-        student_logits: Tensor,
-        teacher_logits: Tensor | TopK,
+        student_logits: Tensor | Head,
+        teacher_logits: Tensor | TopK | Head,
         mask: Tensor | None = None,
         labels: Tensor | None = None,
         *,
@@ -178,8 +180,8 @@ class SinKDLoss(nn.Module):
 
         Parameters
         ----------
-        student_logits : Tensor (rows, V) or (batch, length, V)
-        teacher_logits : Tensor or TopK
+        student_logits : Tensor (rows, V) or (batch, length, V), or Head
+        teacher_logits : Tensor, TopK or Head
             Logits of the same vocabulary; at the levels "batch" and "token" of any number of rows.
         mask : Tensor (rows,) or (batch, length), optional
             0 where a row takes no part, whatever is in it.
@@ -209,8 +211,7 @@ class SinKDLoss(nn.Module):
         """
         logits, given = (student_logits, teacher_logits), ((mask, labels), (teacher_mask, teacher_labels))
         keep = row_masks(self, logits, *given, num_items_in_batch)
-        if isinstance(teacher_logits, TopK):
-            self._check_known(teacher_logits)
+        self._check_pair(student_logits, teacher_logits)
         seen: Seen = [] if return_stats else None
         with torch.autocast(student_logits.device.type, enabled=False):
             measure = {"batch": self._batch, "token": self._tokens, "vocab": self._entries}[self.level]
@@ -224,18 +225,26 @@ class SinKDLoss(nn.Module):
         means = {name: torch.stack([s[name] for s in seen]).mean() for name in (seen[0] if seen else {})}
         return loss, {"rows": measured.counts.sum(), **means}
 
-    def _check_known(self, teacher: TopK) -> None:
-        """Complain about options that need more than the leading entries of the teacher."""
-        if self.gather:
-            raise ValueError("gather=True is for dense logits of the teacher, got a TopK; pass gather=False")
-        if self.objective == "divergence" and self.level != "vocab" and teacher.tail == "one bucket":
+    def _check_pair(self, student: Logits, teacher: Logits | TopK) -> None:
+        """Complain about options that need dense logits."""
+        if self.gather and not (isinstance(student, Tensor) and isinstance(teacher, Tensor)):
+            raise ValueError("gather=True is for tensors of logits, got a TopK or a Head; pass gather=False")
+        divergence = self.objective == "divergence" and self.level != "vocab"
+        if self.level == "batch" and isinstance(student, Head) and (divergence or isinstance(teacher, Head)):
+            raise ValueError(
+                "a Head at level='batch' forms distances to the teacher's rows, which must be in memory, and none "
+                "between its own rows; pass a TopK or a tensor of the teacher, and another objective than 'divergence'"
+            )
+        if divergence and isinstance(teacher, TopK) and teacher.tail == "one bucket":
             raise ValueError(
                 "objective='divergence' needs distances between rows of the teacher, which tail='one bucket' does not "
                 "tell; pass tail='renormalise' or tail='uniform', or another objective"
             )
 
-    def _batch(self, student: Tensor, teacher: Tensor | TopK, keep: Pair, seen: Seen) -> Measured:
+    def _batch(self, student: Logits, teacher: Logits | TopK, keep: Pair, seen: Seen) -> Measured:
         """One problem of all rows."""
+        if isinstance(student, Head):
+            return self._batch_of_head(student, teacher, keep, seen)
         own, other = student.reshape(-1, student.shape[-1]), teacher.reshape(-1, teacher.shape[-1])
         rows, theirs = (
             slice(None) if there is None or there.all() else there.flatten().nonzero()[:, 0] for there in keep
@@ -264,7 +273,28 @@ class SinKDLoss(nn.Module):
         owner = torch.zeros(len(own[rows]), dtype=torch.long, device=own.device)
         return Measured(chunk_values(own, [Chunk(rows, 1, loss, owner)]), upcast(own.new_full((1,), count)))
 
-    def _tokens(self, student: Tensor, teacher: Tensor | TopK, keep: Pair, seen: Seen) -> Measured:
+    def _batch_of_head(self, student: Head, teacher: Logits | TopK, keep: Pair, seen: Seen) -> Measured:
+        """One problem of all rows, whose distances to the teacher's are formed some rows at a time."""
+        own, other = student.reshape(-1, student.shape[-1]), teacher.reshape(-1, teacher.shape[-1])
+        rows, theirs = (there.flatten().nonzero()[:, 0] for there in keep)
+        if not len(rows) or not len(theirs):
+            nothing = chunk_values(own, [Chunk(rows[:0], 0, lambda x: x.sum(-1))])
+            return Measured(nothing.sum()[None], nothing.new_zeros(1))
+        y = upcast(other[theirs])
+        q = y if isinstance(y, TopK) else self._softened(y)
+
+        def distances(x: Tensor) -> Tensor:
+            if isinstance(q, TopK):
+                return topk_cost(x[None], q.reshape(1, *q.shape), self.tau)[0]
+            return l1_cost(self._softened(x), q)
+
+        parts = rows.split(chunk_rows(self.chunk_size, own))
+        C = chunk_values(own, [Chunk(part, len(part), distances) for part in parts])
+        a, b = (C.new_full((1, size), 1 / size) for size in C.shape)
+        values = self._transport(Costs(C[None]), a, b, seen)
+        return Measured(values, C.new_full((1,), len(rows)))
+
+    def _tokens(self, student: Logits, teacher: Logits | TopK, keep: Pair, seen: Seen) -> Measured:
         """One problem for the rows of each sequence, some sequences at a time."""
         (n, V), m = student.shape[-2:], teacher.shape[-2]
         own, other = student.reshape(-1, V), teacher.reshape(-1, m, teacher.shape[-1])
@@ -292,7 +322,7 @@ class SinKDLoss(nn.Module):
         values = self._transport(self._costs(x, y), a, b, seen)
         return torch.where(empty, 0.0, values)
 
-    def _entries(self, student: Tensor, teacher: Tensor | TopK, keep: Pair, seen: Seen) -> Measured:
+    def _entries(self, student: Logits, teacher: Logits | TopK, keep: Pair, seen: Seen) -> Measured:
         """One problem for the entries of each row."""
         rows = aligned_rows(*keep)
 

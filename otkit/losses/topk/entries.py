@@ -278,7 +278,8 @@ class TopK:
 
 def outcomes(student: Tensor, ids: Tensor, temperature: float) -> tuple[Tensor, Tensor]:
     """The logits ``(r, k)`` of some ids of each row, and that of any other: T·log Σ exp(logit/T)."""
-    others = student.scatter(-1, ids, -torch.inf) / temperature
+    others = student.scatter(-1, ids, -torch.inf)
+    others = others if temperature == 1 else others / temperature
     total = others.logsumexp(-1)
     none = total == -torch.inf
     if none.any():  # where no other is left, the derivative is 0
