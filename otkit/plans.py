@@ -17,8 +17,8 @@ import numpy as np
 from otkit.arrays import Array, exp, from_numpy, log, namespace, to_numpy
 from otkit.entropic.dual import Potentials
 from otkit.entropic.operations import Moved
-from otkit.geometry.base import Geometry
-from otkit.kernels import Kernels
+from otkit.geometry.base import Geometry, some_rows
+from otkit.kernels import Kernels, choose
 from otkit.kernels.memory import free_memory
 
 # Rows of a dense plan that are formed at a time, and bytes of a listed entry, with those of temporary arrays.
@@ -44,6 +44,10 @@ class Plan(ABC):
     @abstractmethod
     def marginals(self) -> tuple[Array, Array]:
         """Row sums ``(B, n)`` and column sums ``(B, m)``."""
+
+    @abstractmethod
+    def dense_rows(self, item: int, rows: np.ndarray) -> np.ndarray:
+        """Some rows of the matrix of an item, by index: ``(K, m)``."""
 
     @abstractmethod
     def arcs(self, drop: float) -> Arcs:
@@ -86,6 +90,12 @@ class EntropicPlan(Plan):
     def marginals(self) -> tuple[Array, Array]:
         return self.moved.row, self.moved.col
 
+    def dense_rows(self, item: int, rows: np.ndarray) -> np.ndarray:
+        costs, one = self.geometry.among(item, rows), slice(item, item + 1)
+        f, log_a = (some_rows(v, item, rows) for v in (self.at.f, self.at.log_a))
+        at = Potentials(f, self.at.g[one, :], log_a, self.at.log_b[one, :], self.at.reg[one])
+        return to_numpy(choose(costs).plan(costs, at))[0]
+
     def arcs(self, drop: float) -> Arcs:
         # In a row of weight a, the m entries below drop·a/m sum to at most drop·a.
         threshold = self.at.log_a + log(namespace(self.at.f).full_like(self.at.f, drop / self.geometry.m))
@@ -127,6 +137,14 @@ class SparsePlan(Plan):
             for k, size in ((e.row, n), (e.col, m))
         )
         return from_numpy(rows, self.like), from_numpy(cols, self.like)
+
+    def dense_rows(self, item: int, rows: np.ndarray) -> np.ndarray:
+        from scipy.sparse import csr_array
+
+        e = self.entries
+        here = e.item == item
+        P = csr_array((e.mass[here], (e.row[here], e.col[here])), shape=self.shape[1:])
+        return np.asarray(P[rows].toarray())
 
     def arcs(self, drop: float) -> Arcs:
         return self.entries
@@ -193,6 +211,13 @@ class CellPlan(Plan):
         items, n, m = self.shape
         rows, cols = self.apply(np.ones((items, m, 1))), self.T.apply(np.ones((items, n, 1)))
         return rows[:, :, 0], cols[:, :, 0]
+
+    def dense_rows(self, item: int, rows: np.ndarray) -> np.ndarray:
+        out, place = np.zeros((rows.size, self.shape[2])), np.zeros(self.shape[1], dtype=np.int64)
+        if item == self.item:
+            place[rows], found = np.arange(rows.size), self.of_rows(rows)
+            out[place[found.row], found.col] = found.mass
+        return out
 
     def arcs(self, drop: float) -> Arcs:
         rows, cols = (np.bincount(label, minlength=k) for label, k in zip(self.labels, self.cells, strict=True))
@@ -300,6 +325,11 @@ class Glued(Plan):
         f, g = self.middle.at.f, self.middle.at.g
         ones = (namespace(v).ones_like(v)[:, :, None] for v in (g, f))
         return self.apply(next(ones))[:, :, 0], self.T.apply(next(ones))[:, :, 0]
+
+    def dense_rows(self, item: int, rows: np.ndarray) -> np.ndarray:
+        alone = np.zeros((len(self.rows), self.middle.geometry.n, rows.size))
+        alone[item, rows, np.arange(rows.size)] = 1.0
+        return to_numpy(self.T.apply(from_numpy(alone, self.middle.at.f)))[item].T
 
     def arcs(self, drop: float) -> Arcs:
         from scipy.sparse import csr_array

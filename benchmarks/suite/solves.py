@@ -69,6 +69,26 @@ class Entropic:
         self.solve(reg).plan  # noqa: B018
 
 
+class Draws:
+    """Pairs drawn from plans between points: a batch of flow matching, and few of many points."""
+
+    param_names = ["points", "reg"]
+    params = [[256, 2048, 20_000], [None, 0.05]]
+    timeout = 300
+
+    def setup(self, points, reg):
+        x, y, *_ = cloud(points)
+        method = otkit.Sinkhorn(n_iters=3) if reg and points > 2048 else "auto"
+        self.result = otkit.solve_sample(x, y, reg=reg, method=method)
+        self.result.sample(1, 0)
+
+    def time_sample(self, points, reg):
+        self.result.sample(256, 0)
+
+    def peakmem_sample(self, points, reg):
+        self.result.sample(256, 0)
+
+
 class SmallRegularisation:
     """Plans to an error of 1e-8 where sweeps alone are slow, the regularisation relative to the largest cost of 1."""
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Self
 
 import numpy as np
 
-from otkit.arrays import Array, namespace
+from otkit.arrays import Array, from_numpy, namespace
 
 if TYPE_CHECKING:
     from otkit.geometry.grid import Grid
@@ -91,6 +91,10 @@ class Geometry(ABC):
         """The flat geometry of some of the items, by index."""
 
     @abstractmethod
+    def among(self, item: int, rows: np.ndarray) -> Geometry:
+        """The flat geometry of some rows of one item, by index."""
+
+    @abstractmethod
     def to_numpy(self) -> Geometry:
         """The same geometry over NumPy arrays."""
 
@@ -151,6 +155,9 @@ class GivenGeometry(Geometry):
     def take(self, items: np.ndarray) -> Self: ...
 
     @abstractmethod
+    def among(self, item: int, rows: np.ndarray) -> GivenGeometry: ...
+
+    @abstractmethod
     def to_numpy(self) -> Self: ...
 
 
@@ -190,6 +197,11 @@ def costs_along(geometry: Geometry, item: int, rows: np.ndarray, cols: np.ndarra
     row, col, columns_first = geometry.offsets
     first, second = row[item, rows], col[item, cols]
     return cost - second - first if columns_first else cost - first - second
+
+
+def some_rows(x: Array, item: int, rows: np.ndarray) -> Array:
+    """Some rows of one item of ``x (items or 1, n, …)``, which all items may share: ``(1, K, …)``."""
+    return namespace(x).take(x[item % x.shape[0], ...], from_numpy(rows, x), axis=0)[None, ...]
 
 
 def shared(items: slice, length: int) -> slice:

@@ -8,7 +8,7 @@ import numpy as np
 
 from otkit import checks
 from otkit.arrays import Array, detached, float64, hosted, namespace, renewed, take, to_numpy
-from otkit.geometry.base import GivenGeometry, flatten_batch, shared
+from otkit.geometry.base import GivenGeometry, flatten_batch, shared, some_rows
 
 
 @dataclass(frozen=True)
@@ -126,6 +126,9 @@ class Dense(GivenGeometry):
 
     def take(self, items: np.ndarray) -> Dense:
         return self if self.C.shape[0] == 1 else self._of(take(self.C, items))
+
+    def among(self, item: int, rows: np.ndarray) -> Dense:
+        return self._of(some_rows(self.C, item, rows))
 
     def to_numpy(self) -> Dense:
         return self._of(to_numpy(float64(self.C)))

@@ -166,6 +166,9 @@ class Grid(GivenGeometry):
     def take(self, items: np.ndarray) -> Grid:
         return self
 
+    def among(self, item: int, rows: np.ndarray) -> PointCloud:
+        return self.points.flat(()).among(item, rows)
+
     def to_numpy(self) -> Grid:
         return self.hosted()
 

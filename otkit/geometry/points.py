@@ -9,7 +9,7 @@ import numpy as np
 
 from otkit import checks
 from otkit.arrays import Array, copied, detached, float64, hosted, namespace, renewed, take, to_numpy
-from otkit.geometry.base import GivenGeometry, flatten_batch, shared
+from otkit.geometry.base import GivenGeometry, flatten_batch, shared, some_rows
 from otkit.geometry.costs import Circle, Cost, parse_cost
 from otkit.geometry.metrics import Called, Function, Named
 
@@ -234,6 +234,10 @@ class PointCloud(GivenGeometry):
     def take(self, items: np.ndarray) -> PointCloud:
         x, y = (v if v.shape[0] == 1 else take(v, items) for v in (self.x, self.y))
         return self._over(x, y)
+
+    def among(self, item: int, rows: np.ndarray) -> PointCloud:
+        place = item % self.y.shape[0]
+        return self._over(some_rows(self.x, item, rows), self.y[place : place + 1, ...])
 
     def to_numpy(self) -> PointCloud:
         return self._over(to_numpy(self.x), to_numpy(self.y))

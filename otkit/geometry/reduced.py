@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from otkit.arrays import Array, take, to_numpy
-from otkit.geometry.base import Geometry
+from otkit.geometry.base import Geometry, some_rows
 from otkit.geometry.grid import Grid
 from otkit.geometry.points import PointCloud
 from otkit.geometry.stored import StoredArcs
@@ -84,6 +84,10 @@ class Reduced(Geometry):
 
     def take(self, items: np.ndarray) -> Reduced:
         return Reduced(self.base.take(items), *take((self.row, self.col), items), self.transposed)
+
+    def among(self, item: int, rows: np.ndarray) -> Reduced:
+        row = some_rows(self.row, item, rows)
+        return Reduced(self.base.among(item, rows), row, self.col[item : item + 1, ...], self.transposed)
 
     def to_numpy(self) -> Reduced:
         return Reduced(self.base.to_numpy(), to_numpy(self.row), to_numpy(self.col), self.transposed)

@@ -155,6 +155,13 @@ class StoredArcs(GivenGeometry):
     def take(self, items: np.ndarray) -> StoredArcs:
         return self
 
+    def among(self, item: int, rows: np.ndarray) -> StoredArcs:
+        count = np.diff(self.start)[rows]
+        start = np.append(0, np.cumsum(count))
+        arcs = np.arange(start[-1]) + np.repeat(self.start[rows] - start[:-1], count)
+        row = np.repeat(np.arange(rows.size), count)
+        return StoredArcs(self.cost[arcs], row, self.col[arcs], start, self.columns, self.leading)
+
     def to_numpy(self) -> StoredArcs:
         return self
 

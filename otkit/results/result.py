@@ -11,7 +11,7 @@ import numpy as np
 from otkit import arrays
 from otkit.arrays import Array
 from otkit.problems.linear import LinearProblem
-from otkit.results import maps, values
+from otkit.results import draws, maps, values
 from otkit.results.gauge import gauged
 from otkit.results.outcome import Outcome, SparseArcs, Stage, Status
 
@@ -265,6 +265,38 @@ class Result:
         array (..., k, d)
         """
         return maps.transport(self, x_new)
+
+    @arrays.eager
+    def sample(self, size: int, rng: Any = None) -> tuple[Array, Array]:
+        """Pairs of points, drawn independently in proportion to the mass that the plan moves between them.
+
+        The matrix of the plan is never formed: rows are drawn by their sums, and columns by the entries of these rows.
+
+        Parameters
+        ----------
+        size : int
+            Number of pairs of each problem.
+        rng : int or numpy.random.Generator, optional
+            The seed, or the generator, which advances. The same seed gives the same pairs.
+
+        Returns
+        -------
+        i, j : array of int (..., size)
+            The row and the column of each pair, in the library of the input: ``x[i], y[j]``.
+
+        Raises
+        ------
+        ValueError, TypeError
+            If `size` is not a positive whole number, `rng` is neither, or the plan has no mass.
+
+        Examples
+        --------
+        >>> import otkit
+        >>> i, j = otkit.solve([[0.0, 1.0], [1.0, 0.0]], reg=0.5).sample(1000, rng=0)
+        >>> i.shape, bool((i == j).mean().round(1) == 0.9)
+        ((1000,), True)
+        """
+        return draws.sample(self, size, rng)
 
     # Bounds
 
