@@ -13,6 +13,7 @@ from otkit.losses.distillation.trainer import DistillationTrainerMixin
 from otkit.losses.distillation.vocabulary import ULDLoss, VocabOTLoss
 from otkit.losses.distillation.vocabulary_cost import VocabularyCost
 from otkit.losses.head import Head
+from otkit.losses.matching import match
 from otkit.losses.sinkhorn import SinkhornLoss
 from otkit.losses.topk.entries import TopK
 from otkit.losses.topk.files import read_topk, write_topk
@@ -38,6 +39,7 @@ __all__ = [
     "VocabularyCost",
     "assign",
     "koleo",
+    "match",
     "prototype_usage",
     "read_topk",
     "write_topk",
