@@ -18,7 +18,8 @@ LONGEST_FILE, LONGEST_FUNCTION, PARAMETERS = 400, 60, 8
 PUBLIC = {
     *("solve", "solve_sample", "solve_grid", "wasserstein", "sliced_wasserstein", "sinkhorn_divergence", "pairwise"),
     *("barycenter", "certify", "assign", "__init__"),
-    *("emd", "emd2", "emd_1d", "emd2_1d", "sinkhorn", "sinkhorn2", "sinkhorn_unbalanced", "sinkhorn_unbalanced2"),
+    *("emd", "emd2", "emd_1d", "emd2_1d", "emd2_lazy", "sinkhorn", "sinkhorn2", "sinkhorn_unbalanced"),
+    "sinkhorn_unbalanced2",
     *("empirical_sinkhorn", "empirical_sinkhorn2", "empirical_sinkhorn_divergence"),
 }
 

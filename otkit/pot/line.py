@@ -130,7 +130,7 @@ def emd_1d(
     a, b : array (n,), (m,), optional
         Weights of one total; uniform where None or empty.
     metric : str
-        "sqeuclidean", "euclidean", "cityblock", or "minkowski" for |x − y|^p.
+        "sqeuclidean", "euclidean", "cityblock", or "minkowski" for ``|x − y|^p``.
     p : float
         The power of "minkowski", at least 1.
     dense : bool

@@ -8,12 +8,14 @@ import numpy as np
 
 from otkit import arrays
 from otkit.geometry.base import GivenGeometry
+from otkit.geometry.points import PointCloud
 from otkit.pot.calls import exact_log, run
-from otkit.pot.inputs import centred, costs, is_sparse_tensor, of_one_total, threads, weights
+from otkit.pot.inputs import centred, costs, is_sparse_tensor, of_one_total, one_of, threads, weights
 from otkit.pot.line import emd2_1d, emd_1d, emd_1d_dual_backprop, wasserstein_1d
+from otkit.pot.utils import CLOUDS
 from otkit.results import Result
 
-__all__ = ["emd", "emd2", "emd2_1d", "emd_1d", "emd_1d_dual_backprop", "wasserstein_1d"]
+__all__ = ["emd", "emd2", "emd2_1d", "emd2_lazy", "emd_1d", "emd_1d_dual_backprop", "wasserstein_1d"]
 
 _LIMIT = 100000  # POT's default, in place of which stands otkit's own
 
@@ -178,3 +180,60 @@ def _cost(result: Result, item: int | None, log: bool, return_matrix: bool) -> A
     if return_matrix:
         words["G"] = plan_of(result) if item is None else arrays.detached(result.plan)[item]
     return cost, words
+
+
+@arrays.eager
+def emd2_lazy(
+    X_a: Any,
+    X_b: Any,
+    a: Any = None,
+    b: Any = None,
+    metric: str = "sqeuclidean",
+    numItermax: int = _LIMIT,
+    log: bool = False,
+    return_matrix: bool = True,
+    center_dual: bool = True,
+    check_marginals: bool = True,
+    potentials_init: Any = None,
+) -> Any:
+    """The exact cost between two clouds of points without a matrix of costs, as `ot.emd2_lazy`.
+
+    Parameters
+    ----------
+    X_a, X_b : array (n, d), (m, d)
+        The points.
+    a, b : array (n,), (m,), optional
+        Weights of one total; uniform where None or empty.
+    metric : str
+        "sqeuclidean", "euclidean", "cityblock" or "cosine".
+    return_matrix : bool
+        Return the log, with the plan as "G", a sparse array of SciPy. True by default, as in POT.
+    numItermax, log, center_dual, check_marginals, potentials_init
+        As in `emd`.
+
+    Returns
+    -------
+    array ()
+        The cost, differentiable by points and weights. Many points are solved to a certified interval, as by
+        `otkit.solve_sample`.
+    dict
+        With `log` or `return_matrix`: "cost", "u", "v", "warning", "result_code", and "G" with `return_matrix`.
+
+    Raises
+    ------
+    MarginalsError, ValueError, TypeError
+        As `emd` does.
+
+    Examples
+    --------
+    >>> import otkit.pot as ot
+    >>> ot.emd2_lazy([[0.0], [2.0]], [[1.0], [5.0]], return_matrix=False)
+    array(5.)
+    """
+    one_of(metric, "metric", CLOUDS)
+    limit = ("numItermax", numItermax, _LIMIT)
+    result = exact(PointCloud(X_a, X_b, metric), a, b, limit, check_marginals, potentials_init)
+    if not (log or return_matrix):
+        return result.value
+    words = {**exact_log(result), "cost": result.value}
+    return result.value, {**words, "G": sparse_plan(result)} if return_matrix else words

@@ -83,6 +83,23 @@ def test_sparse_costs_have_a_sparse_plan():
     assert log["cost"] == pytest.approx(float(ot.emd2(a, b, coo_array(M))))
 
 
+@pytest.mark.parametrize("metric", ["sqeuclidean", "euclidean", "cityblock"])
+@pytest.mark.parametrize("d", [1, 2])
+def test_points_without_a_matrix_have_the_cost_and_the_log_of_pot(metric, d):
+    rng = np.random.default_rng(7)
+    x, y, (a, b, _) = rng.random((13, d)), rng.random((9, d)), problem(7)
+    cost, log = ot.emd2_lazy(x, y, a, b, metric)
+    expected, log_2 = theirs.lp.emd2_lazy(x, y, a, b, metric)
+    assert float(cost) == float(ot.emd2_lazy(x, y, a, b, metric, return_matrix=False)) == pytest.approx(float(expected))
+    assert log.keys() == log_2.keys()
+    assert (log["G"].toarray() * ot.dist(x, y, metric)).sum() == pytest.approx(float(cost))
+    assert a @ log["u"] + b @ log["v"] == pytest.approx(float(cost))
+    warm = ot.emd2_lazy(x, y, a, b, metric, potentials_init=(log["u"], log["v"]), return_matrix=False)
+    assert float(warm) == pytest.approx(float(cost))
+    with pytest.raises(ValueError, match="metric must be one of sqeuclidean, euclidean, cityblock, cosine, got 'yule'"):
+        ot.emd2_lazy(x, y, metric="yule")
+
+
 def test_the_limit_and_the_start_are_passed_on():
     a, b, M = problem(5, 60, 60)
     with pytest.warns(otkit.ConvergenceWarning, match="raise numItermax"):

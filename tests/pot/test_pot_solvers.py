@@ -13,7 +13,17 @@ import otkit
 import otkit.pot as ot
 
 FUNCTIONS = [
-    *("emd", "emd2", "emd_1d", "emd2_1d", "emd_1d_dual_backprop", "wasserstein_1d", "sinkhorn", "sinkhorn2"),
+    *(
+        "emd",
+        "emd2",
+        "emd2_lazy",
+        "emd_1d",
+        "emd2_1d",
+        "emd_1d_dual_backprop",
+        "wasserstein_1d",
+        "sinkhorn",
+        "sinkhorn2",
+    ),
     *("solve", "solve_sample", "dist", "unif", "lp.emd", "lp.wasserstein_1d"),
     *("bregman.empirical_sinkhorn", "bregman.empirical_sinkhorn2", "bregman.empirical_sinkhorn_divergence"),
     *("unbalanced.sinkhorn_unbalanced", "unbalanced.sinkhorn_unbalanced2", "sinkhorn_unbalanced2"),
@@ -41,6 +51,8 @@ def test_every_public_name_is_documented_and_of_pot():
     for name in ot.__all__:
         assert found(ot, name).__doc__
         assert hasattr(theirs, name) or hasattr(theirs.utils, name) or name == "MarginalsError"
+    with pytest.raises(AttributeError, match="no attribute 'gromov_wasserstein', which otkit does not solve"):
+        _ = ot.gromov_wasserstein
 
 
 @pytest.mark.parametrize("options", [{}, {"reg": 0.1}, {"reg": 0.1, "reg_type": "entropy"}, {"reg": 0}])
