@@ -148,6 +148,19 @@ def requires_grad(x: Any) -> bool:
     return records() and isinstance(x, sys.modules["torch"].Tensor) and x.requires_grad
 
 
+def batched(x: Array) -> bool:
+    """Whether `x` is a tensor in a batch of ``torch.func.vmap``, on any level."""
+    torch = sys.modules.get("torch")
+    if torch is None or not isinstance(x, torch.Tensor):
+        return False
+    functorch = torch._C._functorch
+    while functorch.is_functorch_wrapped_tensor(x):
+        if functorch.is_batchedtensor(x):
+            return True
+        x = functorch.get_unwrapped(x)
+    return False
+
+
 def transformed(x: Array) -> bool:
     """Whether `x` is a tensor in a transform of ``torch.func``, or with a tangent of forward mode."""
     torch = sys.modules.get("torch")

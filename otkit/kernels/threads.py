@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import os
+import sys
 import threading
 from collections.abc import Callable, Generator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -30,10 +31,20 @@ if hasattr(os, "register_at_fork"):  # threads do not survive a fork
 
 
 def count() -> int:
-    """Number of threads: ``OTKIT_NUM_THREADS``, or the number of cores available to this process."""
+    """Number of threads: ``OTKIT_NUM_THREADS``, or at most what others were told, and the cores of this process.
+
+    Others are PyTorch, once it is imported, which knows ``torch.set_num_threads``, and ``OMP_NUM_THREADS``.
+    """
     given = os.environ.get("OTKIT_NUM_THREADS", "")
     if given.isdigit():
         return max(1, int(given))
+    torch, told = sys.modules.get("torch"), os.environ.get("OMP_NUM_THREADS", "").partition(",")[0]
+    if torch is not None and hasattr(torch, "get_num_threads"):
+        told = str(torch.get_num_threads())
+    return min(_cores(), max(1, int(told))) if told.isdigit() else _cores()
+
+
+def _cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 

@@ -1,6 +1,7 @@
 """Threads change how long it takes and nothing else."""
 
 import multiprocessing
+import sys
 import threading
 
 import numpy as np
@@ -113,6 +114,23 @@ def test_the_number_of_threads_is_the_one_asked_for(given, wanted, monkeypatch):
 def test_the_number_of_threads_is_that_of_the_cores_otherwise(given, monkeypatch):
     monkeypatch.setenv("OTKIT_NUM_THREADS", given)
     assert threads.count() >= 1
+
+
+def test_the_number_of_threads_is_what_others_were_told(monkeypatch):
+    torch = pytest.importorskip("torch")
+    monkeypatch.delenv("OTKIT_NUM_THREADS", raising=False)
+    monkeypatch.setattr(threads, "_cores", lambda: 8)
+    before = torch.get_num_threads()
+    try:
+        for told, wanted in ((1, 1), (3, 3), (20, 8)):
+            torch.set_num_threads(told)
+            assert threads.count() == wanted
+    finally:
+        torch.set_num_threads(before)
+    monkeypatch.delitem(sys.modules, "torch")
+    for told, wanted in (("2", 2), ("3,2", 3), ("", 8), ("all", 8)):
+        monkeypatch.setenv("OMP_NUM_THREADS", told)
+        assert threads.count() == wanted
 
 
 def in_a_fork(end):

@@ -11,11 +11,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from otkit import arrays, checks
+from otkit import checks
 from otkit.losses import processes
 from otkit.losses.assignment.balance import ScaledScores, Shares, balance
 from otkit.losses.chunks import upcast
-from otkit.losses.tensors import check_tensor
+from otkit.losses.tensors import as_mask, check_tensor
 
 if TYPE_CHECKING:
     from torch.distributed import ProcessGroup
@@ -73,8 +73,8 @@ def assign(
         With inf the prior is met.
     mass : float
         The part of the weight of the samples that is assigned, in (0, 1]. Samples with low scores are assigned less.
-    mask : Tensor of bool (..., N), optional
-        True where a sample takes part; the others are assigned to nothing, whatever their scores are.
+    mask : Tensor (..., N), optional
+        True, or not 0, where a sample takes part; the others are assigned to nothing, whatever their scores are.
     hard : bool
         Return for each sample the prototype that gets most of it, and -100 where there is none.
     group : torch.distributed.ProcessGroup, optional
@@ -137,7 +137,7 @@ def assign(
 
 def _at_once(scores: Tensor, reg: float, n_iters: int, hard: bool) -> Tensor | None:
     """The assignments of samples to equal shares by one compiled call on the host; None where that cannot be."""
-    if scores.device.type != "cpu" or torch.compiler.is_compiling() or arrays.transformed(scores) or 0 in scores.shape:
+    if scores.device.type != "cpu" or torch.compiler.is_compiling() or 0 in scores.shape:
         return None
     from otkit.kernels.numba.shares import assigned
 
@@ -168,7 +168,7 @@ def _samples(
     weights = _flat(weights.to(scores.device, dtype).expand(scores.shape[:-1]), 1)
     if mask is None:
         return None, weights
-    mask = _flat(mask.to(scores.device).expand(scores.shape[:-1]), 1)
+    mask = _flat(as_mask("mask", mask).to(scores.device).expand(scores.shape[:-1]), 1)
     return mask, weights.masked_fill(~mask, 0)
 
 
@@ -190,6 +190,7 @@ def check_options(reg: float, n_iters: int, tol: float | None, unbalanced: float
 def _check_scores(scores: Tensor, prior: Tensor | None, sample_weights: Tensor | None, mask: Tensor | None) -> None:
     """Complain about scores that cannot be assigned, and about priors, weights and masks that do not fit them."""
     check_tensor("scores", scores)
+    checks.no_transform(scores, "scores")
     if scores.ndim < 2 or 0 in (scores.shape[-1], *scores.shape[:-2]):
         raise ValueError(
             f"scores must have shape (..., N, K), samples by prototypes, with K > 0, got {tuple(scores.shape)}; "
@@ -203,8 +204,6 @@ def _check_scores(scores: Tensor, prior: Tensor | None, sample_weights: Tensor |
         if x is not None:
             check_tensor(name, x, floating=False)
             _check_fits(name, x, tuple(shape))
-    if mask is not None and mask.dtype != torch.bool:
-        raise ValueError(f"mask must be of bool, True where a sample takes part, got {mask.dtype}; pass mask.bool()")
     for name, x in (("prior", prior), ("sample_weights", sample_weights)):
         if x is not None and not ((x >= 0) & x.isfinite()).all():
             came = f"values from {x.min():g} to {x.max():g}"
