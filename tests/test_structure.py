@@ -19,7 +19,7 @@ PUBLIC = {
     *("solve", "solve_sample", "solve_grid", "wasserstein", "sliced_wasserstein", "sinkhorn_divergence", "pairwise"),
     *("barycenter", "certify", "assign", "__init__"),
     *("emd", "emd2", "emd_1d", "emd2_1d", "emd2_lazy", "sinkhorn", "sinkhorn2", "sinkhorn_unbalanced"),
-    "sinkhorn_unbalanced2",
+    *("sinkhorn_unbalanced2", "sliced_wasserstein_distance", "max_sliced_wasserstein_distance"),
     *("empirical_sinkhorn", "empirical_sinkhorn2", "empirical_sinkhorn_divergence"),
 }
 

@@ -2,11 +2,12 @@
 
 from typing import Any
 
-from otkit.pot import bregman, lp, unbalanced, utils
-from otkit.pot.bregman import sinkhorn, sinkhorn2
+from otkit.pot import bregman, gaussian, lp, sliced, unbalanced, utils
+from otkit.pot.bregman import barycenter, sinkhorn, sinkhorn2
 from otkit.pot.inputs import MarginalsError
 from otkit.pot.lp import emd, emd2, emd2_1d, emd2_lazy, emd_1d, emd_1d_dual_backprop, wasserstein_1d
 from otkit.pot.results import OTResult
+from otkit.pot.sliced import max_sliced_wasserstein_distance, sliced_wasserstein_distance
 from otkit.pot.solvers import solve, solve_sample
 from otkit.pot.unbalanced import sinkhorn_unbalanced, sinkhorn_unbalanced2
 from otkit.pot.utils import dist, unif
@@ -14,6 +15,7 @@ from otkit.pot.utils import dist, unif
 __all__ = [
     "MarginalsError",
     "OTResult",
+    "barycenter",
     "bregman",
     "dist",
     "emd",
@@ -22,11 +24,15 @@ __all__ = [
     "emd2_lazy",
     "emd_1d",
     "emd_1d_dual_backprop",
+    "gaussian",
     "lp",
+    "max_sliced_wasserstein_distance",
     "sinkhorn",
     "sinkhorn2",
     "sinkhorn_unbalanced",
     "sinkhorn_unbalanced2",
+    "sliced",
+    "sliced_wasserstein_distance",
     "solve",
     "solve_sample",
     "unbalanced",

@@ -5,12 +5,14 @@ from __future__ import annotations
 from typing import Any
 
 from otkit import arrays, checks
+from otkit.pot.barycenter import barycenter
 from otkit.pot.calls import entropic_log, initial, run
 from otkit.pot.empirical import empirical_sinkhorn, empirical_sinkhorn2, empirical_sinkhorn_divergence
 from otkit.pot.inputs import costs, one_of, unused, weights
 from otkit.results import Result
 
 __all__ = [
+    "barycenter",
     "empirical_sinkhorn",
     "empirical_sinkhorn2",
     "empirical_sinkhorn_divergence",

@@ -9,6 +9,7 @@ from otkit import arrays, checks
 from otkit.geometry.base import GivenGeometry
 from otkit.geometry.points import PointCloud
 from otkit.pot.calls import duals, entropic_log, exact_log, initial, run, scalings
+from otkit.pot.gaussian import empirical_bures_wasserstein_distance
 from otkit.pot.inputs import costs, like_of, of_one_total, one_of, pair_of, threads, unused, weights
 from otkit.pot.line import wasserstein_1d
 from otkit.pot.reference import TYPES, reference
@@ -233,7 +234,8 @@ def solve_sample(
     batch_size
         How much POT computes at a time; the result does not depend on it.
     method : str, optional
-        "1d" for a value in each coordinate, "geomloss" and its variants for the lazy entropic problem, or as in
+        "1d" for a value in each coordinate, "gaussian" for the squared distance of Gaussians of the same moments,
+        "geomloss" and its variants for the lazy entropic problem, or as in
         `solve`. POT's approximate methods are refused.
     debias : bool
         Subtract half the values of each cloud with itself; POT's "split" is refused.
@@ -257,15 +259,17 @@ def solve_sample(
     """
     threads(n_threads, "n_threads")
     kind = method.lower() if isinstance(method, str) else method
-    if kind is not None and kind not in ("1d", *METHODS, *_GEOMLOSS):
+    if kind is not None and kind not in ("1d", "gaussian", *METHODS, *_GEOMLOSS):
         raise NotImplementedError(
-            f"method must be None, '1d' or one of {', '.join((*METHODS, *_GEOMLOSS))}, got {method!r}; "
+            f"method must be None, '1d', 'gaussian' or one of {', '.join((*METHODS, *_GEOMLOSS))}, got {method!r}; "
             "drop it, or use POT"
         )
     given = dict(rank=rank, scaling=scaling, X_init=X_init, random_state=random_state, scaler=scaler)
     _only_default({**given, "n_projections": n_projections, "projections": projections})
     if kind == "1d":
         return _by_coordinates((X_a, X_b), (a, b), metric)
+    if kind == "gaussian":
+        return _of_moments((X_a, X_b), (a, b), metric, reg)
     lazy = lazy or kind in _GEOMLOSS
     problem = (reg, c, reg_type, unbalanced, unbalanced_type)
     asked = _Asked.of(problem, (max_iter, tol, potentials_init, verbose, grad), plan_init)
@@ -310,6 +314,16 @@ def _by_coordinates(points: tuple[Any, Any], pair: tuple[Any, Any], metric: Any)
         raise NotImplementedError(f"method='1d' takes a metric among {', '.join(powers)}, got {metric!r}; pass one")
     value = wasserstein_1d(*points, *pair, p=powers[metric])
     return OTResult(None, value, value)
+
+
+def _of_moments(points: tuple[Any, Any], pair: tuple[Any, Any], metric: Any, reg: Any) -> OTResult:
+    """The squared distance of Gaussians with the moments of the points."""
+    if metric != "sqeuclidean":
+        raise NotImplementedError(f"method='gaussian' takes metric='sqeuclidean', got {metric!r}; pass that one")
+    ws, wt = (None if w is None else checks.as_array(w, "weights", like_of(*points))[:, None] for w in pair)
+    reg = 1e-6 if reg is None else reg
+    distance, log = empirical_bures_wasserstein_distance(*points, reg, ws, wt, log=True)
+    return OTResult(None, distance**2, distance**2, log=log)
 
 
 def _only_default(given: dict[str, Any]) -> None:

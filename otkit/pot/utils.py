@@ -105,7 +105,7 @@ def _distances(x: Array, y: Array, metric: Any, p: float, w: Any) -> Array:
         if w is not None:
             scale = checks.as_array(w, "w", x) ** (1 / p)
             x, y = x * scale, y * scale
-        return _root(_sum_of_powers(x, y, p), 1 / p)
+        return root(_sum_of_powers(x, y, p), 1 / p)
     if metric == "correlation" and w is None:
         xp = namespace(x)
         x, y = (v - xp.mean(v, axis=-1, keepdims=True) for v in (x, y))
@@ -114,7 +114,7 @@ def _distances(x: Array, y: Array, metric: Any, p: float, w: Any) -> Array:
         squared = PointCloud(x, y, "sqeuclidean" if metric == "euclidean" else metric)
         squared.check()
         M = squared.flat(()).block(slice(0, 1), slice(None))[0]
-        return _root(M, 0.5) if metric == "euclidean" else M
+        return root(M, 0.5) if metric == "euclidean" else M
     if not isinstance(x, np.ndarray):
         raise NotImplementedError(
             f"metric must be one of {', '.join((*CLOUDS, 'minkowski', 'correlation'))}, without w=, for arrays of "
@@ -132,7 +132,7 @@ def _sum_of_powers(x: Array, y: Array, p: float) -> Array:
     return total
 
 
-def _root(S: Array, exponent: float) -> Array:
+def root(S: Array, exponent: float) -> Array:
     """A power of non-negative numbers, whose derivative at 0 is 0."""
     xp = namespace(S)
     positive = S > 0

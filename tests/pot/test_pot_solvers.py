@@ -26,6 +26,9 @@ FUNCTIONS = [
     ),
     *("solve", "solve_sample", "dist", "unif", "lp.emd", "lp.wasserstein_1d"),
     *("bregman.empirical_sinkhorn", "bregman.empirical_sinkhorn2", "bregman.empirical_sinkhorn_divergence"),
+    *("gaussian.bures_wasserstein_distance", "gaussian.bures_distance"),
+    *("gaussian.empirical_bures_wasserstein_distance", "sliced.get_random_projections"),
+    *("sliced_wasserstein_distance", "max_sliced_wasserstein_distance", "barycenter", "bregman.barycenter"),
     *("unbalanced.sinkhorn_unbalanced", "unbalanced.sinkhorn_unbalanced2", "sinkhorn_unbalanced2"),
 ]
 
@@ -186,7 +189,7 @@ def test_methods_of_points_are_mapped_or_refused():
     assert ot.solve_sample(x, y, method="1d").plan is None
     plan = ot.solve_sample(x, y, reg=0.1).plan
     np.testing.assert_allclose(ot.solve_sample(x, y, reg=0.1, method="geomloss").lazy_plan[:], plan, atol=1e-9)
-    with pytest.raises(NotImplementedError, match=r"method must be None, '1d' or one of .*, got 'lowrank'"):
+    with pytest.raises(NotImplementedError, match=r"method must be None, '1d', 'gaussian' or one of .*, got 'lowrank'"):
         ot.solve_sample(x, y, reg=0.1, method="lowrank", rank=5)
     with pytest.raises(NotImplementedError, match="method='1d' takes a metric among"):
         ot.solve_sample(x, y, method="1d", metric="cosine")
