@@ -18,7 +18,7 @@ _TOTALS = 1.5e-6
 
 
 class MarginalsError(ValueError, AssertionError):
-    """Weights that do not fit the costs or each other; POT raises an ``AssertionError`` for them."""
+    """Shapes or totals that do not fit each other; POT raises an ``AssertionError`` for them."""
 
 
 def is_given(w: Any) -> bool:

@@ -235,8 +235,8 @@ def solve_sample(
         How much POT computes at a time; the result does not depend on it.
     method : str, optional
         "1d" for a value in each coordinate, "gaussian" for the squared distance of Gaussians of the same moments,
-        "geomloss" and its variants for the lazy entropic problem, or as in
-        `solve`. POT's approximate methods are refused.
+        "geomloss" and its variants for the lazy entropic problem, or as in `solve`. POT's approximate methods are
+        refused.
     debias : bool
         Subtract half the values of each cloud with itself; POT's "split" is refused.
     rank, scaling, X_init, random_state, n_projections, projections, scaler
