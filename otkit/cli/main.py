@@ -28,6 +28,7 @@ from otkit.cli.report import CERTIFIED, INTERRUPTED, NOT_CERTIFIED, UNUSABLE, WI
 from otkit.distance import WassersteinResult, wasserstein
 from otkit.errors import ConvergenceWarning
 from otkit.geometry.grid import Grid
+from otkit.kernels.numba.jit import told
 from otkit.results.result import Result
 from otkit.solvers.exact.small import uncompiled
 
@@ -86,7 +87,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if isinstance(stream, io.TextIOWrapper):  # characters that the encoding lacks are written as escapes
             stream.reconfigure(errors="backslashreplace")
     try:
-        status = int(options.run(options))
+        with told(lambda: note("otkit: compiling, which is done once; the next run starts at once")):
+            status = int(options.run(options))
         print(end="", flush=True)
         return status
     except (ValueError, MemoryError) as error:  # UnusableInput, and errors of the solver

@@ -253,5 +253,5 @@ def converged(items: int) -> np.ndarray:
 def made(of: type[_Class], **fields: Any) -> _Class:
     """A frozen dataclass without its checks, for fields that are known to be valid."""
     new = object.__new__(of)
-    vars(new).update(fields)
+    new.__dict__.update(fields)
     return new
