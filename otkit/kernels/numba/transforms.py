@@ -15,6 +15,8 @@ from otkit.kernels.numba.search import DEEP, EUCLIDEAN, added, bound, children, 
 
 # Number of queries that share a search, and maximum number of nodes that it finds.
 _GROUP, _NODES = 16, 256
+# Sharing pays if it leaves at most this share of the nodes of a search. Otherwise so many groups search by themselves.
+_PAYS, _ALONE = 0.75, 8
 
 
 @jit
@@ -56,8 +58,8 @@ def _level(points, y, middle, half, prices, form):
 
 @jit
 def _near(points, y, level, bounds, leaves, middle, half, form, stack, found):
-    """The nodes that may have answers of some query in the box; returns their number."""
-    stack[0], waiting, count = 0, 1, 0
+    """The nodes that may have answers of some query in the box; returns their number, and that of nodes visited."""
+    stack[0], waiting, count, visits = 0, 1, 0, 0
     while waiting > 0:
         waiting -= 1
         v = stack[waiting]
@@ -65,19 +67,23 @@ def _near(points, y, level, bounds, leaves, middle, half, form, stack, found):
             found[count] = v
             count += 1
             continue
+        visits += 2
         for child in (2 * v + 2, 2 * v + 1):
             shift = (1 + form.rounding) * _difference(child, points, y, bounds, half, form)
             if not bound(middle, 0, child, bounds, form) - shift >= level:
                 stack[waiting] = child
                 waiting += 1
-    return count
+    return count, visits
 
 
 @jit
 def _least(queries, q, row, transposed, target, form, best, where, nodes, count, stack, room):
-    """The least reduced cost less potential of a query in some nodes, if it is below `best`; and where it is."""
+    """The least reduced cost less potential of a query in some nodes, if it is below `best`; and where it is.
+
+    The last number is that of nodes visited.
+    """
     points, start, stop, leaves, offset, potential, bounds = target
-    limit = limit_of(best, row[q], form)
+    limit, visits = limit_of(best, row[q], form), 0
     for c in range(count):
         v = nodes[c]
         stack[0], room[0], waiting = v, -np.inf if v == 0 else bound(queries, q, v, bounds, form), 1
@@ -87,6 +93,7 @@ def _least(queries, q, row, transposed, target, form, best, where, nodes, count,
             if room[waiting] >= limit:
                 continue
             if v < leaves:
+                visits += 2
                 waiting = children(queries, q, v, limit, bounds, form, stack, room, waiting)
                 continue
             for p in range(start[v], stop[v]):
@@ -94,7 +101,7 @@ def _least(queries, q, row, transposed, target, form, best, where, nodes, count,
                 if value < best:
                     best, where = value, p
             limit = limit_of(best, row[q], form)
-    return best, where
+    return best, where, visits
 
 
 @jit
@@ -104,23 +111,29 @@ def c_transform(queries, row, transposed, target, form, low, high, out):
     of = points, start, stop, leaves, offset, potential, bounds
     stack, room, nodes = np.empty(DEEP, dtype=np.int64), np.empty(DEEP), np.empty(_NODES, dtype=np.int64)
     middle, half, where = np.empty((1, points.shape[1])), np.empty(points.shape[1]), -1
-    shares = (form.exponent == 1.0) or (form.exponent == 0.5 and form.ground == EUCLIDEAN)
+    shares, alone = form.exponent == 1.0 or (form.exponent == 0.5 and form.ground == EUCLIDEAN), 0
     for first in range(low, high, _GROUP):
         last = min(first + _GROUP, high)
-        nodes[0], count, y = 0, 1, -1
+        nodes[0], count = 0, 1
         for k in range(first, last):
             # The one in the middle comes first. It takes the place of the first one.
             q = (first + last) // 2 if k == first else first if k == (first + last) // 2 else k
-            best, where = np.inf, where if k == first else y
+            best = np.inf
             if where >= 0:
                 best = value_of(queries, q, points, where, row[q], transposed, offset, potential, form)
-            best, where = _least(queries, q, row, transposed, of, form, best, where, nodes, count, stack, room)
+            best, where, visits = _least(queries, q, row, transposed, of, form, best, where, nodes, count, stack, room)
             out[q] = best
-            if k == first and where >= 0 and shares:
-                y, prices, most = where, offset[where] + potential[where], 0.0
-                _box(queries, first, last, middle, half)
-                for i in range(first, last):
-                    most = max(most, abs(row[i]))
-                size = abs(offset[y]) + abs(potential[y]) + most
-                level = _level(points, y, middle, half, size, form) - prices
-                count = _near(points, y, level, bounds, leaves, middle, half, form, stack, nodes)
+            if k > first or where < 0 or not shares:
+                continue
+            if alone > 0:
+                alone -= 1
+                continue
+            _box(queries, first, last, middle, half)
+            price, most = offset[where] + potential[where], 0.0
+            for i in range(first, last):
+                most = max(most, abs(row[i]))
+            size = abs(offset[where]) + abs(potential[where]) + most
+            level = _level(points, where, middle, half, size, form) - price
+            count, shared = _near(points, where, level, bounds, leaves, middle, half, form, stack, nodes)
+            if count + shared / _GROUP > _PAYS * visits:
+                nodes[0], count, alone = 0, 1, _ALONE
