@@ -29,7 +29,8 @@ __all__ = ["REFERENCE", "Kernels", "Sharing", "choose", "held", "hosted", "lacki
 Geometries = TypeVar("Geometries", bound=GivenGeometry)
 
 # Bytes of costs between points that a problem keeps, and dimension from which it keeps costs that kernels compute.
-# Measured by benchmarks/losses/clouds.py: below it, costs take no longer to compute than to read.
+# In 4, 6, 8 and 12 dimensions a step of `SinkhornLoss` on 16 × 256² pairs took 30, 33, 32 and 43 ms without costs that
+# are kept, and 31, 32, 30 and 36 ms with them.
 _HELD, _HELD_FROM = 2**26, 8
 
 
