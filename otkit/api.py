@@ -1,30 +1,20 @@
-"""The functions `solve`, `solve_sample` and `solve_grid`: arguments → problem → run → result → report."""
+"""The functions `solve`, `solve_sample` and `solve_grid`: arguments → result → report."""
 
 from __future__ import annotations
 
-from dataclasses import fields, replace
-from typing import Any, NoReturn
+from typing import Any
 
 import numpy as np
 
 from otkit import arrays, checks, lists
-from otkit.arrays import Array
-from otkit.autograd import attached, check_differentiable
-from otkit.geometry.base import GivenGeometry
 from otkit.geometry.costs import parse_cost
-from otkit.geometry.dense import Dense
 from otkit.geometry.grid import Grid
 from otkit.geometry.points import PointCloud
-from otkit.geometry.stored import StoredArcs, is_sparse
-from otkit.kernels import shared_by
-from otkit.problems.linear import LinearProblem
 from otkit.report import reported, shortfall
 from otkit.results.result import Result
-from otkit.solvers import cells_or_points, choose_solver, in_scales, on_line
-from otkit.solvers.base import Solver, run
-from otkit.solvers.exact import small as small_exact
-from otkit.solvers.sns import small as small_entropic
+from otkit.solvers.base import Solver
 from otkit.solvers.watch import Callback, Watch
+from otkit.solving import Asked, costs_of, masses, solved
 
 
 @arrays.eager
@@ -35,6 +25,7 @@ def solve(
     *,
     reg: Any = None,
     unbalanced: Any = None,
+    mass: Any = None,
     method: str | Solver[Any] = "auto",
     tol: float | None = None,
     rtol: float | None = None,
@@ -67,6 +58,11 @@ def solve(
         The penalty ρ on the KL divergence of a marginal from its weights, in units of the cost: one for both sides, or
         a tuple with one for each. ``inf`` makes a marginal exact, 0 leaves it free. Of a penalised or free side, points
         that no arc reaches stay empty. An unbalanced problem needs a `reg`. None: exact marginals.
+    mass : float or array (...), optional
+        Partial transport: of all plans of this total whose marginals are at most a and b, one of least cost. It is at
+        most the smaller total of the weights, which may differ. The potentials are then at most 0, and `Result.price`
+        is the derivative of the value by the mass. With a `reg` the divergence is that of the plan with one more row
+        and column, the mass that stays. Not with `unbalanced`.
     method : str or solver
         "auto", "sns", "sinkhorn", "exact", "annealing", "multiscale", "univariate", on grids "coarse-to-fine" and
         "flow", or a solver with its options, such as ``otkit.Sinkhorn(factor=4)``.
@@ -79,7 +75,7 @@ def solve(
         Maximum number of iterations over all stages, 10,000 by default. For the exact method: of iterations and pivots
         together, 10 million by default.
     init : tuple (f, g) or Result, optional
-        Initial potentials, in units of the cost. The first update recomputes f from g.
+        Initial potentials, in units of the cost. The first update recomputes f from g. With a `mass`, a Result of one.
     time_limit : float, optional
         Seconds after which the solve ends with the status STOPPED, and the best interval so far. A step that has begun
         and the bounds are completed, which may take a few seconds more. Ctrl-C does the same in a solve that has taken
@@ -116,9 +112,12 @@ def solve(
            [0.  , 0.5 ]])
     >>> otkit.solve(C, [1.0, 1.0], [1.0, 3.0], reg=0.5, unbalanced=1.0).plan.sum(0).round(4)
     array([0.8688, 2.1999])
+    >>> otkit.solve(C, [0.5, 0.5], [2.0, 0.0], mass=0.6).plan
+    array([[0.5, 0. ],
+           [0.1, 0. ]])
     """
     watch, options = Watch.of(callback, time_limit, progress), dict(tol=tol, rtol=rtol, max_iter=max_iter)
-    result = solved(costs_of(C), (a, b, reg, unbalanced), method, options, init, watch, strict)
+    result = solved(costs_of(C), Asked(a, b, reg, unbalanced, mass), method, options, init, watch, strict)
     return reported(result, shortfall(result), strict)
 
 
@@ -133,6 +132,7 @@ def solve_sample(
     period: float | None = None,
     reg: Any = None,
     unbalanced: Any = None,
+    mass: Any = None,
     method: str | Solver[Any] = "auto",
     tol: float | None = None,
     rtol: float | None = None,
@@ -163,7 +163,7 @@ def solve_sample(
     period : float, optional
         The points lie on a circle of this circumference, and the distance is that along it. They have one coordinate,
         any number, which is taken modulo the period.
-    reg, unbalanced, method, tol, rtol, max_iter, init, time_limit, callback, progress, strict
+    reg, unbalanced, mass, method, tol, rtol, max_iter, init, time_limit, callback, progress, strict
         As in `solve`. Many points of up to three coordinates are solved by `Multiscale`: above 2¹⁸ points on the larger
         side to 1 %, unless `rtol` or `method` say otherwise. Squared distances of many points of more coordinates are
         solved exactly. On a line or a circle, with a cost that is convex in the distance and no `reg`, the solution is
@@ -188,11 +188,11 @@ def solve_sample(
     if init is not None and any(map(lists.is_list, (x, y))):
         raise ValueError("init= is for one pair of clouds, got lists of them; call solve_sample for each pair")
 
-    def solution(x: Any, y: Any, a: Any, b: Any, reg: Any) -> Result:
+    def solution(x: Any, y: Any, a: Any, b: Any, reg: Any, mass: Any) -> Result:
         cloud = PointCloud(x, y, metric if period is None else parse_cost(metric, period=period))
-        return solved(cloud, (a, b, reg, unbalanced), method, options, init, watch, strict)
+        return solved(cloud, Asked(a, b, reg, unbalanced, mass), method, options, init, watch, strict)
 
-    return lists.answered(solution, shortfall, (x, y, a, b), (reg,), strict)
+    return lists.answered(solution, shortfall, (x, y, a, b), (reg, mass), strict)
 
 
 @arrays.eager
@@ -266,129 +266,5 @@ def solve_grid(
     grid = Grid(shapes[0], spacing, metric)
     a, b = (masses(grid, w, name) for w, name in ((a, "a"), (b, "b")))
     watch, options = Watch.of(callback, time_limit, progress), dict(tol=tol, rtol=rtol, max_iter=max_iter)
-    result = solved(grid, (a, b, reg, unbalanced), method, options, init, watch, strict)
+    result = solved(grid, Asked(a, b, reg, unbalanced), method, options, init, watch, strict)
     return reported(result, shortfall(result), strict)
-
-
-def costs_of(C: Any) -> GivenGeometry:
-    """The geometry of the costs of a caller: a matrix, a sparse matrix or a geometry."""
-    return StoredArcs.of(C) if is_sparse(C) else C if isinstance(C, GivenGeometry) else Dense(C)
-
-
-def solved(
-    geometry: GivenGeometry,
-    asked: tuple[Any, Any, Any, Any],
-    method: str | Solver[Any],
-    options: dict[str, Any],
-    init: Any,
-    watch: Watch,
-    strict: bool = False,
-) -> Result:
-    """The solution of a problem, without a report on convergence; `asked` is a, b, reg and unbalanced.
-
-    `strict` is for its gradients.
-    """
-    if isinstance(geometry, Grid):
-        geometry = geometry.fitted(*asked[:2])
-        if asked[2] is None:
-            geometry = cells_or_points(geometry, method)
-    quick = _solved_small(geometry, asked, method, options) if init is None and watch.idle else None
-    if quick is not None:
-        return attached(quick, strict)
-    problem = LinearProblem.build(geometry, *asked, reduces=not in_scales(geometry, method, *asked[2:]))
-    chosen = choose_solver(problem, method, bounded=options["rtol"] is not None)
-    solver = with_options(chosen, **options)
-    if init is not None and "init" in solver.refuses:
-        _refuse(solver, "init")
-    return result_of(problem, solver, _start(problem, init), watch, strict)
-
-
-def _solved_small(
-    geometry: GivenGeometry, asked: tuple[Any, Any, Any, Any], method: str | Solver[Any], options: dict[str, Any]
-) -> Result | None:
-    """The solution by one compiled pass, of a small problem without special options; None for others."""
-    a, b, reg, unbalanced = asked
-    tol, rtol, max_iter = options["tol"], options["rtol"], options["max_iter"]
-    if not (rtol is None and max_iter is None):
-        return None
-    if reg is not None:
-        return small_entropic.solved(geometry, a, b, reg, unbalanced, tol) if method in ("auto", "sns") else None
-    way, name = (on_line, "univariate") if geometry.convex_on_line else (small_exact, "exact")
-    plain = method in ("auto", name) and tol is None and unbalanced is None
-    return way.solved(geometry, a, b) if plain else None
-
-
-def masses(grid: Grid, w: Any, name: str) -> Array:
-    """The masses of images ``(..., *shape)`` in row order, ``(..., n)``."""
-    w = checks.as_array(w, name)
-    lead = w.ndim - len(grid.shape)
-    if tuple(w.shape[max(lead, 0) :]) != grid.shape:
-        raise ValueError(
-            f"{name} must have the shape of the grid, (..., {grid.shape}), got {tuple(w.shape)}; pad it with zeros, or "
-            "make a grid of its shape"
-        )
-    return arrays.namespace(w).reshape(w, (*w.shape[:lead], grid.n))
-
-
-def with_options(solver: Solver[Any], **options: Any) -> Solver[Any]:
-    """The solver with the options that are not None; ``ValueError`` for an option that it lacks."""
-    given = {name: value for name, value in options.items() if value is not None}
-    known = {field.name for field in fields(solver)}  # type: ignore[arg-type]
-    for name, value in given.items():
-        checks.positive(value, name, below=1.0 if name == "rtol" else np.inf)
-        if name not in known and value != getattr(solver, name, None):
-            _refuse(solver, name)
-    return replace(solver, **{name: value for name, value in given.items() if name in known})  # type: ignore[type-var]
-
-
-def _refuse(solver: Solver[Any], name: str) -> NoReturn:
-    raise ValueError(f"{name} does not apply to method {solver.name!r}; {solver.refuses.get(name, f'drop {name}=')}")
-
-
-def _start(problem: LinearProblem, init: Any) -> tuple[Array, Array] | None:
-    """Initial potentials in reduced costs, from the caller's `init`."""
-    if init is None:
-        return None
-    pair = init.potentials if isinstance(init, Result) else init
-    if not isinstance(pair, tuple) or len(pair) != 2:
-        raise ValueError(f"init must be a tuple (f, g) or a Result, got {type(init).__name__}; pass (f, g)")
-    reduced = problem.reduced
-    f, g = pair
-    return potential_of(problem, f, "init f", reduced.row), potential_of(problem, g, "init g", reduced.col)
-
-
-def potential_of(problem: LinearProblem, v: Any, name: str, offset: Array) -> Array:
-    """A potential of the caller in reduced costs, ``(B, n)`` or ``(B, m)``; `offset` has those of its side."""
-    v = arrays.detached(checks.as_array(v, name, problem.like))
-    checks.same_library(**{name: v, **problem.asked.arrays})
-    v = problem.inside(v)
-    xp, size = arrays.namespace(v), offset.shape[-1]
-    if v.ndim < 1 or v.shape[-1] != size:
-        raise ValueError(
-            f"{name} must have shape (..., {size}), got shape {tuple(v.shape)}; start from a problem of these sizes"
-        )
-    if not xp.all(xp.isfinite(v)):
-        raise ValueError(f"{name} must be finite, got NaN or inf in it; set it to 0 where there is no mass")
-    checks.fits(tuple(v.shape[:-1]), problem.batch, name)
-    processes = shared_by()
-    if processes is not None:
-        processes.check_same(v)
-    v = xp.broadcast_to(arrays.float64(v), (*problem.batch, size))
-    return xp.reshape(v, (problem.items, size)) - offset
-
-
-def result_of(
-    problem: LinearProblem,
-    solver: Solver[Any],
-    start: tuple[Array, Array] | None,
-    watch: Watch,
-    strict: bool = False,
-) -> Result:
-    """The result of a run, attached to autograd's graph where the input requires gradients."""
-    check_differentiable(problem)
-    return attached(Result(problem, run(problem, solver, start, watch), solver.name, kernel_of(problem)), strict)
-
-
-def kernel_of(problem: LinearProblem) -> str:
-    """The names of the kernels of a problem, and of the array library."""
-    return f"{problem.kernels.name} ({arrays.library_name(problem.like)})"

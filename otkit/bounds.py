@@ -7,7 +7,6 @@ from typing import Any
 import numpy as np
 
 from otkit import arrays, checks
-from otkit.api import costs_of, kernel_of, potential_of
 from otkit.arrays import to_numpy
 from otkit.certificates.given import certify_given
 from otkit.certificates.width import precise
@@ -19,6 +18,7 @@ from otkit.plans import Arcs, SparsePlan
 from otkit.problems.linear import LinearProblem
 from otkit.results.outcome import Outcome, SparseArcs, Status, marginal_error
 from otkit.results.result import Result
+from otkit.solving import costs_of, kernel_of, potential_of
 
 
 @arrays.eager

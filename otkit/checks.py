@@ -342,7 +342,7 @@ def equal_mass(
     """Relative difference of the masses; ``ValueError`` where it is too large to be rounding of the weights."""
     difference = np.abs(mass_a - mass_b) / (mass_a / 2 + mass_b / 2)
     k = int(np.argmax(difference))
-    if difference[k] > math.sqrt(_DOUBLE) and difference[k] > max(_allowance(a), _allowance(b)):
+    if difference[k] > math.sqrt(_DOUBLE) and difference[k] > max(allowance(a), allowance(b)):
         raise ValueError(
             f"a and b must have the same total mass, got {mass_a[k]:.9g} and {mass_b[k]:.9g} "
             f"(they differ by {difference[k]:.3g} relative{f', item {k}' if difference.size > 1 else ''}); "
@@ -364,7 +364,7 @@ def product_of_masses(a: Array, b: Array, rho: tuple[np.ndarray, np.ndarray]) ->
         )
 
 
-def _allowance(w: Array | None) -> float:
+def allowance(w: Array | None) -> float:
     """The relative error of a total that rounding may have made: of the dtype of weights, or of one that they had."""
     if w is None:
         return math.sqrt(_DOUBLE)

@@ -9,12 +9,12 @@ from typing import Any
 import numpy as np
 
 from otkit import arrays, checks, lists
-from otkit.api import masses, result_of, with_options
 from otkit.autograd import attached
 from otkit.geometry.costs import UNIT, Cost, parse_cost
 from otkit.geometry.grid import Grid
 from otkit.geometry.points import PointCloud
 from otkit.problems.linear import LinearProblem
+from otkit.problems.partial import moved_mass
 from otkit.report import shortfall
 from otkit.results.result import Result
 from otkit.results.values import objective
@@ -30,6 +30,7 @@ from otkit.solvers.grid.solver import CoarseToFine
 from otkit.solvers.multiscale.solver import Multiscale
 from otkit.solvers.univariate import Univariate
 from otkit.solvers.watch import Callback, Watch
+from otkit.solving import Asked, masses, result_of, solved, with_options
 
 # The highest finite order: higher powers of distances around the bottleneck overflow.
 HIGHEST = 1024
@@ -70,7 +71,7 @@ class WassersteinResult:
         if result.link is None or not arrays.records():
             return self._distance
         given, xp = result.problem.given, arrays.namespace(result.problem.like)
-        mean = result.value_linear / sum(m / 2 for m in given.masses)
+        mean = result.value_linear / (sum(m / 2 for m in given.masses) if result.whole is None else moved_mass(given))
         mean = xp.astype(mean, result.problem.dtype, copy=False)
         positive = mean > 0
         return xp.where(positive, xp.where(positive, mean, 1.0) ** self._exponent, 0.0 * mean) * self._unit(mean)
@@ -135,7 +136,10 @@ class WassersteinResult:
 
     @property
     def _mass(self) -> np.ndarray:
-        return self.result.problem.mass.reshape(self.result.problem.batch)
+        problem = self.result.problem
+        if self.result.whole is None:
+            return problem.mass.reshape(problem.batch)
+        return np.broadcast_to(arrays.to_numpy(arrays.detached(moved_mass(problem.given))), problem.batch)
 
     def _root(self, bound: Any, direction: int) -> Any:
         with np.errstate(over="ignore"):  # a distance of finite points may overflow
@@ -155,6 +159,7 @@ def wasserstein(
     p: float = 2,
     metric: Any = "euclidean",
     period: float | None = None,
+    mass: Any = None,
     rtol: float | None = None,
     max_iter: int | None = None,
     time_limit: float | None = None,
@@ -184,6 +189,9 @@ def wasserstein(
     period : float, optional
         The points lie on a circle of this circumference, and the distance is that along it. They have one coordinate,
         any number, which is taken modulo the period.
+    mass : float or array (...), optional
+        Partial transport, as in `solve`: only this much of the weights moves, which may then differ in total and are
+        not divided by it. The mean is over the mass that moves.
     rtol : float, optional
         Stop when the interval is narrower than this fraction of the distance. By default the distance is exact. If the
         interval is then wider than 1e-9 of the distance, or of the p-th powers of distances without outliers, the
@@ -220,10 +228,10 @@ def wasserstein(
     cost = distance_cost(p, metric, rtol, period, largest=True)
     watch = Watch.of(callback, time_limit, progress)
 
-    def distance(x: Any, y: Any, a: Any, b: Any) -> WassersteinResult:
-        return measured((x, y), (a, b), cost, rtol, max_iter, watch)
+    def distance(x: Any, y: Any, a: Any, b: Any, mass: Any) -> WassersteinResult:
+        return measured((x, y), (a, b), cost, rtol, max_iter, watch, mass)
 
-    return lists.answered(distance, lambda found: shortfall(found.result, found), (x, y, a, b), (), strict)
+    return lists.answered(distance, lambda found: shortfall(found.result, found), (x, y, a, b), (mass,), strict)
 
 
 def rooted(mean: Any, exponent: float, direction: int) -> Any:
@@ -258,9 +266,12 @@ def measured(
     rtol: float | None = None,
     max_iter: int | None = None,
     watch: Watch | None = None,
+    mass: Any = None,
 ) -> WassersteinResult:
     """A Wasserstein distance, without a report on convergence."""
     p, watch = cost.power, watch or Watch.of()
+    if mass is not None:
+        return _partial(points, weights, cost, mass, rtol, max_iter, watch)
     if any(isinstance(v, Grid) for v in points):
         return _between_images(points, weights, cost, rtol, max_iter, watch)
     x, y = (checks.as_array(v, name) for v, name in zip(points, "xy", strict=True))
@@ -289,11 +300,36 @@ def measured(
     return WassersteinResult(result, p, unit if result.problem.batch else float(unit))
 
 
+def _partial(
+    points: tuple[Any, Any],
+    weights: tuple[Any, Any],
+    cost: Cost,
+    mass: Any,
+    rtol: float | None,
+    max_iter: int | None,
+    watch: Watch,
+) -> WassersteinResult:
+    """A partial Wasserstein distance."""
+    if any(isinstance(v, Grid) for v in points):
+        raise ValueError("mass= is for clouds of points, got a Grid; pass grid.points.x and the masses of its cells")
+    if cost.power == np.inf:
+        raise ValueError("mass= needs a finite order, got p=inf; pass a large p")
+    x, y = (checks.as_array(v, name) for v, name in zip(points, "xy", strict=True))
+    options = dict(tol=None, max_iter=max_iter, rtol=rtol and _rtol_of_power(rtol, cost.power))
+    asked = Asked(*weights, mass=mass)
+    return WassersteinResult(solved(PointCloud(x, y, cost), asked, "auto", options, None, watch), cost.power)
+
+
+def _rtol_of_power(rtol: float, p: float) -> float:
+    """The relative width of an interval of p-th powers whose roots differ by `rtol`."""
+    return min(1 - (1 - rtol) ** p, 1 - UNIT)
+
+
 def _to_rtol(solver: Solver[Any], rtol: float | None, p: float) -> Solver[Any]:
     """The solver that stops on the distance: upper^(1/p) − lower^(1/p) ≤ rtol·upper^(1/p), or at rounding errors."""
     if rtol is None or not isinstance(solver, (Annealing, CoarseToFine, Exact, Multiscale)):
         return solver
-    return replace(solver, rtol=min(1 - (1 - rtol) ** p, 1 - UNIT))
+    return replace(solver, rtol=_rtol_of_power(rtol, p))
 
 
 def _between_images(

@@ -7,7 +7,7 @@ from typing import Any, cast
 
 import numpy as np
 
-from otkit import api, arrays, checks, lists
+from otkit import arrays, checks, lists
 from otkit.arrays import Array, convert, namespace, to_numpy
 from otkit.geometry.points import PointCloud
 from otkit.problems.linear import LinearProblem
@@ -15,6 +15,7 @@ from otkit.results.gauge import gauged
 from otkit.results.result import Result
 from otkit.solvers.base import Solver
 from otkit.solvers.watch import Watch
+from otkit.solving import Asked, solved
 
 # Default tolerance: tight, since a divergence is a difference of numbers that may be nearly equal.
 _TOL = 1e-8
@@ -203,8 +204,8 @@ def sinkhorn_divergence(
     def divergence(x: Any, y: Any, a: Any, b: Any, reg: Any) -> DivergenceResult:
         x, y = checks.as_array(x, "x", y), checks.as_array(y, "y", x)
         three = [
-            api.solved(
-                PointCloud(*points, metric), (*weights, reg, unbalanced), method, options, None, Watch.of(), strict
+            solved(
+                PointCloud(*points, metric), Asked(*weights, reg, unbalanced), method, options, None, Watch.of(), strict
             )
             for points, weights in (((x, y), (a, b)), ((x, x), (a, a)), ((y, y), (b, b)))
         ]

@@ -78,7 +78,7 @@ def test_a_result_lists_what_is_for_users(reg):
     assert public == sorted([
         "status", "converged", "n_iter", "success", "message", "nit", "error", "tol", "errors", "stages", "rescaled", "method", "kernel",
         "value", "value_linear", "value_reg", "value_marginal", "value_dual",
-        "f", "g", "potentials", "plan", "plan_sparse", "marginals", "apply", "apply_t", "barycentric", "transport", "sample",
+        "f", "g", "potentials", "price", "plan", "plan_sparse", "marginals", "apply", "apply_t", "barycentric", "transport", "sample",
         "lower", "upper", "gap",
     ])  # fmt: skip
 

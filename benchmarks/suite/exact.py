@@ -28,6 +28,29 @@ class Exact:
         otkit.solve(self.C, self.a, self.b).plan_sparse()
 
 
+class Partial:
+    """Partial transport of a part of the mass, exact and with a regularisation, beside POT's exact one."""
+
+    param_names = ["n", "mass"]
+    params = [[30, 300, 1000], [0.3, 0.8]]
+    timeout = 300
+
+    def setup(self, n, mass):
+        self.C, self.a, self.b = costs("2-D cloud", n)
+        self.time_exact(n, mass)
+
+    def time_exact(self, n, mass):
+        otkit.solve(self.C, self.a, self.b, mass=mass).plan_sparse()
+
+    def time_entropic(self, n, mass):
+        otkit.solve(self.C, self.a, self.b, mass=mass, reg=1e-2).marginals  # noqa: B018
+
+    def time_pot(self, n, mass):
+        import ot
+
+        ot.partial.partial_wasserstein(self.a, self.b, self.C, m=mass)
+
+
 class Line:
     """Points on a line, one pair and a batch of many small ones."""
 

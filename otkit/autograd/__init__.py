@@ -13,7 +13,8 @@ from otkit.results.result import Result
 
 def check_differentiable(problem: LinearProblem) -> None:
     """Refuse gradients that do not exist, before the solve."""
-    cloud = problem.given.geometry.cloud
+    given = problem.given.geometry
+    cloud = given.cloud if given.bordered is None else given.bordered.inner.cloud
     if cloud is not None and any(map(requires_grad, cloud.arrays.values())):
         checks.differentiable(cloud.metric.ground, or_else=", or pass x.detach()")
 

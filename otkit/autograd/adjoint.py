@@ -61,6 +61,12 @@ class Term:
         return map_arrays(lambda x: x[items, ...], self)
 
     @property
+    def inside(self) -> Term:
+        """The term without its last row and column."""
+        E = None if self.E is None else self.E[:, :-1, :-1]
+        return Term(self.at.inside, self.U[:, :-1, :], self.V[:, :-1, :], self.slope, E)
+
+    @property
     def T(self) -> Term:
         """The term for the transposed plan."""
         E = None if self.E is None else namespace(self.E).matrix_transpose(self.E)

@@ -11,8 +11,10 @@ from otkit import arrays, checks, plans
 from otkit.arrays import Array, device, float64, from_numpy, namespace, to_numpy
 from otkit.autograd.adjoint import Pullback, Term
 from otkit.geometry.base import flatten_batch
+from otkit.geometry.points import PointCloud
 from otkit.geometry.reduced import Reduced
-from otkit.kernels import Kernels
+from otkit.kernels import Kernels, choose
+from otkit.problems.linear import LinearProblem
 from otkit.results.result import Result
 
 
@@ -99,7 +101,7 @@ def _by_matrix(result: Result, pull: Pullback) -> Array:
         parts = plans.add([part.dense() for part in result.outcome.plan])
         whole = pull.by_plan[:, None, None] * parts
         total = xp.sum(whole, axis=0, keepdims=True) if shared else whole
-    return total
+    return total if problem.geometry.bordered is None else total[:, :-1, :-1]
 
 
 def _weighted(kernels: Kernels, costs: Reduced, term: Term) -> Array:
@@ -123,11 +125,10 @@ def _weighted(kernels: Kernels, costs: Reduced, term: Term) -> Array:
 def _by_points(result: Result, pull: Pullback) -> dict[str, Array]:
     """Gradients by the points of each side, ``(B, n, d)`` and ``(B, m, d)``, where wanted."""
     problem = pull.problem
-    geometry = problem.geometry.cloud
-    assert geometry is not None
+    geometry, reduced, terms, kernels = _of_points(problem, pull.terms)
     checks.differentiable(geometry.metric.ground)
-    sides = {"x": (geometry, problem.reduced, pull.terms)}
-    sides["y"] = geometry.T, problem.reduced.T, [term.T for term in pull.terms]
+    sides = {"x": (geometry, reduced, terms)}
+    sides["y"] = geometry.T, reduced.T, [term.T for term in terms]
     found = {}
     for name, (cloud, costs, terms) in sides.items():
         if not pull.wants(name):
@@ -135,9 +136,9 @@ def _by_points(result: Result, pull: Pullback) -> dict[str, Array]:
         xp = namespace(cloud.x)
         by = xp.zeros((problem.items, *cloud.x.shape[1:]), dtype=cloud.x.dtype, device=device(cloud.x))
         for term in terms:
-            by = by + problem.kernels.apply_cost_gradient(costs, term.at, term.U, term.V, term.slope)
+            by = by + kernels.apply_cost_gradient(costs, term.at, term.U, term.V, term.slope)
             if term.E is not None:
-                W = problem.kernels.plan(costs, term.at) * term.E
+                W = kernels.plan(costs, term.at) * term.E
                 by = by + cloud.pulled(W, slice(0, problem.items), slice(None))
         if result.outcome.reg is None:
             by = by + _by_arcs(result, pull, name)
@@ -148,12 +149,25 @@ def _by_points(result: Result, pull: Pullback) -> dict[str, Array]:
     return found
 
 
+def _of_points(problem: LinearProblem, terms: list[Term]) -> tuple[PointCloud, Reduced, list[Term], Kernels]:
+    """The points, their reduced costs, and the terms and kernels of these: without the border where there is one."""
+    geometry, costs, kernels = problem.geometry, problem.reduced, problem.kernels
+    if geometry.bordered is not None:
+        inner = geometry.bordered.inner
+        costs, kernels = Reduced(inner, costs.row[:, :-1], costs.col[:, :-1]), choose(inner)
+        terms = [term.inside for term in terms]
+    cloud = costs.cloud
+    assert cloud is not None
+    return cloud, costs, terms, kernels
+
+
 def _by_arcs(result: Result, pull: Pullback, name: str) -> Array:
     """Gradient of the cost of a sparse plan by the points of a side."""
     problem = pull.problem
-    geometry = problem.geometry.to_numpy().cloud
-    assert geometry is not None
+    geometry = _of_points(problem, [])[0].to_numpy()
     arcs = result.plan_sparse()
+    if problem.geometry.bordered is not None:
+        arcs = arcs.within(geometry.n, geometry.m)
     mass = arcs.mass / problem.mass[arcs.item] * to_numpy(pull.by_plan)[arcs.item]
     at_x, at_y = (0 if v.shape[0] == 1 else arcs.item for v in (geometry.x, geometry.y))
     ends = geometry.x[at_x, arcs.row][:, None], geometry.y[at_y, arcs.col][:, None]

@@ -83,6 +83,8 @@ def vjp(result: Result, *, strict: bool = False, **cotangents: Any) -> Gradients
     array([[-0.052497,  0.052497],
            [ 0.052497, -0.052497]])
     """
+    if result.whole is not None:
+        raise ValueError("vjp does not apply to partial transport; pass tensors of PyTorch, and take their gradients")
     unknown = sorted(set(cotangents) - set(OUTPUTS))
     if unknown:
         raise TypeError(f"vjp takes cotangents of {', '.join(OUTPUTS)}, got {', '.join(unknown)}")

@@ -113,7 +113,13 @@ def _has_second_derivatives(result: Result, name: str) -> bool:
     free = bool((arrays.to_numpy(result.problem.penalties.rho_a) == 0).any())
     free = free or bool((arrays.to_numpy(result.problem.penalties.rho_b) == 0).any())
     iterated = result.outcome.reg is not None and result.outcome.counted is None
-    return name in ("value", "value_dual") and iterated and not free and result.problem.geometry.stored is None
+    return name in ("value", "value_dual") and iterated and not free and _is_plain(result)
+
+
+def _is_plain(result: Result) -> bool:
+    """Whether all costs are those of a matrix or of points."""
+    geometry = result.problem.geometry
+    return geometry.stored is None and geometry.bordered is None
 
 
 def _value_gradients(

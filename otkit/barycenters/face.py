@@ -8,7 +8,6 @@ from typing import Any
 import numpy as np
 
 from otkit import arrays, checks
-from otkit.api import costs_of, kernel_of, masses, with_options
 from otkit.arrays import Array, from_numpy, namespace, to_numpy
 from otkit.barycenters.fixed import Averages, Averaging, towards
 from otkit.barycenters.free import on_points
@@ -23,6 +22,7 @@ from otkit.report import reported, shortfall
 from otkit.results.result import Result
 from otkit.solvers import run
 from otkit.solvers.watch import Callback, Watch
+from otkit.solving import costs_of, kernel_of, masses, with_options
 
 # Totals of measures may differ by this, relatively: more than rounding in float32 is a mistake.
 _EQUAL = 1e-5

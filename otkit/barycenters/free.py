@@ -10,7 +10,6 @@ from typing import Any
 import numpy as np
 
 from otkit import arrays, checks
-from otkit.api import solved
 from otkit.arrays import Array, from_numpy, namespace, to_numpy
 from otkit.barycenters.result import BarycenterResult
 from otkit.barycenters.shares import shares_of
@@ -20,6 +19,7 @@ from otkit.pairs.clouds import Clouds, checked
 from otkit.results.outcome import Status
 from otkit.results.result import Result
 from otkit.solvers.watch import Progress, Watch
+from otkit.solving import Asked, solved
 
 # By default, stop when an update lowers the objective by less than this fraction, or after so many updates.
 _RTOL, _UPDATES = 1e-6, 100
@@ -122,7 +122,7 @@ def _start(support: Any, clouds: Clouds, shares: np.ndarray) -> tuple[Array, Arr
 def _transport(stacked: _Stacked, x: Array, b: Array, cost: Cost, reg: float | None, tol: float | None) -> Result:
     """The transport from every measure to points x of masses b."""
     options = dict(tol=tol, rtol=None, max_iter=None)
-    return solved(PointCloud(stacked.y, x, cost), (stacked.a, b, reg, None), "auto", options, None, Watch.of())
+    return solved(PointCloud(stacked.y, x, cost), Asked(stacked.a, b, reg), "auto", options, None, Watch.of())
 
 
 def _centres(result: Result, stacked: _Stacked, x: Array, shares: np.ndarray, cost: Cost) -> Array:

@@ -9,7 +9,6 @@ from typing import Any
 import numpy as np
 
 from otkit import arrays
-from otkit.api import with_options
 from otkit.arrays import Array, from_numpy, namespace, to_numpy
 from otkit.barycenters.bounds import excess, lower_bound
 from otkit.barycenters.fixed import Averages
@@ -18,6 +17,7 @@ from otkit.problems.linear import LinearProblem
 from otkit.results.outcome import Status
 from otkit.results.result import Result
 from otkit.solvers import choose_solver, run
+from otkit.solving import with_options
 
 # The tolerance of the problems of measures with themselves, whose values are subtracted.
 _TOL = 1e-8

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import decimal
 import io
 import json
 import math
@@ -16,6 +15,8 @@ from dataclasses import dataclass
 from importlib.util import find_spec
 from typing import Any, NoReturn
 
+import numpy as np
+
 import otkit
 from otkit.api import solve_sample
 from otkit.cli import quick
@@ -24,7 +25,7 @@ from otkit.cli.files.measure import common_grid, entries, option
 from otkit.cli.info import info
 from otkit.cli.matrix import matrix, merge
 from otkit.cli.numbers import count, fraction, order, positive, share
-from otkit.cli.report import CERTIFIED, INTERRUPTED, NOT_CERTIFIED, UNUSABLE, WIDTH, note, wanted
+from otkit.cli.report import CERTIFIED, INTERRUPTED, NOT_CERTIFIED, UNUSABLE, WIDTH, digits, note, outward, wanted
 from otkit.distance import WassersteinResult, wasserstein
 from otkit.errors import ConvergenceWarning
 from otkit.geometry.grid import Grid
@@ -182,6 +183,7 @@ def _add_options(command: argparse.ArgumentParser) -> None:
     add("--histogram", action="store_true", help="arrays hold masses on a grid, not points")
     add("--unit-square", action="store_true", help="grids span [0, 1] along their longest side")
     add("--resize", type=count, metavar="N", help="average images down to N pixels along the longer side")
+    add("--mass", type=fraction, metavar="M", help="move only this part of the mass, that of least cost")
     add("--gaussian", action="store_true", help="w2 of the Gaussians with the moments of the files, a lower bound")
     add("--sliced", type=count, metavar="N", help="sliced distance: the mean over N random projections to lines")
     add("--json", action="store_true", help="print a JSON object")
@@ -222,8 +224,9 @@ def _distances(options: argparse.Namespace) -> int:
 def _pair(x: Measure, y: Measure, options: argparse.Namespace) -> int:
     """Print the distance of two files, and write its plan and picture; the exit status."""
     answer, certified, result = _compare(x, y, options)
-    lower, upper = _outward(answer.lower, answer.upper)
-    title = f"W{answer.p} = {answer.distance:.{_digits(answer.lower, answer.upper)}g}"
+    lower, upper = outward(answer.lower, answer.upper)
+    part = "" if options.mass is None else f" of the mass {options.mass:g}"
+    title = f"W{answer.p}{part} = {answer.distance:.{digits(answer.lower, answer.upper)}g}"
     try:
         if options.plan:
             save_plan(options.plan, result, x, y, answer.distance)
@@ -264,10 +267,13 @@ def _compare(x: Measure, y: Measure, options: argparse.Namespace) -> tuple[Answe
             certified = bool(found.converged)
         elif options.reg is None:
             with uncompiled():
-                found = wasserstein(x.x, y.x, x.a, y.a, p=options.p, rtol=options.rtol, **watched)
+                a, b = _weights(x, y, options)
+                found = wasserstein(x.x, y.x, a, b, p=options.p, mass=options.mass, rtol=options.rtol, **watched)
             certified = bool(found.converged)
         else:
-            result = solve_sample(x.x, y.x, x.a, y.a, metric=("power", options.p), reg=options.reg, **watched)
+            a, b = _weights(x, y, options)
+            asked = {"metric": ("power", options.p), "reg": options.reg, "mass": options.mass}
+            result = solve_sample(x.x, y.x, a, b, **asked, **watched)
             found = WassersteinResult(result, options.p)
             certified = bool(found.upper - found.lower <= (options.rtol or WIDTH) * found.upper)
         answer = Answer(
@@ -282,34 +288,30 @@ def _compare(x: Measure, y: Measure, options: argparse.Namespace) -> tuple[Answe
     return answer, certified, found.result
 
 
+def _weights(x: Measure, y: Measure, options: argparse.Namespace) -> tuple[np.ndarray, np.ndarray]:
+    """The masses of both files; of total 1 where only a part of them moves."""
+    a, b = x.a, y.a
+    return (a, b) if options.mass is None else (a / a.sum(), b / b.sum())
+
+
 def _grid(x: Measure, y: Measure, options: argparse.Namespace) -> Grid | None:
     """The grid of two images that are too large as points; None where there is none, or more than their distance."""
-    asked = options.p == 2 and options.reg is None and not options.plan and not options.plot and len(options.files) == 2
-    return common_grid(x, y) if asked and len(x.a) * len(y.a) > MAX_ARCS else None
-
-
-def _digits(lower: float, upper: float) -> int:
-    """Number of digits, from 6 to 9, that distinguish the ends of an interval."""
-    if not lower < upper or lower <= 0:
-        return 6
-    return min(9, max(6, 2 - math.floor(math.log10((upper - lower) / upper))))
-
-
-def _outward(lower: float, upper: float) -> tuple[str, str]:
-    """The ends of an interval in that many digits, rounded outwards."""
-    digits = _digits(lower, upper)
-    ends = (
-        decimal.Context(prec=digits, rounding=rounding).create_decimal_from_float(end)
-        for end, rounding in ((lower, decimal.ROUND_FLOOR), (upper, decimal.ROUND_CEILING))
+    asked = (
+        options.p == 2
+        and options.reg is None
+        and options.mass is None
+        and not options.plan
+        and not options.plot
+        and len(options.files) == 2
     )
-    low, high = (f"{end.normalize():g}" for end in ends)
-    return low, high
+    return common_grid(x, y) if asked and len(x.a) * len(y.a) > MAX_ARCS else None
 
 
 def _check_outputs(options: argparse.Namespace) -> None:
     """Check the output options before any computation."""
     count = len(options.files)
-    pair = (("--plan", options.plan), ("--plot", options.plot), ("--time-limit", options.time_limit))
+    pair = [("--plan", options.plan), ("--plot", options.plot), ("--time-limit", options.time_limit)]
+    pair += [("--mass", options.mass)]
     for name, given in pair:
         if given is not None and count > 2:
             raise UnusableInput(f"{name} is for two files, got {count}; drop it, or name two")
@@ -338,6 +340,8 @@ def _check_order(options: argparse.Namespace) -> None:
     """Refuse what there is no bottleneck distance of."""
     if options.p == math.inf and options.reg is not None:
         raise UnusableInput("--reg has no limit for -p inf; drop --reg")
+    if options.p == math.inf and options.mass is not None:
+        raise UnusableInput("--mass needs a finite order, got -p inf; drop one of them")
     if options.p == math.inf and len(options.files) > 2:
         raise UnusableInput(f"-p inf is for two files, got {len(options.files)}; name two")
 

@@ -27,7 +27,7 @@ def asked(options: argparse.Namespace) -> str | None:
     name = f"--{given[0]}"
     if len(given) > 1:
         raise UnusableInput("--gaussian and --sliced are different distances; pass one of them")
-    for other in ("rtol", "reg", "time_limit", "out", "block", "plan", "plot"):
+    for other in ("rtol", "reg", "time_limit", "mass", "out", "block", "plan", "plot"):
         if getattr(options, other) is not None:
             raise UnusableInput(f"--{other.replace('_', '-')} does not apply to {name}; drop one of them")
     if len(options.files) > 2:

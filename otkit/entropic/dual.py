@@ -29,6 +29,12 @@ class Potentials:
         """The potentials of the transposed plan."""
         return Potentials(self.g, self.f, self.log_b, self.log_a, self.reg)
 
+    @property
+    def inside(self) -> Potentials:
+        """The potentials without those of the last row and column."""
+        f, g, log_a, log_b = (v[:, :-1] for v in (self.f, self.g, self.log_a, self.log_b))
+        return Potentials(f, g, log_a, log_b, self.reg)
+
     def log_plan(self, C: Array, items: slice, rows: slice) -> Array:
         """log P of a tile of costs."""
         exponent = (self.f[items, rows, None] + self.g[items, None, :] - C) / self.reg[items, None, None]

@@ -11,6 +11,7 @@ import numpy as np
 from otkit.arrays import Array, from_numpy, namespace
 
 if TYPE_CHECKING:
+    from otkit.geometry.bordered import Bordered
     from otkit.geometry.grid import Grid
     from otkit.geometry.points import PointCloud
     from otkit.geometry.stored import StoredArcs
@@ -71,6 +72,11 @@ class Geometry(ABC):
     @abstractmethod
     def grid(self) -> Grid | None:
         """The grid whose cells are the points of both sides; None elsewhere."""
+
+    @property
+    @abstractmethod
+    def bordered(self) -> Bordered | None:
+        """The costs with one more row and column; None elsewhere."""
 
     @property
     @abstractmethod
@@ -184,7 +190,9 @@ def finite_arcs(geometry: Geometry, item: int) -> tuple[np.ndarray, np.ndarray]:
 
 def costs_along(geometry: Geometry, item: int, rows: np.ndarray, cols: np.ndarray) -> np.ndarray:
     """The costs of single arcs of an item, for a geometry over NumPy arrays: ``(K,)``."""
-    if geometry.matrix is not None:
+    if geometry.bordered is not None:
+        cost = geometry.bordered.along(item, rows, cols)
+    elif geometry.matrix is not None:
         C = geometry.matrix
         cost = np.asarray(C[item if len(C) > 1 else 0, rows, cols], dtype=np.float64)
     elif geometry.stored is not None:

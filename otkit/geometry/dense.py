@@ -79,6 +79,10 @@ class Dense(GivenGeometry):
         return None
 
     @property
+    def bordered(self) -> None:
+        return None
+
+    @property
     def offsets(self) -> None:
         return None
 

@@ -113,6 +113,10 @@ class Grid(GivenGeometry):
         return self
 
     @property
+    def bordered(self) -> None:
+        return None
+
+    @property
     def offsets(self) -> None:
         return None
 

@@ -124,6 +124,10 @@ class PointCloud(GivenGeometry):
         return None
 
     @property
+    def bordered(self) -> None:
+        return None
+
+    @property
     def offsets(self) -> None:
         return None
 

@@ -8,6 +8,7 @@ import numpy as np
 
 from otkit.arrays import Array, namespace, take, to_numpy
 from otkit.geometry.base import Geometry, shared, some_rows
+from otkit.geometry.bordered import Bordered
 from otkit.geometry.grid import Grid
 from otkit.geometry.points import PointCloud
 from otkit.geometry.stored import StoredArcs
@@ -58,6 +59,10 @@ class Reduced(Geometry):
     @property
     def grid(self) -> Grid | None:
         return self.base.grid
+
+    @property
+    def bordered(self) -> Bordered | None:
+        return self.base.bordered
 
     @property
     def offsets(self) -> tuple[Array, Array, bool]:

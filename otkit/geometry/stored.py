@@ -100,6 +100,10 @@ class StoredArcs(GivenGeometry):
         return None
 
     @property
+    def bordered(self) -> None:
+        return None
+
+    @property
     def offsets(self) -> None:
         return None
 
@@ -161,6 +165,16 @@ class StoredArcs(GivenGeometry):
         arcs = np.arange(start[-1]) + np.repeat(self.start[rows] - start[:-1], count)
         row = np.repeat(np.arange(rows.size), count)
         return StoredArcs(self.cost[arcs], row, self.col[arcs], start, self.columns, self.leading)
+
+    def with_border(self, edges: np.ndarray) -> StoredArcs:
+        """The arcs with those of one more row and column, of the costs `edges` as in `Bordered`, without the corner."""
+        n, m = self.n, self.m
+        row = np.concatenate([self.row, np.arange(n), np.full(m, n)])
+        col = np.concatenate([self.col, np.full(n, m), np.arange(m)])
+        cost = np.concatenate([self.cost, np.full(n, edges[0]), np.full(m, edges[1])])
+        order = np.argsort(row, kind="stable")
+        start = np.append(0, np.cumsum(np.bincount(row, minlength=n + 1)))
+        return StoredArcs(cost[order], row[order], col[order], start, m + 1, self.leading)
 
     def to_numpy(self) -> StoredArcs:
         return self

@@ -105,6 +105,8 @@ def _alone(geometry: Geometry) -> Kernels:
         from otkit.kernels.numba import HOSTED
 
         return HOSTED
+    if geometry.bordered is not None:
+        return REFERENCE
     from otkit.kernels.triton import CALLED, CUPY, TRITON
 
     if geometry.cloud is not None and not isinstance(geometry.cloud.metric.ground, str):

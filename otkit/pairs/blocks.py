@@ -9,7 +9,6 @@ from typing import NamedTuple
 
 import numpy as np
 
-from otkit.api import solved
 from otkit.arrays import Array
 from otkit.certificates.width import EXACT
 from otkit.distance import WassersteinResult, measured, rooted
@@ -20,6 +19,7 @@ from otkit.pairs.results import CODES, CONVERGED, Answers, Layout
 from otkit.solvers.exact import packed
 from otkit.solvers.sns.small import LARGEST
 from otkit.solvers.watch import Watch
+from otkit.solving import Asked, solved
 
 # Arcs up to which compiled loops solve a pair, with all of them in memory.
 _SMALL = 2**20
@@ -106,7 +106,7 @@ def _distance(one: _Measure, other: _Measure, options: Options, watch: Watch) ->
     asked = {"tol": None, "rtol": None, "max_iter": options.max_iter}
     # Small ones end soon, and take a compiled pass that nothing watches.
     watch = watch if max(len(x), len(y)) > LARGEST else Watch.of()
-    result = solved(PointCloud(x, y, options.cost), (a, b, options.reg, None), "auto", asked, None, watch)
+    result = solved(PointCloud(x, y, options.cost), Asked(a, b, options.reg), "auto", asked, None, watch)
     return WassersteinResult(result, options.cost.power)
 
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from otkit import api, arrays, checks
+from otkit import arrays, checks
 from otkit.arrays import Array, namespace
 from otkit.errors import warn
 from otkit.geometry.base import GivenGeometry
@@ -14,6 +14,7 @@ from otkit.report import shortfall
 from otkit.results import Result, Status
 from otkit.solvers import Sinkhorn
 from otkit.solvers.watch import Watch
+from otkit.solving import Asked, solved
 
 # POT's codes of the network simplex.
 _INFEASIBLE, _OPTIMAL, _UNFINISHED = 0, 1, 3
@@ -42,7 +43,7 @@ def run(
     options = dict(tol=tol, rtol=None, max_iter=None if most == default else most)
     if tol is not None and tol == 0:
         method, options = Sinkhorn(n_iters=most, last="rows"), dict.fromkeys(options)
-    result = api.solved(geometry, asked, method, options, init, Watch.of(progress=verbose))
+    result = solved(geometry, Asked(*asked), method, options, init, Watch.of(progress=verbose))
     short = shortfall(result).replace("max_iter", name)
     if options["tol"] is None and method != "auto":
         short = f"stopThr=0 stops after {name} iterations, at an error of {np.max(result.error):.2g}; raise stopThr."

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from otkit.arrays import Array, is_tensor, to_numpy
+from otkit.geometry.base import GivenGeometry
 from otkit.kernels.numba.checksum import checksum
 
 # Entries that are read in host memory, where all of a large matrix would cost a tenth of a solve.
@@ -37,6 +38,12 @@ class Fingerprint:
     def of(matrix: Array) -> Fingerprint:
         """The fingerprint of a matrix as it is."""
         return Fingerprint(matrix, _mark(matrix))
+
+    @staticmethod
+    def of_costs(geometry: GivenGeometry) -> Fingerprint | None:
+        """The fingerprint of the matrix of costs, if they have one, also with a border."""
+        given = geometry if geometry.bordered is None else geometry.bordered.inner
+        return None if given.matrix is None else Fingerprint.of(given.matrix)
 
     def check(self) -> None:
         """Raise ``RuntimeError`` if the matrix has changed."""

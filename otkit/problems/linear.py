@@ -144,7 +144,7 @@ class LinearProblem:
         checks.resolved(reg, 8 * UNIT * to_numpy(costs.span), balanced)
         return LinearProblem(
             given=given,
-            fingerprint=None if geometry.matrix is None else Fingerprint.of(geometry.matrix),
+            fingerprint=Fingerprint.of_costs(geometry),
             asked=asked,
             geometry=geometry,
             reduced=Reduced(geometry, costs.row, costs.col, held=matrix),

@@ -13,7 +13,12 @@ from otkit.results.solved import Solved, kept
 
 @kept
 def gauged(result: Solved) -> tuple[Array, Array]:
-    """Potentials in units of the cost, ``(B, n)`` and ``(B, m)``, of equal means on every connected component."""
+    """Potentials in units of the cost, ``(B, n)`` and ``(B, m)``, of equal means on every connected component.
+
+    Of partial transport they are relative to those of the last row and column, and at most 0.
+    """
+    if result.whole is not None:
+        return relative(*gauged(result.whole))
     problem, out = result.problem, result.outcome
     f, g = out.f + problem.reduced.row, out.g + problem.reduced.col
     if not (problem.forbidden & problem.balanced).any():
@@ -26,6 +31,23 @@ def gauged(result: Solved) -> tuple[Array, Array]:
     new_g = problem.kernels.softmin(problem.geometry.T, f, problem.log_a, reg)
     penalised = from_numpy(~problem.balanced[:, None], f)
     return xp.where((problem.a > 0) | penalised, f, new_f), xp.where((problem.b > 0) | penalised, g, new_g)
+
+
+def relative(f: Array, g: Array) -> tuple[Array, Array]:
+    """Potentials ``(..., n + 1)`` and ``(..., m + 1)`` relative to the last ones, which are those of mass that stays.
+
+    Points without mass may stay too, which the last ones without mass do not see.
+    """
+    f, g = f[..., :-1] + g[..., -1:], g[..., :-1] + f[..., -1:]
+    xp = namespace(f)
+    return xp.where(f < 0, f, 0.0 * f), xp.where(g < 0, g, 0.0 * g)
+
+
+def price(result: Solved) -> Array:
+    """The derivative of the optimal value of partial transport by its mass, ``(B,)``."""
+    assert result.whole is not None
+    f, g = gauged(result.whole)
+    return -(f[:, -1] + g[:, -1])
 
 
 def conditional_reg(result: Solved) -> Array:

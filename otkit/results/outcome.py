@@ -87,6 +87,11 @@ class SparseArcs:
     mass: np.ndarray
     item: np.ndarray
 
+    def within(self, n: int, m: int) -> SparseArcs:
+        """The arcs between the first n rows and m columns."""
+        some = (self.row < n) & (self.col < m)
+        return SparseArcs(self.row[some], self.col[some], self.mass[some], self.item[some])
+
 
 @dataclass(frozen=True)
 class Outcome:

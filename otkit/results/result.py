@@ -12,7 +12,7 @@ from otkit import arrays
 from otkit.arrays import Array
 from otkit.problems.linear import LinearProblem
 from otkit.results import draws, maps, values
-from otkit.results.gauge import gauged
+from otkit.results.gauge import gauged, price
 from otkit.results.outcome import Outcome, SparseArcs, Stage, Status
 
 # Function of a result, the name of a field, its array, and the vectors that it also depends on.
@@ -40,6 +40,8 @@ class Result:
     link : callable or None
         Function that makes autograd record a field of this result; None where no input requires gradients. With it, the
         values, the potentials, the plan, its marginals and its products with vectors are in autograd's graph.
+    whole : Result or None
+        Of partial transport, the result of the balanced problem with one more row and column; None for others.
     """
 
     problem: LinearProblem
@@ -47,6 +49,7 @@ class Result:
     method: str
     kernel: str
     link: Link | None = None
+    whole: Result | None = None
 
     # Convergence
 
@@ -168,6 +171,16 @@ class Result:
     def potentials(self) -> tuple[Array, Array]:
         """``(f, g)``."""
         return self.f, self.g
+
+    @property
+    @arrays.eager
+    def price(self) -> Array | None:
+        """The derivative of the optimal value by the mass of partial transport, ``(...)``; None for other problems.
+
+        The potentials are then at most 0: f_i + g_j + price ≤ C_ij, with equality where the plan moves mass, and
+        f_i = 0 where a row keeps some.
+        """
+        return None if self.whole is None else self._linked("price", price(self))
 
     # The plan
 
@@ -320,7 +333,8 @@ class Result:
     @arrays.eager
     def __repr__(self) -> str:
         batch, problem = self.problem.batch, self.problem
-        asked = "unregularised" if self.outcome.reg is None else "reg"
+        asked = "partial, " if self.whole is not None else ""
+        asked += "unregularised" if self.outcome.reg is None else "reg"
         head = f"{problem.reduced.n} × {problem.reduced.m}, {asked}"
         if batch:
             names = [status.name for status in self.outcome.status]
@@ -337,7 +351,7 @@ class Result:
         return f"Result({head}, {self.n_iter} iterations; {self.method}, {self.kernel}; {self.status.value})"
 
     def __dir__(self) -> list[str]:
-        return [name for name in super().__dir__() if name not in ("problem", "outcome", "link")]
+        return [name for name in super().__dir__() if name not in ("problem", "outcome", "link", "whole")]
 
     def _linked(self, name: str, x: Array | None, *parts: Array) -> Any:
         """A field ``(B, …)`` of the internal form, converted to the caller's form and recorded by autograd."""

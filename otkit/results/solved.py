@@ -12,7 +12,10 @@ from otkit.results.outcome import Outcome
 
 
 class Solved(Protocol):
-    """A problem with the outcome of its solve. `link` is None unless autograd records the result."""
+    """A problem with the outcome of its solve.
+
+    `link` is None unless autograd records the result, and `whole` unless it is of partial transport.
+    """
 
     @property
     def problem(self) -> LinearProblem: ...
@@ -20,6 +23,8 @@ class Solved(Protocol):
     def outcome(self) -> Outcome: ...
     @property
     def link(self) -> object | None: ...
+    @property
+    def whole(self) -> Solved | None: ...
 
 
 _Value = TypeVar("_Value")
@@ -36,6 +41,16 @@ def kept(function: Callable[[Solved], _Value]) -> Callable[[Solved], _Value]:
             memory[name] = function(result)
         value: _Value = memory[name]
         return value
+
+    return call
+
+
+def of_whole(function: Callable[[Solved], _Value]) -> Callable[[Solved], _Value]:
+    """The function of a result, of partial transport evaluated for the balanced problem that it comes from."""
+
+    @wraps(function)
+    def call(result: Solved) -> _Value:
+        return function(result if result.whole is None else result.whole)
 
     return call
 

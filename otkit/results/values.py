@@ -12,7 +12,7 @@ from otkit.entropic.operations import Moved
 from otkit.plans import EntropicPlan
 from otkit.problems.linear import LinearProblem
 from otkit.problems.penalties import conjugate, penalty
-from otkit.results.solved import Solved, kept
+from otkit.results.solved import Solved, kept, of_whole
 
 
 class Values(NamedTuple):
@@ -28,6 +28,7 @@ class Values(NamedTuple):
         return sum((v for v in (self.reg, self.marginal) if v is not None), start=self.linear)
 
 
+@of_whole
 @kept
 def certificate(result: Solved) -> Certificate:
     """The certificate of the bounds, in the internal form of the problem."""
@@ -45,6 +46,7 @@ def moved(result: Solved) -> Moved:
     return plan.moved
 
 
+@of_whole
 @kept
 def objective(result: Solved) -> Values:
     """The parts of the objective."""
@@ -70,6 +72,7 @@ def _by_marginals(problem: LinearProblem, sums: Moved) -> Array | None:
     return from_numpy(paid + problem.idle_penalty, problem.a)
 
 
+@of_whole
 @kept
 def dual(result: Solved) -> Array | None:
     """The dual objective at the potentials, ``(B,)``; None for an unregularised problem."""

@@ -60,7 +60,8 @@ class Tiles:
     def __init__(self, geometry: Geometry) -> None:
         self.n, self.m = geometry.n, geometry.m
         self.C, self.cloud, self.grid = geometry.matrix, geometry.cloud, geometry.grid
-        self.offsets = geometry.offsets
+        self.offsets, self.bordered = geometry.offsets, geometry.bordered
+        self.inner = None if self.bordered is None else Tiles(self.bordered.inner)
         self.form: tuple[int, float] | None = None
         if self.C is None and self.cloud is not None:
             self.form = _form(self.cloud.metric)
@@ -79,6 +80,8 @@ class Tiles:
 
     def tile(self, items: slice, rows: slice) -> np.ndarray:
         """The costs ``(items or 1, rows, m)``."""
+        if self.bordered is not None and self.inner is not None:
+            return np.ascontiguousarray(self.bordered.tile(items, rows, self.inner.tile), dtype=np.float64)
         if self.C is not None:
             C = self.C[shared(items, self.C.shape[0]), rows]
             return np.ascontiguousarray(C, dtype=C.dtype if C.dtype in (np.float32, np.float64) else np.float64)

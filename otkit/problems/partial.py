@@ -1,0 +1,118 @@
+"""Partial transport as a balanced problem with one more row and one more column.
+
+The last column takes the mass Σa − s that the rows keep, and the last row gives the mass Σb − s that the columns lack,
+both at no cost. Between the two nothing moves, so that exactly the mass s moves between the points.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+
+from otkit import arrays, checks
+from otkit.arrays import Array, from_numpy, namespace, to_numpy
+from otkit.geometry.base import GivenGeometry, flatten_batch
+from otkit.geometry.bordered import Bordered
+from otkit.geometry.grid import Grid
+from otkit.geometry.stored import StoredArcs
+from otkit.kernels import choose, hosted
+from otkit.problems.given import Given
+from otkit.problems.linear import LinearProblem, result_dtype
+
+# With this multiple of the regularisation added to its cost, the corner carries less than e^−700 of the mass.
+_FAR = 800.0
+# The range of costs that are all equal, relative to them.
+_EQUAL = 2.0**-10
+
+
+def partial_problem(asked: GivenGeometry, a: Any, b: Any, reg: Any, mass: Any) -> LinearProblem:
+    """The balanced problem whose plan, without its last row and column, moves `mass` at least cost.
+
+    Raises
+    ------
+    ValueError, TypeError
+        If the data are invalid, as in `LinearProblem.build`, or `mass` is not in the range (0, min(Σa, Σb)].
+    """
+    asked = asked.points if isinstance(asked, Grid) else asked
+    like = next(iter(asked.arrays.values()))
+    a, b = (None if w is None else checks.as_array(w, name, like) for w, name in ((a, "a"), (b, "b")))
+    mass = arrays.convert(checks.as_array(np.asarray(mass) if np.isscalar(mass) else mass, "mass", like), like)
+    checks.same_library(**asked.arrays, a=a, b=b, mass=mass)
+    hosted(asked).check()
+    dtype, unit = result_dtype([*asked.arrays.values(), a, b])
+    sides = [_weights(w, size, name, like) for w, size, name in ((a, asked.n, "a"), (b, asked.m, "b"))]
+    rest = _rest(sides, mass, asked)
+    regs = None if reg is None else checks.regularisation(reg)
+    edges = _edges(asked, sides, regs)
+    bordered = asked.with_border(edges[0]) if isinstance(asked, StoredArcs) else Bordered(asked, edges)
+    a, b = map(_extended, sides, rest)
+    problem = LinearProblem.build(bordered, a, b, reg)
+    return replace(problem, dtype=dtype, unit=unit)
+
+
+def _weights(w: Array | None, size: int, name: str, like: Array) -> Array:
+    """Weights of the caller in float64, in the caller's graph."""
+    if w is None:
+        return from_numpy(np.full(size, 1 / size), like)
+    checks.weights(arrays.detached(w), size, name)
+    return arrays.float64(w)
+
+
+def _rest(sides: list[Array], mass: Array, asked: GivenGeometry) -> tuple[Array, Array]:
+    """The masses that the columns lack and that the rows keep, ``(...)``, after a check of the mass that moves."""
+    xp = namespace(mass)
+    moved = arrays.float64(mass)
+    totals = [xp.sum(w, axis=-1) for w in sides]
+    lead = {name: tuple(w.shape[:-1]) for name, w in zip("ab", sides, strict=True)}
+    checks.batch_shape(costs=asked.batch, **lead, mass=tuple(mass.shape))
+    host, total_a, total_b = (to_numpy(arrays.detached(v)) for v in (moved, *totals))
+    most = np.minimum(total_a, total_b)
+    wrong = ~((host > 0) & (host <= most * (1 + checks.allowance(mass))))
+    if wrong.any():
+        worst = [np.broadcast_to(v, wrong.shape)[wrong].flat[0] for v in (host, total_a, total_b)]
+        raise ValueError(
+            f"mass must be above 0 and at most the smaller total of a and b, got {worst[0]:.9g} and the totals "
+            f"{worst[1]:.9g} and {worst[2]:.9g}; pass a part of it, such as {0.9 * min(worst[1:]):.3g}"
+        )
+    kept_a, kept_b = (total - moved for total in totals)
+    rest_a, rest_b = (xp.where(v > 0, v, 0.0 * v) for v in (kept_b, kept_a))
+    return rest_a, rest_b
+
+
+def _extended(w: Array, rest: Array) -> Array:
+    """Weights with one more entry, ``(..., n + 1)``."""
+    xp, batch = namespace(w), np.broadcast_shapes(tuple(w.shape[:-1]), tuple(rest.shape))
+    return xp.concat([xp.broadcast_to(w, (*batch, w.shape[-1])), xp.broadcast_to(rest, batch)[..., None]], axis=-1)
+
+
+def _edges(asked: GivenGeometry, sides: list[Array], reg: np.ndarray | None) -> np.ndarray:
+    """The costs of the last column, the last row and the corner, ``(..., 3)``.
+
+    A corner that costs more than −min C would only add to the mass that moves, and to the cost. It exceeds this by the
+    range of the costs, so that it neither matters nor spoils their resolution.
+    """
+    if isinstance(asked, StoredArcs):
+        return np.zeros((1, 3))
+    hosts = [to_numpy(arrays.detached(w)) for w in sides]
+    batch = checks.batch_shape(costs=asked.batch, a=hosts[0].shape[:-1], b=hosts[1].shape[:-1])
+    flat = hosted(asked.detached()).flat(batch)
+    items = int(np.prod(batch))
+    has = [np.broadcast_to(flatten_batch(w, batch, 1) > 0, (items, w.shape[-1])) for w in hosts]
+    inside = next(iter(flat.arrays.values()))
+    found = choose(flat).cost_range(flat, *(from_numpy(np.ascontiguousarray(w), inside) for w in has))
+    low, high = (to_numpy(v).reshape(batch) for v in (found.low, found.high))
+    if (high == -np.inf).any():
+        raise ValueError(
+            "some costs between points with mass must be finite, got only infinite (forbidden) ones; allow an arc"
+        )
+    with np.errstate(over="ignore", invalid="ignore"):  # refused later
+        spread = np.where(high > low, high - low, np.where(high != 0, _EQUAL * abs(high), 1.0))
+        corner = spread - low + (0.0 if reg is None else _FAR * reg)
+    return np.stack([np.zeros_like(corner), np.zeros_like(corner), corner], axis=-1)
+
+
+def moved_mass(given: Given) -> Array:
+    """The mass that moves, ``(...)`` in float64 in the caller's graph, from the weights of the balanced problem."""
+    return namespace(given.a).sum(given.a[..., :-1], axis=-1) - given.b[..., -1]

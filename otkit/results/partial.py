@@ -1,0 +1,76 @@
+"""The result of partial transport: that of the balanced problem, without its last row and column."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+from otkit import checks
+from otkit.arrays import Array, later, namespace
+from otkit.geometry.base import GivenGeometry
+from otkit.geometry.reduced import Reduced
+from otkit.kernels import choose, hosted
+from otkit.plans import Arcs, EntropicPlan, Plan, SparsePlan
+from otkit.problems.linear import LinearProblem
+from otkit.results.gauge import relative
+from otkit.results.result import Result
+
+
+def without_border(whole: Result, asked: GivenGeometry) -> Result:
+    """The result of the problem `asked`, from that of the problem with one more row and one more column."""
+    problem, out = whole.problem, whole.outcome
+    inner, costs = hosted(asked.owned()).flat(problem.batch), problem.reduced
+    inside = replace(
+        problem,
+        asked=asked.owned(),
+        geometry=inner,
+        reduced=Reduced(inner, costs.row[:, :-1], costs.col[:, :-1]),
+        kernels=choose(inner),
+        a=problem.a[:, :-1],
+        b=problem.b[:, :-1],
+    )
+    parts = later(_parts, whole, inside)
+    found = replace(out, f=out.f[:, :-1], g=out.g[:, :-1], plan=parts, certificate=None, linear=None)
+    return Result(inside, found, whole.method, whole.kernel, None if whole.link is None else _linked, whole)
+
+
+def _parts(whole: Result, inside: LinearProblem) -> tuple[Plan, ...]:
+    """The parts of the plan without the last row and column."""
+    return tuple(_part(part, inside) for part in whole.outcome.plan)
+
+
+def _part(part: Plan, inside: LinearProblem) -> Plan:
+    if isinstance(part, EntropicPlan):
+        return EntropicPlan(inside.reduced, part.at.inside, inside.kernels)
+    assert isinstance(part, SparsePlan)
+    n, m, e = inside.reduced.n, inside.reduced.m, part.entries
+    some = (e.row < n) & (e.col < m)
+    return SparsePlan((inside.items, n, m), Arcs(*(v[some] for v in (e.item, e.row, e.col, e.mass))), part.like)
+
+
+def _linked(result: Result, name: str, array: Array, parts: tuple[Array, ...]) -> Array:
+    """A field of the result, as a function of fields of the balanced one that are in autograd's graph."""
+    whole = result.whole
+    assert whole is not None
+    if name in ("f", "g"):
+        return relative(*whole.potentials)[0 if name == "f" else 1]
+    if name == "price":
+        return -(whole.f[..., -1] + whole.g[..., -1])
+    if name == "plan":
+        return whole.plan[..., :-1, :-1]
+    if name in ("rows", "apply", "cols", "apply_t"):
+        on_rows, vector = name in ("rows", "apply"), array.ndim == len(result.problem.batch) + 1
+        size = result.problem.reduced.m if on_rows else result.problem.reduced.n
+        v = checks.as_array(parts[0], "v", array) if parts else namespace(array).ones_like(array[..., :1])
+        if not parts:
+            v = namespace(v).broadcast_to(v, (*v.shape[:-1], size))
+        moved = (whole.apply if on_rows else whole.apply_t)(_with_zero(v, vector))
+        return moved[..., :-1] if vector else moved[..., :-1, :]
+    field: Any = getattr(whole, name)
+    return field
+
+
+def _with_zero(v: Array, vector: bool) -> Array:
+    """Values at points, with 0 at one more."""
+    nothing = 0.0 * (v[..., :1] if vector else v[..., :1, :])
+    return namespace(v).concat([v, nothing], axis=-1 if vector else -2)

@@ -1,0 +1,194 @@
+"""From arguments to results: problem → solver → run → result, without a report on convergence."""
+
+from __future__ import annotations
+
+from dataclasses import fields, replace
+from typing import Any, NamedTuple, NoReturn
+
+import numpy as np
+
+from otkit import arrays, checks
+from otkit.arrays import Array
+from otkit.autograd import attached, check_differentiable
+from otkit.geometry.base import GivenGeometry
+from otkit.geometry.dense import Dense
+from otkit.geometry.grid import Grid
+from otkit.geometry.stored import StoredArcs, is_sparse
+from otkit.kernels import shared_by
+from otkit.problems.linear import LinearProblem
+from otkit.problems.partial import partial_problem
+from otkit.results.partial import without_border
+from otkit.results.result import Result
+from otkit.solvers import cells_or_points, choose_solver, in_scales, on_line
+from otkit.solvers.base import Solver, run
+from otkit.solvers.exact import small as small_exact
+from otkit.solvers.sns import small as small_entropic
+from otkit.solvers.watch import Watch
+
+
+class Asked(NamedTuple):
+    """What is asked beside the costs, as the caller gives it."""
+
+    a: Any = None
+    b: Any = None
+    reg: Any = None
+    unbalanced: Any = None
+    mass: Any = None
+
+
+def costs_of(C: Any) -> GivenGeometry:
+    """The geometry of the costs of a caller: a matrix, a sparse matrix or a geometry."""
+    return StoredArcs.of(C) if is_sparse(C) else C if isinstance(C, GivenGeometry) else Dense(C)
+
+
+def solved(
+    geometry: GivenGeometry,
+    asked: Asked,
+    method: str | Solver[Any],
+    options: dict[str, Any],
+    init: Any,
+    watch: Watch,
+    strict: bool = False,
+) -> Result:
+    """The solution of a problem, without a report on convergence.
+
+    `strict` is for its gradients.
+    """
+    if asked.mass is not None:
+        return _solved_partly(geometry, asked, method, options, init, watch, strict)
+    if isinstance(geometry, Grid):
+        geometry = geometry.fitted(*asked[:2])
+        if asked.reg is None:
+            geometry = cells_or_points(geometry, method)
+    quick = _solved_small(geometry, asked, method, options) if init is None and watch.idle else None
+    if quick is not None:
+        return attached(quick, strict)
+    in_cells = in_scales(geometry, method, asked.reg, asked.unbalanced)
+    problem = LinearProblem.build(geometry, *asked[:4], reduces=not in_cells)
+    chosen = choose_solver(problem, method, bounded=options["rtol"] is not None)
+    solver = with_options(chosen, **options)
+    if init is not None and "init" in solver.refuses:
+        _refuse(solver, "init")
+    return result_of(problem, solver, _start(problem, init), watch, strict)
+
+
+def _solved_partly(
+    geometry: GivenGeometry,
+    asked: Asked,
+    method: str | Solver[Any],
+    options: dict[str, Any],
+    init: Any,
+    watch: Watch,
+    strict: bool,
+) -> Result:
+    """The solution of partial transport, by that of the balanced problem with one more row and column."""
+    a, b, reg, unbalanced, mass = asked
+    if unbalanced is not None:
+        raise ValueError("mass= fixes the mass that moves, and unbalanced= penalises its deviations; pass one of them")
+    geometry = geometry.points if isinstance(geometry, Grid) else geometry
+    problem = partial_problem(geometry, a, b, reg, mass)
+    solver = with_options(choose_solver(problem, method, bounded=options["rtol"] is not None), **options)
+    start = _start(problem, _with_border(init))
+    return without_border(result_of(problem, solver, start, watch, strict), geometry)
+
+
+def _with_border(init: Any) -> Any:
+    """Initial potentials of the balanced problem, from a result of partial transport."""
+    if init is None:
+        return None
+    if not isinstance(init, Result) or init.whole is None:
+        raise ValueError(
+            f"init must be a result of partial transport with mass=, got {type(init).__name__}; drop it, or pass one"
+        )
+    return init.whole
+
+
+def _solved_small(
+    geometry: GivenGeometry, asked: Asked, method: str | Solver[Any], options: dict[str, Any]
+) -> Result | None:
+    """The solution by one compiled pass, of a small problem without special options; None for others."""
+    a, b, reg, unbalanced, _ = asked
+    tol, rtol, max_iter = options["tol"], options["rtol"], options["max_iter"]
+    if not (rtol is None and max_iter is None):
+        return None
+    if reg is not None:
+        return small_entropic.solved(geometry, a, b, reg, unbalanced, tol) if method in ("auto", "sns") else None
+    way, name = (on_line, "univariate") if geometry.convex_on_line else (small_exact, "exact")
+    plain = method in ("auto", name) and tol is None and unbalanced is None
+    return way.solved(geometry, a, b) if plain else None
+
+
+def masses(grid: Grid, w: Any, name: str) -> Array:
+    """The masses of images ``(..., *shape)`` in row order, ``(..., n)``."""
+    w = checks.as_array(w, name)
+    lead = w.ndim - len(grid.shape)
+    if tuple(w.shape[max(lead, 0) :]) != grid.shape:
+        raise ValueError(
+            f"{name} must have the shape of the grid, (..., {grid.shape}), got {tuple(w.shape)}; pad it with zeros, or "
+            "make a grid of its shape"
+        )
+    return arrays.namespace(w).reshape(w, (*w.shape[:lead], grid.n))
+
+
+def with_options(solver: Solver[Any], **options: Any) -> Solver[Any]:
+    """The solver with the options that are not None; ``ValueError`` for an option that it lacks."""
+    given = {name: value for name, value in options.items() if value is not None}
+    known = {field.name for field in fields(solver)}  # type: ignore[arg-type]
+    for name, value in given.items():
+        checks.positive(value, name, below=1.0 if name == "rtol" else np.inf)
+        if name not in known and value != getattr(solver, name, None):
+            _refuse(solver, name)
+    return replace(solver, **{name: value for name, value in given.items() if name in known})  # type: ignore[type-var]
+
+
+def _refuse(solver: Solver[Any], name: str) -> NoReturn:
+    raise ValueError(f"{name} does not apply to method {solver.name!r}; {solver.refuses.get(name, f'drop {name}=')}")
+
+
+def _start(problem: LinearProblem, init: Any) -> tuple[Array, Array] | None:
+    """Initial potentials in reduced costs, from the caller's `init`."""
+    if init is None:
+        return None
+    pair = init.potentials if isinstance(init, Result) else init
+    if not isinstance(pair, tuple) or len(pair) != 2:
+        raise ValueError(f"init must be a tuple (f, g) or a Result, got {type(init).__name__}; pass (f, g)")
+    reduced = problem.reduced
+    f, g = pair
+    return potential_of(problem, f, "init f", reduced.row), potential_of(problem, g, "init g", reduced.col)
+
+
+def potential_of(problem: LinearProblem, v: Any, name: str, offset: Array) -> Array:
+    """A potential of the caller in reduced costs, ``(B, n)`` or ``(B, m)``; `offset` has those of its side."""
+    v = arrays.detached(checks.as_array(v, name, problem.like))
+    checks.same_library(**{name: v, **problem.asked.arrays})
+    v = problem.inside(v)
+    xp, size = arrays.namespace(v), offset.shape[-1]
+    if v.ndim < 1 or v.shape[-1] != size:
+        raise ValueError(
+            f"{name} must have shape (..., {size}), got shape {tuple(v.shape)}; start from a problem of these sizes"
+        )
+    if not xp.all(xp.isfinite(v)):
+        raise ValueError(f"{name} must be finite, got NaN or inf in it; set it to 0 where there is no mass")
+    checks.fits(tuple(v.shape[:-1]), problem.batch, name)
+    processes = shared_by()
+    if processes is not None:
+        processes.check_same(v)
+    v = xp.broadcast_to(arrays.float64(v), (*problem.batch, size))
+    return xp.reshape(v, (problem.items, size)) - offset
+
+
+def result_of(
+    problem: LinearProblem,
+    solver: Solver[Any],
+    start: tuple[Array, Array] | None,
+    watch: Watch,
+    strict: bool = False,
+) -> Result:
+    """The result of a run, attached to autograd's graph where the input requires gradients."""
+    check_differentiable(problem)
+    return attached(Result(problem, run(problem, solver, start, watch), solver.name, kernel_of(problem)), strict)
+
+
+def kernel_of(problem: LinearProblem) -> str:
+    """The names of the kernels of a problem, and of the array library."""
+    return f"{problem.kernels.name} ({arrays.library_name(problem.like)})"
