@@ -21,6 +21,7 @@ TRITON = replace(
     apply_cost_gradient=operations.apply_cost_gradient,
     c_transform=operations.c_transform,
     select=operations.select,
+    leaving=operations.leaving,
     are_costs=operations.are_costs,
     cost_range=operations.cost_range,
     compressed=cg.compressed,
@@ -41,6 +42,7 @@ CUPY: Kernels = replace(
     apply_cost_gradient=bridged(TRITON.apply_cost_gradient),
     c_transform=bridged(TRITON.c_transform),
     select=bridged(TRITON.select),
+    leaving=bridged(TRITON.leaving),
     are_costs=bridged(TRITON.are_costs),
     cost_range=bridged(TRITON.cost_range),
 )
