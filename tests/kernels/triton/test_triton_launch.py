@@ -50,7 +50,7 @@ def test_millions_of_rows_or_columns_and_many_items(grids):
             ops.transport_cost(costs, at)
             ops.cost_range(costs, at.f == 0, at.g == 0)
             for precision in (launch.SINGLE, launch.MIXED, launch.DOUBLE):
-                state = sweep._begin(costs, at, Penalties(one, one), Mixing.begin(at.g, one, 0), one, one)
-                sweep._tiled(state, costs, items, precision)()
+                state = sweep.begin(costs, at, Penalties(one, one), Mixing.begin(at.g, one, 0), one, one)
+                sweep.iteration(state, costs, items, precision)()
     assert len(grids) > 40
     assert all(size <= most for grid in grids for size, most in zip(grid, MOST, strict=False))
