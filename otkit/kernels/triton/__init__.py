@@ -6,7 +6,7 @@ from dataclasses import replace
 
 from otkit.kernels.table import REFERENCE, Kernels
 from otkit.kernels.triton import cg, operations, sweep
-from otkit.kernels.triton.cupy import bridged
+from otkit.kernels.triton.cupy import bridged, streamed
 
 TRITON = replace(
     REFERENCE,
@@ -45,6 +45,9 @@ CUPY: Kernels = replace(
     leaving=bridged(TRITON.leaving),
     are_costs=bridged(TRITON.are_costs),
     cost_range=bridged(TRITON.cost_range),
+    compressed=streamed(TRITON.compressed),
+    sparsified=streamed(TRITON.sparsified),
+    conjugate_gradients=streamed(TRITON.conjugate_gradients),
 )
 
 # For costs returned by a function of the caller: the reference, with Triton kernels for sparse matrices.
