@@ -6,22 +6,28 @@ Prints Markdown tables. ``--json FILE`` writes every measurement. How it measure
 - An operation states the bytes, exponentials and float64 additions per entry that it cannot do without. The ceilings
   turn these into the least time. The fraction is that time over the one measured, the median of several by the clock of
   the device. Problems that the cache of the device holds may be above 1.
-- The time of an iteration of a sweep is the difference of a long sweep and a short one, over the difference of their
-  iterations.
+- An iteration of a sweep is enqueued alone, with nothing that ends the sweep, after as many that fill the window of its
+  mixing. The device counts the iterations, which must be as many as the calls.
 - Solves are timed by the clock of the host, from call to answer. Their true error ‖P1 − a‖₁ + ‖Pᵀ1 − b‖₁ is recomputed
   in float64. The stopping rule of every library is tightened until that error is at most ACCEPT. The loosest setting
   tried that reaches it is timed. A dense problem ends with the plan, one of points with the potentials.
 - The last table compares with what was predicted before anything was measured.
 
+Each part is a process, since a failure may leave the device unusable to its process; ``--part`` runs one. A measurement
+that fails leaves a row with its error. ``--json`` is written after every row.
+
 Without a GPU it does nothing. ``--rehearse`` runs the same code at tiny sizes in Triton's interpreter: this shows only
 that it runs, and its times mean nothing.
 """
 
+import json
 import os
+import subprocess
 import sys
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
+from tempfile import TemporaryDirectory
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
@@ -38,14 +44,14 @@ class Sizes:
     dims: tuple = (3, 16, 64)
     solved: tuple = (1000, 4096, 10_000)
     regs: tuple = (1e-2, 1e-3)
-    sweeps: tuple = (34, 2)  # iterations of the two that are compared
+    warm: int = 40  # iterations of a sweep before the one that is timed
     batch: tuple = (100_000, 32, 50)  # problems, points, iterations
     repeat: int = 20
     small: bool = False
 
 
 QUICK = Sizes(points=(1000, 10_000), dims=(3, 64), solved=(1000,), repeat=5)
-REHEARSAL = Sizes((24,), (3,), (12,), (0.3,), (3, 1), (3, 8, 4), repeat=1, small=True)
+REHEARSAL = Sizes((24,), (3,), (12,), (0.3,), 1, (3, 8, 4), repeat=1, small=True)
 
 
 @dataclass(frozen=True)
@@ -103,14 +109,14 @@ class Clock:
 def sweep_row(found, form):
     """The measured iteration of a sweep in a form, over dense costs in float32 at n = 10,000."""
     wanted = {"operation": f"sweep iteration, {form}", "dtype": "float32", "d": None, "n": 10_000}
-    return next((row for row in found["operations"] if wanted.items() <= row.items()), {})
+    return next((row for row in found.get("operations", []) if wanted.items() <= row.items()), {})
 
 
 def predictions(found, sizes):
     """What was predicted before anything was measured, and what was measured."""
     single, mixed = sweep_row(found, "single"), sweep_row(found, "mixed")
     slower = mixed["seconds"] / single["seconds"] if mixed.get("seconds") and single.get("seconds") else None
-    batch = next((row["seconds"] for row in found["batches"] if row["call"] == "sweep"), None)
+    batch = next((row.get("seconds") for row in found.get("batches", []) if row["call"] == "sweep"), None)
     full = batch if sizes.batch == Sizes().batch else None
     for what, value, bound, holds in (
         ("sweep at n = 10,000, share of the copy", single.get("fraction"), "≥ 0.75", lambda v: v >= 0.75),
@@ -128,15 +134,15 @@ def number(value, digits=3):
     return "–" if value is None else f"{value:.{digits}g}"
 
 
-def table(titles, rows, cells):
-    """Print a Markdown table while its rows are measured, and return the rows."""
+def table(titles, rows, cells, keep):
+    """Print and keep the rows of a Markdown table while they are measured."""
     print()
     heading(titles)
     kept = []
     for row in rows:
         line(*cells(row))
         kept.append(row)
-    return kept
+        keep(kept)
 
 
 def kind(row):
@@ -145,11 +151,11 @@ def kind(row):
 
 def operation_cells(row):
     what = row["operation"], kind(row), row["n"]
-    if "seconds" not in row:
-        return *what, *["–"] * 5
+    if row["status"] != "ok":
+        return *what, row["status"], *["–"] * 4
     unit = "GB/s" if row["bytes"] else "G entries/s"
-    rate = f"{row['rate'] / 1e9:.4g} {unit}" if row["rate"] else "–"
-    milliseconds = number(row["seconds"] and 1e3 * row["seconds"])
+    rate = f"{row['rate'] / 1e9:.4g} {unit}"
+    milliseconds = number(1e3 * row["seconds"])
     return *what, milliseconds, row["bytes"], row["exponentials"], rate, number(row["fraction"], 2)
 
 
@@ -159,7 +165,8 @@ def solve_cells(row):
 
 
 def batch_cells(row):
-    return row["call"], row["problem"], row["dtype"], number(1e3 * row["seconds"])
+    seconds = number(1e3 * row["seconds"]) if row["status"] == "ok" else row["status"]
+    return row["call"], row["problem"], row["dtype"], seconds
 
 
 def prediction_cells(row):
@@ -184,51 +191,80 @@ def about(device, args):
     return found | {"device": f"{properties.name}, {capability}, {properties.multi_processor_count} SMs, {memory}"}
 
 
-def measure(device, sizes, args):
+PARTS = ("ceilings", "operations", "batches", "solves")
+
+
+def measure(device, sizes, path, part):
+    """Measure a part, and add it to the results of the others."""
     from device.ceilings import measured
     from device.operations import measure_batches, measure_operations
     from device.solves import measure_solves
 
-    clock, found = Clock(device, sizes.repeat), about(device, args)
+    clock, found = Clock(device, sizes.repeat), json.loads(Path(path).read_text())
 
-    def keep(name, rows):
-        found[name] = rows
-        save(args.json, found)  # after every part, so that little is lost where a later one fails
+    def keep(rows):
+        found[part] = rows
+        save(path, found)  # after every row, so that little is lost where a later one fails
 
-    versions = ", ".join(f"{name} {number}" for name, number in found["versions"].items())
-    print(found["device"], versions, f"otkit's operations: {found['kernels']}", sep="\n\n")
-    keep("ceilings", measured(device, clock, sizes.small))
-    table("ceiling, rate", found["ceilings"].items(), lambda row: (row[0], f"{row[1]:.4g}"))
-    rows = measure_operations(device, clock, sizes, found["ceilings"])
-    titles = "operation, costs, n, ms, bytes/entry, exponential, rate, fraction"
-    keep("operations", table(titles, rows, operation_cells))
-    rows = measure_batches(device, clock, sizes)
-    keep("batches", table("call, batch, dtype, ms", rows, batch_cells))
+    if part == "ceilings":
+        keep(measured(device, clock, sizes.small))
+        return table("ceiling, rate", found[part].items(), lambda row: (row[0], f"{row[1]:.4g}"), lambda rows: None)
+    if part == "operations":
+        rows = measure_operations(device, clock, sizes, found["ceilings"])
+        titles = "operation, costs, n, ms, bytes/entry, exponential, rate, fraction"
+        return table(titles, rows, operation_cells, keep)
+    if part == "batches":
+        return table("call, batch, dtype, ms", measure_batches(device, clock, sizes), batch_cells, keep)
     rows = measure_solves(device, clock, sizes)
-    keep("solves", table("solver, costs, n, reg, ms, error, setting", rows, solve_cells))
-    rows = predictions(found, sizes)
-    keep("predictions", table("prediction, bound, measured, met", rows, prediction_cells))
+    return table("solver, costs, n, reg, ms, error, setting", rows, solve_cells, keep)
+
+
+def measure_all(device, sizes, args, path):
+    """Measure every part in a process of its own, and compare with the predictions."""
+    found = about(device, args)
+    save(path, found)
+    versions = ", ".join(f"{name} {number}" for name, number in found["versions"].items())
+    print(found["device"], versions, f"otkit's operations: {found['kernels']}", sep="\n\n", flush=True)
+    for part in PARTS:
+        options = [name for name in ("--quick", "--rehearse") if getattr(args, name[2:])]
+        status = subprocess.run([sys.executable, __file__, *options, "--json", path, "--part", part]).returncode
+        if status:
+            print(f"\n{part}: ended with status {status}", flush=True)
+            save(path, json.loads(Path(path).read_text()) | {f"{part}, status": status})
+    found = json.loads(Path(path).read_text())
+
+    def keep(rows):
+        save(path, found | {"predictions": rows})
+
+    table("prediction, bound, measured, met", predictions(found, sizes), prediction_cells, keep)
 
 
 def arguments():
     options = parser(__doc__)
     options.add_argument("--quick", action="store_true", help="fewer sizes and repetitions")
     options.add_argument("--rehearse", action="store_true", help="tiny sizes in Triton's interpreter, on the host")
+    options.add_argument("--part", choices=PARTS, help="only this part, added to the file of --json")
     return options.parse_args()
 
 
 def main():
     args = arguments()
+    device, sizes = "cuda", QUICK if args.quick else Sizes()
     if args.rehearse:
         os.environ.update(TRITON_INTERPRET="1", OTKIT_KERNELS="triton")  # before Triton is imported
-        print("A rehearsal: its times mean nothing.\n")
-        return measure("cpu", REHEARSAL, args)
-    import torch
+        device, sizes = "cpu", REHEARSAL
+    else:
+        import torch
 
-    if not torch.cuda.is_available():
-        print("benchmarks/device/gpu.py needs a GPU that PyTorch can use; --rehearse does without.", file=sys.stderr)
-        return 2
-    return measure("cuda", QUICK if args.quick else Sizes(), args)
+        if not torch.cuda.is_available():
+            print(f"{Path(__file__).name} needs a GPU that PyTorch can use; --rehearse does without.", file=sys.stderr)
+            return 2
+    if args.part:
+        return measure(device, sizes, args.json, args.part)
+    if args.rehearse:
+        print("A rehearsal: its times mean nothing.\n")
+    with TemporaryDirectory() as folder:
+        return measure_all(device, sizes, args, args.json or str(Path(folder) / "found.json"))
 
 
 if __name__ == "__main__":

@@ -12,6 +12,8 @@ from otkit.entropic.dual import Penalties, Potentials
 from otkit.geometry import Dense, PointCloud
 from otkit.geometry.reduced import Reduced
 from otkit.kernels import choose
+from otkit.kernels.triton.launch import DOUBLE, MIXED, SINGLE
+from otkit.kernels.triton.sweep import begin, iteration
 
 BATCH_REG = 0.1
 
@@ -69,6 +71,26 @@ class Problem:
         return math.log(float(some.quantile(1 - min(0.5, 10 / self.n)))) - math.log(self.n / rows)
 
 
+class Endless:
+    """Calls enqueue an iteration of a sweep that nothing ends, and no call waits for the device."""
+
+    def __init__(self, costs, at, precision):
+        exact = torch.full_like(at.reg, torch.inf)
+        mixing = Mixing.begin(at.g, torch.ones_like(at.reg))
+        self.state = begin(costs, at, Penalties(exact, exact), mixing, -exact, exact)
+        self.once, self.calls = iteration(self.state, costs, 1, precision), 0
+
+    def __call__(self):
+        self.calls += 1
+        self.once()
+
+    def check(self):
+        """Raise ``RuntimeError`` unless every call was an iteration: others take less time, or had to be repeated."""
+        counted = int(self.state.count.max())
+        if counted != self.calls:
+            raise RuntimeError(f"{self.calls} calls must be as many iterations, got {counted}; choose a larger reg")
+
+
 def operations(problem):
     costs, at = problem.state(problem.n)
     kernels = choose(costs)
@@ -83,20 +105,10 @@ def operations(problem):
     yield Operation("c_transform", partial(kernels.c_transform, costs, at.g))
     yield Operation("select", partial(kernels.select, costs, at, low, low, 100.0 * problem.n))
 
-    exact = torch.full_like(at.reg, torch.inf)
-    # From a tolerance of 1e-5 on, exponentials are single. Differences are single too where the range of the costs is
-    # small enough beside reg; mixing may reach as far as that range.
-    forms = {"single": (1e-5, 0.0), "mixed": (1e-5, 1e12), "double": (1e-14, 0.0)}
-    for form, (tol, reach) in forms.items():
-        if form == "single" and (problem.d or problem.dtype == "float64"):
-            continue
-        mixing = Mixing.begin(at.g, torch.full_like(at.reg, reach))
-
-        def sweep(k, tol=tol, mixing=mixing):
-            goal, limit = torch.full_like(at.reg, tol), torch.full_like(at.reg, float(k))
-            return kernels.sweep(costs, at, Penalties(exact, exact), mixing, goal, limit, k)
-
-        yield Operation(f"sweep iteration, {form}", sweep, "float64" if form == "double" else "float32")
+    for form, precision in {"single": SINGLE, "mixed": MIXED, "double": DOUBLE}.items():
+        if form != "single" or (problem.d is None and problem.dtype == "float32"):
+            exponentials = "float64" if form == "double" else "float32"
+            yield Operation(f"sweep iteration, {form}", Endless(costs, at, precision), exponentials)
 
 
 def least(problem, operation, ceilings):
@@ -110,11 +122,20 @@ def least(problem, operation, ceilings):
     return max(bound)
 
 
-def per_iteration(clock, lengths, sweep):
-    """Seconds of an iteration, or None where the longer sweep ended too early to tell."""
-    long, short = lengths
-    more = int(sweep(long).count.max()) - short
-    return (clock(partial(sweep, long)) - clock(partial(sweep, short))) / more if more > 0 else None
+def seconds_of(clock, warm, call):
+    """Seconds of a call; of an iteration of a sweep, after as many that fill the window of its mixing."""
+    if not isinstance(call, Endless):
+        return clock(call)
+    for _ in range(warm):
+        call()
+    seconds = clock(call)
+    call.check()
+    return seconds
+
+
+def failed(error):
+    """What a row says of an error in place of its measurement."""
+    return {"status": f"failed: {type(error).__name__}: {error}"[:200]}
 
 
 def measure_operations(device, clock, sizes, ceilings):
@@ -125,20 +146,26 @@ def measure_operations(device, clock, sizes, ceilings):
             row = {"n": n, "dtype": dtype, "d": d}
             try:
                 for operation in operations(problem):
-                    is_sweep = operation.name.startswith("sweep")
-                    timed = partial(per_iteration, clock, sizes.sweeps) if is_sweep else clock
-                    seconds, bound = timed(operation.call), least(problem, operation, ceilings)
-                    bytes_ = problem.read + operation.written
-                    yield row | {
-                        "operation": operation.name,
-                        "seconds": seconds,
-                        "bytes": bytes_,
-                        "exponentials": operation.exponentials,
-                        "rate": seconds and n * n * (bytes_ or 1) / seconds,
-                        "fraction": seconds and bound / seconds,
-                    }
-            except torch.OutOfMemoryError:
-                yield row | {"operation": "out of memory"}
+                    yield row | {"operation": operation.name} | measured(clock, sizes, ceilings, problem, operation)
+            except Exception as error:  # of what all operations have in common
+                yield row | {"operation": "all"} | failed(error)
+
+
+def measured(clock, sizes, ceilings, problem, operation):
+    """The measurement of an operation, or its error: the others go on."""
+    try:
+        seconds = seconds_of(clock, sizes.warm, operation.call)
+    except Exception as error:
+        return failed(error)
+    bytes_ = problem.read + operation.written
+    return {
+        "status": "ok",
+        "seconds": seconds,
+        "bytes": bytes_,
+        "exponentials": operation.exponentials,
+        "rate": problem.n**2 * (bytes_ or 1) / seconds,
+        "fraction": least(problem, operation, ceilings) / seconds,
+    }
 
 
 # Batches
@@ -147,10 +174,17 @@ def measure_operations(device, clock, sizes, ceilings):
 def measure_batches(device, clock, sizes):
     items, n, iterations = sizes.batch
     for dtype in ("float32", "float64"):
-        C = torch.rand((items, n, n), dtype=getattr(torch, dtype), device=device)
         about = {"problem": f"{items} of {n}×{n}, {iterations} iterations", "dtype": dtype}
-        yield {"call": "sweep", **about, "seconds": clock(swept(C, iterations))}
-        yield {"call": "solve", **about, "seconds": clock.wall(partial(solve_batch, C, iterations))}
+        for call in ("sweep", "solve"):
+            try:
+                C = torch.rand((items, n, n), dtype=getattr(torch, dtype), device=device)
+                if call == "sweep":
+                    seconds = clock(swept(C, iterations))
+                else:
+                    seconds = clock.wall(partial(solve_batch, C, iterations))
+                yield {"call": call, **about, "status": "ok", "seconds": seconds}
+            except Exception as error:
+                yield {"call": call, **about} | failed(error)
 
 
 def solve_batch(C, iterations):

@@ -74,7 +74,7 @@ def _rounded(problem: LinearProblem, g: Array, reg: np.ndarray) -> Rounded:
 
 def _paid(problem: LinearProblem, plan: SparsePlan) -> tuple[np.ndarray, np.ndarray]:
     """The cost of a plan in reduced costs, and a bound on the L1 distance of its marginals from the weights."""
-    costs, arcs, linear = problem.reduced.to_numpy(), plan.entries, np.empty(problem.items)
+    costs, arcs, linear = problem.reduced, plan.entries, np.empty(problem.items)
     for k in range(problem.items):
         some = (arcs.item == k) & (arcs.mass > 0)
         linear[k] = (arcs.mass[some] * costs_along(costs, k, arcs.row[some], arcs.col[some])).sum()

@@ -15,12 +15,12 @@ import numpy as np
 from otkit import arrays
 from otkit.arrays import Array, from_numpy, namespace, to_numpy
 from otkit.entropic.dual import Potentials
-from otkit.geometry.base import Geometry
+from otkit.geometry.base import Geometry, costs_along
 from otkit.geometry.costs import UNIT
 from otkit.geometry.reduced import Reduced
 from otkit.kernels.numba.simplex import walk
 from otkit.kernels.searches import searches
-from otkit.kernels.spanning import spanning_arcs
+from otkit.kernels.spanning import spanning_arcs, spanning_arcs_of_plan
 from otkit.linalg.trees import SpanningTree, maximum_spanning_tree
 from otkit.plans import Arcs, EntropicPlan, Plan, SparsePlan
 from otkit.problems.linear import LinearProblem
@@ -61,16 +61,16 @@ def round_plan(problem: LinearProblem, at: Potentials) -> Rounded:
     linear, rows, cols = (to_numpy(v) for v in problem.kernels.transport_cost(costs, at))
     a, b = to_numpy(problem.a), to_numpy(problem.b)
     short_a, short_b = np.maximum(a - rows, 0.0), np.maximum(b - cols, 0.0)
-    host = _Host.of(problem, at)
+    trees = _trees(problem, at)
     # On the host, the last digits of the plan, and of costs from matrix products, may differ from the kernel's.
     relative, absolute = problem.geometry.rounding
     top = np.maximum(abs(problem.low), abs(problem.high))
     guard = np.exp(-1e-9 - np.minimum(2 * (relative * top + absolute) / to_numpy(at.reg), 700.0))
-    trees = [_carry(host.tree(k), a[k], b[k], short_a[k], short_b[k], guard[k]) for k in range(problem.items)]
+    flows = [_carry(tree, a[k], b[k], short_a[k], short_b[k], guard[k]) for k, tree in enumerate(trees)]
 
-    rest = np.array([1 - tree.carried for tree in trees])
+    rest = np.array([1 - flow.carried for flow in flows])
     spread = _product(at, short_a, short_b, rest, problem.span)
-    linear = linear + [tree.cost for tree in trees]
+    linear = linear + [flow.cost for flow in flows]
     if rest.any():
         product = to_numpy(problem.kernels.transport_cost(costs, spread).cost)
         linear = linear + np.where(problem.forbidden & (rest > 0), np.inf, product)
@@ -78,21 +78,21 @@ def round_plan(problem: LinearProblem, at: Potentials) -> Rounded:
     # weights after scaling, because exponents round, are a defect too.
     over = np.maximum(rows - a, 0.0).sum(-1) + np.maximum(cols - b, 0.0).sum(-1)
     uneven = abs(short_a.sum(-1) - short_b.sum(-1))
-    lost = np.array([tree.lost for tree in trees])
+    lost = np.array([flow.lost for flow in flows])
     defect = 4 * (sum(shape[1:]) + 128) * UNIT + 2 * (over + uneven) + lost
 
-    vertex_cost = np.array([tree.vertex_cost for tree in trees])
+    vertex_cost = np.array([flow.vertex_cost for flow in flows])
     is_vertex = (vertex_cost <= linear) & np.isfinite(vertex_cost)
     linear = np.where(is_vertex, vertex_cost, linear)
-    defect = np.where(is_vertex, [tree.vertex_defect for tree in trees], defect)
-    masses = [tree.vertex if vertex else tree.moved for tree, vertex in zip(trees, is_vertex, strict=True)]
-    plan: tuple[Plan, ...] = (SparsePlan(shape, _arcs(trees, masses), problem.a),)
+    defect = np.where(is_vertex, [flow.vertex_defect for flow in flows], defect)
+    masses = [flow.vertex if vertex else flow.moved for flow, vertex in zip(flows, is_vertex, strict=True)]
+    plan: tuple[Plan, ...] = (SparsePlan(shape, _arcs(flows, masses), problem.a),)
     hidden = from_numpy(np.where(is_vertex, -np.inf, 0.0)[:, None], at.f)
     for part, some in ((at, ~is_vertex), (spread, ~is_vertex & (rest > 0))):
         if some.any():
             plan += (EntropicPlan(costs, replace(part, log_a=part.log_a + hidden), problem.kernels),)
-    tree_f = from_numpy(np.stack([tree.f for tree in trees]), at.f)
-    drawn = np.where(is_vertex, 0.0, [-tree.moved[tree.moved < 0].sum() for tree in trees])
+    tree_f = from_numpy(np.stack([flow.f for flow in flows]), at.f)
+    drawn = np.where(is_vertex, 0.0, [-flow.moved[flow.moved < 0].sum() for flow in flows])
     return Rounded(plan, linear, defect, tree_f, drawn)
 
 
@@ -120,54 +120,47 @@ def _product(like: Potentials, a: np.ndarray, b: np.ndarray, share: np.ndarray, 
     return Potentials(xp.zeros_like(like.f), xp.zeros_like(like.g), log_a, log_b, reg)
 
 
-@dataclass(frozen=True)
-class _Host:
-    """The plan and its costs on the host, one row or column of one item at a time."""
+def _trees(problem: LinearProblem, at: Potentials) -> list[SpanningTree]:
+    """The spanning tree of the largest entries of the plan of each item."""
+    costs, host = problem.reduced, Potentials(*(to_numpy(v) for v in (at.f, at.g, at.log_a, at.log_b, at.reg)))
+    if searches(costs):
+        return [_searched(costs.to_numpy(), host, k) for k in range(problem.items)]
+    if isinstance(problem.a, np.ndarray):
+        return [_scanned(costs.to_numpy(), host, k) for k in range(problem.items)]
+    arcs = spanning_arcs_of_plan(problem.kernels, costs, at)
+    return [_rooted(costs, host, k, *found) for k, found in enumerate(arcs)]
 
-    costs: Reduced
-    at: Potentials
 
-    @staticmethod
-    def of(problem: LinearProblem, at: Potentials) -> _Host:
-        vectors = (to_numpy(v) for v in (at.f, at.g, at.log_a, at.log_b, at.reg))
-        return _Host(problem.reduced.to_numpy(), Potentials(*vectors))
+def _scanned(costs: Reduced, at: Potentials, item: int) -> SpanningTree:
+    """The tree from a scan of all entries, one row or column at a time."""
 
-    def tree(self, item: int) -> SpanningTree:
-        """The spanning tree of the largest entries of the plan."""
-        if searches(self.costs):
-            return self._searched(item)
+    def scan(costs: Geometry, at: Potentials, k: int) -> tuple[np.ndarray, np.ndarray]:
+        one, line = slice(item, item + 1), slice(k, k + 1)
+        C = costs.block(one, line)
+        return at.log_plan(C, one, line)[0, 0], C[0, 0]
 
-        def scan(costs: Geometry, at: Potentials, k: int) -> tuple[np.ndarray, np.ndarray]:
-            one, line = slice(item, item + 1), slice(k, k + 1)
-            C = costs.block(one, line)
-            return at.log_plan(C, one, line)[0, 0], C[0, 0]
+    across, transposed = costs.T, at.T
+    return maximum_spanning_tree(costs.n, costs.m, lambda i: scan(costs, at, i), lambda j: scan(across, transposed, j))
 
-        across, transposed = self.costs.T, self.at.T
-        return maximum_spanning_tree(
-            self.costs.n,
-            self.costs.m,
-            lambda i: scan(self.costs, self.at, i),
-            lambda j: scan(across, transposed, j),
-        )
 
-    def _searched(self, item: int) -> SpanningTree:
-        """The same where trees search the costs, without a scan of all entries."""
-        n, m, at, reg = self.costs.n, self.costs.m, self.at, self.at.reg[item]
-        f, g = at.f[item] + reg * at.log_a[item], at.g[item] + reg * at.log_b[item]
-        rows, cols = spanning_arcs(self.costs, item, f, g)
-        weight, cost = self._entries(item, rows, cols)
-        order, parent, arc = walk(n + m, rows, cols, n)
-        return SpanningTree(n, order, parent, weight[arc], cost[arc])
+def _searched(costs: Reduced, at: Potentials, item: int) -> SpanningTree:
+    """The same where trees search the costs, without a scan of all entries."""
+    reg = at.reg[item]
+    f, g = at.f[item] + reg * at.log_a[item], at.g[item] + reg * at.log_b[item]
+    return _rooted(costs, at, item, *spanning_arcs(costs, item, f, g))
 
-    def _entries(self, item: int, rows: np.ndarray, cols: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """log P and costs of arcs."""
-        at, cost = self.at, self.costs.pairs(item, rows, cols)
-        exponent = (at.f[item, rows] + at.g[item, cols] - cost) / at.reg[item]
-        return exponent + (at.log_a[item, rows] + at.log_b[item, cols]), cost
+
+def _rooted(costs: Reduced, at: Potentials, item: int, rows: np.ndarray, cols: np.ndarray) -> SpanningTree:
+    """The tree of these arcs, with log P and the costs along them."""
+    cost = costs_along(costs, item, rows, cols)
+    exponent = (at.f[item, rows] + at.g[item, cols] - cost) / at.reg[item]
+    weight = exponent + (at.log_a[item, rows] + at.log_b[item, cols])
+    order, parent, arc = walk(costs.n + costs.m, rows, cols, costs.n)
+    return SpanningTree(costs.n, order, parent, weight[arc], cost[arc])
 
 
 @dataclass(frozen=True)
-class _Tree:
+class _Flows:
     """The two flows on the spanning tree of an item, on its arcs ``row, col``.
 
     The flow ``moved`` repairs a fraction ``carried`` of the missing mass at the cost ``cost``. The flow ``vertex``
@@ -189,7 +182,7 @@ class _Tree:
 
 def _carry(
     tree: SpanningTree, a: np.ndarray, b: np.ndarray, short_a: np.ndarray, short_b: np.ndarray, guard: float
-) -> _Tree:
+) -> _Flows:
     nodes = tree.nodes
     row, col = tree.arcs(nodes)
     cost = tree.cost[nodes]
@@ -211,7 +204,7 @@ def _carry(
     # Arcs of a degenerate vertex carry no mass, but rounding may make it slightly negative.
     defect -= 2 * float(vertex[vertex < 0].sum())
     vertex = np.maximum(vertex, 0.0)
-    return _Tree(
+    return _Flows(
         row=row,
         col=col,
         carried=carried,
@@ -225,10 +218,10 @@ def _carry(
     )
 
 
-def _arcs(trees: list[_Tree], masses: list[np.ndarray]) -> Arcs:
+def _arcs(flows: list[_Flows], masses: list[np.ndarray]) -> Arcs:
     """The masses on the arcs of the trees of all items, without zeros."""
-    item = np.repeat(np.arange(len(trees)), [mass.size for mass in masses])
-    row, col = (np.concatenate([getattr(tree, side) for tree in trees]) for side in ("row", "col"))
+    item = np.repeat(np.arange(len(flows)), [mass.size for mass in masses])
+    row, col = (np.concatenate([getattr(flow, side) for flow in flows]) for side in ("row", "col"))
     mass = np.concatenate(masses)
     some = mass != 0
     return Arcs(item[some], row[some], col[some], mass[some])

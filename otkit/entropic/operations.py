@@ -158,6 +158,23 @@ def select(geometry: Geometry, at: Potentials, rows: Array, cols: Array, limit: 
     return Arcs(*(xp.concat(part) for part in zip(*found, strict=True)))
 
 
+def leaving(geometry: Geometry, at: Potentials, rows: Array, cols: Array) -> tuple[Array, Array]:
+    """The largest log P of each row among the columns of another label, and the first such column: ``(B, n)``, twice.
+
+    Labels ``rows (B, n)`` and ``cols (B, m)`` are whole numbers. A row without such an arc has −inf.
+    """
+    xp = namespace(at.f)
+
+    def rows_of(s: slice, r: slice) -> Array:
+        entries = at.log_plan(geometry.block(s, r), s, r)
+        entries = xp.where(rows[s, r, None] == cols[s, None, :], -xp.inf, entries)
+        best = xp.astype(xp.argmax(entries, axis=-1), xp.float64)
+        return xp.stack((xp.max(entries, axis=-1), best), axis=-1)
+
+    found = map_rows(geometry, at.f.shape[0], rows_of)
+    return found[..., 0], xp.astype(found[..., 1], xp.int64)
+
+
 def are_costs(geometry: Geometry) -> bool:
     """Whether every cost is a number or +inf."""
     items = geometry.batch[0]

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Self
 
 import numpy as np
 
-from otkit.arrays import Array, from_numpy, namespace
+from otkit.arrays import Array, float64, from_numpy, namespace, to_numpy
 
 if TYPE_CHECKING:
     from otkit.geometry.bordered import Bordered
@@ -189,22 +189,35 @@ def finite_arcs(geometry: Geometry, item: int) -> tuple[np.ndarray, np.ndarray]:
 
 
 def costs_along(geometry: Geometry, item: int, rows: np.ndarray, cols: np.ndarray) -> np.ndarray:
-    """The costs of single arcs of an item, for a geometry over NumPy arrays: ``(K,)``."""
+    """The costs of single arcs of an item, on the host: ``(K,)``."""
+    if geometry.bordered is None and (geometry.called or geometry.grid is not None):
+        return _costs_by_rows(geometry, item, rows, cols)
+    like = next(iter(geometry.arrays.values()))
+    i, j = from_numpy(rows, like), from_numpy(cols, like)
     if geometry.bordered is not None:
         cost = geometry.bordered.along(item, rows, cols)
     elif geometry.matrix is not None:
         C = geometry.matrix
-        cost = np.asarray(C[item if len(C) > 1 else 0, rows, cols], dtype=np.float64)
+        cost = to_numpy(float64(C[item % C.shape[0], i, j]))
     elif geometry.stored is not None:
         cost = geometry.stored.at(rows, cols)
     else:
         assert geometry.cloud is not None
-        cost = np.asarray(geometry.cloud.pairs(item, rows, cols))
+        cost = to_numpy(geometry.cloud.pairs(item, i, j))
     if geometry.offsets is None:
         return cost
     row, col, columns_first = geometry.offsets
-    first, second = row[item, rows], col[item, cols]
+    first, second = to_numpy(row[item, :])[rows], to_numpy(col[item, :])[cols]
     return cost - second - first if columns_first else cost - first - second
+
+
+def _costs_by_rows(geometry: Geometry, item: int, rows: np.ndarray, cols: np.ndarray) -> np.ndarray:
+    """The same where only rows can be evaluated."""
+    found, order = np.empty(rows.size), np.argsort(rows, kind="stable")
+    row, starts = np.unique(rows[order], return_index=True)
+    for k, arcs in zip(row.tolist(), np.split(order, starts[1:]), strict=True):
+        found[arcs] = to_numpy(geometry.block(slice(item, item + 1), slice(k, k + 1)))[0, 0, cols[arcs]]
+    return found
 
 
 def some_rows(x: Array, item: int, rows: np.ndarray) -> Array:

@@ -131,7 +131,7 @@ class Bordered(GivenGeometry):
         return xp.concat(parts, axis=1)
 
     def along(self, item: int, rows: np.ndarray, cols: np.ndarray) -> np.ndarray:
-        """The costs of single arcs of an item, over NumPy arrays: ``(K,)``."""
+        """The costs of single arcs of an item, on the host: ``(K,)``."""
         last_row, last_col = rows == self.n - 1, cols == self.m - 1
         out = self.edges[item % len(self.edges)][np.where(last_row, 1 + last_col, 0)]
         inside = ~(last_row | last_col)

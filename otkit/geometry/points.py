@@ -216,13 +216,14 @@ class PointCloud(GivenGeometry):
 
     def pairs(self, item: int, rows: Array, cols: Array) -> Array:
         """The costs of pairs of points of an item of a flat geometry: ``(K,)``."""
-        x, y, parts = self.x[item % self.x.shape[0]], self.y[item % self.y.shape[0]], []
+        xp, parts = namespace(self.x), []
+        x, y = self.x[item % self.x.shape[0], ...], self.y[item % self.y.shape[0], ...]
         step = max(1, _COORDINATES // self.d)
         for low in range(0, max(1, rows.shape[0]), step):
-            part = slice(low, low + step)
-            pair = x[rows[part]][:, None, :], y[cols[part]][:, None, :]
+            part = slice(low, min(low + step, rows.shape[0]))
+            pair = tuple(xp.take(v, at[part], axis=0)[:, None, :] for v, at in ((x, rows), (y, cols)))
             parts.append(self.metric(*(pair[::-1] if self.swapped else pair))[:, 0, 0])
-        return namespace(x).concat(parts)
+        return xp.concat(parts)
 
     def centred(self) -> PointCloud:
         """The points of a flat geometry near the origin: up to rounding, differences do not change."""

@@ -9,6 +9,7 @@ others the operations of `otkit.kernels.table.REFERENCE`. A faster version repla
 from __future__ import annotations
 
 import os
+import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Generator
 from contextlib import contextmanager
@@ -151,7 +152,20 @@ def _is_for_triton(x: Any, asked: str) -> bool:
             "OTKIT_KERNELS=triton runs tensors of the host in Triton's interpreter, "
             "which TRITON_INTERPRET=1 must ask for; unset OTKIT_KERNELS for Numba's kernels"
         )
-    return (interpreted or (on_gpu and asked != "numba")) and not lacking("torch", "triton")
+    if not (interpreted or (on_gpu and asked != "numba")) or lacking("torch", "triton"):
+        return False
+    return interpreted or _fits(x.device.id if arrays.is_cupy(x) else x.device.index)
+
+
+@cache
+def _fits(device: int) -> bool:
+    """Whether Triton's kernels run on this GPU; the first time, a warning says why they do not."""
+    from otkit.kernels.triton.launch import unfit
+
+    reason = unfit(device)
+    if reason:
+        warnings.warn(f"the reference runs in place of Triton's kernels: {reason}", RuntimeWarning, stacklevel=2)
+    return not reason
 
 
 @cache

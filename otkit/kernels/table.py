@@ -42,6 +42,7 @@ class Kernels:
     apply_cost_gradient: Callable[..., Array]
     c_transform: Callable[..., Array]
     select: Callable[..., Arcs | None]
+    leaving: Callable[..., tuple[Array, Array]]
     are_costs: Callable[..., bool]
     cost_range: Callable[..., CostRange]
     compressed: Callable[..., Sparse]
@@ -67,6 +68,7 @@ REFERENCE = Kernels(
     apply_cost_gradient=operations.apply_cost_gradient,
     c_transform=operations.c_transform,
     select=operations.select,
+    leaving=operations.leaving,
     are_costs=operations.are_costs,
     cost_range=operations.cost_range,
     compressed=sparse.compressed,

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 from otkit.kernels.table import REFERENCE, Kernels
 from otkit.kernels.triton import cg, operations, sweep
-from otkit.kernels.triton.cupy import bridged
+from otkit.kernels.triton.cupy import bridged, streamed
 
 TRITON = replace(
     REFERENCE,
@@ -21,6 +21,7 @@ TRITON = replace(
     apply_cost_gradient=operations.apply_cost_gradient,
     c_transform=operations.c_transform,
     select=operations.select,
+    leaving=operations.leaving,
     are_costs=operations.are_costs,
     cost_range=operations.cost_range,
     compressed=cg.compressed,
@@ -41,8 +42,12 @@ CUPY: Kernels = replace(
     apply_cost_gradient=bridged(TRITON.apply_cost_gradient),
     c_transform=bridged(TRITON.c_transform),
     select=bridged(TRITON.select),
+    leaving=bridged(TRITON.leaving),
     are_costs=bridged(TRITON.are_costs),
     cost_range=bridged(TRITON.cost_range),
+    compressed=streamed(TRITON.compressed),
+    sparsified=streamed(TRITON.sparsified),
+    conjugate_gradients=streamed(TRITON.conjugate_gradients),
 )
 
 # For costs returned by a function of the caller: the reference, with Triton kernels for sparse matrices.

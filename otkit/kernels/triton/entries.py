@@ -202,6 +202,22 @@ def select(costs, at, rows, cols, start, item, row, col, value, BM: tl.constexpr
 
 
 @triton.jit
+def leaving(costs, at, rows, cols, value, col, BM: tl.constexpr, BN: tl.constexpr):
+    """The largest log P of every row among the columns of another label, and the first such column."""
+    b, i = block_of_rows(costs.n, BM)
+    own = vector(rows, b, i, costs.n, 0)
+    most, where = tl.full((BM, BN), float("-inf"), tl.float64), tl.zeros((BM, BN), tl.int64)
+    for first in range(0, costs.m, BN):
+        j = (first + tl.arange(0, BN)).to(tl.int64)
+        found = log_plan(costs, at, b, i, j, tile(costs, b, i, j, tl.float64), tl.float64)
+        better = (found > most) & (own[:, None] != vector(cols, b, j, costs.m, 0)[None, :])
+        most, where = tl.where(better, found, most), tl.where(better, j[None, :], where)
+    best = tl.max(most, 1)
+    tl.store(value + b * costs.n + i, best, mask=i < costs.n)
+    tl.store(col + b * costs.n + i, tl.min(tl.where(most == best[:, None], where, costs.m), 1), mask=i < costs.n)
+
+
+@triton.jit
 def cost_range(costs, has_a, has_b, low, high, span, forbidden, BM: tl.constexpr, BN: tl.constexpr):
     """Range of costs, largest reduced cost and whether costs are infinite, for every row's arcs between mass."""
     b, i = block_of_rows(costs.n, BM)

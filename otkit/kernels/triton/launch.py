@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import math
 import os
+import shutil
+import sysconfig
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
@@ -30,6 +33,26 @@ def multiplies(geometry: Geometry) -> bool:
 def interpreted() -> bool:
     """Whether kernels run in Triton's interpreter, on tensors of the host."""
     return os.environ.get("TRITON_INTERPRET", "0") == "1"
+
+
+# Least compute capability that the kernels compile for.
+_OLDEST = (7, 5)
+
+
+def unfit(device: int) -> str:
+    """Why kernels do not run on a GPU, and what to do; empty if they do."""
+    cuda: Any = torch.cuda
+    if torch.version.hip is not None:
+        return "GPUs of AMD are not supported"
+    if cuda.get_device_capability(device) < _OLDEST:
+        return f"the GPU must have compute capability {_OLDEST[0]}.{_OLDEST[1]} or later"
+    compilers = [os.environ["CC"]] if os.environ.get("CC") else ["clang", "gcc", "cc"]
+    if not any(map(shutil.which, compilers)):
+        return f"Triton needs a C compiler, and found none of {', '.join(compilers)}; install gcc, or set CC"
+    header = Path(sysconfig.get_paths()["include"]) / "Python.h"
+    if not header.exists():
+        return f"Triton needs the headers of Python, and {header} is missing; install python3-dev"
+    return ""
 
 
 class Precision(NamedTuple):
@@ -145,9 +168,9 @@ class DelayedRead:
         now = self.number()
         if not now.is_cuda:
             return now.clone(), None
-        copy = torch.empty(now.shape, dtype=now.dtype, pin_memory=True)
         cuda: Any = torch.cuda
-        with cuda.device_of(now):
+        with cuda.device_of(now):  # pinned memory belongs to the context of a device too
+            copy = torch.empty(now.shape, dtype=now.dtype, pin_memory=True)
             copy.copy_(now, non_blocking=True)
             event = cuda.Event()
             event.record()

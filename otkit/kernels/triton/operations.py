@@ -185,6 +185,13 @@ def select(geometry: Geometry, at: Potentials, rows: Tensor, cols: Tensor, limit
     return found
 
 
+def leaving(geometry: Geometry, at: Potentials, rows: Tensor, cols: Tensor) -> tuple[Tensor, Tensor]:
+    items = at.reg.shape[0]
+    value, col = _empty(at.f, items, geometry.n), _empty(at.f, items, geometry.n, dtype=torch.int64)
+    _launch(entries.leaving, geometry, items, _point(at), rows.contiguous(), cols.contiguous(), value, col)
+    return value, col
+
+
 def cost_range(geometry: Geometry, has_a: Tensor, has_b: Tensor) -> CostRange:
     items = has_a.shape[0]
     row = c_transform(geometry, only(torch.zeros_like(has_b, dtype=torch.float64), has_b))

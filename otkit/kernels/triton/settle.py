@@ -293,7 +293,7 @@ def _step(s, costs, b, shift, lost, better, BLOCK: tl.constexpr):
 def _mix(s, costs, b, error, shift, BLOCK: tl.constexpr):
     """Anderson mixing of one item: see `otkit.entropic.anderson.mix`."""
     best_error, wait, age = tl.load(s.best_error + b), tl.load(s.wait + b), tl.load(s.age + b)
-    lost, better = error > _WORSE * best_error, error < best_error
+    lost, better = error > best_error * _WORSE, error < best_error
     fresh = lost | (wait >= _PLAIN_STEPS)
     conjugate = (age >= _LONG) & (fresh == 0)
     age = tl.where(fresh, 0.0, age)

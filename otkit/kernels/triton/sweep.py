@@ -56,20 +56,29 @@ def sweep(
 ) -> Swept:
     """As `otkit.entropic.sinkhorn.sweep`; entries are never listed."""
     items, n, m = start.reg.shape[0], costs.n, costs.m
-    state = _begin(costs, start, penalties, mixing, tol, limit.clamp(max=float(k)))
+    state = begin(costs, start, penalties, mixing, tol, limit.clamp(max=float(k)))
     precision = _precision(costs, start, mixing, tol)
-    in_products = precision is SINGLE and multiplies(costs)  # computed in tiles only
-    if max(n, m) <= _SMALL and not in_products:
+    if max(n, m) <= _SMALL and not _in_products(costs, precision):
         _small(state, costs, items, precision, mixed=mixing.window > 0)
     else:
-        once = (_whole if not in_products and _is_held(costs, precision) else _tiled)(state, costs, items, precision)
-        running = state.running
+        once, running = iteration(state, costs, items, precision), state.running
         if not follow(lambda _: once(), lambda: running.max() == 0, k, _CHUNK):
             _again(once, running, k)
     past = (state.moves, state.bends, state.old, state.residual, state.best, state.best_error, state.wait, state.age)
     return Swept(
         f=state.f, g=state.g, point=state.x, error=state.error, count=state.count, mixing=Mixing(*past, state.reach)
     )
+
+
+def iteration(state: State, costs: Reduced, items: int, precision: Precision) -> Callable[[], None]:
+    """A function that enqueues an iteration of all items."""
+    held = not _in_products(costs, precision) and _is_held(costs, precision)
+    return (_whole if held else _tiled)(state, costs, items, precision)
+
+
+def _in_products(costs: Reduced, precision: Precision) -> bool:
+    """Whether costs are computed by products of matrices, in tiles only."""
+    return precision is SINGLE and multiplies(costs)
 
 
 def _is_held(costs: Reduced, precision: Precision) -> bool:
@@ -81,9 +90,7 @@ def _is_held(costs: Reduced, precision: Precision) -> bool:
     return costs.m <= _WHOLE[precision] and costs.matrix.stride(-1) == 1
 
 
-def _begin(
-    costs: Reduced, start: Potentials, penalties: Penalties, mixing: Mixing, tol: Tensor, limit: Tensor
-) -> State:
+def begin(costs: Reduced, start: Potentials, penalties: Penalties, mixing: Mixing, tol: Tensor, limit: Tensor) -> State:
     """The initial state, with copies of all arrays that kernels write."""
     items, window = start.reg.shape[0], mixing.window
     read = dict(log_a=start.log_a, log_b=start.log_b, reg=start.reg, tol=tol, limit=limit, reach=mixing.reach)

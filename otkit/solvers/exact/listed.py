@@ -6,8 +6,10 @@ from dataclasses import replace
 
 import numpy as np
 
-from otkit.arrays import to_numpy
+from otkit.arrays import from_numpy, map_arrays, to_numpy
 from otkit.entropic.dual import Potentials
+from otkit.entropic.operations import Arcs
+from otkit.geometry.base import costs_along
 from otkit.geometry.costs import UNIT
 from otkit.geometry.reduced import Reduced
 from otkit.kernels import choose
@@ -41,7 +43,7 @@ def begin(problem: LinearProblem, costs: Reduced, at: Potentials, item: int) -> 
     points = points_of(problem, item)
     here = Potentials(at.f[one], at.g[one], at.log_a[one], at.log_b[one], at.reg[one])
     rows, cols, log_plan = _entries(costs.take(np.array([item])), here)
-    cost, members = _costs(costs, item, rows, cols), heaviest_forest(n, m, rows, cols, log_plan)
+    cost, members = costs_along(costs, item, rows, cols), heaviest_forest(n, m, rows, cols, log_plan)
     i, j = (np.searchsorted(side, index) for side, index in zip(points, (rows, cols), strict=False))
     forest = pricing.Arcs(i[members], j[members], cost[members])
     listed = pricing.Arcs(i.astype(np.int32), j.astype(np.int32), cost)
@@ -79,26 +81,20 @@ def _entries(costs: Reduced, at: Potentials) -> tuple[np.ndarray, np.ndarray, np
     # In a row of weight a, fewer than k entries are above a/k.
     shares = [share for share in _SHARES if share < costs.m / _MOST] + [costs.m / _MOST]
     for share in shares[:-1]:
-        found = choose(costs).select(costs, at, at.log_a + np.log(share / costs.m), every, _MOST * (costs.n + costs.m))
+        found = _selected(costs, at, at.log_a + np.log(share / costs.m), every, _MOST * (costs.n + costs.m))
         if found is not None:
             break
     else:
-        found = choose(costs).select(costs, at, at.log_a - np.log(_MOST), every, np.inf)
+        found = _selected(costs, at, at.log_a - np.log(_MOST), every, np.inf)
         assert found is not None
     return found.row, found.col, found.log_plan
 
 
-def _costs(costs: Reduced, item: int, rows: np.ndarray, cols: np.ndarray) -> np.ndarray:
-    """Reduced costs of arcs in row order."""
-    if costs.cloud is not None and not costs.called:
-        return to_numpy(costs.pairs(item, rows, cols))
-    found = np.empty(rows.size)
-    at, starts = np.unique(rows, return_index=True)
-    ends = np.append(starts, rows.size)[1:]
-    for row, low, high in zip(at.tolist(), starts, ends, strict=True):
-        line = to_numpy(costs.block(slice(item, item + 1), slice(row, row + 1)))[0, 0]
-        found[low:high] = line[cols[low:high]]
-    return found
+def _selected(costs: Reduced, at: Potentials, rows: np.ndarray, cols: np.ndarray, limit: float) -> Arcs | None:
+    """`otkit.entropic.operations.select` where the costs are, from and to the host."""
+    at, rows, cols = map_arrays(lambda v: from_numpy(v, costs.row), (at, rows, cols))
+    found = choose(costs).select(costs, at, rows, cols, limit)
+    return None if found is None else map_arrays(to_numpy, found)
 
 
 def from_ranks(problem: LinearProblem, costs: Reduced, item: int, f: np.ndarray, g: np.ndarray) -> Basis:
@@ -119,7 +115,7 @@ def on_arcs(
 ) -> Basis:
     """The initial basis of feasible potentials, on these arcs in row order: their heaviest forest."""
     (f, g), (rows, cols), points = potentials, arcs, points_of(problem, item)
-    cost = _costs(costs, item, rows, cols)
+    cost = costs_along(costs, item, rows, cols)
     slack = cost - f[rows] - g[cols]
     surcharge = _STEEP * float(slack.mean()) + _LEAST * float(descent.top(problem)[item])
     members = heaviest_forest(costs.n, costs.m, rows, cols, -slack / surcharge)
@@ -148,7 +144,7 @@ def tolerance(problem: LinearProblem, basis: Basis, item: int) -> float:
 def added(basis: Basis, costs: Reduced, item: int, rows: np.ndarray, cols: np.ndarray) -> Basis:
     """The basis with more listed arcs."""
     i, j = np.searchsorted(basis.rows, rows), np.searchsorted(basis.cols, cols)
-    new = pricing.Arcs(i.astype(np.int32), j.astype(np.int32), _costs(costs, item, rows, cols))
+    new = pricing.Arcs(i.astype(np.int32), j.astype(np.int32), costs_along(costs, item, rows, cols))
     listed = pricing.Arcs(*(np.concatenate(pair) for pair in zip(basis.listed, new, strict=True)))
     basis.tree.cursor[:4] = 0, basis.tree.cursor[1], listed.rows.size, True
     return replace(basis, listed=listed)
@@ -159,13 +155,13 @@ def violating(costs: Reduced, at: Potentials, tolerance: float) -> tuple[np.ndar
 
     Logarithms of weights say which points have mass: 0 or −inf. There is one item.
     """
-    kernels, most, never = choose(costs), _MOST * (costs.n + costs.m), np.full((1, costs.m), np.inf)
+    most, never = _MOST * (costs.n + costs.m), np.full((1, costs.m), np.inf)
     limits = np.full((1, costs.n), tolerance)
-    found = kernels.select(costs, at, limits, never, most)
+    found = _selected(costs, at, limits, never, most)
     if found is None:
-        gain = at.f - kernels.c_transform(costs, at.g + at.log_b)
+        gain = at.f - to_numpy(choose(costs).c_transform(costs, from_numpy(at.g + at.log_b, costs.row)))
         limits = np.where(gain > tolerance, np.maximum(limits, _NEAR * gain), np.inf)
-        while (found := kernels.select(costs, at, limits, never, most)) is None:  # many arcs are equal: take fewer rows
+        while (found := _selected(costs, at, limits, never, most)) is None:  # many arcs are equal: take fewer rows
             limits[:, np.flatnonzero(limits[0] < np.inf)[::2]] = np.inf
     order = np.lexsort(((found.col - found.row) % costs.m, -found.log_plan, found.row))  # rows differ among equals
     rows, cols = found.row[order], found.col[order]

@@ -11,7 +11,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from otkit.arrays import to_numpy
+from otkit.arrays import from_numpy, to_numpy
 from otkit.certificates.width import EXACT, ORDINARY, outliers
 from otkit.geometry.costs import UNIT
 from otkit.geometry.reduced import Reduced
@@ -65,8 +65,9 @@ def _is_feasible(problem: LinearProblem, costs: Reduced, basis: Basis, item: int
     """Whether no arc at all has a negative reduced cost."""
     f, g = basis.prices(costs.n, costs.m)
     g = np.where(to_numpy(problem.b)[item] > 0, g, -np.inf)
-    least = choose(costs).c_transform(costs.take(np.array([item])), g[None])[0] - f
-    return bool(least[basis.rows].min() >= -_TOLERANCE * basis.size)
+    least = choose(costs).c_transform(costs.take(np.array([item])), from_numpy(g[None], costs.row))
+    slack = to_numpy(least)[0] - f
+    return bool(slack[basis.rows].min() >= -_TOLERANCE * basis.size)
 
 
 def vertex(costs: Reduced, item: int, basis: Basis, a: np.ndarray, b: np.ndarray) -> Vertex:
@@ -120,7 +121,8 @@ def _emptied(
     down = [r for r, s in mass if s == j and r != i and mass[r, s] >= missing]
     best, found = np.inf, None
     for r in down:
-        line = to_numpy(costs.block(slice(item, item + 1), slice(basis.rows[r], basis.rows[r] + 1)))[0, 0]
+        row = int(basis.rows[r])
+        line = to_numpy(costs.block(slice(item, item + 1), slice(row, row + 1)))[0, 0]
         line = line[basis.cols[across]]
         if line.size and line.min() < best:
             best, found = float(line.min()), (r, across[int(line.argmin())])

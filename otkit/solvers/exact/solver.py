@@ -174,7 +174,7 @@ class Exact(Solver[Annealed | Sampled | Pivoted]):
 
     def _pivot(self, problem: LinearProblem, state: Pivoted) -> Pivoted:
         """A bounded number of pivots of each item, towards an optimal basis."""
-        costs = problem.reduced.to_numpy()
+        costs = _read(problem)
         bases, n_iter = list(state.bases), state.n_iter.copy()
         turn = state.running[:1] if entries_with_mass(problem) > _ALL else state.running
         for k in turn:
@@ -216,7 +216,7 @@ class Exact(Solver[Annealed | Sampled | Pivoted]):
 
 def _certified(problem: LinearProblem, state: Pivoted, g: Array, rtol: float | None) -> tuple[Pivoted, Certificate]:
     """The certificate of optimal bases, and the state that says which intervals are too wide to count as exact."""
-    costs, done = problem.reduced.to_numpy(), state.status == Status.CONVERGED
+    costs, done = _read(problem), state.status == Status.CONVERGED
     whole = np.array([basis.missing == 0 for basis in state.bases]) | done
     weights = list(zip(to_numpy(problem.a), to_numpy(problem.b), strict=True))
     ends = [basis.vertex(*pair) for basis, pair in zip(state.bases, weights, strict=True)]
@@ -279,6 +279,12 @@ def _has_rows(problem: LinearProblem) -> bool:
     return problem.reduced.n * problem.reduced.m <= (_FORMED if isinstance(problem.a, np.ndarray) else _COPIED)
 
 
+def _read(problem: LinearProblem) -> Reduced:
+    """The costs that the simplex reads: on the host if it prices rows or trees search them, else where they are."""
+    on_host = _has_rows(problem) or searches(problem.reduced)
+    return problem.reduced.to_numpy() if on_host else problem.reduced
+
+
 def _pivoted(problem: LinearProblem, bases: Iterable[Basis], n_iter: np.ndarray, log: tuple[Stage, ...]) -> Pivoted:
     """The state before the first pivot."""
     items = problem.items
@@ -323,7 +329,7 @@ def _from_plans(
     problem: LinearProblem, potentials: tuple[Array, Array], reg: np.ndarray, found: Approach | Outcome
 ) -> Pivoted:
     """The state with bases from entropic plans, or from masses where sweeps did not help."""
-    costs = problem.reduced.to_numpy()
+    costs = _read(problem)
     f, g, log_a, log_b = (to_numpy(v) for v in (*potentials, problem.log_a, problem.log_b))
     at, bases = Potentials(f, g, log_a, log_b, reg), []
     for k in range(problem.items):

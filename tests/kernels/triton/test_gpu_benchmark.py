@@ -1,10 +1,12 @@
 """The benchmark for GPUs, as it can be tried without one."""
 
+import importlib
 import json
 import os
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -29,7 +31,7 @@ def test_it_goes_through_everything_in_a_rehearsal(tmp_path):
     names = {row["operation"] for row in found["operations"]}
     assert {"softmin", "marginals", "transport_cost", "plan", "apply_plan", "c_transform", "select"} <= names
     assert {f"sweep iteration, {form}" for form in ("single", "mixed", "double")} <= names
-    assert all(row["seconds"] > 0 for row in found["operations"])
+    assert all(row["status"] == "ok" and row["seconds"] > 0 for row in found["operations"] + found["batches"])
     assert {(row["call"], row["dtype"]) for row in found["batches"]} == {
         (call, dtype) for call in ("sweep", "solve") for dtype in ("float32", "float64")
     }
@@ -37,6 +39,50 @@ def test_it_goes_through_everything_in_a_rehearsal(tmp_path):
     assert len(mine) == 4
     assert all(row["status"] == "ok" for row in mine), mine
     assert [row["met"] for row in found["predictions"]] == [None] * 3
+    assert not [name for name in found if "status" in name]  # every part ended well
+
+
+@pytest.fixture
+def measuring(monkeypatch):
+    """The module of the operations, on tensors of the host."""
+    monkeypatch.syspath_prepend(str(BENCHMARK.parents[1]))
+    return importlib.import_module("device.operations")
+
+
+def raised():
+    raise RuntimeError("an illegal memory access was encountered")
+
+
+def test_a_kernel_that_raises_leaves_a_row_with_its_error(measuring, monkeypatch):
+    calls = [measuring.Operation("bad", raised), measuring.Operation("good", lambda: None)]
+    monkeypatch.setattr(measuring, "operations", lambda problem: calls)
+    sizes = SimpleNamespace(points=(5,), dims=(), warm=0, batch=(2, 3, 4))
+
+    def clock(call):
+        call()
+        return 1.0
+
+    rows = list(measuring.measure_operations("cpu", clock, sizes, {"copy, B/s": 1.0}))
+    assert [row["operation"] for row in rows] == ["bad", "good"] * 2  # of two dtypes
+    assert rows[0]["status"] == rows[2]["status"] == "failed: RuntimeError: an illegal memory access was encountered"
+    assert rows[1]["status"] == "ok"
+    monkeypatch.setattr(measuring, "operations", lambda problem: raised())
+    rows = measuring.measure_operations("cpu", clock, sizes, {})
+    assert all(row["status"].startswith("failed: RuntimeError") for row in rows)
+    monkeypatch.setattr(measuring, "swept", lambda *_: raised)
+    rows = {(row["call"], row["dtype"]): row["status"] for row in measuring.measure_batches("cpu", clock, sizes)}
+    assert rows["sweep", "float32"].startswith("failed: RuntimeError")
+
+
+def test_iterations_that_are_none_are_not_measured(measuring):
+    """Iterations after the end, or those that have to be repeated, take less time than others."""
+    endless = object.__new__(measuring.Endless)
+    endless.once, endless.calls = (lambda: None), 0
+    endless.state = SimpleNamespace(count=torch.tensor([4.0]))
+    clock = lambda call: [call() for _ in range(2)] and 1.0  # noqa: E731
+    assert measuring.seconds_of(clock, 2, endless) == 1.0
+    with pytest.raises(RuntimeError, match="8 calls must be as many iterations, got 4"):
+        measuring.seconds_of(clock, 2, endless)
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")

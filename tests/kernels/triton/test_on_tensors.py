@@ -78,6 +78,29 @@ def test_every_item_of_a_batch(on, copied, rng):
     np.testing.assert_allclose(found.upper, wanted.upper, atol=1e-8)
 
 
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
+def test_bounds_leave_the_costs_where_they_are(on, copied, dtype, rng):
+    C = on(rng.random((20, 15)), dtype)
+    wanted = otkit.solve(C.cpu().double().numpy(), reg=0.05, tol=1e-4)
+    copied.clear()
+    found = otkit.solve(C, reg=0.05, tol=1e-4)
+    bounds = [float(found.lower), float(found.upper)]
+    assert bounds == pytest.approx([float(wanted.lower), float(wanted.upper)], abs=1e-4)
+    assert max(copied) <= 35  # vectors of the points of both sides
+
+
+def test_exact_plans_fetch_the_arcs_that_they_need(on, copied, monkeypatch, rng):
+    monkeypatch.setattr("otkit.solvers.exact.solver._COPIED", 0)  # as if the costs were many
+    C = rng.random((12, 10))
+    wanted = otkit.solve(C)
+    given = on(C)
+    copied.clear()
+    found = otkit.solve(given)
+    assert found.converged
+    assert float(found.value) == pytest.approx(float(wanted.value), abs=1e-12)
+    assert max(copied) < C.size
+
+
 def test_types_and_devices_come_back(on, device, rng):
     for dtype in (torch.float64, torch.float32, torch.bfloat16):
         result = otkit.solve(on(rng.random((8, 9)), dtype), reg=0.1)

@@ -1,15 +1,22 @@
-"""Launches that need no GPU: the sizes of their grids."""
+"""Launches that need no GPU: the sizes of their grids, the streams that they are on, and the GPUs that they are not for."""
+
+import ast
+import shutil
+import sys
+from contextlib import nullcontext
+from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
 torch = pytest.importorskip("torch")
 pytest.importorskip("triton")
 
-from otkit import Dense  # noqa: E402
+from otkit import Dense, arrays, kernels  # noqa: E402
 from otkit.entropic.anderson import Mixing  # noqa: E402
 from otkit.entropic.dual import Penalties, Potentials  # noqa: E402
 from otkit.geometry.reduced import Reduced  # noqa: E402
-from otkit.kernels.triton import launch, sweep  # noqa: E402
+from otkit.kernels.triton import CUPY, TRITON, cupy, launch, sweep  # noqa: E402
 from otkit.kernels.triton import operations as ops  # noqa: E402
 
 # Maximum sizes of the axes of a grid.
@@ -50,7 +57,90 @@ def test_millions_of_rows_or_columns_and_many_items(grids):
             ops.transport_cost(costs, at)
             ops.cost_range(costs, at.f == 0, at.g == 0)
             for precision in (launch.SINGLE, launch.MIXED, launch.DOUBLE):
-                state = sweep._begin(costs, at, Penalties(one, one), Mixing.begin(at.g, one, 0), one, one)
-                sweep._tiled(state, costs, items, precision)()
+                state = sweep.begin(costs, at, Penalties(one, one), Mixing.begin(at.g, one, 0), one, one)
+                sweep.iteration(state, costs, items, precision)()
     assert len(grids) > 40
     assert all(size <= most for grid in grids for size, most in zip(grid, MOST, strict=False))
+
+
+@pytest.mark.parametrize(("pointer", "wanted"), [(0, ("default", 1)), (77, ("external", 77, 1))])
+@pytest.mark.parametrize("operation", ["bridged", "streamed"])
+def test_operations_on_arrays_of_cupy_are_on_its_stream(pointer, wanted, operation, monkeypatch):
+    """An external stream of pointer 0 would be a new one."""
+    used = []
+    null = SimpleNamespace(cuda=SimpleNamespace(get_current_stream=lambda: SimpleNamespace(ptr=pointer)))
+    monkeypatch.setitem(sys.modules, "cupy", null)
+    monkeypatch.setattr(torch.cuda, "stream", lambda stream: used.append(stream) or nullcontext())
+    monkeypatch.setattr(torch.cuda, "ExternalStream", lambda pointer, device: ("external", pointer, device))
+    monkeypatch.setattr(torch.cuda, "default_stream", lambda device: ("default", device))
+    array = SimpleNamespace(device=SimpleNamespace(id=1))
+    for name in ("is_cupy", "on_gpu"):
+        monkeypatch.setattr(cupy, name, lambda x: x is array)
+    monkeypatch.setattr(cupy, "namespace", lambda *x: SimpleNamespace(from_dlpack=None))
+    monkeypatch.setattr(cupy, "map_arrays", lambda function, tree: function(tree[0]) if tree == (array,) else tree)
+    geometry = SimpleNamespace(arrays={"C": array}) if operation == "bridged" else array
+    getattr(cupy, operation)(lambda x: x)(geometry)
+    assert used == [wanted]
+
+
+def test_every_operation_of_triton_has_a_version_for_cupy():
+    own = {name for name, of in vars(TRITON).items() if of is not getattr(kernels.REFERENCE, name)}
+    assert {name for name in own if getattr(CUPY, name) is getattr(TRITON, name)} == {"name"}
+
+
+@pytest.fixture
+def faked(monkeypatch):
+    """A GPU for which kernels compile."""
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: (9, 0))
+    monkeypatch.setattr(shutil, "which", lambda name: name)
+    monkeypatch.setattr(launch.Path, "exists", lambda path: True)
+
+
+def test_a_gpu_that_fits(faked):
+    assert launch.unfit(0) == ""
+
+
+@pytest.mark.parametrize(
+    ("where", "name", "value", "reason"),
+    [
+        (torch.version, "hip", "7.0", "AMD are not supported"),
+        (torch.cuda, "get_device_capability", lambda device: (7, 0), "compute capability 7.5 or later"),
+        (shutil, "which", lambda name: None, "needs a C compiler, and found none of .*; install gcc, or set CC"),
+        (launch.Path, "exists", lambda path: False, "Python.h is missing; install python3-dev"),
+    ],
+)
+def test_other_gpus_run_the_reference_and_one_warning_says_so(where, name, value, reason, faked, monkeypatch):
+    """Triton refuses for AMD what limits registers."""
+    kernels._fits.cache_clear()
+    monkeypatch.setattr(where, name, value)
+    monkeypatch.setattr(arrays, "on_gpu", lambda x: True)
+    costs = Dense(torch.zeros((1, 2, 3)))
+    with pytest.warns(RuntimeWarning, match=f"the reference runs in place of Triton's kernels: .*{reason}"):
+        assert kernels.choose(costs).name == "reference"
+    assert kernels.choose(costs).name == "reference"
+    kernels._fits.cache_clear()
+
+
+def test_constants_stand_on_the_right():
+    """Triton 3.8 keeps a constant times a number of the device a constant, in its interpreter."""
+    folder = Path(launch.__file__).parent
+    trees = [ast.parse(path.read_text()) for path in sorted(folder.glob("*.py"))]
+    nodes = [node for tree in trees for node in ast.walk(tree)]
+    constants = {
+        name.id
+        for node in nodes
+        if isinstance(node, ast.Assign) and "tl.constexpr" in ast.unparse(node.value)
+        for target in node.targets
+        for name in ast.walk(target)
+        if isinstance(name, ast.Name)
+    }
+    assert "_WORSE" in constants
+    products = [node for node in nodes if isinstance(node, ast.BinOp) and isinstance(node.op, ast.Mult)]
+    left = [node for node in products if isinstance(node.left, ast.Name)]
+    assert not [
+        ast.unparse(node) for node in left if node.left.id in constants and not _is_constant(node.right, constants)
+    ]
+
+
+def _is_constant(node, constants):
+    return isinstance(node, ast.Constant) or (isinstance(node, ast.Name) and node.id in constants)

@@ -252,6 +252,16 @@ def check_select(c):
     assert (np.maximum(one, other)[single] - threshold[single] <= slack[single]).all()
 
 
+def check_leaving(c, rng):
+    costs, at = c.costs, c.at
+    rows, cols = (on(at.f.device, rng.integers(0, 3, (3, size)), torch.int64) for size in (costs.n, costs.m))
+    cols[0] = rows[0, 0]  # rows that nothing leaves
+    found, col = ops.leaving(costs, at, rows, cols)
+    within(found, base.leaving(costs, at, rows, cols)[0], c.exponents)
+    named = torch.where(rows[:, :, None] == cols[:, None], -INF, at.log_plan(costs.block(*EVERY), *EVERY))
+    within(found, named.gather(2, col[:, :, None])[:, :, 0], c.exponents)
+
+
 @pytest.mark.parametrize("kind", GEOMETRIES)
 def test_geometries(kind, device, rng):
     reduced, given = problem(rng, GEOMETRIES[kind](rng, 31, 21, device))
@@ -271,6 +281,7 @@ def test_sizes(kind, n, m, device, rng):
     check_sums(c)
     check_minima(given)
     check_select(c.T)
+    check_leaving(c, rng)
     check_products(c, rng, columns=(3,), powers=(0,))
 
 
