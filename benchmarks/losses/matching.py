@@ -38,9 +38,7 @@ def main():
             for call in calls.values()
         ]
         assert abs(totals[0] - totals[1]) <= 1e-9 * abs(totals[1])
-        ours, theirs = (
-            1e3 * median(seconds for _, seconds in found) for found in in_turns(calls, 3, 0.5).values()
-        )
+        ours, theirs = (1e3 * median(seconds for _, seconds in found) for found in in_turns(calls, 3, 0.5).values())
         print(f"| {batch} | {queries} | {most} | {ours:.2f} | {theirs:.2f} | {theirs / ours:.1f} |")
 
 

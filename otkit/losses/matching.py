@@ -91,9 +91,8 @@ def _matrices(costs: Tensor | Sequence[Tensor], sizes: Sequence[int] | Tensor | 
                 "costs must have shape (batch, queries, targets of all items), with a size for each item whose sum are "
                 f"the targets, got {tuple(costs.shape)} and sizes={numbers}; pass a list of matrices for other forms"
             )
-        C = _array(costs)
-        ends = np.cumsum(numbers)
-        return [C[k, :, end - size : end] for k, (size, end) in enumerate(zip(numbers, ends, strict=True))]
+        all_costs, ends = _array(costs), np.cumsum(numbers)
+        return [all_costs[k, :, end - size : end] for k, (size, end) in enumerate(zip(numbers, ends, strict=True))]
     if sizes is not None:
         raise ValueError(f"sizes belong to a tensor of costs, got sizes={sizes} and a list; leave sizes out")
     for k, C in enumerate(costs):
