@@ -10,12 +10,16 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from otkit.api import solve, solve_grid, solve_sample
+    from otkit.barycenters import BarycenterResult, barycenter
     from otkit.distance import WassersteinResult, wasserstein
     from otkit.divergence import DivergenceResult, sinkhorn_divergence
     from otkit.errors import ConvergenceWarning, NotConverged
+    from otkit.gaussians import fid, gaussian_wasserstein
     from otkit.geometry import Dense, Grid, PointCloud
+    from otkit.lists import split
     from otkit.results import Result, SparseArcs, Stage, Status
     from otkit.sharding import sharded
+    from otkit.slices import SlicedResult, sliced_wasserstein
     from otkit.solvers import (
         Annealing,
         CoarseToFine,
@@ -35,14 +39,18 @@ _HOMES = {
     "otkit.api": ("solve", "solve_grid", "solve_sample"),
     "otkit.autograd.inputs": ("Gradients",),
     "otkit.autograd.rules": ("vjp",),
+    "otkit.barycenters": ("BarycenterResult", "barycenter"),
     "otkit.bounds": ("certify",),
     "otkit.distance": ("WassersteinResult", "wasserstein"),
     "otkit.divergence": ("DivergenceResult", "sinkhorn_divergence"),
     "otkit.errors": ("ConvergenceWarning", "NotConverged"),
+    "otkit.gaussians": ("fid", "gaussian_wasserstein"),
     "otkit.geometry": ("Dense", "Grid", "PointCloud"),
+    "otkit.lists": ("split",),
     "otkit.pairs": ("NeighboursResult", "PairwiseResult", "pairwise"),
     "otkit.results": ("Result", "SparseArcs", "Stage", "Status"),
     "otkit.sharding": ("sharded",),
+    "otkit.slices": ("SlicedResult", "sliced_wasserstein"),
     "otkit.solvers": (
         "Annealing",
         "CoarseToFine",
@@ -62,16 +70,23 @@ __all__ = [  # noqa: RUF022  (in the order of the reference)
     "solve_sample",
     "solve_grid",
     "wasserstein",
+    "sliced_wasserstein",
+    "gaussian_wasserstein",
+    "fid",
     "pairwise",
     "sinkhorn_divergence",
+    "barycenter",
+    "split",
     "certify",
     "sharded",
     "vjp",
     "Result",
     "WassersteinResult",
+    "SlicedResult",
     "PairwiseResult",
     "NeighboursResult",
     "DivergenceResult",
+    "BarycenterResult",
     "Gradients",
     "Status",
     "Stage",

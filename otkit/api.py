@@ -7,7 +7,7 @@ from typing import Any, NoReturn
 
 import numpy as np
 
-from otkit import arrays, checks
+from otkit import arrays, checks, lists
 from otkit.arrays import Array
 from otkit.autograd import attached, check_differentiable
 from otkit.geometry.base import GivenGeometry
@@ -20,7 +20,7 @@ from otkit.kernels import shared_by
 from otkit.problems.linear import LinearProblem
 from otkit.report import reported, shortfall
 from otkit.results.result import Result
-from otkit.solvers import cells_or_points, choose_solver, on_line
+from otkit.solvers import cells_or_points, choose_solver, in_scales, on_line
 from otkit.solvers.base import Solver, run
 from otkit.solvers.exact import small as small_exact
 from otkit.solvers.sns import small as small_entropic
@@ -145,16 +145,18 @@ def solve_sample(
 ) -> Result:
     """Optimal transport between two clouds of points, whose costs are evaluated tile by tile.
 
-    Clouds of up to 256 MiB of pairs keep the entries of the plan in memory between iterations, and the costs themselves
-    where the optimum is exact and there are at most 2²⁴ pairs. Larger ones allocate no n × m array.
+    Clouds of up to 256 MiB of pairs keep the entries of the plan in memory between iterations. They keep the costs
+    themselves where the optimum is exact and there are at most 2²⁴ pairs, and with a `reg` where costs of eight
+    coordinates or more, or of a metric that is not compiled, take at most 64 MiB. Larger ones allocate no n × m array.
 
     Parameters
     ----------
     x : array (..., n, d)
     y : array (..., m, d)
-        The points.
+        The points. Of a list of arrays, clouds of any sizes, each is solved on its own, with those of the other side if
+        that is a list too, and the answer is a list. `otkit.split` makes one of a flat array.
     a, b : array (..., n), (..., m), optional
-        Their weights, of the same total unless `unbalanced`; uniform by default.
+        Their weights, of the same total unless `unbalanced`; uniform by default. A list for lists of clouds.
     metric : str, tuple or callable
         "sqeuclidean" (‖x−y‖², no ½), "euclidean", "cityblock", "cosine", ``("power", p)`` (‖x−y‖^p),
         ``("minkowski", p)``, a name of `scipy.spatial.distance`, "haversine", or a callable, as in `PointCloud`.
@@ -183,9 +185,14 @@ def solve_sample(
     array(5.)
     """
     watch, options = Watch.of(callback, time_limit, progress), dict(tol=tol, rtol=rtol, max_iter=max_iter)
-    cloud = PointCloud(x, y, metric if period is None else parse_cost(metric, period=period))
-    result = solved(cloud, (a, b, reg, unbalanced), method, options, init, watch, strict)
-    return reported(result, shortfall(result), strict)
+    if init is not None and any(map(lists.is_list, (x, y))):
+        raise ValueError("init= is for one pair of clouds, got lists of them; call solve_sample for each pair")
+
+    def solution(x: Any, y: Any, a: Any, b: Any, reg: Any) -> Result:
+        cloud = PointCloud(x, y, metric if period is None else parse_cost(metric, period=period))
+        return solved(cloud, (a, b, reg, unbalanced), method, options, init, watch, strict)
+
+    return lists.answered(solution, shortfall, (x, y, a, b), (reg,), strict)
 
 
 @arrays.eager
@@ -288,7 +295,7 @@ def solved(
     quick = _solved_small(geometry, asked, method, options) if init is None and watch.idle else None
     if quick is not None:
         return attached(quick, strict)
-    problem = LinearProblem.build(geometry, *asked)
+    problem = LinearProblem.build(geometry, *asked, reduces=not in_scales(geometry, method, *asked[2:]))
     chosen = choose_solver(problem, method, bounded=options["rtol"] is not None)
     solver = with_options(chosen, **options)
     if init is not None and "init" in solver.refuses:

@@ -10,7 +10,7 @@ import sys
 from collections.abc import Callable
 from dataclasses import fields, is_dataclass, replace
 from functools import wraps
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import array_api_compat.numpy
 import numpy as np
@@ -146,6 +146,19 @@ def requires_grad(x: Any) -> bool:
     if x is None or type(x) is np.ndarray:  # the most frequent cases
         return False
     return records() and isinstance(x, sys.modules["torch"].Tensor) and x.requires_grad
+
+
+def batched(x: Array) -> bool:
+    """Whether `x` is a tensor in a batch of ``torch.func.vmap``, on any level."""
+    torch = sys.modules.get("torch")
+    if torch is None or not isinstance(x, torch.Tensor):
+        return False
+    functorch = torch._C._functorch
+    while functorch.is_functorch_wrapped_tensor(x):
+        if functorch.is_batchedtensor(x):
+            return True
+        x = functorch.get_unwrapped(x)
+    return False
 
 
 def transformed(x: Array) -> bool:
@@ -302,3 +315,39 @@ def exp(x: Array) -> Array:
     xp = namespace(x)
     clipped = xp.clip(x, _EXP_LOW, _EXP_HIGH)
     return xp.where(x < _EXP_LOW, xp.zeros_like(x), xp.exp(clipped))
+
+
+class _Later(NamedTuple):
+    """A call whose result a field takes on first use."""
+
+    function: Callable[..., Any]
+    arguments: tuple[Any, ...]
+
+
+def later(function: Callable[..., Any], *arguments: Any) -> Any:
+    """A value for a `deferrable` field, computed on first use; `function` is one of a module, for pickles."""
+    return _Later(function, arguments)
+
+
+class _Deferred:
+    """A field of a dataclass whose value may be a `later` one."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+
+    def __get__(self, instance: Any, owner: type) -> Any:
+        if instance is None:
+            return self
+        value = vars(instance)[self.name]
+        if type(value) is _Later:
+            value = vars(instance)[self.name] = value.function(*value.arguments)
+        return value
+
+    def __set__(self, instance: Any, value: Any) -> None:
+        vars(instance)[self.name] = value
+
+
+def deferrable(of: type, *names: str) -> None:
+    """Let these fields of a dataclass take values for `later`."""
+    for name in names:
+        setattr(of, name, _Deferred(name))

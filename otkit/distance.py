@@ -8,18 +8,18 @@ from typing import Any
 
 import numpy as np
 
-from otkit import arrays, checks
+from otkit import arrays, checks, lists
 from otkit.api import masses, result_of, with_options
 from otkit.autograd import attached
 from otkit.geometry.costs import UNIT, Cost, parse_cost
 from otkit.geometry.grid import Grid
 from otkit.geometry.points import PointCloud
 from otkit.problems.linear import LinearProblem
-from otkit.report import reported, shortfall
+from otkit.report import shortfall
 from otkit.results.result import Result
 from otkit.results.values import objective
 from otkit.scaling import rescaled
-from otkit.solvers import cells_or_points, choose_solver, on_line
+from otkit.solvers import cells_or_points, choose_solver, in_scales, on_line
 from otkit.solvers.annealing import Annealing
 from otkit.solvers.base import Solver
 from otkit.solvers.bottleneck import MOST, Bottleneck, longest_arcs
@@ -171,8 +171,9 @@ def wasserstein(
     ----------
     x : array (..., n, d) or Grid
     y : array (..., m, d) or Grid
-        The points; or one grid twice, for images ``a`` and ``b`` of shape ``(..., *grid.shape)``. The cost of the grid
-        must be d^p: "sqeuclidean" for the Euclidean distance and p = 2, "cityblock" for this distance and p = 1.
+        The points; lists of clouds of any sizes, as in `solve_sample`, give a list. Or one grid twice, for images ``a``
+        and ``b`` of shape ``(..., *grid.shape)``. The cost of the grid must be d^p: "sqeuclidean" for the Euclidean
+        distance and p = 2, "cityblock" for this distance and p = 1.
     a, b : array (..., n), (..., m), optional
         Their weights, of the same total; uniform by default. They are divided by their total.
     p : float
@@ -218,8 +219,11 @@ def wasserstein(
     """
     cost = distance_cost(p, metric, rtol, period, largest=True)
     watch = Watch.of(callback, time_limit, progress)
-    answer = measured((x, y), (a, b), cost, rtol, max_iter, watch)
-    return reported(answer, shortfall(answer.result, answer), strict)
+
+    def distance(x: Any, y: Any, a: Any, b: Any) -> WassersteinResult:
+        return measured((x, y), (a, b), cost, rtol, max_iter, watch)
+
+    return lists.answered(distance, lambda found: shortfall(found.result, found), (x, y, a, b), (), strict)
 
 
 def rooted(mean: Any, exponent: float, direction: int) -> Any:
@@ -267,7 +271,8 @@ def measured(
         if quick is not None:
             return WassersteinResult(attached(quick), p)
     cloud, unit = rescaled(cloud, a, b)
-    problem = LinearProblem.build(cloud, a, b, relaxes=False)
+    reduces = p == np.inf or not in_scales(cloud, "auto")
+    problem = LinearProblem.build(cloud, a, b, relaxes=False, reduces=reduces)
     solver = Bottleneck() if p == np.inf else choose_solver(problem, "auto", bounded=rtol is not None)
     if isinstance(solver, Bottleneck):
         _check_size(problem)

@@ -7,11 +7,10 @@ from typing import Any, cast
 
 import numpy as np
 
-from otkit import api, arrays, checks
+from otkit import api, arrays, checks, lists
 from otkit.arrays import Array, convert, namespace, to_numpy
 from otkit.geometry.points import PointCloud
 from otkit.problems.linear import LinearProblem
-from otkit.report import reported
 from otkit.results.gauge import gauged
 from otkit.results.result import Result
 from otkit.solvers.base import Solver
@@ -157,7 +156,7 @@ def sinkhorn_divergence(
     ----------
     x : array (..., n, d)
     y : array (..., m, d)
-        The points.
+        The points; lists of clouds of any sizes, as in `solve_sample`, give a list.
     a, b : array (..., n), (..., m), optional
         Their weights, of the same total unless `unbalanced`; uniform by default.
     reg : float or array (...)
@@ -200,12 +199,22 @@ def sinkhorn_divergence(
     if tol is None and getattr(method, "tol", None) is None and getattr(method, "n_iters", None) is None:
         tol = _TOL
     options = dict(tol=tol, rtol=None, max_iter=max_iter)
-    x, y = checks.as_array(x, "x", y), checks.as_array(y, "y", x)
-    three = [
-        api.solved(PointCloud(*points, metric), (*weights, reg, unbalanced), method, options, None, Watch.of(), strict)
-        for points, weights in (((x, y), (a, b)), ((x, x), (a, a)), ((y, y), (b, b)))
-    ]
-    answer = DivergenceResult(*three)
+
+    def divergence(x: Any, y: Any, a: Any, b: Any, reg: Any) -> DivergenceResult:
+        x, y = checks.as_array(x, "x", y), checks.as_array(y, "y", x)
+        three = [
+            api.solved(
+                PointCloud(*points, metric), (*weights, reg, unbalanced), method, options, None, Watch.of(), strict
+            )
+            for points, weights in (((x, y), (a, b)), ((x, x), (a, a)), ((y, y), (b, b)))
+        ]
+        return DivergenceResult(*three)
+
+    return lists.answered(divergence, _shortfall, (x, y, a, b), (reg,), strict)
+
+
+def _shortfall(answer: DivergenceResult) -> str:
+    """Message about a divergence of which some problem did not converge; empty if all did."""
+    three = (answer.cross, answer.self_x, answer.self_y)
     short = [r.outcome.status[r.outcome.short] for r in three if r.outcome.short.any()]
-    message = f"{len(short)} of the 3 problems of the divergence did not converge: {short[0][0].value}" if short else ""
-    return reported(answer, message, strict)
+    return f"{len(short)} of the 3 problems of the divergence did not converge: {short[0][0].value}" if short else ""

@@ -31,12 +31,12 @@ class NotConverged(RuntimeError):
 _HERE = str(Path(__file__).parent)
 
 
-def warn(message: str) -> None:
+def warn(message: str, category: type[Warning] = ConvergenceWarning) -> None:
     """Warn at the stack level of the first caller outside this package and torch."""
     level, frame = 1, sys._getframe(0)
     while frame.f_back is not None and _is_between(frame.f_code.co_filename):
         level, frame = level + 1, frame.f_back
-    warnings.warn(message, ConvergenceWarning, stacklevel=level)
+    warnings.warn(message, category, stacklevel=level)
 
 
 def _is_between(file: str) -> bool:

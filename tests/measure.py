@@ -5,7 +5,7 @@ import sys
 import textwrap
 import tracemalloc
 
-from otkit.kernels.numba import rows
+from otkit.kernels import memory
 
 # On Linux what getrusage says of a process begins with what its parent had.
 PEAK = """
@@ -32,13 +32,14 @@ def peak_of(code):
 def without_matrix(call, n, m, share=0.5):
     """The answer of a call that allocates less than a share of an n × m matrix of float64 at any time."""
     call()  # compiles, which takes memory too
-    kept, rows._held[:] = rows._held[:], []  # what was allocated before would be of use, and is not seen
+    kept = dict(memory._idle)
+    memory._idle.clear()  # what was allocated before would be of use, and is not seen
     tracemalloc.start()
     try:
         answer = call()
         _, peak = tracemalloc.get_traced_memory()
     finally:
         tracemalloc.stop()
-        rows._held[:] = kept
+        memory._idle.update(kept)
     assert peak < share * 8 * n * m, f"{peak / (8 * n * m):.2f} of the matrix"
     return answer

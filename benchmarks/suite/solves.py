@@ -89,6 +89,33 @@ class Draws:
         self.result.sample(256, 0)
 
 
+class Slices:
+    """Sliced distances along 50 directions, beside POT's, and the distance of Gaussians fitted to features."""
+
+    param_names = ["points", "d"]
+    params = [[300, 3000, 30_000], [3, 64]]
+    timeout = 300
+
+    def setup(self, points, d):
+        random = np.random.default_rng(0)
+        self.x, self.y = random.normal(size=(2, points, d))
+        self.directions = random.normal(size=(50, d))
+
+    def time_sliced(self, points, d):
+        otkit.sliced_wasserstein(self.x, self.y, projections=self.directions)
+
+    def time_pot(self, points, d):
+        import ot
+
+        ot.sliced_wasserstein_distance(self.x, self.y, projections=self.directions.T)
+
+    def time_largest(self, points, d):
+        otkit.sliced_wasserstein(self.x, self.y, projections=self.directions, largest=True)
+
+    def time_fid(self, points, d):
+        otkit.fid(self.x, self.y)
+
+
 class SmallRegularisation:
     """Plans to an error of 1e-8 where sweeps alone are slow, the regularisation relative to the largest cost of 1."""
 

@@ -23,7 +23,7 @@ def attached(result: Result, strict: bool = False) -> Result:
 
     With `strict` a gradient whose linear system is not solved is an error.
     """
-    if not any(requires_grad(v) for v in result.problem.given.by_name.values()):
+    if not any(map(requires_grad, result.problem.given.by_name.values())):
         return result
     from otkit.autograd.torch import link
 

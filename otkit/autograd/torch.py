@@ -56,6 +56,31 @@ class _Field(torch.autograd.Function):
         return None, None, None, None, *once(ctx.name, given, cotangent, *saved)
 
 
+def recorded(what: str, value: torch.Tensor, gradients: list[torch.Tensor], inputs: list[torch.Tensor]) -> torch.Tensor:
+    """A value ``(...)``, recorded as a function of inputs by which it has these gradients, ``(..., *)`` each."""
+    out: torch.Tensor = _Known.apply(what, value, gradients, *inputs)
+    return out
+
+
+class _Known(torch.autograd.Function):
+    """A value with known gradients."""
+
+    @staticmethod
+    def forward(ctx: Any, what: str, value: torch.Tensor, gradients: list[torch.Tensor], *inputs: Any) -> torch.Tensor:
+        ctx.what, ctx.gradients = what, gradients
+        ctx.save_for_backward(*inputs)  # to detect changes in place
+        return value.view_as(value)
+
+    @staticmethod
+    def backward(ctx: Any, cotangent: torch.Tensor) -> tuple[Any, ...]:
+        checks.no_transform(cotangent, "the incoming gradient")
+        saved, found = ctx.saved_tensors, []
+        for v, gradient in zip(saved, ctx.gradients, strict=True):
+            c = cotangent.detach().double().reshape(*cotangent.shape, *(1,) * (gradient.ndim - cotangent.ndim))
+            found.append((c * gradient).sum_to_size(v.shape).to(v.dtype))
+        return None, None, None, *once(ctx.what, tuple(found), cotangent, *saved)
+
+
 def once(what: str, given: tuple[Any, ...], *origin: torch.Tensor) -> tuple[Any, ...]:
     """Gradients in the backward pass of a function that can be differentiated once, to be returned by it.
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from otkit.arrays import Array, finite_or_zero, from_numpy, namespace, only, to_numpy
+from otkit.arrays import Array, deferrable, finite_or_zero, from_numpy, namespace, only, to_numpy
 from otkit.geometry.costs import UNIT
 from otkit.plans import Plan
 from otkit.problems.linear import LinearProblem
@@ -22,7 +22,7 @@ def sum_rounding(size: int) -> float:
 
 @dataclass(frozen=True)
 class Certificate:
-    """Bounds on the optimum of each item at mass 1, with their proofs.
+    """Bounds on the optimum of each item at mass 1, with their proofs, which may be given as values for `later`.
 
     Attributes
     ----------
@@ -45,6 +45,9 @@ class Certificate:
     plan: tuple[Plan, ...]
     linear: np.ndarray
     rounding: np.ndarray
+
+
+deferrable(Certificate, "f", "g", "plan")
 
 
 def sides(problem: LinearProblem) -> tuple[np.ndarray, ...]:

@@ -16,6 +16,8 @@ ORDINARY = 2.0**20
 _SAMPLE, _ROWS = 2**18, 16
 # Reduced costs below this fraction of the offsets are their rounding errors.
 _ZERO = 2.0**-40
+# Bounds of plans that cost the same differ by so many errors of a cost: one for potentials, three for a corrected plan.
+_ALIKE = 4.0
 
 
 def ordinary(problem: LinearProblem, item: int) -> float:
@@ -45,12 +47,15 @@ def narrow(problem: LinearProblem, lower: np.ndarray, upper: np.ndarray, rtol: f
 
     The scale is their range, or the size of the ordinary costs if some are far larger; and at least the mean offsets.
     These are at most the optimum if no cost is negative. If costs of both signs cancel, their rounding errors do not.
+    Where all costs between points with mass are equal, an interval of their rounding errors is narrow.
     """
     with np.errstate(invalid="ignore"):  # infinite bounds
         width = np.where(upper < np.inf, upper - lower, np.inf)
         fine = width <= rtol * abs(upper)
     if fine.all():
         return np.asarray(fine)
+    if (problem.span == 0).any():  # all plans cost the same, up to the rounding of the costs
+        fine |= (problem.span == 0) & (width <= _ALIKE * problem.geometry.rounding[1])
     a, b, row, col = sides(problem)
     fine |= width <= atol * ((a * abs(row)).sum(-1) + (b * abs(col)).sum(-1))
     for k in np.flatnonzero(~fine & (width <= atol * problem.span)):

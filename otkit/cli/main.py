@@ -18,6 +18,7 @@ from typing import Any, NoReturn
 
 import otkit
 from otkit.api import solve_sample
+from otkit.cli import quick
 from otkit.cli.files import FORMATS, Measure, Reading, UnusableInput, expand, notes, read_all, save_plan
 from otkit.cli.files.measure import common_grid, entries, option
 from otkit.cli.info import info
@@ -27,6 +28,7 @@ from otkit.cli.report import CERTIFIED, INTERRUPTED, NOT_CERTIFIED, UNUSABLE, WI
 from otkit.distance import WassersteinResult, wasserstein
 from otkit.errors import ConvergenceWarning
 from otkit.geometry.grid import Grid
+from otkit.kernels.numba.jit import told
 from otkit.results.result import Result
 from otkit.solvers.exact.small import uncompiled
 
@@ -85,7 +87,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if isinstance(stream, io.TextIOWrapper):  # characters that the encoding lacks are written as escapes
             stream.reconfigure(errors="backslashreplace")
     try:
-        status = int(options.run(options))
+        with told(lambda: note("otkit: compiling, which is done once; the next run starts at once")):
+            status = int(options.run(options))
         print(end="", flush=True)
         return status
     except (ValueError, MemoryError) as error:  # UnusableInput, and errors of the solver
@@ -179,6 +182,8 @@ def _add_options(command: argparse.ArgumentParser) -> None:
     add("--histogram", action="store_true", help="arrays hold masses on a grid, not points")
     add("--unit-square", action="store_true", help="grids span [0, 1] along their longest side")
     add("--resize", type=count, metavar="N", help="average images down to N pixels along the longer side")
+    add("--gaussian", action="store_true", help="w2 of the Gaussians with the moments of the files, a lower bound")
+    add("--sliced", type=count, metavar="N", help="sliced distance: the mean over N random projections to lines")
     add("--json", action="store_true", help="print a JSON object")
     add("--out", metavar="FOLDER", help="save each block of pairs when solved; the same command resumes from there")
     add("--block", type=share, metavar="I/N", help="solve share I of N of the pairs, for job arrays; needs --out")
@@ -192,6 +197,7 @@ def _distances(options: argparse.Namespace) -> int:
         raise UnusableInput(f"two files are needed, got {len(options.files)}; name another, or a folder or pattern")
     _check_outputs(options)
     _check_order(options)
+    quickly = quick.asked(options)
     measures = read_all(
         options.files,
         _reading(options),
@@ -203,13 +209,18 @@ def _distances(options: argparse.Namespace) -> int:
         _check_dimension(measures[0], y)
         _check_columns(measures[0], y)
     *_, x, y = sorted(measures, key=lambda measure: len(measure.a))
-    _check_size(x, y, options)
+    if quickly is None:
+        _check_size(x, y, options)
     for word in notes(measures):
         note(f"otkit: {word}")
     if len(measures) > 2:
         return matrix(measures, options)
-
     x, y = measures
+    return _pair(x, y, options) if quickly is None else quick.report(quickly, x, y, options)
+
+
+def _pair(x: Measure, y: Measure, options: argparse.Namespace) -> int:
+    """Print the distance of two files, and write its plan and picture; the exit status."""
     answer, certified, result = _compare(x, y, options)
     lower, upper = _outward(answer.lower, answer.upper)
     title = f"W{answer.p} = {answer.distance:.{_digits(answer.lower, answer.upper)}g}"

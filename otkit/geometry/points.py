@@ -182,7 +182,8 @@ class PointCloud(GivenGeometry):
     @np.errstate(over="ignore", invalid="ignore")  # of points that are refused later
     def flat(self, batch: tuple[int, ...]) -> PointCloud:
         """The points of the items of `batch` along one leading axis, in float64 and ready for the cost function."""
-        x, y = (float64(flatten_batch(v, batch, 2)) for v in (self.x, self.y))
+        x = float64(flatten_batch(self.x, batch, 2))
+        y = x if self.y is self.x else float64(flatten_batch(self.y, batch, 2))
         xp, metric = namespace(x), self.metric
         if isinstance(metric.ground, Called):
             metric = replace(metric, ground=metric.ground.fitted(x, y))
@@ -192,7 +193,8 @@ class PointCloud(GivenGeometry):
             x, y = (v / xp.linalg.vector_norm(v, axis=-1, keepdims=True) for v in (x, y))
         elif metric.centres(self.d):
             middle = (xp.mean(x, axis=-2, keepdims=True) + xp.mean(y, axis=-2, keepdims=True)) / 2
-            x, y = x - middle, y - middle
+            centred = x - middle
+            x, y = centred, centred if y is x else y - middle
         elif isinstance(metric.ground, Circle):
             x, y = metric.ground.places(x), metric.ground.places(y)
         return renewed(self, x=x, y=y, metric=metric)
@@ -219,8 +221,8 @@ class PointCloud(GivenGeometry):
         return namespace(x).concat(parts)
 
     def centred(self) -> PointCloud:
-        """The points of a flat geometry relative to the mean of y: up to rounding, differences do not change."""
-        if self.metric.ground == "cosine":
+        """The points of a flat geometry near the origin: up to rounding, differences do not change."""
+        if self.metric.ground == "cosine" or self.metric.centres(self.d):  # `flat` has divided or centred them
             return self
         middle = namespace(self.y).mean(self.y, axis=-2, keepdims=True)
         return self._over(self.x - middle, self.y - middle)

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from otkit.arrays import Array, take, to_numpy
-from otkit.geometry.base import Geometry, some_rows
+from otkit.arrays import Array, namespace, take, to_numpy
+from otkit.geometry.base import Geometry, shared, some_rows
 from otkit.geometry.grid import Grid
 from otkit.geometry.points import PointCloud
 from otkit.geometry.stored import StoredArcs
@@ -18,13 +18,14 @@ class Reduced(Geometry):
     """The flat geometry ``C_ij − row_i − col_j``, with offsets ``row (B, n)`` and ``col (B, m)``.
 
     ``transposed`` says that the sides were swapped. The offsets are always subtracted in the same order, so that the
-    geometry and its transpose have bitwise equal costs.
+    geometry and its transpose have bitwise equal costs. Costs of points may be ``held`` as a matrix ``(B or 1, n, m)``.
     """
 
     base: Geometry
     row: Array
     col: Array
     transposed: bool = False
+    held: Array | None = None
 
     @property
     def batch(self) -> tuple[int, ...]:
@@ -44,7 +45,7 @@ class Reduced(Geometry):
 
     @property
     def matrix(self) -> Array | None:
-        return self.base.matrix
+        return self.base.matrix if self.held is None else self.held
 
     @property
     def cloud(self) -> PointCloud | None:
@@ -68,12 +69,14 @@ class Reduced(Geometry):
 
     @property
     def T(self) -> Reduced:
-        return Reduced(self.base.T, self.col, self.row, not self.transposed)
+        held = None if self.held is None else namespace(self.held).matrix_transpose(self.held)
+        return Reduced(self.base.T, self.col, self.row, not self.transposed, held)
 
     def block(self, items: slice, rows: slice) -> Array:
         row, col = self.row[items, rows, None], self.col[items, None, :]
         first, second = (col, row) if self.transposed else (row, col)
-        return self.base.block(items, rows) - first - second
+        C = self.base.block(items, rows) if self.held is None else self.held[shared(items, len(self.held)), rows]
+        return C - first - second
 
     def pairs(self, item: int, rows: Array, cols: Array) -> Array:
         """The costs of pairs of points of an item, for a geometry of points: ``(K,)``."""
@@ -83,7 +86,8 @@ class Reduced(Geometry):
         return self.cloud.pairs(item, rows, cols) - first - second
 
     def take(self, items: np.ndarray) -> Reduced:
-        return Reduced(self.base.take(items), *take((self.row, self.col), items), self.transposed)
+        held = self.held if self.held is None or self.held.shape[0] == 1 else take(self.held, items)
+        return Reduced(self.base.take(items), *take((self.row, self.col), items), self.transposed, held)
 
     def among(self, item: int, rows: np.ndarray) -> Reduced:
         row = some_rows(self.row, item, rows)

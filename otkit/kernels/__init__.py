@@ -24,9 +24,13 @@ from otkit.geometry.base import Geometry, GivenGeometry
 from otkit.geometry.metrics import Named
 from otkit.kernels.table import REFERENCE, Kernels
 
-__all__ = ["REFERENCE", "Kernels", "Sharing", "choose", "hosted", "lacking", "shared_by", "sharing"]
+__all__ = ["REFERENCE", "Kernels", "Sharing", "choose", "held", "hosted", "lacking", "shared_by", "sharing"]
 
 Geometries = TypeVar("Geometries", bound=GivenGeometry)
+
+# Bytes of costs between points that a problem keeps, and dimension from which it keeps costs that kernels compute.
+# Measured by benchmarks/losses/clouds.py: below it, costs take no longer to compute than to read.
+_HELD, _HELD_FROM = 2**26, 8
 
 
 class Sharing(ABC):
@@ -105,6 +109,19 @@ def _alone(geometry: Geometry) -> Kernels:
     if geometry.cloud is not None and not isinstance(geometry.cloud.metric.ground, str):
         return CALLED
     return CUPY if any(map(arrays.is_cupy, given)) else TRITON
+
+
+def held(kernels: Kernels, geometry: Geometry) -> np.ndarray | None:
+    """The costs of points as a matrix ``(B or 1, n, m)``, for iterations that read them often; None if too large.
+
+    It is also None where kernels compute costs as fast as they read them.
+    """
+    cloud = geometry.cloud
+    if cloud is None or kernels.name != "numba" or 8 * geometry.batch[0] * cloud.n * cloud.m > _HELD:
+        return None
+    from otkit.kernels.numba.tiles import computes, filled
+
+    return None if computes(cloud.metric) and cloud.d < _HELD_FROM else filled(geometry)
 
 
 def hosted(geometry: Geometries) -> Geometries:

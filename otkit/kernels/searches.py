@@ -19,7 +19,7 @@ from otkit.geometry.costs import UNIT, Cost
 from otkit.geometry.metrics import Named
 from otkit.geometry.reduced import Reduced
 from otkit.kernels import threads
-from otkit.kernels.numba import NUMBA, search
+from otkit.kernels.numba import NUMBA, search, transforms
 from otkit.kernels.numba.search import Form, Target
 from otkit.kernels.numba.tree import cover, lowest
 from otkit.kernels.table import Kernels
@@ -135,7 +135,7 @@ class Search:
 
         def work(low: int, high: int) -> None:
             queries = self.rows.points, self.row, self.transposed, target, self.form
-            search.c_transform(*queries, low, high, found)
+            transforms.c_transform(*queries, low, high, found)
             if self.form.exponent not in _EXACT:
                 self._refine(target, found, low, high)
 

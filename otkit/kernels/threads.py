@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import math
 import os
-from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from typing import TypeVar
+import sys
+import threading
+from collections.abc import Callable, Generator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
+from typing import Any, TypeVar
 
 _Part = TypeVar("_Part")
 
@@ -13,11 +17,13 @@ _Part = TypeVar("_Part")
 _WORTH = 2**19
 
 _pool: ThreadPoolExecutor | None = None
+# The number of threads at work, and whether this one is among them.
+_lock, _busy, _here = threading.Lock(), 0, threading.local()
 
 
 def _forget() -> None:
-    global _pool
-    _pool = None
+    global _pool, _lock, _busy
+    _pool, _lock, _busy = None, threading.Lock(), int(_is_here())
 
 
 if hasattr(os, "register_at_fork"):  # threads do not survive a fork
@@ -25,10 +31,20 @@ if hasattr(os, "register_at_fork"):  # threads do not survive a fork
 
 
 def count() -> int:
-    """Number of threads: ``OTKIT_NUM_THREADS``, or the number of cores available to this process."""
+    """Number of threads: ``OTKIT_NUM_THREADS``, or at most what others were told, and the cores of this process.
+
+    Others are PyTorch, once it is imported, which knows ``torch.set_num_threads``, and ``OMP_NUM_THREADS``.
+    """
     given = os.environ.get("OTKIT_NUM_THREADS", "")
     if given.isdigit():
         return max(1, int(given))
+    torch, told = sys.modules.get("torch"), os.environ.get("OMP_NUM_THREADS", "").partition(",")[0]
+    if torch is not None and hasattr(torch, "get_num_threads"):
+        told = str(torch.get_num_threads())
+    return min(_cores(), max(1, int(told))) if told.isdigit() else _cores()
+
+
+def _cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
@@ -38,28 +54,76 @@ def shares(parts: int, entries: int) -> list[range]:
     return [range(low, min(low + size, parts)) for low in range(0, parts, size)]
 
 
+@contextmanager
+def at_work() -> Generator[None]:
+    """A context in which this thread keeps a core busy: calls of `each` in other threads get less help."""
+    if _is_here():
+        yield
+        return
+    _change(1)
+    _here.busy = True
+    try:
+        yield
+    finally:
+        _here.busy = False
+        _change(-1)
+
+
 def each(work: Callable[[_Part], None], parts: Sequence[_Part], entries: int) -> None:
-    """Call `work` for all parts, in threads. The total cost is that of `entries` exponentials.
+    """Call `work` for all parts, also in other threads while cores are idle. The cost is that of so many exponentials.
 
     The partition must not depend on the number of threads, so that the result does not either.
     """
-    global _pool
-    threads = min(count(), len(parts)) if entries >= _WORTH else 1
-    if threads == 1:
+    most = min(count(), len(parts)) if entries >= _WORTH else 1
+    if most == 1:
         for part in parts:
             work(part)
         return
-    if _pool is None:
-        _pool = ThreadPoolExecutor(thread_name_prefix="otkit")
-
-    left = iter(parts)  # each idle thread takes the next part
+    left = iter(parts)  # each thread takes the next part
 
     def help_out() -> None:
-        for part in left:
-            work(part)
+        _here.busy = True
+        try:
+            for part in left:
+                work(part)
+        finally:
+            _here.busy = False
+            _change(-1)
 
-    others = [_pool.submit(help_out) for _ in range(1, threads)]
-    help_out()
+    others: list[Future[Any]] = []
+    with at_work():
+        for part in left:
+            while len(others) + 1 < most and _is_idle():
+                others.append(_threads().submit(help_out))
+            work(part)
     for other in others:
-        if not other.cancel():  # a task that has not started has no parts left
+        if other.cancel():  # it has not started, and no part is left
+            _change(-1)
+        else:
             other.result()
+
+
+def _threads() -> ThreadPoolExecutor:
+    global _pool
+    if _pool is None:
+        _pool = ThreadPoolExecutor(thread_name_prefix="otkit")
+    return _pool
+
+
+def _is_here() -> bool:
+    return getattr(_here, "busy", False)
+
+
+def _is_idle() -> bool:
+    """Whether a core is idle; then it counts as busy."""
+    return _change(1, count())
+
+
+def _change(by: int, most: float = math.inf) -> bool:
+    """Change the number of threads at work, unless it would be above `most`."""
+    global _busy
+    with _lock:
+        if _busy + by > most:
+            return False
+        _busy += by
+    return True

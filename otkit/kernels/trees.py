@@ -92,14 +92,9 @@ class Tree:
         """The highest nodes that are `whole` (nodes,), and single points where none is."""
         first = np.empty(self.order.size, dtype=np.int64)
         first = first[: tree.cut(self.start, self.stop, self.leaves, np.ascontiguousarray(whole), first)].copy()
-        label = np.repeat(np.arange(first.size), np.diff(first, append=self.order.size))
-        mass, size = np.bincount(label, of.weights), np.bincount(label)
-        share = np.where(mass[label] > 0, of.weights / np.where(mass > 0, mass, 1.0)[label], 1 / size[label])
-        # Differences to a point of the cell keep the digits of their mean.
-        away = self.points - self.points[first][label]
-        moved = np.stack([np.bincount(label, share * x) for x in away.T], axis=-1)
-        spread = np.bincount(label, share * ((away - moved[label]) ** 2).sum(-1))
-        return Cells(first, mass, self.points[first] + moved, np.where(mass > 0, spread, 0.0))
+        mass, mean, variance = np.empty(first.size), np.empty((first.size, self.points.shape[1])), np.empty(first.size)
+        tree.summarise(self.points, of.weights, first, mass, mean, variance)
+        return Cells(first, mass, mean, variance)
 
 
 @dataclass(frozen=True)

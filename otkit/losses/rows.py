@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from otkit import arrays, checks
 from otkit.losses.chunks import row_values
 from otkit.losses.head import Head
-from otkit.losses.tensors import check_tensor
+from otkit.losses.tensors import as_mask, check_tensor
 from otkit.losses.topk.entries import TopK
 
 REDUCTIONS = ("mean", "sum", "none")
@@ -82,7 +82,7 @@ def row_mask(
             )
         if given.is_floating_point() and given is labels:
             raise ValueError(f"{name} must be whole numbers, got {given.dtype}; pass mask= for weights of 0 and 1")
-        keep = keep & (given.to(keep.device) != (0 if given is mask else ignore_index))
+        keep = keep & (as_mask(name, given) if given is mask else given != ignore_index).to(keep.device)
     if shift:
         if logits.ndim < 3:
             raise ValueError(

@@ -7,11 +7,15 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from otkit import arrays
+
 
 def check_tensor(name: str, v: Any, *, floating: bool = True) -> None:
     """Complain about what is no dense tensor of real numbers, or of another dtype than a floating one."""
     if not isinstance(v, Tensor):
         raise TypeError(f"{name} must be a tensor, got {type(v).__name__}; torch.as_tensor converts arrays and lists")
+    if arrays.batched(v):  # entries decide nothing there
+        raise TypeError(f"{name} is in torch.func.vmap, which otkit does not support; pass a leading batch axis")
     if v.is_nested or v.layout != torch.strided:
         came, instead = ("a nested one", "pad it, with a mask") if v.is_nested else (v.layout, "pass its .to_dense()")
         raise TypeError(f"{name} must be a dense tensor, got {came}; {instead}")
@@ -21,3 +25,14 @@ def check_tensor(name: str, v: Any, *, floating: bool = True) -> None:
         raise TypeError(f"{name} must hold real numbers, got {v.dtype}; pass its real part")
     if floating and not v.is_floating_point():
         raise TypeError(f"{name} must be of a floating-point dtype, got {v.dtype}; pass its .float()")
+
+
+def as_mask(name: str, mask: Tensor) -> Tensor:
+    """A mask of any dtype as bool: True where it is not 0."""
+    if mask.dtype == torch.bool:
+        return mask
+    if mask.is_floating_point() and bool((mask < 0).any()):
+        raise ValueError(
+            f"{name} must be 0 where nothing takes part, got negative entries; of an additive mask pass mask == 0"
+        )
+    return mask != 0

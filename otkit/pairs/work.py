@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import threading
+from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from concurrent.futures import BrokenExecutor, Executor, Future, ThreadPoolExecutor
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from queue import SimpleQueue
-from typing import TypeVar
+from typing import Any, TypeVar, final
 
 import numpy as np
 from tqdm import tqdm
@@ -37,6 +38,8 @@ class Work:
     executor : Executor
     solve : callable
         Called there with a task.
+    help : callable
+        Called here while no answer has come: it solves a task here, or returns False.
     prepare : callable
         Called here with a task before it is sent.
     most : int
@@ -49,24 +52,64 @@ class Work:
     options: Options
     executor: Executor
     solve: Callable[[Task], Answers]
+    help: Callable[[], bool]
     prepare: Callable[[Task], Task]
     most: int
     progress: bool
+
+
+@final
+class Helped(Executor):
+    """Threads, of which the calling one is the first: it solves tasks by `help` while it waits for others."""
+
+    def __init__(self, count: int) -> None:
+        self._tasks: deque[tuple[Future[Any], Callable[..., Any], tuple[Any, ...]]] = deque()
+        self._others = ThreadPoolExecutor(count - 1, thread_name_prefix="otkit-pairwise") if count > 1 else None
+
+    def submit(self, function: Callable[..., Any], /, *args: Any) -> Future[Any]:  # type: ignore[override]
+        """Have a thread call the function."""
+        future: Future[Any] = Future()
+        self._tasks.append((future, function, args))
+        if self._others is not None:
+            self._others.submit(self.help)
+        return future
+
+    def help(self) -> bool:
+        """Do the next task in this thread; False if none is left."""
+        try:
+            future, function, args = self._tasks.popleft()
+        except IndexError:
+            return False
+        if future.set_running_or_notify_cancel():
+            with threads.at_work():
+                try:
+                    result = function(*args)
+                except Exception as error:
+                    future.set_exception(error)
+                else:
+                    future.set_result(result)
+        return True
+
+    def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
+        """Start no more tasks."""
+        self._tasks.clear()
+        if self._others is not None:
+            self._others.shutdown(wait, cancel_futures=cancel_futures)
 
 
 @contextmanager
 def working(
     clouds: Clouds, options: Options, executor: Executor | None, workers: int | None, progress: bool
 ) -> Generator[Work]:
-    """Work for the caller's executor, or for threads that end with this context."""
+    """Work for the caller's executor, or for this thread and others, which end with this context."""
     if executor is not None:
-        yield Work(clouds, options, executor, solve, Task.alone, 2 * (workers or _WORKERS), progress)
+        yield Work(clouds, options, executor, solve, lambda: False, Task.alone, 2 * (workers or _WORKERS), progress)
         return
     stop, count = threading.Event(), workers or threads.count()
-    pool = ThreadPoolExecutor(count, thread_name_prefix="otkit-pairwise")
+    pool = Helped(count)
     try:
         here = for_threads(lambda task: solve(task, stop.is_set))
-        yield Work(clouds, options, pool, here, lambda task: task, 2 * count, progress)
+        yield Work(clouds, options, pool, here, pool.help, lambda task: task, 2 * count, progress)
     finally:
         stop.set()
         pool.shutdown(wait=False, cancel_futures=True)
@@ -119,6 +162,8 @@ def completed(work: Work, tasks: Iterable[tuple[_Key, Task]]) -> Generator[tuple
                 _submit(work, left, running, done)
                 if not running:
                     return
+                while done.empty() and work.help():
+                    pass
                 future = done.get()
                 yield running.pop(future), future.result()
             except Exception as error:

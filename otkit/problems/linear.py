@@ -16,7 +16,7 @@ from otkit.entropic.operations import CostRange
 from otkit.geometry.base import GivenGeometry
 from otkit.geometry.costs import UNIT
 from otkit.geometry.reduced import Reduced
-from otkit.kernels import Kernels, choose, hosted
+from otkit.kernels import Kernels, choose, held, hosted
 from otkit.problems.fingerprint import Fingerprint
 from otkit.problems.given import Given
 from otkit.problems.ranges import cost_range
@@ -104,8 +104,11 @@ class LinearProblem:
         unbalanced: Any = None,
         *,
         relaxes: bool = True,
+        reduces: bool = True,
     ) -> LinearProblem:
-        """Validate the data, and convert them to the internal form. `relaxes` says whether the call takes `unbalanced`.
+        """Validate the data, and convert them to the internal form.
+
+        `relaxes` says whether the call takes `unbalanced`, `reduces` whether offsets reduce costs that trees search.
 
         Raises
         ------
@@ -118,9 +121,8 @@ class LinearProblem:
         given = Given.of(asked, owned, (a, b), reg, unbalanced)
         asked, a, b = owned, arrays.detached(a), arrays.detached(b)
         checks.same_library(**asked.arrays, a=a, b=b)
-        dtype, unit = _result_dtype([*asked.arrays.values(), a, b])
-        geometry, a, b = _at_hand(asked, a, b)
-        like = next(iter(geometry.arrays.values()))
+        dtype, unit = result_dtype([*asked.arrays.values(), a, b])
+        geometry, a, b, like = _at_hand(asked, a, b)
         reg = None if reg is None else checks.regularisation(reg)
         rho = checks.penalties(unbalanced, reg)
         batch = checks.batch_shape(
@@ -136,16 +138,16 @@ class LinearProblem:
         a, mass_a = _normalised(a, asked.n, batch, balanced, like)
         b, mass_b = _normalised(b, asked.m, batch, balanced, like)
         rescaled = checks.equal_mass(mass_a, mass_b, *weights, relaxes=relaxes)
-        costs = cost_range(kernels, geometry, a > 0, b > 0, bounded=reg is None)
+        matrix, reg = (None, None) if reg is None else (held(kernels, geometry), _by_item(reg, batch))
+        costs = cost_range(kernels, geometry, matrix, a > 0, b > 0, bounded=reg is None, reduces=reduces)
         a, b, idle = _reached(costs, (a, b), (rho_a, rho_b), relaxes=relaxes)
-        reg = None if reg is None else _by_item(reg, batch)
         checks.resolved(reg, 8 * UNIT * to_numpy(costs.span), balanced)
         return LinearProblem(
             given=given,
             fingerprint=None if geometry.matrix is None else Fingerprint.of(geometry.matrix),
             asked=asked,
             geometry=geometry,
-            reduced=Reduced(geometry, costs.row, costs.col),
+            reduced=Reduced(geometry, costs.row, costs.col, held=matrix),
             kernels=kernels,
             a=a,
             b=b,
@@ -305,16 +307,17 @@ _BY_ITEM = (
 
 def _at_hand(
     asked: GivenGeometry, a: Array | None, b: Array | None
-) -> tuple[GivenGeometry, Array | None, Array | None]:
-    """Costs and weights where they are computed, after a check of their values."""
+) -> tuple[GivenGeometry, Array | None, Array | None, Array]:
+    """Costs and weights where they are computed, after a check of their values; and an array of the costs."""
     geometry = hosted(asked)
-    if isinstance(next(iter(geometry.arrays.values())), np.ndarray):
+    like = next(iter(geometry.arrays.values()))
+    if isinstance(like, np.ndarray):
         a, b = (None if w is None else to_numpy(w) for w in (a, b))
     geometry.check()
     for w, size, name in ((a, asked.n, "a"), (b, asked.m, "b")):
         if w is not None:
             checks.weights(w, size, name)
-    return geometry, a, b
+    return geometry, a, b, like
 
 
 def _by_item(x: np.ndarray, batch: tuple[int, ...]) -> np.ndarray:
@@ -347,7 +350,7 @@ def _reached(
     return a, b, (idle[0], idle[1])
 
 
-def _result_dtype(given: list[Array | None]) -> tuple[Any, float]:
+def result_dtype(given: list[Array | None]) -> tuple[Any, float]:
     """The widest floating dtype of the arrays, or float64 if all are integers, and its unit roundoff."""
     present = [x for x in given if x is not None]
     xp = namespace(*present)

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import enum
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple
 
 import numpy as np
 
 from otkit import plans
-from otkit.arrays import Array, namespace, to_numpy
+from otkit.arrays import Array, deferrable, namespace, to_numpy
 from otkit.certificates.base import Certificate
 from otkit.plans import Plan
 from otkit.problems.linear import LinearProblem
@@ -89,36 +88,6 @@ class SparseArcs:
     item: np.ndarray
 
 
-class _Later(NamedTuple):
-    """A call whose result a field takes on first use."""
-
-    function: Callable[..., Any]
-    arguments: tuple[Any, ...]
-
-
-def later(function: Callable[..., Any], *arguments: Any) -> Any:
-    """A value for a field of an `Outcome` that is computed on first use; `function` is one of a module, for pickles."""
-    return _Later(function, arguments)
-
-
-class _Deferred:
-    """A field of a dataclass whose value may be a `later` one."""
-
-    def __init__(self, name: str) -> None:
-        self.name = name
-
-    def __get__(self, instance: Any, owner: type) -> Any:
-        if instance is None:
-            return self
-        value = vars(instance)[self.name]
-        if type(value) is _Later:
-            value = vars(instance)[self.name] = value.function(*value.arguments)
-        return value
-
-    def __set__(self, instance: Any, value: Any) -> None:
-        vars(instance)[self.name] = value
-
-
 @dataclass(frozen=True)
 class Outcome:
     """The outcome of a run of a solver, at mass 1 and in reduced costs.
@@ -169,8 +138,7 @@ class Outcome:
         return np.array([status not in done for status in self.status])
 
 
-for _name in ("f", "g", "plan", "certificate", "error"):
-    setattr(Outcome, _name, _Deferred(_name))
+deferrable(Outcome, "f", "g", "plan", "certificate", "error")
 
 
 def marginal_error(problem: LinearProblem, plan: Sequence[Plan], f: Array, g: Array) -> np.ndarray:

@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from otkit.geometry.base import GivenGeometry
 from otkit.geometry.grid import Grid
 from otkit.geometry.points import PointCloud
 from otkit.kernels import shared_by
@@ -146,6 +147,15 @@ def _chosen(problem: LinearProblem, bounded: bool) -> str | Solver[Any]:
     if searches(problem.geometry) and _has_scales(problem):
         return Multiscale(rtol=None if max(problem.reduced.n, problem.reduced.m) <= _EXACT else _RTOL)
     return "annealing" if bounded and not (has_outliers(problem) or products.applies(problem)) else "exact"
+
+
+def in_scales(geometry: GivenGeometry, method: str | Solver[Any], reg: Any = None, unbalanced: Any = None) -> bool:
+    """Whether `Multiscale` will solve a problem of many points. It does not need reduced costs."""
+    if reg is not None or unbalanced is not None or shared_by() is not None or not searches(geometry):
+        return False
+    return (
+        isinstance(method, Multiscale) or method == "multiscale" or (method == "auto" and not geometry.convex_on_line)
+    )
 
 
 def _has_scales(problem: LinearProblem) -> bool:

@@ -22,7 +22,7 @@ from otkit.results.outcome import Outcome, Stage, Status, marginal_error
 from otkit.solvers.base import State
 
 # Safety factor on the tolerance: rounding may make the recomputed error differ from that of the last iteration.
-_SLACK = 0.999
+SLACK = 0.999
 # A tolerance that rounding raised above this is too large to count as reached.
 _NOISE = 1e-3
 # Down to the range of the costs divided by this, zero is as good a start as the solution at a larger regularisation.
@@ -263,7 +263,7 @@ def asked(tol: float | None, unit: float) -> float:
 def goals(problem: LinearProblem, state: Annealed, tol: float | None, stage_tol: float | np.ndarray) -> np.ndarray:
     """The error at which the current stage of each item ends, ``(B,)``."""
     last = state.reg <= to_numpy(problem.reg)
-    return np.where(last, tolerance(problem, tol) * _SLACK, stage_tol / _CAREFUL**state.attempt)
+    return np.where(last, tolerance(problem, tol) * SLACK, stage_tol / _CAREFUL**state.attempt)
 
 
 def checked(problem: LinearProblem, state: Annealed, used: np.ndarray) -> tuple[Annealed, np.ndarray]:

@@ -23,7 +23,7 @@ from otkit.kernels import Kernels, choose, hosted, threads
 from otkit.kernels.numba import items as t
 from otkit.problems.fingerprint import Fingerprint
 from otkit.problems.given import Given
-from otkit.problems.linear import LinearProblem, _result_dtype
+from otkit.problems.linear import LinearProblem, result_dtype
 from otkit.results.outcome import Outcome, Status
 from otkit.results.result import Result
 from otkit.solvers.exact.packed import NO_MATRIX, described, runs
@@ -97,7 +97,7 @@ def read(geometry: GivenGeometry, a: Any, b: Any, largest: int, *others: tuple[i
         with np.errstate(over="ignore", invalid="ignore"):  # as in `LinearProblem.build`
             matrix, metric = NO_MATRIX, described(cloud.metric, cloud.rounding)
         left, right = _measures(a, cloud.x, n, batch), _measures(b, cloud.y, m, batch)
-    dtype, unit = (F64, UNIT) if all(map(ordinary, given)) else _result_dtype([arrays.detached(x) for x in given])
+    dtype, unit = (F64, UNIT) if all(map(ordinary, given)) else result_dtype([arrays.detached(x) for x in given])
     return Read(
         asked=geometry,
         owned=owned,
@@ -253,5 +253,5 @@ def converged(items: int) -> np.ndarray:
 def made(of: type[_Class], **fields: Any) -> _Class:
     """A frozen dataclass without its checks, for fields that are known to be valid."""
     new = object.__new__(of)
-    vars(new).update(fields)
+    new.__dict__.update(fields)
     return new

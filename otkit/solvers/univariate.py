@@ -9,7 +9,7 @@ from typing import ClassVar, NamedTuple
 
 import numpy as np
 
-from otkit.arrays import Array, from_numpy, to_numpy
+from otkit.arrays import Array, from_numpy, later, to_numpy
 from otkit.certificates.base import Certificate, sum_rounding, widened
 from otkit.certificates.width import EXACT, precise
 from otkit.geometry.costs import UNIT, Circle, Cost
@@ -18,7 +18,7 @@ from otkit.kernels.numba.circle import wind
 from otkit.kernels.numba.staircase import paid, potentials, staircase
 from otkit.plans import Arcs, Plan, SparsePlan
 from otkit.problems.linear import LinearProblem
-from otkit.results.outcome import Outcome, Status, later, marginal_error
+from otkit.results.outcome import Outcome, Status, marginal_error
 from otkit.solvers.base import Solver, State, begun, run
 from otkit.solvers.exact.outliers import MOST
 from otkit.solvers.exact.solver import Exact
@@ -193,12 +193,14 @@ class Solution:
     @cached_property
     def bounds(self) -> Certificate:
         """The bounds. The staircase is optimal by a theorem, so the lower is its cost less the effect of its defect."""
-        problem, steps, linear = self.problem, self.steps, self.linear
-        lower = linear - 1.01 * steps.defect * problem.span - steps.over
-        f, g = (_potential(self, side) for side in (0, 1))
+        problem, (linear, defect) = self.problem, self._paid
+        lower = linear - 1.01 * defect * problem.span
+        if self.metric.period is not None:
+            lower = lower - self.steps.over
         # The potentials have no part in it, nor the rounding of their sums.
-        found = widened(problem, lower, linear, steps.defect, 0.0 * f, 0.0 * g, _plan(self))
-        return replace(found, f=f, g=g)
+        found = widened(problem, lower, linear, defect, 0.0 * problem.a, 0.0 * problem.b, ())
+        f, g = (later(_potential, self, side) for side in (0, 1))
+        return replace(found, f=f, g=g, plan=later(_plan, self))
 
     @property
     def _weights(self) -> tuple[np.ndarray, np.ndarray]:

@@ -8,6 +8,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numba
 import numpy as np
 import pytest
 from commands import check, exact, process, refused
@@ -154,6 +155,19 @@ def test_info(otkit_):
     assert (status, err) == (0, "")
     for line in (f"otkit {otkit.__version__}", f"numpy {np.__version__}", f"pillow {Image.__version__}"):
         assert line in out
+
+
+def test_a_run_that_compiles_says_so_once(otkit_, monkeypatch):
+    def twice(options):
+        for _ in range(2):
+            numba.njit(lambda: 1.0)()
+        return 0
+
+    main = sys.modules["otkit.cli.main"]
+    monkeypatch.setattr(main, "_distances", twice)
+    assert otkit_("w2", "a", "b") == (0, "", "otkit: compiling, which is done once; the next run starts at once\n")
+    monkeypatch.setattr(main, "_distances", lambda options: 0)
+    assert otkit_("w2", "a", "b") == (0, "", "")
 
 
 def test_as_a_process(files):

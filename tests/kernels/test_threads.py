@@ -1,6 +1,8 @@
 """Threads change how long it takes and nothing else."""
 
 import multiprocessing
+import sys
+import threading
 
 import numpy as np
 import pytest
@@ -63,6 +65,45 @@ def test_each_part_is_done_once_whatever_the_number_of_threads(monkeypatch):
         assert sorted(seen) == list(range(100))
 
 
+def test_idle_cores_help_and_busy_ones_do_not(monkeypatch):
+    monkeypatch.setenv("OTKIT_NUM_THREADS", "2")
+    met = threading.Barrier(2, timeout=60)
+    threads.each(lambda part: met.wait(), range(2), 2**30)  # needs two threads at a time
+    begun, done = threading.Event(), threading.Event()
+
+    def other():
+        with threads.at_work():
+            begun.set()
+            done.wait(60)
+
+    one = threading.Thread(target=other)
+    one.start()
+    begun.wait(60)
+    seen = []
+    threads.each(lambda part: seen.append(threading.get_ident()), range(50), 2**30)
+    done.set()
+    one.join()
+    assert seen == [threading.get_ident()] * 50
+    threads.each(lambda part: met.wait(), range(2), 2**30)
+
+
+def test_calls_within_parts_add_no_threads(monkeypatch):
+    monkeypatch.setenv("OTKIT_NUM_THREADS", "3")
+    lock, now, most = threading.Lock(), [0], [0]
+
+    def inner(part):
+        with lock:
+            now[0] += 1
+            most[0] = max(most[0], now[0])
+        threading.Event().wait(2e-3)
+        with lock:
+            now[0] -= 1
+
+    threads.each(lambda part: threads.each(inner, range(4), 2**30), range(6), 2**30)
+    assert now[0] == 0
+    assert most[0] <= 3
+
+
 @pytest.mark.parametrize(("given", "wanted"), [("3", 3), ("1", 1), ("0", 1)])
 def test_the_number_of_threads_is_the_one_asked_for(given, wanted, monkeypatch):
     monkeypatch.setenv("OTKIT_NUM_THREADS", given)
@@ -73,6 +114,23 @@ def test_the_number_of_threads_is_the_one_asked_for(given, wanted, monkeypatch):
 def test_the_number_of_threads_is_that_of_the_cores_otherwise(given, monkeypatch):
     monkeypatch.setenv("OTKIT_NUM_THREADS", given)
     assert threads.count() >= 1
+
+
+def test_the_number_of_threads_is_what_others_were_told(monkeypatch):
+    torch = pytest.importorskip("torch")
+    monkeypatch.delenv("OTKIT_NUM_THREADS", raising=False)
+    monkeypatch.setattr(threads, "_cores", lambda: 8)
+    before = torch.get_num_threads()
+    try:
+        for told, wanted in ((1, 1), (3, 3), (20, 8)):
+            torch.set_num_threads(told)
+            assert threads.count() == wanted
+    finally:
+        torch.set_num_threads(before)
+    monkeypatch.delitem(sys.modules, "torch")
+    for told, wanted in (("2", 2), ("3,2", 3), ("", 8), ("all", 8)):
+        monkeypatch.setenv("OMP_NUM_THREADS", told)
+        assert threads.count() == wanted
 
 
 def in_a_fork(end):

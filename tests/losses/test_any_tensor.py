@@ -170,3 +170,11 @@ def test_forms_that_have_a_meaning_are_read():
         for form in READ:
             found = answer(call, [READ[form](drawn(shape, k)) for k, shape in enumerate(shapes)])
             assert isinstance(found, torch.Tensor), (name, form, found)
+
+
+@pytest.mark.parametrize("name", ["ULD", "soft targets", "multi-level", "SinKD, token", "Sinkhorn", "assignments"])
+def test_batches_of_vmap_are_refused(name):
+    call, shapes = LOSSES[name]
+    one, other = (drawn(shape, k) for k, shape in enumerate(shapes))
+    with pytest.raises(TypeError, match="which otkit does not support"):
+        torch.func.vmap(lambda v: call(v, other))(one[None])

@@ -2,6 +2,7 @@
 
 import copy
 import io
+import math
 import pickle
 
 import numpy as np
@@ -155,11 +156,79 @@ def test_bad_options(options, words):
 @pytest.mark.parametrize(
     ("mask", "words"),
     [
-        (torch.ones(8), "mask_x must be of bool"),
-        (torch.ones(7, dtype=torch.bool), r"as many entries as x \(..., n, d\) has points, got .* \(7,\)"),
-        (torch.zeros(10, dtype=torch.bool), "must leave a point in every cloud"),
+        (torch.full((10,), -1.0), "mask_x must be 0 where nothing takes part"),
+        (torch.ones(7, dtype=torch.bool), r"as many entries as x \(..., n, d\) has points, got \(7,\)"),
     ],
 )
 def test_bad_masks(clouds, mask, words):
     with pytest.raises(ValueError, match=words):
         SinkhornLoss(0.1)(clouds[0], clouds[1], mask_x=mask)
+
+
+@pytest.mark.parametrize("dtype", [torch.long, torch.int32, torch.float32, torch.bfloat16])
+def test_masks_of_any_dtype_are_true_where_they_are_not_0(clouds, dtype):
+    x, y, _, _ = clouds
+    mask = torch.arange(10) < 6
+    assert torch.equal(SinkhornLoss(0.1)(x, y, mask_x=mask.to(dtype)), SinkhornLoss(0.1)(x, y, mask_x=mask))
+
+
+@pytest.mark.parametrize("reduction", ["mean", "sum", "none"])
+@pytest.mark.parametrize("shapes", [((0, 2), (8, 2)), ((3, 0, 2), (8, 2)), ((0, 10, 2), (0, 8, 2)), ((0, 2), (0, 2))])
+def test_pairs_without_points_are_0_with_a_gradient_of_0(shapes, reduction):
+    x, y = (torch.ones(shape, requires_grad=True) for shape in shapes)
+    value = SinkhornLoss(0.1, reduction=reduction)(x, y)
+    assert value.shape == (torch.broadcast_shapes(x.shape[:-2], y.shape[:-2]) if reduction == "none" else ())
+    value.sum().backward()
+    assert not value.any()
+    assert not x.grad.any()
+    assert not y.grad.any()
+
+
+def test_pairs_whose_mask_leaves_nothing_do_not_count(clouds):
+    x, y = clouds[0][:2].clone().requires_grad_(), clouds[1][0]
+    mask = torch.ones(2, 10)
+    mask[0] = 0
+    reg = torch.tensor([0.1, 0.2], dtype=torch.float64, requires_grad=True)
+    each = SinkhornLoss(reg, reduction="none")(x, y, mask_x=mask)
+    alone = SinkhornLoss(0.2)(x[1], y)
+    torch.testing.assert_close(each, torch.stack([alone * 0, alone]))
+    torch.testing.assert_close(SinkhornLoss(reg)(x, y, mask_x=mask), alone)
+    each.sum().backward()
+    assert not x.grad[0].any()
+    assert reg.grad[0] == 0
+    assert reg.grad[1] != 0
+
+
+@pytest.mark.parametrize("where", ["x", "y", "a"])
+def test_a_pair_with_nan_is_nan_and_the_others_are_not(clouds, where):
+    given = [v.clone() for v in clouds]
+    given["xya".index(where)][1].view(-1)[2] = math.nan
+    given[0].requires_grad_()
+    value = SinkhornLoss(0.1, reduction="none")(*given)
+    assert value.isnan().tolist() == [False, True, False]
+    torch.testing.assert_close(value[0], SinkhornLoss(0.1)(*(v[0] for v in clouds)))
+    assert SinkhornLoss(0.1)(*given).isnan()
+    value.sum().backward()
+    assert given[0].grad.isnan().all((1, 2)).tolist() == [False, True, False]
+    assert given[0].grad[[0, 2]].isfinite().all()
+    with pytest.raises(ValueError, match=f"{where} must be finite"):
+        SinkhornLoss(0.1, check=True)(*given)
+
+
+@pytest.mark.parametrize("name", ["reg", "blur", "unbalanced", "reach"])
+def test_options_are_learned(clouds, name):
+    beside = {"unbalanced": {"reg": 0.1}, "reach": {"blur": 0.3}}.get(name, {})
+
+    def loss(value):
+        return SinkhornLoss(**{name: value}, **beside, tol=1e-12)
+
+    value = torch.nn.Parameter(torch.tensor(0.4, dtype=torch.float64))
+    module = loss(value)
+    assert [p is value for p in module.parameters()] == [True]
+    assert f"{name}=0.4" in repr(module)
+    module(*clouds[:2]).backward()
+    step = 1e-5
+    slope = (loss(0.4 + step)(*clouds[:2]) - loss(0.4 - step)(*clouds[:2])) / (2 * step)
+    torch.testing.assert_close(value.grad, slope, rtol=1e-6, atol=1e-8)
+    with pytest.raises(ValueError, match=f"{name} must be positive, got"):
+        loss(torch.tensor(-1.0))(*clouds[:2])

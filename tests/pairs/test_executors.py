@@ -54,6 +54,22 @@ def test_a_process_pool_gives_the_same_matrix(measures, expected, processes):
     assert_array_equal(near.distance, np.sort(expected.distance, axis=1)[:, 1:3])
 
 
+@pytest.mark.parametrize("workers", [1, 2])
+def test_the_calling_thread_solves_blocks_as_well(workers, measures, expected, monkeypatch):
+    seen, met = [], threading.Barrier(workers, timeout=60)
+
+    def solve(task, stopped):
+        if threading.get_ident() not in seen:  # its first: wait for that of each other
+            met.wait()
+        seen.append(threading.get_ident())
+        return blocks.solve(task, stopped)
+
+    monkeypatch.setattr(work, "solve", solve)
+    same(otkit.pairwise(measures, workers=workers), expected)
+    assert threading.get_ident() in seen
+    assert len(set(seen)) == workers
+
+
 class Recorder(ThreadPoolExecutor):
     """An executor that keeps what it is given, and counts what is in flight."""
 

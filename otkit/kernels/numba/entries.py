@@ -91,13 +91,13 @@ def _mend(out, x, y, length, lengths, cancelled):
         if out[j] < cancelled * (length + lengths[j]):
             out[j] = 0.0
             for d in range(x.size):
-                difference = x[d] - y[d, j]
+                difference = x[d] - y[j, d]
                 out[j] += difference * difference
 
 
 @jit
 def from_products(out, x, y, lengths_x, lengths_y, power, cancelled):
-    """Replace the products ``out (k, r, m)`` of points ``x (k or 1, r, d)`` and ``y (k or 1, d, m)`` by their costs.
+    """Replace the products ``out (k, r, m)`` of points ``x (k or 1, r, d)`` and ``y (k or 1, m, d)`` by their costs.
 
     The squared lengths of the points are ``lengths_x (k or 1, r)`` and ``lengths_y (k or 1, m)``.
     """

@@ -7,29 +7,61 @@ which makes them 6 to 9 times faster. Their time does not depend on the argument
 from __future__ import annotations
 
 import math
-from typing import Any
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any, final
 
 import numba
 import numpy as np
 from llvmlite import ir
 from numba import types
+from numba.core import event
 from numba.extending import intrinsic
+
+from otkit.kernels.numba.stamps import stamped
 
 # Sums may be reordered, so that they vectorise. NaN and infinities keep their meaning: forbidden costs are infinite.
 # A loop with a sum must not write to an array. Otherwise LLVM checks at run time whether arrays overlap. The result of
 # the check may depend on their addresses, and with it the order of the sum.
 _FAST = {"reassoc", "contract", "arcp", "nsz"}
 
-# No signatures: a kernel is compiled on first use, and cached on disk. Never ``parallel``: otkit manages the threads.
-jit = numba.njit(cache=True, nogil=True, error_model="numpy", fastmath=_FAST)
+
+def _compiler(**options: Any) -> Callable[[Callable[..., Any]], Any]:
+    """A decorator of kernels.
+
+    No signatures: a kernel is compiled on first use, and cached on disk. Never ``parallel``: otkit manages the threads.
+    """
+    compiled = numba.njit(cache=True, nogil=True, error_model="numpy", **options)
+    return lambda function: compiled(stamped(function))
+
+
+jit = _compiler(fastmath=_FAST)
 # Exact order of operations, for results that must equal NumPy's or would lose digits if reordered. All operations of a
 # difference must be in one such function: LLVM reorders a chain if its last operation permits it.
-exact = numba.njit(cache=True, nogil=True, error_model="numpy", fastmath={"nsz"}, forceinline=True)
+exact = _compiler(fastmath={"nsz"}, forceinline=True)
 # The same for longer functions: they are compiled once and called, which saves the time to compile copies of them.
-ordered = numba.njit(cache=True, nogil=True, error_model="numpy", fastmath={"nsz"})
-_careful = numba.njit(
-    cache=True, nogil=True, error_model="numpy", fastmath={"contract", "nsz"}, forceinline=True
-)  # keeps x − k·ln 2 in two steps
+ordered = _compiler(fastmath={"nsz"})
+_careful = _compiler(fastmath={"contract", "nsz"}, forceinline=True)  # keeps x − k·ln 2 in two steps
+
+
+@contextmanager
+def told(tell: Callable[[], object]) -> Iterator[None]:
+    """A context in which `tell` is called once, before the first kernel is compiled that no cache has."""
+
+    @final
+    class Once(event.Listener):  # type: ignore[misc]  # without types
+        told = False
+
+        def on_start(self, begun: Any) -> None:
+            if not self.told:
+                self.told = True
+                tell()
+
+        def on_end(self, ended: Any) -> None:
+            pass
+
+    with event.install_listener("numba:compile", Once()):
+        yield
 
 
 def _bitcast(given: Any, wanted: Any) -> Any:

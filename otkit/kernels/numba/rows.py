@@ -13,7 +13,7 @@ import numpy as np
 from otkit.entropic.sparsity import FAR, Listed
 from otkit.geometry.reduced import Reduced
 from otkit.kernels import threads
-from otkit.kernels.memory import NEGLIGIBLE, free_memory
+from otkit.kernels.memory import NEGLIGIBLE, free_memory, lent
 from otkit.kernels.numba import iterations
 from otkit.kernels.numba import listed as listed_entries
 from otkit.kernels.numba.tiles import Tiles, parts
@@ -29,19 +29,6 @@ _SPARSE, _SAMPLE, WORTH = 1 / 6, 16, 2**16
 _SPARE, _ENTRY = 32, 12
 # Cost of a listed entry in an update, relative to an entry of a full matrix.
 _LISTED_COST = 3
-
-# Fresh memory costs more than several updates, since the system clears it page by page. This many bytes are reused.
-_HELD = NEGLIGIBLE
-_held: list[np.ndarray] = []
-
-
-def _room(size: int) -> np.ndarray:
-    """A buffer for exclusive use, reused from an earlier call if it is large enough."""
-    try:
-        room = _held.pop()
-    except IndexError:
-        return np.empty(size, dtype=np.uint8)
-    return room if room.size >= size else np.empty(size, dtype=np.uint8)
 
 
 class Item(NamedTuple):
@@ -150,9 +137,6 @@ class Rows:
         """The kept entries, computed at the potentials `g` of the columns; None if these are all entries or none."""
         return None
 
-    def end(self) -> None:
-        """Release buffers."""
-
 
 class DenseRows(Rows):
     """Row updates that keep all entries."""
@@ -161,9 +145,7 @@ class DenseRows(Rows):
 
     def __init__(self, item: Item, dtype: np.dtype) -> None:
         super().__init__(item)
-        need = item.costs.n * item.costs.m * dtype.itemsize
-        self._bytes = _room(need)
-        self.Q = self._bytes[:need].view(dtype).reshape(item.costs.n, item.costs.m)
+        self.Q = lent((item.costs.n, item.costs.m), dtype)
         self.light = iterations.LIGHT if dtype == np.float64 else iterations.LIGHT_SINGLE
 
     def _share(self, share: range) -> None:
@@ -172,10 +154,6 @@ class DenseRows(Rows):
             self.Q, self.ends, share.start, share.stop, at.a, at.row, at.v, at.keep, at.reg,
             self.sigma0, self.sigma, at.f, self.sums, self.mass,
         )  # fmt: skip
-
-    def end(self) -> None:
-        if self._bytes.size <= _HELD and not _held:
-            _held.append(self._bytes)
 
 
 class SparseRows(Rows):

@@ -19,7 +19,7 @@ from otkit.kernels.numba.jit import exact, jit
 
 EUCLIDEAN, CITYBLOCK, CHEBYSHEV = 0, 1, 2
 # Nodes that wait at a time: at most one for each level, and the next two.
-_DEEP = 64
+DEEP = 64
 
 
 class Form(NamedTuple):
@@ -65,7 +65,8 @@ def _sum(queries, q, points, p, ground):
 
 
 @exact
-def _cost(total, factor, exponent):
+def cost_of(total, factor, exponent):
+    """The cost of a sum S, bitwise equal to that of `Cost`."""
     scaled = total if factor == 1.0 else factor * total
     if exponent == 1.0:
         return scaled
@@ -90,7 +91,7 @@ def _parabola(queries, q, v, bounds, form):
 
 
 @jit
-def _added(total, part, ground):
+def added(total, part, ground):
     """The sum S with one more coordinate, of this absolute difference."""
     if ground == EUCLIDEAN:
         return total + part * part
@@ -111,9 +112,9 @@ def _tangent(queries, q, v, bounds, form):
         t = abs(begin + end) / 2
         if t > largest:
             axis, largest = k, t
-        middle = _added(middle, t, form.ground)
-        nearest = _added(nearest, max(begin, -end, 0.0), form.ground)
-    value = size = _cost(middle, form.factor, form.exponent)
+        middle = added(middle, t, form.ground)
+        nearest = added(nearest, max(begin, -end, 0.0), form.ground)
+    value = size = cost_of(middle, form.factor, form.exponent)
     steepness = form.exponent * value / middle if middle > 0 else 0.0
     for k in range(d):
         begin, end, slope = bounds[v, k] - queries[q, k], bounds[v, d + k] - queries[q, k], bounds[v, 2 * d + k]
@@ -126,13 +127,13 @@ def _tangent(queries, q, v, bounds, form):
         drop = slope * width
         value += min(-rise / 2, rise / 2 - drop)
         size += abs(rise) + abs(drop)
-    flat = _cost(nearest, form.factor, form.exponent)
+    flat = cost_of(nearest, form.factor, form.exponent)
     tilted = value - bounds[v, 3 * d] - form.rounding * size
     return max(tilted, flat - bounds[v, 3 * d + 1] - form.rounding * flat)
 
 
 @jit
-def _bound(queries, q, v, bounds, form):
+def bound(queries, q, v, bounds, form):
     """A lower bound of the costs less offsets and potentials of the points in a node."""
     if form.ground == EUCLIDEAN and form.exponent == 1.0:
         return _parabola(queries, q, v, bounds, form)
@@ -140,23 +141,23 @@ def _bound(queries, q, v, bounds, form):
 
 
 @jit
-def _limit(value, row, form):
+def limit_of(value, row, form):
     """The bound from which on a node has nothing below `value`, of costs less the offsets and potentials of columns."""
     return value + row + form.rounding * (abs(value) + abs(row)) + form.least
 
 
 @jit
-def _value(queries, q, points, p, row, transposed, offset, potential, form):
+def value_of(queries, q, points, p, row, transposed, offset, potential, form):
     """The reduced cost less the potential of a column."""
-    cost = _cost(_sum(queries, q, points, p, form.ground), form.factor, form.exponent)
+    cost = cost_of(_sum(queries, q, points, p, form.ground), form.factor, form.exponent)
     return slack(cost, row, offset[p], transposed, potential[p])
 
 
 @jit
-def _children(queries, q, v, limit, bounds, form, stack, room, waiting):
+def children(queries, q, v, limit, bounds, form, stack, room, waiting):
     """Put the children of a node on the stack, the better one on top, if they may have something below the limit."""
     near, far = 2 * v + 1, 2 * v + 2
-    least, most = _bound(queries, q, near, bounds, form), _bound(queries, q, far, bounds, form)
+    least, most = bound(queries, q, near, bounds, form), bound(queries, q, far, bounds, form)
     if most < least:
         near, far, least, most = far, near, most, least
     if not most >= limit:
@@ -166,33 +167,6 @@ def _children(queries, q, v, limit, bounds, form, stack, room, waiting):
         stack[waiting], room[waiting] = near, least
         waiting += 1
     return waiting
-
-
-@jit
-def c_transform(queries, row, transposed, target, form, low, high, out):
-    """The least reduced cost less potential of the queries ``low:high``, each from the answer of the one before."""
-    points, start, stop, leaves, offset, potential, _, bounds = target
-    stack, room, where = np.empty(_DEEP, dtype=np.int64), np.empty(_DEEP), -1
-    for q in range(low, high):
-        best = np.inf
-        if where >= 0:
-            best = _value(queries, q, points, where, row[q], transposed, offset, potential, form)
-        limit = _limit(best, row[q], form)
-        stack[0], room[0], waiting = 0, -np.inf, 1
-        while waiting > 0:
-            waiting -= 1
-            v = stack[waiting]
-            if room[waiting] >= limit:
-                continue
-            if v < leaves:
-                waiting = _children(queries, q, v, limit, bounds, form, stack, room, waiting)
-                continue
-            for p in range(start[v], stop[v]):
-                value = _value(queries, q, points, p, row[q], transposed, offset, potential, form)
-                if value < best:
-                    best, where = value, p
-            limit = _limit(best, row[q], form)
-        out[q] = best
 
 
 @jit
@@ -213,7 +187,7 @@ def collect(queries, limits, target, other, form, low, high, out):
     points, start, stop, leaves, offset, potential, size, bounds = target
     _, _, _, _, _, potential_of_other, size_of_other, bounds_of_other = other
     counts, found, sums = out
-    stack, count = np.empty(_DEEP, dtype=np.int64), 0
+    stack, count = np.empty(DEEP, dtype=np.int64), 0
     for q in range(low, high):
         limit, limit_of_other, before = limits[0, q], limits[1, q], count
         stack[0], waiting = 0, 1
@@ -222,9 +196,9 @@ def collect(queries, limits, target, other, form, low, high, out):
             v = stack[waiting]
             if v < leaves:
                 for child in (2 * v + 2, 2 * v + 1):
-                    some = not _bound(queries, q, child, bounds, form) > limit
+                    some = not bound(queries, q, child, bounds, form) > limit
                     if not some and limit_of_other > -np.inf:
-                        some = not _bound(queries, q, child, bounds_of_other, form) > limit_of_other
+                        some = not bound(queries, q, child, bounds_of_other, form) > limit_of_other
                     if some:
                         stack[waiting] = child
                         waiting += 1
@@ -233,7 +207,7 @@ def collect(queries, limits, target, other, form, low, high, out):
                 return q
             for p in range(start[v], stop[v]):
                 total = _sum(queries, q, points, p, form.ground)
-                cost = _cost(total, form.factor, form.exponent)
+                cost = cost_of(total, form.factor, form.exponent)
                 if _below(cost, offset[p], potential[p], size[p], limit, form) or _below(
                     cost, offset[p], potential_of_other[p], size_of_other[p], limit_of_other, form
                 ):
@@ -248,7 +222,7 @@ def nearest(queries, target, form, low, high, found):
     """The columns of least cost less offset and potential of the queries ``low:high``: ``found (n, k)``, −1 if none."""
     points, start, stop, leaves, offset, potential, _, bounds = target
     k = found.shape[1]
-    stack, room, values = np.empty(_DEEP, dtype=np.int64), np.empty(_DEEP), np.empty(k)
+    stack, room, values = np.empty(DEEP, dtype=np.int64), np.empty(DEEP), np.empty(k)
     for q in range(low, high):
         for r in range(k):
             values[r], found[q, r] = np.inf, -1
@@ -259,10 +233,10 @@ def nearest(queries, target, form, low, high, found):
             if room[waiting] >= values[k - 1]:
                 continue
             if v < leaves:
-                waiting = _children(queries, q, v, values[k - 1], bounds, form, stack, room, waiting)
+                waiting = children(queries, q, v, values[k - 1], bounds, form, stack, room, waiting)
                 continue
             for p in range(start[v], stop[v]):
-                cost = _cost(_sum(queries, q, points, p, form.ground), form.factor, form.exponent)
+                cost = cost_of(_sum(queries, q, points, p, form.ground), form.factor, form.exponent)
                 value, r = cost - (offset[p] + potential[p]), k - 1
                 if not value < values[r]:
                     continue
@@ -280,8 +254,8 @@ def _most(queries, q, v, bounds, lowest, form):
         return -np.inf
     for k in range(d):
         x = queries[q, k]
-        total = _added(total, max(bounds[v, d + k] - x, x - bounds[v, k]), form.ground)
-    cost = _cost(total, form.factor, form.exponent)
+        total = added(total, max(bounds[v, d + k] - x, x - bounds[v, k]), form.ground)
+    cost = cost_of(total, form.factor, form.exponent)
     return cost - lowest[v] + form.rounding * (cost + abs(lowest[v]))
 
 
@@ -289,7 +263,7 @@ def _most(queries, q, v, bounds, lowest, form):
 def farthest(queries, row, target, lowest, form, low, high, best):
     """The larger of `best` and the largest reduced cost of the queries ``low:high``; offsets inf do not count."""
     points, start, stop, leaves, offset, potential, _, bounds = target
-    stack = np.empty(_DEEP, dtype=np.int64)
+    stack = np.empty(DEEP, dtype=np.int64)
     for q in range(low, high):
         if not row[q] < np.inf:
             continue
@@ -305,7 +279,7 @@ def farthest(queries, row, target, lowest, form, low, high, best):
                 waiting += 2
                 continue
             for p in range(start[v], stop[v]):
-                best = max(best, _value(queries, q, points, p, row[q], False, offset, potential, form))
+                best = max(best, value_of(queries, q, points, p, row[q], False, offset, potential, form))
     return best
 
 
@@ -319,7 +293,7 @@ def join(queries, prices, own, target, labels, common, form, out):
     """
     best, tail, head = out
     points, start, stop, leaves, offset, potential, _, bounds = target
-    stack, room = np.empty(_DEEP, dtype=np.int64), np.empty(_DEEP)
+    stack, room = np.empty(DEEP, dtype=np.int64), np.empty(DEEP)
     for q in range(prices.size):
         if not prices[q] > -np.inf:
             continue
@@ -331,12 +305,12 @@ def join(queries, prices, own, target, labels, common, form, out):
             if room[waiting] >= limit or common[v] == own[q]:
                 continue
             if v < leaves:
-                waiting = _children(queries, q, v, limit, bounds, form, stack, room, waiting)
+                waiting = children(queries, q, v, limit, bounds, form, stack, room, waiting)
                 continue
             for p in range(start[v], stop[v]):
                 if labels[p] == own[q]:
                     continue
-                cost = _cost(_sum(queries, q, points, p, form.ground), form.factor, form.exponent)
+                cost = cost_of(_sum(queries, q, points, p, form.ground), form.factor, form.exponent)
                 value = cost - (offset[p] + potential[p])
                 if value < limit:
                     limit = value

@@ -15,7 +15,7 @@ from typing import NamedTuple
 import numpy as np
 
 from otkit.kernels.numba.jit import dot, exact, exp, gather, jit, ordered
-from otkit.kernels.numba.search import _cost, _sum
+from otkit.kernels.numba.search import _sum, cost_of
 
 # Scalings beyond this, or its inverse, move potentials so far that other arcs matter: the support is found anew.
 _FAR = 400.0
@@ -259,5 +259,5 @@ def spread(x, a, x_ends, y, b, y_ends, rows, cols, form, costs):
             for j in range(y_ends[cols[k]], y_ends[cols[k] + 1]):
                 weight = a[i] * b[j]
                 mass += weight
-                total += weight * _cost(_sum(x, i, y, j, form.ground), form.factor, form.exponent)
+                total += weight * cost_of(_sum(x, i, y, j, form.ground), form.factor, form.exponent)
         costs[k] = total / mass

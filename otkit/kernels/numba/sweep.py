@@ -181,7 +181,6 @@ class _Run:
             kept = rows.far > 0 and iterations.rescale(x, g0, b, reg, v, rows.far)
         self.effort[item] = rows.effort
         self.listed[item] = None if self.error[item] <= self.tol[item] else rows.to_list(g0)
-        rows.end()
 
     def _ratios(self, one: Reduced, f: np.ndarray, g: np.ndarray, item: int) -> np.ndarray:
         """log of the column masses over their weights, computed without underflow."""

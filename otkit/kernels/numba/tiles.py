@@ -11,8 +11,9 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from otkit.geometry.base import Geometry, shared
-from otkit.geometry.costs import CANCELLED
+from otkit.geometry.costs import CANCELLED, Cost
 from otkit.kernels import threads
+from otkit.kernels.memory import lent
 from otkit.kernels.numba import entries
 
 SMALL = 2**19  # maximum entries of a problem that a single thread computes
@@ -61,12 +62,13 @@ class Tiles:
         self.C, self.cloud, self.grid = geometry.matrix, geometry.cloud, geometry.grid
         self.offsets = geometry.offsets
         self.form: tuple[int, float] | None = None
-        if self.cloud is not None:
-            self.form = _FORMS.get((self.cloud.metric.ground, self.cloud.metric.power))
-            if self.form is not None:
+        if self.C is None and self.cloud is not None:
+            self.form = _form(self.cloud.metric)
+            if self.form is not None and self.cloud.metric.direct(self.cloud.d):
                 self.y = np.ascontiguousarray(self.cloud.y.transpose(0, 2, 1))
-            if self.form is not None and not self.cloud.metric.direct(self.cloud.d):
-                self.squares = [(v * v).sum(-1) for v in (self.cloud.x, self.cloud.y)]
+            elif self.form is not None:
+                self.y = np.ascontiguousarray(self.cloud.y)
+                self.squares = [np.einsum("...d,...d->...", v, v) for v in (self.cloud.x, self.cloud.y)]
 
     def reduction(self, items: int) -> tuple[np.ndarray, np.ndarray, bool]:
         """The offsets ``row (B, n)`` and ``col (B, m)``, and whether columns are subtracted first."""
@@ -88,7 +90,7 @@ class Tiles:
         x = self.cloud.x[shared(items, self.cloud.x.shape[0]), rows]
         y = self.y[shared(items, self.y.shape[0])]
         if not self.cloud.metric.direct(self.cloud.d):
-            out = x @ y
+            out = x @ y.transpose(0, 2, 1)
             lengths = [v[shared(items, v.shape[0])] for v in self.squares]
             entries.from_products(out, x, y, lengths[0][:, rows], lengths[1], self.form[1], CANCELLED)
             return out
@@ -111,14 +113,15 @@ class Tiles:
         threads.each(lambda part: self.walk(part, work), cut, items * self.n * self.m)
 
 
-def filled(geometry: Geometry, item: int) -> np.ndarray:
-    """The matrix of the costs of an item, formed by tiles."""
-    tiles, out = Tiles(geometry.take(np.array([item]))), np.empty((geometry.n, geometry.m))
+def filled(geometry: Geometry) -> np.ndarray:
+    """The matrix of the costs of a flat geometry, formed by tiles: ``(B or 1, n, m)``."""
+    tiles, items = Tiles(geometry), geometry.batch[0]
+    out = lent((items, geometry.n, geometry.m))
 
     def work(C: np.ndarray, low: int, high: int, first: int, group: int) -> None:
-        out[first : first + C.shape[1]] = C[0]
+        out[low:high, first : first + C.shape[1]] = C
 
-    tiles.each(1, work)
+    tiles.each(items, work)
     return out
 
 
@@ -128,6 +131,16 @@ _FORMS: dict[Any, tuple[int, float]] = {
     ("cityblock", 1.0): (entries.CITYBLOCK, 1.0),
     ("cityblock", 2.0): (entries.CITYBLOCK, 2.0),
 }
+
+
+def _form(metric: Cost) -> tuple[int, float] | None:
+    """The ground and the power by which a compiled loop computes a cost; None where there is no such loop."""
+    return _FORMS.get((metric.ground, metric.power))
+
+
+def computes(metric: Cost) -> bool:
+    """Whether a compiled loop computes this cost."""
+    return _form(metric) is not None
 
 
 def solid(x: Any, items: int) -> np.ndarray:

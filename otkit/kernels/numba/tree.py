@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from otkit.kernels.numba.jit import clear, jit
+from otkit.kernels.numba.jit import clear, exact, jit
 
 
 @jit
@@ -123,6 +123,36 @@ def cut(start, stop, leaves, whole, first):
             stack[waiting], stack[waiting + 1] = 2 * v + 2, 2 * v + 1
             waiting += 2
     return count
+
+
+@exact
+def _away(x, anchor, moved):
+    """The difference of a coordinate to a mean that is relative to an anchor."""
+    return (x - anchor) - moved
+
+
+@jit
+def summarise(points, weights, first, mass, mean, variance):
+    """Mass, mean ``(cells, d)`` and variance of the cells that begin at ``first (cells,)``.
+
+    Without mass, they have the mean of the points and the variance 0.
+    """
+    for c in range(first.size):
+        low, high = first[c], first[c + 1] if c + 1 < first.size else weights.size
+        total = spread = 0.0
+        for p in range(low, high):
+            total += weights[p]
+        for k in range(points.shape[1]):
+            # Differences to a point of the cell keep the digits of their mean.
+            moved = 0.0
+            for p in range(low, high):
+                share = weights[p] / total if total > 0 else 1 / (high - low)
+                moved += share * _away(points[p, k], points[low, k], 0.0)
+            for p in range(low, high):
+                share = weights[p] / total if total > 0 else 0.0
+                spread += share * _away(points[p, k], points[low, k], moved) ** 2
+            mean[c, k] = points[low, k] + moved
+        mass[c], variance[c] = total, spread
 
 
 @jit

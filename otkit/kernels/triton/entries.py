@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import triton
 import triton.language as tl
 
-from otkit.kernels.triton.math import LOG2_E, given_tile, reduce_tile, tile, vector
+from otkit.kernels.triton.math import LOG2_E, block_of_rows, given_tile, reduce_tile, tile, vector
 
 _TOP = tl.constexpr(700 * 1.4426950408889634)  # the largest exponent in base 2, as in the reference
 
@@ -52,8 +52,7 @@ def plan_tile(costs, at, b, i, j, D: tl.constexpr, E: tl.constexpr):
 @triton.jit
 def row_sums(costs, at, out, paid, D: tl.constexpr, E: tl.constexpr, BM: tl.constexpr, BN: tl.constexpr):
     """Σ_j P_ij to ``out (B, n)``, and Σ_j P_ij·C_ij to ``paid (B, n)`` unless that is None."""
-    b = tl.program_id(0).to(tl.int64)
-    i = tl.program_id(1).to(tl.int64) * BM + tl.arange(0, BM)
+    b, i = block_of_rows(costs.n, BM)
     sums, total = tl.zeros((BM, BN), tl.float64), tl.zeros((BM, BN), tl.float64)
     for first in range(0, costs.m, BN):
         j = (first + tl.arange(0, BN)).to(tl.int64)
@@ -81,8 +80,7 @@ def products(
     BN: tl.constexpr,
 ):
     """Σ_j P_ij·C_ij^power·v_j to ``out (B, n, k)`` for ``v (B, m, k)``, with BK ≥ k."""
-    b = tl.program_id(0).to(tl.int64)
-    i = tl.program_id(1).to(tl.int64) * BM + tl.arange(0, BM)
+    b, i = block_of_rows(costs.n, BM)
     c = tl.arange(0, BK)
     sums = tl.zeros((BM, BN, BK), tl.float64)
     for first in range(0, costs.m, BN):
@@ -116,8 +114,7 @@ def plan(
     BN: tl.constexpr,
 ):
     """P_ij·C_ij^power of a slab."""
-    b = tl.program_id(0).to(tl.int64)
-    i = tl.program_id(1).to(tl.int64) * BM + tl.arange(0, BM)
+    b, i = block_of_rows(height, BM)
     for first in range(0, costs.m, BN):
         j = (first + tl.arange(0, BN)).to(tl.int64)
         P, C = plan_tile(costs, at, item + b, row + i, j, D, E)
@@ -130,8 +127,7 @@ def plan(
 @triton.jit(do_not_specialize=_ANY)
 def cost_slab(costs, item, row, height, out, BM: tl.constexpr, BN: tl.constexpr):
     """Reduced costs of a slab."""
-    b = tl.program_id(0).to(tl.int64)
-    i = tl.program_id(1).to(tl.int64) * BM + tl.arange(0, BM)
+    b, i = block_of_rows(height, BM)
     for first in range(0, costs.m, BN):
         j = (first + tl.arange(0, BN)).to(tl.int64)
         into = out + (b * height + i)[:, None] * costs.m + j[None, :]
@@ -142,9 +138,8 @@ def cost_slab(costs, item, row, height, out, BM: tl.constexpr, BN: tl.constexpr)
 @triton.jit(do_not_specialize=_ANY)
 def signed_sums(costs, W, item, row, height, out, BM: tl.constexpr, BN: tl.constexpr):
     """Σ_j W_ij·sign(x_i − y_j) for a slab of weights, to ``out (…, height, d)``; one program for each coordinate."""
-    b = tl.program_id(0).to(tl.int64)
-    i = tl.program_id(1).to(tl.int64) * BM + tl.arange(0, BM)
-    c = tl.program_id(2).to(tl.int64)
+    b, i = block_of_rows(height, BM)
+    c = tl.program_id(1).to(tl.int64)
     x = vector(costs.x + (item + b) * costs.x_item, c, row + i, costs.n, 0.0)
     sums = tl.zeros((BM, BN), tl.float64)
     for first in range(0, costs.m, BN):
@@ -159,8 +154,7 @@ def signed_sums(costs, W, item, row, height, out, BM: tl.constexpr, BN: tl.const
 @triton.jit
 def c_transform(costs, g, out, BM: tl.constexpr, BN: tl.constexpr):
     """min_j C_ij − g_j of every row."""
-    b = tl.program_id(0).to(tl.int64)
-    i = tl.program_id(1).to(tl.int64) * BM + tl.arange(0, BM)
+    b, i = block_of_rows(costs.n, BM)
     least = tl.full((BM, BN), float("inf"), tl.float64)
     for first in range(0, costs.m, BN):
         j = (first + tl.arange(0, BN)).to(tl.int64)
@@ -181,8 +175,7 @@ def _reaches(costs, at, b, i, j, rows, cols):
 @triton.jit
 def count(costs, at, rows, cols, out, BM: tl.constexpr, BN: tl.constexpr):
     """Number of selected entries of every row."""
-    b = tl.program_id(0).to(tl.int64)
-    i = tl.program_id(1).to(tl.int64) * BM + tl.arange(0, BM)
+    b, i = block_of_rows(costs.n, BM)
     found = tl.zeros((BM,), tl.int64)
     for first in range(0, costs.m, BN):
         j = (first + tl.arange(0, BN)).to(tl.int64)
@@ -194,8 +187,7 @@ def count(costs, at, rows, cols, out, BM: tl.constexpr, BN: tl.constexpr):
 @triton.jit
 def select(costs, at, rows, cols, start, item, row, col, value, BM: tl.constexpr, BN: tl.constexpr):
     """Item, row, column and log P of every selected entry; those of a row are written from ``start (B, n)`` on."""
-    b = tl.program_id(0).to(tl.int64)
-    i = tl.program_id(1).to(tl.int64) * BM + tl.arange(0, BM)
+    b, i = block_of_rows(costs.n, BM)
     free = vector(start, b, i, costs.n, 0)
     for first in range(0, costs.m, BN):
         j = (first + tl.arange(0, BN)).to(tl.int64)
@@ -212,8 +204,7 @@ def select(costs, at, rows, cols, start, item, row, col, value, BM: tl.constexpr
 @triton.jit
 def cost_range(costs, has_a, has_b, low, high, span, forbidden, BM: tl.constexpr, BN: tl.constexpr):
     """Range of costs, largest reduced cost and whether costs are infinite, for every row's arcs between mass."""
-    b = tl.program_id(0).to(tl.int64)
-    i = tl.program_id(1).to(tl.int64) * BM + tl.arange(0, BM)
+    b, i = block_of_rows(costs.n, BM)
     carries = vector(has_a, b, i, costs.n, 0) != 0
     infinite = float("inf")
     lowest, highest = tl.full((BM, BN), infinite, tl.float64), tl.full((BM, BN), -infinite, tl.float64)
@@ -238,8 +229,7 @@ def cost_range(costs, has_a, has_b, low, high, span, forbidden, BM: tl.constexpr
 @triton.jit
 def bad_costs(costs, out, BM: tl.constexpr, BN: tl.constexpr):
     """Number of entries of every row that are neither a number nor +inf."""
-    b = tl.program_id(0).to(tl.int64)
-    i = tl.program_id(1).to(tl.int64) * BM + tl.arange(0, BM)
+    b, i = block_of_rows(costs.n, BM)
     bad = tl.zeros((BM, BN), tl.int32)
     for first in range(0, costs.m, BN):
         j = (first + tl.arange(0, BN)).to(tl.int64)

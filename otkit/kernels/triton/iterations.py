@@ -16,7 +16,7 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
-from otkit.kernels.triton.math import FEW, LN_2, LOG2_E, MANY, given_tile, softmin_rows, vector
+from otkit.kernels.triton.math import FEW, LN_2, LOG2_E, MANY, block_of_rows, given_tile, softmin_rows, vector
 from otkit.kernels.triton.settle import offset, settle_item
 
 # Smallest column sums without intermediate underflow.
@@ -139,18 +139,16 @@ def _softmin_of_columns(s, transposed, b, j, guess, D: tl.constexpr, E: tl.const
 @triton.jit
 def mend_columns(s, transposed, D: tl.constexpr, E: tl.constexpr, BM: tl.constexpr, BN: tl.constexpr):
     """The softmins of the columns by their largest exponents, for items with an unsafe sum."""
-    b = tl.program_id(0).to(tl.int64)
+    b, j = block_of_rows(transposed.n, BM)
     if (tl.load(s.running + b) != 0) & (tl.load(s.unsafe + b) != 0):
-        j = tl.program_id(1).to(tl.int64) * BM + tl.arange(0, BM)
         _softmin_of_columns(s, transposed, b, j, None, D, E, BN)
 
 
 @triton.jit
 def update_rows(s, costs, D: tl.constexpr, E: tl.constexpr, BM: tl.constexpr, BN: tl.constexpr):
     """Update the rows, tile by tile."""
-    b = tl.program_id(0).to(tl.int64)
+    b, i = block_of_rows(costs.n, BM)
     if tl.load(s.running + b) != 0:
-        i = tl.program_id(1).to(tl.int64) * BM + tl.arange(0, BM)
         guess = vector(s.sigma, b, i, costs.n, 0.0)
         sigma = softmin_rows(costs, b, i, s.x, s.log_b, tl.load(s.reg + b), guess, D, E, BN)
         tl.store(s.sigma + b * costs.n + i, sigma, mask=i < costs.n)
@@ -160,9 +158,8 @@ def update_rows(s, costs, D: tl.constexpr, E: tl.constexpr, BM: tl.constexpr, BN
 @triton.jit
 def update_columns(s, transposed, D: tl.constexpr, E: tl.constexpr, BM: tl.constexpr, BN: tl.constexpr):
     """The softmins of the columns, tile by tile, after `update_rows`."""
-    b = tl.program_id(0).to(tl.int64)
+    b, j = block_of_rows(transposed.n, BM)
     if tl.load(s.running + b) != 0:
-        j = tl.program_id(1).to(tl.int64) * BM + tl.arange(0, BM)
         _softmin_of_columns(s, transposed, b, j, vector(s.tau, b, j, transposed.n, 0.0), D, E, BN)
 
 

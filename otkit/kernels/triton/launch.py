@@ -95,9 +95,9 @@ def shape(n: int, items: int, precision: Precision) -> Shape:
     return Shape(16, 64, 4) if many else Shape(8, 64, 4)
 
 
-def programs(n: int, items: int, form: Shape) -> tuple[int, int]:
-    """The grid: items along the first axis, whose size has no practical limit, and blocks of rows along the second."""
-    return items, triton.cdiv(n, form.rows)
+def programs(n: int, items: int, form: Shape) -> tuple[int]:
+    """The grid: the blocks of rows of one item after another, along the only axis on which more than 65,535 may lie."""
+    return (items * triton.cdiv(n, form.rows),)
 
 
 def launch(

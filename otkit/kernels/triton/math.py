@@ -179,6 +179,13 @@ def vector(pointer, b, k, size, other):
 
 
 @triton.jit
+def block_of_rows(size, BM: tl.constexpr):
+    """The item and the rows of this program, of those that `launch.programs` enumerates for ``size`` rows."""
+    program, blocks = tl.program_id(0), tl.cdiv(size, BM)
+    return (program // blocks).to(tl.int64), (program % blocks).to(tl.int64) * BM + tl.arange(0, BM)
+
+
+@triton.jit
 def _shifted(costs, b, i, j, g, log_b, reg, D: tl.constexpr):
     """The exponents (g_j + reg·log b_j − C_ij)/reg of a softmin, in base 2."""
     h = vector(g, b, j, costs.m, 0.0) + reg * vector(log_b, b, j, costs.m, float("-inf"))
@@ -234,8 +241,7 @@ def softmin_rows(costs, b, i, g, log_b, reg, guess, D: tl.constexpr, E: tl.const
 @triton.jit
 def softmin(costs, g, log_b, reg, guess, out, D: tl.constexpr, E: tl.constexpr, BM: tl.constexpr, BN: tl.constexpr):
     """The softmin of every row: one program for BM rows of an item."""
-    b = tl.program_id(0).to(tl.int64)
-    i = tl.program_id(1).to(tl.int64) * BM + tl.arange(0, BM)
+    b, i = block_of_rows(costs.n, BM)
     start = guess
     if guess is not None:
         start = vector(guess, b, i, costs.n, 0.0)

@@ -7,12 +7,15 @@ from collections.abc import Mapping
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from otkit import checks
+from otkit.losses import processes
 from otkit.losses.assignment.balance import ScaledScores, Shares, balance
-from otkit.losses.tensors import check_tensor
+from otkit.losses.chunks import upcast
+from otkit.losses.tensors import as_mask, check_tensor
 
 if TYPE_CHECKING:
     from torch.distributed import ProcessGroup
@@ -70,8 +73,8 @@ def assign(
         With inf the prior is met.
     mass : float
         The part of the weight of the samples that is assigned, in (0, 1]. Samples with low scores are assigned less.
-    mask : Tensor of bool (..., N), optional
-        True where a sample takes part; the others are assigned to nothing, whatever their scores are.
+    mask : Tensor (..., N), optional
+        True, or not 0, where a sample takes part; the others are assigned to nothing, whatever their scores are.
     hard : bool
         Return for each sample the prototype that gets most of it, and -100 where there is none.
     group : torch.distributed.ProcessGroup, optional
@@ -116,6 +119,11 @@ def assign(
     """
     check_options(reg, n_iters, tol, unbalanced, mass)
     _check_scores(scores, prior, sample_weights, mask)
+    plain = prior is None and sample_weights is None and mask is None and tol is None
+    if plain and mass == 1 and unbalanced == math.inf and processes.size(group) == 1:
+        found = _at_once(scores, reg, n_iters, hard)
+        if found is not None:
+            return found
     with torch.no_grad(), torch.autocast(scores.device.type, enabled=False):
         dtype = torch.float64 if scores.dtype == torch.float64 else torch.float32
         shares = Shares(_shares(scores, prior, mass, dtype), reg / unbalanced, 1 - mass)
@@ -125,6 +133,17 @@ def assign(
         v = balance(scaled, shares, n_iters, tol, group)
         result = scaled.labels(v, IGNORED) if hard else scaled.assignments(v)
     return result.reshape(scores.shape[:-1] if hard else scores.shape)
+
+
+def _at_once(scores: Tensor, reg: float, n_iters: int, hard: bool) -> Tensor | None:
+    """The assignments of samples to equal shares by one compiled call on the host; None where that cannot be."""
+    if scores.device.type != "cpu" or torch.compiler.is_compiling() or 0 in scores.shape:
+        return None
+    from otkit.kernels.numba.shares import assigned
+
+    given = np.ascontiguousarray(upcast(scores.detach()).numpy())
+    found = assigned(given.reshape(-1, *scores.shape[-2:]), 1 / reg, n_iters, hard)
+    return None if found is None else torch.from_numpy(found).reshape(scores.shape[:-1] if hard else scores.shape)
 
 
 def _flat(x: Tensor, axes: int) -> Tensor:
@@ -149,7 +168,7 @@ def _samples(
     weights = _flat(weights.to(scores.device, dtype).expand(scores.shape[:-1]), 1)
     if mask is None:
         return None, weights
-    mask = _flat(mask.to(scores.device).expand(scores.shape[:-1]), 1)
+    mask = _flat(as_mask("mask", mask).to(scores.device).expand(scores.shape[:-1]), 1)
     return mask, weights.masked_fill(~mask, 0)
 
 
@@ -171,6 +190,7 @@ def check_options(reg: float, n_iters: int, tol: float | None, unbalanced: float
 def _check_scores(scores: Tensor, prior: Tensor | None, sample_weights: Tensor | None, mask: Tensor | None) -> None:
     """Complain about scores that cannot be assigned, and about priors, weights and masks that do not fit them."""
     check_tensor("scores", scores)
+    checks.no_transform(scores, "scores")
     if scores.ndim < 2 or 0 in (scores.shape[-1], *scores.shape[:-2]):
         raise ValueError(
             f"scores must have shape (..., N, K), samples by prototypes, with K > 0, got {tuple(scores.shape)}; "
@@ -184,8 +204,6 @@ def _check_scores(scores: Tensor, prior: Tensor | None, sample_weights: Tensor |
         if x is not None:
             check_tensor(name, x, floating=False)
             _check_fits(name, x, tuple(shape))
-    if mask is not None and mask.dtype != torch.bool:
-        raise ValueError(f"mask must be of bool, True where a sample takes part, got {mask.dtype}; pass mask.bool()")
     for name, x in (("prior", prior), ("sample_weights", sample_weights)):
         if x is not None and not ((x >= 0) & x.isfinite()).all():
             came = f"values from {x.min():g} to {x.max():g}"

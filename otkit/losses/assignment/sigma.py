@@ -13,7 +13,7 @@ from otkit.losses import processes
 from otkit.losses.assignment.assign import assign, check_options
 from otkit.losses.assignment.prototypes import Prototypes, alike, unit
 from otkit.losses.chunks import upcast
-from otkit.losses.tensors import check_tensor
+from otkit.losses.tensors import as_mask, check_tensor
 
 if TYPE_CHECKING:
     from torch.distributed import ProcessGroup
@@ -88,15 +88,16 @@ class SwappedPredictionLoss(nn.Module):
             Scores of V views of N samples for K prototypes, finite.
         queued : Tensor (A, M, K), optional
             Scores of M other samples for the A views that give targets. They take part in the assignments only.
-        mask : Tensor of bool (N,), optional
-            True where a sample takes part.
+        mask : Tensor (N,), optional
+            True, or not 0, where a sample takes part.
 
         Returns
         -------
         Tensor
             A number.
         """
-        count = self._check(scores, queued, mask)
+        count = self._check(scores, queued)
+        mask = _mask_of(mask, (scores.shape[1],))
         if mask is not None:
             scores = scores[:, mask]
         with torch.autocast(scores.device.type, enabled=False):
@@ -109,7 +110,7 @@ class SwappedPredictionLoss(nn.Module):
         together = torch.cat([queued.detach().to(scores.dtype), scores], 1)
         return assign(together, prior=self.prior, group=self.group, **self.options)[:, queued.shape[1] :]
 
-    def _check(self, scores: Tensor, queued: Tensor | None, mask: Tensor | None) -> int:
+    def _check(self, scores: Tensor, queued: Tensor | None) -> int:
         check_tensor("scores", scores)
         if queued is not None:
             check_tensor("queued", queued)
@@ -117,7 +118,7 @@ class SwappedPredictionLoss(nn.Module):
             raise ValueError(
                 f"scores must have shape (V, N, K), of 2 views or more, got {tuple(scores.shape)}; stack them"
             )
-        views, samples, prototypes = scores.shape
+        views, _, prototypes = scores.shape
         count = views if self.n_targets is None else self.n_targets
         if count > views:
             raise ValueError(f"scores must be of n_targets={count} views or more, got {views}; lower n_targets")
@@ -126,7 +127,6 @@ class SwappedPredictionLoss(nn.Module):
                 f"queued must have shape ({count}, M, {prototypes}), got {tuple(queued.shape)}; pass the scores of "
                 "queued features of each view that gives targets"
             )
-        _check_mask(mask, (samples,))
         return count
 
     def extra_repr(self) -> str:
@@ -183,8 +183,8 @@ class SigmaLoss(nn.Module):
             The predictions of the network for the tokens that were masked from it.
         target : Tensor (..., d)
             The features of the same tokens.
-        mask : Tensor of bool (...), optional
-            True where a token takes part.
+        mask : Tensor (...), optional
+            True, or not 0, where a token takes part.
 
         Returns
         -------
@@ -199,7 +199,7 @@ class SigmaLoss(nn.Module):
             raise ValueError(
                 f"video and target must have one shape, (..., {dim}), got {came}; project both to the prototypes' size"
             )
-        _check_mask(mask, tuple(video.shape[:-1]))
+        mask = _mask_of(mask, tuple(video.shape[:-1]))
         if mask is not None:
             video, target = video[mask], target[mask]
         with torch.autocast(video.device.type, enabled=False):
@@ -210,16 +210,14 @@ class SigmaLoss(nn.Module):
         return 2 * self.swapped(scores)
 
 
-def _check_mask(mask: Tensor | None, shape: tuple[int, ...]) -> None:
-    """Complain about a mask of another dtype or shape."""
+def _mask_of(mask: Tensor | None, shape: tuple[int, ...]) -> Tensor | None:
+    """The mask as bool; complains about another shape."""
     if mask is None:
-        return
+        return None
     check_tensor("mask", mask, floating=False)
-    if mask.dtype != torch.bool or mask.shape != shape:
-        came = f"{mask.dtype} {tuple(mask.shape)}"
-        raise ValueError(
-            f"mask must be of bool and of shape {shape}, got {came}; mask.bool() is True where it is not 0"
-        )
+    if mask.shape != shape:
+        raise ValueError(f"mask must be of shape {shape}, got {tuple(mask.shape)}; pass it for the same samples")
+    return as_mask("mask", mask)
 
 
 def _cross_entropy(scores: Tensor, targets: Tensor, temperature: float) -> Tensor:

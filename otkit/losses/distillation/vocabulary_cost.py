@@ -12,6 +12,7 @@ from otkit.losses.tensors import check_tensor
 
 # Entries in memory at once.
 _ENTRIES = 2**24
+_ROUNDING = 16.0  # of distances by products, in units of the root of the machine epsilon and of the largest
 
 
 @dataclass(frozen=True, eq=False)
@@ -36,8 +37,8 @@ class VocabularyCost:
         Parameters
         ----------
         C : Tensor (V, V)
-            Costs: symmetric, finite, not negative, and 0 on the diagonal. For the similarities s of classes in WKD
-            they are ``1 − exp(−κ·(1 − s))``.
+            Costs: finite, not negative, and up to the rounding of distances such as ``torch.cdist(E, E)`` symmetric and
+            0 on the diagonal. For the similarities s of classes in WKD they are ``1 − exp(−κ·(1 − s))``.
 
         Raises
         ------
@@ -50,13 +51,20 @@ class VocabularyCost:
                 f"C must have a row and a column for each of V entries, got {tuple(C.shape)}; for embeddings use "
                 "VocabularyCost.nearest"
             )
-        if not (torch.isfinite(C).all() and (C >= 0).all() and (C == C.T).all() and (C.diagonal() == 0).all()):
+        if not C.is_floating_point():
+            C = C.float()
+        C = C.detach()
+        # A distance by a product of matrices is off by about √u of the lengths.
+        rounding = _ROUNDING * torch.finfo(C.dtype).eps ** 0.5 * C.abs().amax()
+        off = max((C - C.T).abs().amax(), C.diagonal().abs().amax())
+        if not (torch.isfinite(C).all() and (C >= 0).all() and off <= rounding):
             raise ValueError(
                 "C must be symmetric, finite, not negative and 0 on the diagonal; (C + C.T)/2 makes it symmetric"
             )
         V = len(C)
         first = torch.arange(0, V * V + 1, V, device=C.device)
-        return cls(first, torch.arange(V, device=C.device).repeat(V), C.detach().float().flatten())
+        C = ((C.float() + C.T.float()) / 2).fill_diagonal_(0.0)
+        return cls(first, torch.arange(V, device=C.device).repeat(V), C.flatten())
 
     @classmethod
     def nearest(cls, embeddings: Tensor, k: int = 8) -> VocabularyCost:

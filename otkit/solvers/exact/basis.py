@@ -199,9 +199,8 @@ def matrix_of(
     Arcs of a reduced cost above `limit` are forbidden.
     """
     given = costs.matrix is not None
-    base = (
-        to_numpy(costs.base.block(slice(item, item + 1), slice(0, costs.n)))[0] if given else filled(costs.base, item)
-    )
+    part = slice(item, item + 1), slice(0, costs.n)
+    base = (to_numpy(costs.base.block(*part)) if given else filled(costs.base.take(np.array([item]))))[0]
     row, col = to_numpy(costs.row)[item], to_numpy(costs.col)[item]
     span, every = problem.span[item], rows.size == costs.n and cols.size == costs.m
     as_given = every and limit == np.inf and base.flags.c_contiguous

@@ -145,7 +145,7 @@ def _sampled(problem: LinearProblem, reg: float) -> tuple[np.ndarray, np.ndarray
     rng, cloud = np.random.default_rng(0), problem.geometry.cloud
     assert cloud is not None
     i, j = (rng.choice(w.size, min(_SAMPLE, w.size), replace=False, p=w / w.sum()) for w in (a, b))
-    C = filled(PointCloud(cloud.x[:, rows[i]], cloud.y[:, cols[j]], cloud.metric), 0)
+    C = filled(PointCloud(cloud.x[:, rows[i]], cloud.y[:, cols[j]], cloud.metric))[0]
     part = LinearProblem.build(Dense(C), reg=reg)
     return i, run(part, SparseNewton(tol=_ERROR)).f[0] + part.reduced.row[0]
 

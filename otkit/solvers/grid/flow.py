@@ -13,7 +13,7 @@ from typing import ClassVar
 
 import numpy as np
 
-from otkit.arrays import Array
+from otkit.arrays import Array, later
 from otkit.certificates.balanced import certify_plan
 from otkit.certificates.base import feasible
 from otkit.certificates.width import precise
@@ -22,7 +22,7 @@ from otkit.kernels.numba import flow
 from otkit.kernels.numba.simplex import Tree
 from otkit.plans import Arcs, SparsePlan
 from otkit.problems.linear import LinearProblem
-from otkit.results.outcome import Outcome, Status, later, marginal_error
+from otkit.results.outcome import Outcome, Status, marginal_error
 from otkit.solvers.base import Solver, State, check_options
 from otkit.solvers.exact.basis import GRAIN, ROUNDING
 from otkit.solvers.grid.levels import doubled, interpolated, summed
@@ -94,8 +94,15 @@ class Basis:
         flow.plant(order, edges.one, edges.other, edges.length, supplies[0].ravel(), *tree[:-1])
         return Basis(supplies, spacings, halved, edges, tree, np.zeros(1, dtype=np.int64))
 
+    @property
+    def prices(self) -> np.ndarray:
+        """The prices of the cells; 0, which is optimal too, where nothing flows."""
+        return self.tree.pi[:-1] if self.supplies[-1].any() else np.zeros(self.tree.pi.size - 1)
+
     def pivoted(self, most: int) -> tuple[Basis, int, bool]:
         """The basis after at most so many pivots, or on the next grid; the number; and whether all is optimal."""
+        if not self.supplies[-1].any():
+            return self, 0, True
         edges = self.edges.one, self.edges.other, self.edges.length
         pivots, optimal = flow.solve(*edges, *self.tree[:-1], self.cursor, ROUNDING, most)
         if not optimal or len(self.supplies) == 1:
@@ -104,8 +111,7 @@ class Basis:
 
     def finer(self) -> Basis:
         """The first basis on the next grid."""
-        prices = self.tree.pi[:-1].reshape(self.supplies[0].shape)
-        prices = interpolated(prices, self.halved[0], self.supplies[1].shape)
+        prices = interpolated(self.prices.reshape(self.supplies[0].shape), self.halved[0], self.supplies[1].shape)
         return Basis._planted(self.supplies[1:], self.spacings[1:], self.halved[1:], prices)
 
 
@@ -168,7 +174,7 @@ class GridFlow(Solver[Flowing]):
     def finish(self, problem: LinearProblem, state: Flowing, errors: np.ndarray) -> Outcome:
         bases = [_finest(basis) for basis in state.bases]
         plan = SparsePlan((problem.items, problem.reduced.n, problem.reduced.m), _arcs(problem, bases), problem.a)
-        g = np.stack([basis.tree.pi[:-1] for basis in bases])
+        g = np.stack([basis.prices for basis in bases])
         # Weights are rounded to grains, and grains to floats.
         defect = np.full(problem.items, 4 * problem.reduced.n * GRAIN + 8 * UNIT)
         found = certify_plan(problem, *feasible(problem, g=g), (plan,), _paid(problem, plan.entries), defect)

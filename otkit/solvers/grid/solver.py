@@ -9,13 +9,13 @@ from typing import ClassVar
 
 import numpy as np
 
-from otkit.arrays import Array
+from otkit.arrays import Array, later
 from otkit.certificates.base import Certificate
 from otkit.certificates.glued import certify_glued
 from otkit.geometry.grid import Grid
 from otkit.plans import EntropicPlan, Glued
 from otkit.problems.linear import LinearProblem
-from otkit.results.outcome import Outcome, Stage, Status, later, marginal_error
+from otkit.results.outcome import Outcome, Stage, Status, marginal_error
 from otkit.solvers.base import Solver, State, check_options
 from otkit.solvers.grid.levels import SWEEPS, Level, Solved, Swept, correct, levels_of, sweeps
 

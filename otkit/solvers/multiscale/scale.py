@@ -11,14 +11,13 @@ from otkit.geometry.costs import Cost
 from otkit.kernels.numba.search import Form
 from otkit.kernels.searches import form_of
 from otkit.problems.linear import LinearProblem
-from otkit.solvers import descent
 from otkit.solvers.exact.basis import Basis
 from otkit.solvers.multiscale.cells import Grid, Measure
 from otkit.solvers.multiscale.entropic import Plan
 from otkit.solvers.multiscale.pairs import Pairs
 
-# The regularisation begins at the range of the costs divided by this.
-_EASY = 16.0
+# The regularisation begins at the range of the costs divided by this, of samples of so many points.
+_EASY, _SAMPLE = 16.0, 256
 # The variance of cells changes a squared distance by this fraction of the regularisation, and a cost by about as much.
 _FINE = 0.5
 # The lowest regularisation of cells, relative to the first one.
@@ -104,12 +103,26 @@ def coarsest(problem: LinearProblem, item: int) -> Scale:
     assert cloud is not None
     a, b = (to_numpy(w)[item] for w in (problem.a, problem.b))
     sides = Measure.over(cloud.x, item, a), Measure.over(cloud.y, item, b)
-    reg = float(descent.top(problem)[item]) / _EASY
+    reg = _spread(cloud.metric, sides) / _EASY
     limit = _variance(cloud.metric, reg, 0.0)
     limits = np.full(sides[0].of.mass.size, limit), np.full(sides[1].of.mass.size, limit)
     rows, cols = (side.grid(v) for side, v in zip(sides, limits, strict=True))
     form = form_of(cloud.metric, cloud.x, cloud.y)
     return Scale(sides, cloud.metric, form, limits, rows, cols, reg, _LOWEST * reg, np.zeros(cols.mass.size))
+
+
+def _spread(metric: Cost, sides: tuple[Measure, Measure]) -> float:
+    """About the range of the reduced costs: that of a sample of points and of the outermost ones."""
+    x, y = (_sample(side.tree.points) for side in sides)
+    costs = metric(x[None], y[None])[0]
+    costs = costs - costs.min(-1, keepdims=True)
+    return float((costs - costs.min(0)).max()) or 1.0
+
+
+def _sample(points: np.ndarray) -> np.ndarray:
+    """Some points, with the first and the last one along each axis."""
+    ends = points.argmin(0), points.argmax(0)
+    return points[np.concatenate([*ends, np.arange(0, len(points), -(-len(points) // _SAMPLE))])]
 
 
 def _variance(metric: Cost, reg: float, cost: float) -> float:

@@ -149,6 +149,7 @@ def test_masked_samples_are_not_there():
             q = assign(scores, mask=mask, **options)
             torch.testing.assert_close(q[mask], assign(S[mask], **options))
             assert (q[~mask] == 0).all()
+            assert torch.equal(assign(scores, mask=mask.long(), **options), q)
         labels = assign(scores, mask=mask, hard=True)
         assert torch.equal(labels, torch.where(mask, assign(S, mask=mask).argmax(1), -100))
         assert functional.cross_entropy(S, labels) == functional.cross_entropy(S[mask], labels[mask])
@@ -313,7 +314,7 @@ def test_many_prototypes():
         (S, {"sample_weights": torch.ones(3)}, r"sample_weights must have shape \(6,\)"),
         (S, {"sample_weights": torch.tensor([1, 1, 1, 1, 1, math.nan])}, "sample_weights must be finite"),
         (S, {"sample_weights": torch.zeros(6)}, "must leave a sample of positive weight"),
-        (S, {"mask": torch.ones(6)}, "mask must be of bool"),
+        (S, {"mask": torch.full((6,), -1.0)}, "mask must be 0 where nothing takes part"),
         (S, {"mask": torch.ones(1, 6, dtype=torch.bool)}, r"mask must have shape \(6,\)"),
         (S, {"mask": torch.zeros(6, dtype=torch.bool)}, "must leave a sample of positive weight"),
         (torch.where(S == 0.9, math.nan, S), {}, "scores must hold neither NaN nor inf"),

@@ -22,6 +22,18 @@ def test_all_neighbours_are_all_costs():
     torch.testing.assert_close(*values, rtol=0, atol=1e-5)
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_distances_are_symmetric_up_to_rounding(dtype):
+    E = torch.randn(60, 300, dtype=dtype, generator=torch.Generator().manual_seed(0)) + 3
+    distances = torch.cdist(E, E)
+    assert not torch.equal(distances, distances.T) or distances.diagonal().any()
+    C = VocabularyCost.dense(distances).cost.reshape(60, 60)
+    assert torch.equal(C, C.T)
+    assert not C.diagonal().any()
+    exact = torch.cdist(E.double(), E.double(), compute_mode="donot_use_mm_for_euclid_dist")
+    torch.testing.assert_close(C.double(), exact, rtol=1e-4, atol=1e-4)
+
+
 def test_neighbours_are_the_nearest_both_ways(monkeypatch):
     monkeypatch.setattr(vocabulary_cost, "_ENTRIES", 60)  # some rows at a time
     e = draw(20, 4)

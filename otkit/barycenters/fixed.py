@@ -1,0 +1,312 @@
+"""Barycenters on a fixed support: the iterations of all measures at decreasing regularisation."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from otkit.arrays import Array, from_numpy, namespace, put, take, to_numpy
+from otkit.barycenters.bounds import lower_bound
+from otkit.certificates.base import Certificate
+from otkit.certificates.certify import certify
+from otkit.certificates.width import EXACT, narrow
+from otkit.entropic import barycenter
+from otkit.entropic.anderson import Mixing
+from otkit.geometry.base import Geometry
+from otkit.geometry.costs import UNIT
+from otkit.plans import EntropicPlan
+from otkit.problems.linear import LinearProblem
+from otkit.results.outcome import Outcome, Stage, Status, marginal_error
+from otkit.solvers import descent
+from otkit.solvers.base import Solver, State, check_options
+
+# The history of the acceleration has so many residuals, or fewer, at least _SHORTEST, with at most _HISTORY numbers.
+# Longer ones save few iterations and cost more than these (measured on `benchmarks/suite/barycenters.py`).
+_WINDOW, _SHORTEST, _HISTORY = 15, 4, 2**26
+# A stage ends at this error, at less where the regularisation is small: ever smaller masses then decide.
+_STAGE_TOL = 1e-3
+# Iterations between two calls of the callback.
+_SWEEPS = 50
+# In a stage that takes long, bounds are computed after so many iterations.
+_PATIENCE = 500
+# Without a regularisation, bounds are computed from the range of the costs divided by this.
+_BOUNDED = 256.0
+
+
+@dataclass(frozen=True)
+class Averaged(State):
+    """The state of G barycenters of K measures each: items are measures, and those of a barycenter end together.
+
+    Attributes
+    ----------
+    point : array (G·K, m)
+        The potentials of the columns to continue from, relative to uniform weights.
+    own : array (G, m)
+        The potentials of the barycenters with themselves; 0 unless debiased.
+    raised : array (G·K, m)
+        The last potentials of the columns, relative to the barycenter.
+    b : array (G, m)
+        The weights of the barycenters.
+    used : numpy array of int (G·K,)
+        Iterations in the current stage.
+    past, past_own, past_reg
+        The points at the end of the previous stage, and its regularisation ``(G·K,)``; NaN before.
+    mixing : Mixing
+        The history of the acceleration in the current stage, with one row for each barycenter.
+    lower, upper : numpy array (G·K,)
+        The last bounds on the optimum of an item's barycenter, infinite before the first.
+    """
+
+    point: Array
+    own: Array
+    raised: Array
+    b: Array
+    used: np.ndarray
+    past: Array
+    past_own: Array
+    past_reg: np.ndarray
+    mixing: Mixing
+    lower: np.ndarray
+    upper: np.ndarray
+
+    @property
+    def gap(self) -> np.ndarray:
+        known = (self.upper < np.inf) & (self.upper != 0)
+        return np.where(known, (self.upper - self.lower) / np.where(known, abs(self.upper), 1.0), np.nan)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Averages(Outcome):
+    """The outcome of the problems between the measures and their barycenter.
+
+    Attributes
+    ----------
+    b : array (G, m)
+        The weights of the barycenters.
+    point : array (G·K, m)
+        Potentials of the reduced costs whose weighted sum is 0 in the costs as given, or `own` if debiased.
+    """
+
+    b: Array
+    point: Array
+
+
+@dataclass(frozen=True)
+class Averaging(Solver[Averaged]):
+    """Barycenters on a fixed support, annealed to a regularisation, or until bounds are certified.
+
+    Attributes
+    ----------
+    weights : array (G, K)
+        The weights of the measures, which sum to 1.
+    support : Geometry or None
+        The costs between the points of the support, if the barycenters are debiased.
+    tol : float, optional
+        With a `reg`: the largest L1 distance of a plan's column sums from the weights of the barycenter.
+    rtol : float
+        Without a `reg`: stop when ``upper − lower ≤ rtol·upper``.
+    max_iter : int
+        Maximum number of iterations over all stages.
+    factor : float
+        Divisor of the regularisation between stages.
+    """
+
+    weights: Array
+    support: Geometry | None = None
+    tol: float | None = None
+    rtol: float = 1e-2
+    max_iter: int = 10_000
+    factor: float = 2.0
+    name = "barycenter"
+    entropic = True
+
+    def __post_init__(self) -> None:
+        check_options(self)
+
+    @property
+    def groups(self) -> int:
+        """Number of barycenters."""
+        return int(self.weights.shape[0])
+
+    @property
+    def count(self) -> int:
+        """Number of measures of each barycenter."""
+        return int(self.weights.shape[1])
+
+    def init(self, problem: LinearProblem, start: tuple[Array, Array] | None) -> Averaged:
+        items, g = problem.items, -problem.reduced.col + 0 * problem.log_b
+        own = namespace(g).zeros_like(g[: self.groups])
+        top = self._shared(descent.top(problem)) / self.factor
+        unknown = np.full(items, np.inf)
+        reg = top if problem.reg is None else np.maximum(top, to_numpy(problem.reg))
+        return Averaged(
+            f=namespace(g).zeros_like(problem.a),
+            g=g,
+            reg=reg,
+            status=np.full(items, None, dtype=object),
+            error=unknown,
+            n_iter=np.zeros(items, dtype=np.int64),
+            stages=(),
+            point=g,
+            own=own,
+            raised=g,
+            b=problem.b[: self.groups],
+            used=np.zeros(items, dtype=np.int64),
+            past=g,
+            past_own=own,
+            past_reg=np.full(items, np.nan),
+            mixing=self._fresh(problem, g, own),
+            lower=-unknown,
+            upper=unknown,
+        )
+
+    def _fresh(self, problem: LinearProblem, point: Array, own: Array) -> Mixing:
+        size = (self.count + 1) * problem.reduced.m * self.groups
+        window = int(np.clip(_HISTORY // size, _SHORTEST, _WINDOW))
+        reach = from_numpy(self._shared(problem.span)[:: self.count], point)
+        return barycenter.begin_mixing(point, own, self.groups, reach, window)
+
+    def _shared(self, v: np.ndarray) -> np.ndarray:
+        """The largest of the values of the measures of a barycenter, for each of them."""
+        return np.repeat(v.reshape(-1, self.count).max(-1), self.count)
+
+    def step(self, problem: LinearProblem, state: Averaged) -> Averaged:
+        target = np.zeros(problem.items) if problem.reg is None else to_numpy(problem.reg)
+        last = state.reg <= target
+        stage_tol = _STAGE_TOL * np.minimum(1.0, 10 * np.sqrt(state.reg / descent.top(problem)))
+        goal = self._shared(np.where(last, self._tol(problem) * descent.SLACK, stage_tol))
+        state = self._swept(problem, state, goal, last)
+        running = state.running
+        reached = (state.error <= goal)[running]
+        state = state.ended(running[reached & last[running]], Status.CONVERGED)
+        if problem.reg is None:
+            due = reached | (state.used[running] % _PATIENCE == 0)
+            state = self._bounded(problem, state, running[due])
+            moving = running[reached]
+            spent = moving[state.reg[moving] < 64 * UNIT * descent.top(problem)[moving]]
+            state = state.ended(np.intersect1d(spent, state.running), Status.STALLED)
+            moving = np.intersect1d(moving, state.running)
+        else:
+            moving = running[reached & ~last[running]]
+        return self._next(problem, state, moving, target) if moving.size else state
+
+    def _tol(self, problem: LinearProblem) -> np.ndarray:
+        return np.full(problem.items, np.nan) if problem.reg is None else descent.tolerance(problem, self.tol)
+
+    def _swept(self, problem: LinearProblem, state: Averaged, goal: np.ndarray, last: np.ndarray) -> Averaged:
+        """The state after a few iterations of the running barycenters."""
+        one = slice(None, None, self.count)
+        left = np.where(state.status == None, np.minimum(self.max_iter - state.n_iter, _SWEEPS), 0)[one]  # noqa: E711
+        at = problem.at(state.f, state.point, from_numpy(state.reg, state.f))
+        tol, limit = (from_numpy(np.asarray(v, dtype=np.float64), state.f) for v in (goal[one], left))
+        # Before the last stage nothing is debiased: a large blur is undone slowly.
+        due = from_numpy(last[one], state.f)
+        of = barycenter.Measures(problem.reduced, self.support, due, self.weights, problem.kernels.softmin)
+        new, point, own, done, mixing = barycenter.sweep(of, at, state.own, state.mixing, tol, limit)
+        counted = np.repeat(to_numpy(done).astype(np.int64), self.count)
+        went = counted > 0
+        error = np.where(went, np.repeat(to_numpy(new.error), self.count), state.error)
+        xp, items = namespace(state.f), from_numpy(went[:, None], state.f)
+        whole = from_numpy(went[one][:, None], state.f)
+        return replace(
+            state,
+            f=xp.where(items, new.f, state.f),
+            g=xp.where(items, at.g, state.g),
+            point=point,
+            own=own,
+            raised=xp.where(items, new.raised, state.raised),
+            b=xp.where(whole, new.b, state.b),
+            error=error,
+            n_iter=state.n_iter + counted,
+            used=state.used + counted,
+            mixing=mixing,
+        )
+
+    def _next(self, problem: LinearProblem, state: Averaged, moving: np.ndarray, target: np.ndarray) -> Averaged:
+        """The state with some barycenters at the next regularisation, from extrapolated potentials."""
+        going = np.zeros(problem.items, dtype=bool)
+        going[moving] = True
+        reg = np.where(going, np.maximum(state.reg / self.factor, target), state.reg)
+        known = going & np.isfinite(state.past_reg)
+        ratio = np.where(known, (reg - state.reg) / np.where(known, state.reg - state.past_reg, 1.0), 0.0)
+        one, like = slice(None, None, self.count), state.point
+        point = like + from_numpy(ratio[:, None], like) * (like - state.past)
+        own = state.own + from_numpy(ratio[one, None], like) * (state.own - state.past_own)
+        xp, here, whole = namespace(like), from_numpy(going[:, None], like), from_numpy(going[one, None], like)
+        groups = np.flatnonzero(going[one])
+        fresh = take(self._fresh(problem, point, own), groups)
+        return replace(
+            state,
+            point=point,
+            own=own,
+            reg=reg,
+            stages=state.stages + tuple(_stage(state, int(k)) for k in moving),
+            used=np.where(going, 0, state.used),
+            past=xp.where(here, state.point, state.past),
+            past_own=xp.where(whole, state.own, state.past_own),
+            past_reg=np.where(going, state.reg, state.past_reg),
+            mixing=put(state.mixing, groups, fresh),
+        )
+
+    def _bounded(self, problem: LinearProblem, state: Averaged, items: np.ndarray) -> Averaged:
+        """The state with bounds of some barycenters, which end if these are close."""
+        items = items[(state.reg * _BOUNDED <= self._shared(descent.top(problem)))[items]]
+        if not items.size:
+            return state
+        groups = items[:: self.count] // self.count
+        found = self._certificate(problem, state, items)
+        weights, part = take(self.weights, groups), problem.take(items)
+        lower = lower_bound(part, take(state.point, items), weights)
+        upper = (to_numpy(weights) * found.upper.reshape(-1, self.count)).sum(-1)
+        lower, upper = (np.repeat(v, self.count) for v in (lower, upper))
+        close = narrow(part, lower, upper, self.rtol, EXACT).reshape(-1, self.count).any(-1)
+        state = replace(state, lower=put(state.lower, items, lower), upper=put(state.upper, items, upper))
+        return state.ended(items[np.repeat(close, self.count)], Status.CONVERGED)
+
+    def _certificate(self, problem: LinearProblem, state: Averaged, items: np.ndarray) -> Certificate:
+        """Bounds on the transport from measures to their barycenter, and feasible plans."""
+        part = towards(problem, state.b).take(items)
+        f, g, reg = take((state.f, state.raised, from_numpy(state.reg, state.f)), items)
+        return certify(part, f, g, reg)
+
+    def finish(self, problem: LinearProblem, state: Averaged, errors: np.ndarray) -> Averages:
+        b, f, g = state.b, state.f, state.raised
+        fixed = towards(problem, b)
+        stages = state.stages + tuple(_stage(state, int(k)) for k in np.flatnonzero(state.used))
+        if problem.reg is None:
+            found = self._certificate(problem, state, np.arange(problem.items))
+            plan, f, g, tol = found.plan, found.f, found.g, np.full(problem.items, self.rtol)
+        else:
+            found, tol = None, self._tol(problem)
+            f = fixed.update_rows(g, problem.reg)
+            plan = (EntropicPlan(fixed.reduced, fixed.at(f, g, problem.reg), fixed.kernels),)
+        error = marginal_error(fixed, plan, f, g)
+        if problem.reg is not None:
+            state = state.ended(np.flatnonzero((state.status == Status.CONVERGED) & (error > tol)), Status.STALLED)
+        return Averages(
+            f=f,
+            g=g,
+            reg=problem.reg,
+            plan=plan,
+            certificate=found,
+            status=state.status,
+            error=error,
+            tol=tol,
+            n_iter=state.n_iter,
+            errors=errors,
+            stages=stages,
+            b=b,
+            point=state.point,
+        )
+
+
+def towards(problem: LinearProblem, b: Array) -> LinearProblem:
+    """The problem of every measure with its barycenter, of weights ``b (G, m)``, as the columns."""
+    xp, count = namespace(b), problem.items // b.shape[0]
+    each = xp.broadcast_to(b[:, None, :], (b.shape[0], count, b.shape[-1]))
+    return replace(problem, b=xp.reshape(each, (problem.items, b.shape[-1])))
+
+
+def _stage(state: Averaged, item: int) -> Stage:
+    return Stage(item, float(state.reg[item]), int(state.used[item]), float(state.error[item]))

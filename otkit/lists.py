@@ -1,0 +1,107 @@
+"""Lists of clouds of unequal sizes: one problem for each pair, and one report on all."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+import numpy as np
+
+from otkit import checks
+from otkit.arrays import is_array, to_numpy
+from otkit.report import reported
+
+_Answer = TypeVar("_Answer")
+
+
+def split(x: Any, lengths: Any = None, *, batch: Any = None) -> list[Any]:
+    """The clouds of a flat array of points, or their weights, as a list for `solve_sample` and the like.
+
+    Parameters
+    ----------
+    x : array (N, d) or (N,)
+        The points, or their weights, of one cloud after the other.
+    lengths : array of int (K,), optional
+        The number of points of each cloud; their sum is N.
+    batch : array of int (N,), optional
+        In place of `lengths`, the index of the cloud of each point, in ascending order from 0, as in PyTorch Geometric.
+
+    Returns
+    -------
+    list of array
+        Views of `x`, through which gradients flow.
+
+    Raises
+    ------
+    ValueError, TypeError
+        If the lengths or indices do not fit the points.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import otkit
+    >>> x, y = np.arange(5.0)[:, None], np.zeros((2, 1))
+    >>> [float(r) for r in otkit.wasserstein(otkit.split(x, [2, 3]), y, p=1)]
+    [0.5, 3.0]
+    >>> [len(cloud) for cloud in otkit.split(x, batch=[0, 0, 1, 1, 1])]
+    [2, 3]
+    """
+    x = checks.as_array(x, "x")
+    if (lengths is None) == (batch is None):
+        raise ValueError("one of lengths and batch must say where clouds begin, got both or none; pass one of them")
+    name = "lengths" if batch is None else "batch"
+    given = to_numpy(checks.as_array(lengths if batch is None else batch, name))
+    if given.ndim != 1 or given.dtype.kind not in "iu" or (given.size and given.min() < 0):
+        raise ValueError(
+            f"{name} must be whole numbers from 0, in one axis, got {given.dtype} {given.shape}; cast them"
+        )
+    if batch is not None:
+        if len(given) != x.shape[0] or (np.diff(given) < 0).any():
+            raise ValueError(f"batch must be ascending, one index for each of the {x.shape[0]} points; sort the points")
+        given = np.bincount(given)
+    if given.sum() != x.shape[0]:
+        raise ValueError(
+            f"lengths must sum to the {x.shape[0]} points, got a sum of {given.sum()}; pass one for each cloud"
+        )
+    ends = np.cumsum(given)
+    return [x[start:end, ...] for start, end in zip((ends - given).tolist(), ends.tolist(), strict=True)]
+
+
+def is_list(x: Any, axes: int = 2) -> bool:
+    """Whether this is a list of arrays of at least so many axes: clouds have two, and their weights one."""
+    return isinstance(x, (list, tuple)) and len(x) > 0 and all(is_array(v) and v.ndim >= axes for v in x)
+
+
+def answered(
+    solve: Callable[..., _Answer],
+    shortfall: Callable[[_Answer], str],
+    measures: tuple[Any, Any, Any, Any],
+    numbers: tuple[Any, ...],
+    strict: bool,
+) -> Any:
+    """The answer for two clouds, or the list of answers for lists of them, after a report on convergence.
+
+    `solve` takes x, y, a and b, each shared by all pairs unless it is a list, and then the `numbers`, each for all
+    pairs or an array with one for each.
+    """
+    if not any(map(is_list, measures[:2])):
+        answer = solve(*measures, *numbers)
+        return reported(answer, shortfall(answer), strict)
+    lists = [v for v, axes in zip(measures, (2, 2, 1, 1), strict=True) if is_list(v, axes)]
+    count = len(lists[0])
+    if any(len(v) != count for v in lists):
+        raise ValueError(
+            f"lists of clouds and of weights must have one length, got {sorted({len(v) for v in lists})}; one cloud in "
+            "place of a list is shared"
+        )
+    answers = []
+    for k in range(count):
+        mine = [v[k] if is_list(v, axes) else v for v, axes in zip(measures, (2, 2, 1, 1), strict=True)]
+        own = [v[k] if is_array(v) and v.ndim == 1 and v.shape[0] == count else v for v in numbers]
+        try:
+            answers.append(solve(*mine, *own))
+        except (ValueError, TypeError) as error:
+            raise type(error)(f"pair {k}: {error}") from None
+    short = [(k, text) for k, text in enumerate(map(shortfall, answers)) if text]
+    message = f"{len(short)} of {count} pairs did not converge; pair {short[0][0]}: {short[0][1]}" if short else ""
+    return reported(answers, message, strict)

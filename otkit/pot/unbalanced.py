@@ -1,0 +1,175 @@
+"""POT's `ot.unbalanced`: entropic transport with penalties on the marginals."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from otkit import arrays, checks
+from otkit.pot.calls import history, initial, run, scalings
+from otkit.pot.inputs import costs, one_of, pair_of, unused, weights
+from otkit.pot.reference import TYPES, Reference, reference
+from otkit.results import Result
+
+__all__ = ["sinkhorn_unbalanced", "sinkhorn_unbalanced2"]
+
+METHODS = ("sinkhorn", "sinkhorn_stabilized", "sinkhorn_translation_invariant", "sinkhorn_reg_scaling")
+_LIMIT = 1000  # POT's default, in place of which stands otkit's own
+_WHY = "otkit works in the log domain and chooses its steps itself"
+
+
+def _solved(
+    measures: tuple[Any, Any, Any],
+    problem: tuple[Any, Any, str, Any],
+    limits: tuple[int, float],
+    warmstart: Any,
+    verbose: bool,
+) -> tuple[Reference, Result]:
+    """The solve of `measures` (a, b, M) and `problem` (reg, reg_m, reg_type, c)."""
+    a, b, M = measures
+    reg, reg_m, reg_type, c = problem
+    checks.regularisation(reg)
+    geometry = costs(M, a, b)
+    pair = weights(a, "a", geometry), weights(b, "b", geometry)
+    at = reference(geometry, pair, reg, one_of(reg_type, "reg_type", TYPES), c)
+    init = initial(warmstart, (None, None), reg, in_cost=False)
+    asked, limit = (*pair, reg, pair_of(reg_m)), ("numItermax", limits[0], _LIMIT)
+    return at, run(at.geometry, asked, limit, tol=limits[1], init=init, verbose=verbose)
+
+
+def _log(at: Reference, result: Result) -> dict[str, Any]:
+    """POT's log: the scalings, and of a single pair of measures both costs."""
+    logu, logv = scalings(result, weighted=False)
+    words = {"err": history(result), "logu": logu, "logv": logv}
+    if result.problem.batch:
+        return words
+    return {**words, "cost": at.linear(result), "total_cost": at.value(result)}
+
+
+@arrays.eager
+def sinkhorn_unbalanced(
+    a: Any,
+    b: Any,
+    M: Any,
+    reg: Any,
+    reg_m: Any,
+    method: str = "sinkhorn",
+    reg_type: str = "kl",
+    c: Any = None,
+    warmstart: Any = None,
+    numItermax: int = _LIMIT,
+    stopThr: float = 1e-6,
+    verbose: bool = False,
+    log: bool = False,
+    **kwargs: Any,
+) -> Any:
+    """The unbalanced entropic plan, as `ot.unbalanced.sinkhorn_unbalanced`.
+
+    Parameters
+    ----------
+    a : array (n,)
+    b : array (m,) or (m, K)
+        Weights of any totals, or K histograms in columns; uniform where empty.
+    M : array (n, m)
+        The costs; ``inf`` forbids an arc.
+    reg : float
+        The regularisation, in units of the cost.
+    reg_m : float, or 1 or 2 numbers
+        The penalty on the KL divergence of both marginals or of each; ``inf`` makes a marginal exact.
+    method : str
+        "sinkhorn", "sinkhorn_stabilized", "sinkhorn_translation_invariant" or "sinkhorn_reg_scaling", which have one
+        answer here.
+    reg_type : str
+        "kl" for the divergence from `c`, or "entropy" for that from 1. POT takes the second for K histograms, whatever
+        is asked; here it is what is asked.
+    c : array (n, m), optional
+        The reference measure; a⊗b by default.
+    warmstart : tuple (u, v), optional
+        Logarithms of the scalings to start from.
+    stopThr : float
+        Bound on the error of the optimality conditions, `otkit.Result.error`. 0 runs exactly `numItermax` iterations.
+    numItermax, verbose, log, **kwargs
+        As in `sinkhorn`.
+
+    Returns
+    -------
+    array (n, m)
+        The plan. Of K histograms, the linear costs ``(K,)``.
+    dict
+        With `log`: "err", and the logarithms of the scalings "logu" and "logv", with
+        P_ij = exp(logu_i + logv_j − M_ij/reg)·c_ij. Of one pair of measures also "cost", ⟨M, P⟩, and "total_cost", the
+        objective with all mass terms, of which POT omits some.
+
+    Raises
+    ------
+    ValueError, TypeError
+        If the data or options are invalid.
+
+    Examples
+    --------
+    >>> import otkit.pot as ot
+    >>> a, b = [0.5, 0.5], [0.5, 0.5]
+    >>> ot.unbalanced.sinkhorn_unbalanced(a, b, [[0.0, 1.0], [1.0, 0.0]], 1, 1).round(4)
+    array([[0.3221, 0.1185],
+           [0.1185, 0.3221]])
+    """
+    one_of(method, "method", METHODS)
+    unused(kwargs, _WHY)
+    problem = (reg, reg_m, reg_type, c)
+    at, result = _solved((a, b, M), problem, (numItermax, stopThr), warmstart, verbose)
+    answer = at.linear(result) if result.problem.batch else result.plan
+    return (answer, _log(at, result)) if log else answer
+
+
+@arrays.eager
+def sinkhorn_unbalanced2(
+    a: Any,
+    b: Any,
+    M: Any,
+    reg: Any,
+    reg_m: Any,
+    method: str = "sinkhorn",
+    reg_type: str = "kl",
+    c: Any = None,
+    warmstart: Any = None,
+    returnCost: str = "linear",
+    numItermax: int = _LIMIT,
+    stopThr: float = 1e-6,
+    verbose: bool = False,
+    log: bool = False,
+    **kwargs: Any,
+) -> Any:
+    """The cost of the unbalanced entropic plan, as `ot.unbalanced.sinkhorn_unbalanced2`.
+
+    Parameters
+    ----------
+    returnCost : str
+        "linear" for ⟨M, P⟩, or "total" for the objective.
+    a, b, M, reg, reg_m, method, reg_type, c, warmstart, numItermax, stopThr, verbose, log, **kwargs
+        As in `sinkhorn_unbalanced`.
+
+    Returns
+    -------
+    array () or (K,)
+        The cost, differentiable by a, b, M, reg and reg_m.
+    dict
+        With `log`, as in `sinkhorn_unbalanced`.
+
+    Raises
+    ------
+    ValueError, TypeError
+        If the data or options are invalid.
+
+    Examples
+    --------
+    >>> import otkit.pot as ot
+    >>> a, b = [0.5, 0.5], [0.5, 0.5]
+    >>> float(ot.unbalanced.sinkhorn_unbalanced2(a, b, [[0.0, 1.0], [1.0, 0.0]], 1, 1).round(4))
+    0.237
+    """
+    one_of(method, "method", METHODS)
+    one_of(returnCost, "returnCost", ("linear", "total"))
+    unused(kwargs, _WHY)
+    problem = (reg, reg_m, reg_type, c)
+    at, result = _solved((a, b, M), problem, (numItermax, stopThr), warmstart, verbose)
+    cost = at.linear(result) if returnCost == "linear" else at.value(result)
+    return (cost, _log(at, result)) if log else cost

@@ -1,0 +1,63 @@
+"""Costs of points that are kept in memory, and the memory that they are kept in."""
+
+import gc
+
+import numpy as np
+import pytest
+from numpy.testing import assert_allclose, assert_array_equal
+
+import otkit
+from otkit import kernels
+from otkit.kernels import memory
+
+
+@pytest.mark.parametrize("metric", ["sqeuclidean", "euclidean", "cosine", "chebyshev"])
+@pytest.mark.parametrize("unbalanced", [None, 1.0])
+def test_held_costs_are_those_computed_by_tiles(rng, monkeypatch, metric, unbalanced):
+    x, y = rng.normal(size=(3, 70, 20)), rng.normal(size=(80, 20))
+    options = dict(metric=metric, reg=0.5, unbalanced=unbalanced, tol=1e-10)
+    held = otkit.solve_sample(x, y, **options)
+    assert held.problem.reduced.held.shape == (3, 70, 80)
+    monkeypatch.setattr(kernels, "_HELD", 0)
+    wanted = otkit.solve_sample(x, y, **options)
+    assert wanted.problem.reduced.held is None
+    for name in ("value", "f", "g", "plan", "lower", "upper"):
+        assert_allclose(getattr(held, name), getattr(wanted, name), rtol=1e-7, atol=1e-9)
+    v, u = rng.normal(size=80), rng.normal(size=70)
+    assert_allclose(held.apply(v), wanted.apply(v), atol=1e-9)
+    assert_allclose(held.apply_t(u), wanted.apply_t(u), atol=1e-9)
+
+
+def test_costs_that_a_function_computes_are_asked_for_once(rng):
+    pairs = []
+
+    def metric(x, y):
+        pairs.append(x.shape[-2] * y.shape[-2])
+        return ((x[..., :, None, :] - y[..., None, :, :]) ** 2).sum(-1)
+
+    x, y = rng.normal(size=(90, 2)), rng.normal(size=(90, 2))
+    result = otkit.solve_sample(x, y, metric=metric, reg=0.05)
+    assert result.converged
+    assert result.value > 0
+    assert sum(pairs) < 1.1 * x.shape[0] * y.shape[0]
+
+
+def test_memory_is_lent_again_once_no_view_refers_to_it():
+    memory._idle.clear()
+    one = memory.lent((1000, 100))
+    row, place = one[3], one.ctypes.data
+    row[:] = 7.0
+    del one
+    gc.collect()
+    other = memory.lent((1000, 100))  # a view is left
+    other[:] = 0.0
+    assert other.ctypes.data != place
+    assert_array_equal(row, 7.0)
+    del row
+    assert memory.lent((100, 1000), np.float64).ctypes.data == place
+
+
+def test_idle_memory_is_bounded():
+    rooms = [memory.lent((2**21 + k,)) for k in range(8)]  # 16 MiB each
+    del rooms
+    assert 0 < sum(room.size for room in memory._idle.values()) <= memory.NEGLIGIBLE

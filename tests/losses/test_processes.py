@@ -1,0 +1,106 @@
+"""A step of several processes, with accumulation and unequal batches, is that of one."""
+
+import datetime
+import pickle
+from contextlib import nullcontext
+from itertools import pairwise
+
+import pytest
+import torch
+import torch.distributed as dist
+from torch import multiprocessing
+from torch.nn.parallel import DistributedDataParallel
+
+from otkit.losses import DistillationObjective, MultiLevelOTLoss, SinKDLoss, SinkhornLoss, SoftTargetLoss, ULDLoss
+
+LENGTH, WIDTH, VOCABULARY = 5, 4, 9
+LOSSES = {
+    "KL": SoftTargetLoss(shift=True),
+    "JS": SoftTargetLoss("js", shift=True),
+    "ULD": ULDLoss(shift=True),
+    "SinKD": SinKDLoss("token", shift=True),
+    "multi-level": MultiLevelOTLoss(topk=4, shift=True),
+    "objective": DistillationObjective(SinKDLoss("token", shift=True), shift=True),
+    "Sinkhorn": SinkhornLoss(0.5, reduction="sum", tol=1e-10),
+}
+# Sequences of the micro-batches of each process, for one step and for two.
+SHARES = {1: [(0, 5), (5, 7), (7, 8)], 2: [(0, 3, 5), (5, 6, 7), (7, 8, 8)]}
+
+
+def data():
+    """Inputs, teacher's logits and labels of eight sequences, of different lengths."""
+    generator = torch.Generator().manual_seed(0)
+    x = torch.randn(8, LENGTH, WIDTH, generator=generator, dtype=torch.float64)
+    teacher = torch.randn(8, LENGTH, VOCABULARY, generator=generator, dtype=torch.float64)
+    labels = torch.randint(VOCABULARY, (8, LENGTH), generator=generator)
+    labels[torch.arange(LENGTH) >= torch.randint(2, LENGTH + 1, (8, 1), generator=generator)] = -100
+    return x, teacher, labels
+
+
+def model():
+    torch.manual_seed(0)
+    return torch.nn.Linear(WIDTH, VOCABULARY).double()
+
+
+def loss_of(name, logits, teacher, labels, items):
+    """The share of some sequences in the loss of a step, of `items` rows in all."""
+    if name == "Sinkhorn":
+        return LOSSES[name](logits, teacher) / items
+    rows = {"labels": labels} if name != "objective" else {}
+    more = (labels,) if name == "objective" else ()
+    return LOSSES[name](logits, teacher, *more, **rows, num_items_in_batch=items)
+
+
+def items_of(name, labels):
+    return len(labels) if name == "Sinkhorn" else int((labels[:, 1:] != -100).sum())
+
+
+def gradients(net, name, cuts, count):
+    """The gradients of a step, over the micro-batches between the cuts; `count` is that of the processes."""
+    x, teacher, labels = data()
+    net.zero_grad()
+    pairs = list(pairwise(cuts))
+    for low, high in pairs:
+        rows = slice(low, high)
+        alone = nullcontext() if count == 1 or (low, high) == pairs[-1] else net.no_sync()
+        with alone:
+            loss = loss_of(name, net(x[rows]), teacher[rows], labels[rows], items_of(name, labels))
+            (loss * count).backward()
+    return [p.grad.clone() for p in net.parameters()]
+
+
+def work(rank, folder, count):
+    options = dict(rank=rank, world_size=count, timeout=datetime.timedelta(seconds=60))
+    dist.init_process_group("gloo", f"file://{folder}/store", **options)
+    net = DistributedDataParallel(model())
+    found = {}
+    for steps, shares in SHARES.items():
+        ends = shares[rank]
+        cuts = ends if count == 3 else (ends if rank == 0 else (shares[1][0], *shares[2][1:]))
+        found.update({(name, steps): gradients(net, name, cuts, count) for name in LOSSES})
+    with open(f"{folder}/{rank}", "wb") as file:
+        pickle.dump(found, file)
+    dist.destroy_process_group()
+
+
+@pytest.mark.parametrize("count", [3, pytest.param(2, marks=pytest.mark.slow)])
+def test_a_step_is_that_of_one_process(tmp_path, count):
+    multiprocessing.spawn(work, (str(tmp_path), count), nprocs=count)
+    wanted = {name: gradients(model(), name, (0, 8), 1) for name in LOSSES}
+    for rank in range(count):
+        with open(tmp_path / str(rank), "rb") as file:
+            found = pickle.load(file)
+        for (name, steps), gradient in found.items():
+            for one, other in zip(gradient, wanted[name], strict=True):
+                torch.testing.assert_close(
+                    one, other, rtol=1e-6, atol=1e-7, msg=lambda m, n=name, s=steps: f"{n}, {s}: {m}"
+                )
+
+
+@pytest.mark.parametrize("name", LOSSES)
+@pytest.mark.parametrize("steps", [1, 2, 4])
+def test_an_accumulated_step_is_one_large_step(name, steps):
+    cuts = [0, 1, 4, 5, 8] if steps == 4 else [0, 6, 8] if steps == 2 else [0, 8]
+    wanted = gradients(model(), name, (0, 8), 1)
+    for one, other in zip(gradients(model(), name, cuts, 1), wanted, strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-6, atol=1e-7)

@@ -1,0 +1,116 @@
+"""Lists of clouds of unequal sizes: equal to single calls, bit for bit, with gradients and one report."""
+
+import numpy as np
+import pytest
+
+import otkit
+
+
+def clouds(count=5, seed=0, d=2):
+    rng = np.random.default_rng(seed)
+    sizes = rng.integers(1, 40, (2, count))
+    x, y = ([rng.normal(size=(n, d)) for n in side] for side in sizes)
+    a, b = ([rng.dirichlet(np.ones(n)) for n in side] for side in sizes)
+    return x, y, a, b
+
+
+CALLS = {
+    "solve_sample": lambda *measures: otkit.solve_sample(*measures),
+    "solve_sample with a reg": lambda *measures: otkit.solve_sample(*measures, reg=0.1),
+    "wasserstein": lambda *measures: otkit.wasserstein(*measures),
+    "sinkhorn_divergence": lambda *measures: otkit.sinkhorn_divergence(*measures, reg=0.5),
+}
+
+
+def number(answer):
+    return answer.distance if isinstance(answer, otkit.WassersteinResult) else float(answer.value)
+
+
+@pytest.mark.parametrize("call", CALLS.values(), ids=CALLS)
+def test_answers_are_those_of_single_calls(call):
+    x, y, a, b = clouds()
+    answers = call(x, y, a, b)
+    assert isinstance(answers, list)
+    assert [number(r) for r in answers] == [number(call(*one)) for one in zip(x, y, a, b, strict=True)]
+    assert [number(r) for r in call(x, y)] == [number(call(*one)) for one in zip(x, y, strict=True)]
+
+
+@pytest.mark.parametrize("call", CALLS.values(), ids=CALLS)
+def test_one_cloud_is_shared(call):
+    x, y, a, _ = clouds()
+    assert [number(r) for r in call(x, y[0], a)] == [number(call(v, y[0], w)) for v, w in zip(x, a, strict=True)]
+    assert [number(r) for r in call(y[0], x)] == [number(call(y[0], v)) for v in x]
+
+
+def test_equal_sizes_are_no_other_case_and_tuples_are_lists():
+    x = np.random.default_rng(0).normal(size=(2, 3, 2))
+    assert len(otkit.wasserstein(tuple(x), list(x[::-1]))) == 2
+
+
+def test_a_list_of_points_is_one_cloud():
+    rows = [np.array([0.0, 0.0]), np.array([3.0, 4.0])]
+    assert otkit.wasserstein(rows, rows).distance == 0.0
+
+
+def test_one_reg_for_each_pair():
+    x, y, *_ = clouds()
+    reg = np.array([0.1, 0.2, 0.3, 0.4, 0.5])
+    found = otkit.solve_sample(x, y, reg=reg)
+    assert [number(r) for r in found] == [
+        number(otkit.solve_sample(*one, reg=r)) for *one, r in zip(x, y, reg, strict=True)
+    ]
+
+
+def test_one_warning_counts_the_pairs():
+    x, y, *_ = clouds()
+    with pytest.warns(otkit.ConvergenceWarning, match="4 of 5 pairs did not converge; pair 0") as caught:
+        otkit.solve_sample(x, y, reg=0.01, method=otkit.Sinkhorn(max_iter=1))
+    assert len(caught) == 1
+    with pytest.raises(otkit.NotConverged):
+        otkit.solve_sample(x, y, reg=0.01, method=otkit.Sinkhorn(max_iter=1), strict=True)
+
+
+def test_gradients_flow_through_split_points():
+    torch = pytest.importorskip("torch")
+    from otkit.losses import SinkhornLoss
+
+    x, y, *_ = clouds()
+    lengths = [len(v) for v in x]
+    flat = torch.tensor(np.concatenate(x), requires_grad=True)
+    index = torch.repeat_interleave(torch.arange(5), torch.tensor(lengths))
+    loss = SinkhornLoss(reg=0.1)
+    targets = [torch.tensor(v) for v in y]
+    loss(otkit.split(flat, batch=index), targets).backward()
+    slopes = []
+    for v, target in zip(x, targets, strict=True):
+        leaf = torch.tensor(v, requires_grad=True)
+        loss(leaf, target).backward()
+        slopes.append(leaf.grad / 5)
+    np.testing.assert_allclose(flat.grad, torch.cat(slopes), rtol=1e-12, atol=1e-15)
+    each = SinkhornLoss(reg=0.1, reduction="none")(otkit.split(flat, lengths), targets)
+    assert each.shape == (5,)
+
+
+def test_split_points_and_weights():
+    x = np.arange(10.0).reshape(5, 2)
+    for found in (otkit.split(x, [2, 0, 3]), otkit.split(x, batch=[0, 0, 2, 2, 2])):
+        assert [len(v) for v in found] == [2, 0, 3]
+        np.testing.assert_array_equal(np.concatenate(found), x)
+    assert [v.tolist() for v in otkit.split(np.arange(3.0), [1, 2])] == [[0.0], [1.0, 2.0]]
+
+
+BAD = {
+    "both": (lambda: otkit.split(np.zeros((3, 1)), [3], batch=[0, 0, 0]), "pass one of them"),
+    "sum": (lambda: otkit.split(np.zeros((3, 1)), [1, 1]), "sum to the 3 points, got a sum of 2"),
+    "fractions": (lambda: otkit.split(np.zeros((3, 1)), [1.0, 2.0]), "whole numbers"),
+    "order": (lambda: otkit.split(np.zeros((3, 1)), batch=[0, 1, 0]), "sort the points"),
+    "lengths": (lambda: otkit.wasserstein([np.zeros((2, 1))] * 2, [np.zeros((2, 1))] * 3), r"one length, got \[2, 3\]"),
+    "a pair": (lambda: otkit.wasserstein([np.zeros((2, 1)), np.zeros((2, 3))], np.zeros((1, 1))), "pair 1: "),
+    "init": (lambda: otkit.solve_sample([np.zeros((2, 1))], np.zeros((1, 1)), init=(0, 0)), "each pair"),
+}
+
+
+@pytest.mark.parametrize(("call", "message"), BAD.values(), ids=BAD)
+def test_bad_lists_are_refused_with_advice(call, message):
+    with pytest.raises(ValueError, match=message):
+        call()
