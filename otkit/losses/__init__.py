@@ -4,6 +4,7 @@ from otkit.losses.assignment.assign import PRESETS, assign
 from otkit.losses.assignment.prototypes import AssignmentQueue, Prototypes, koleo
 from otkit.losses.assignment.sigma import SigmaLoss, SwappedPredictionLoss
 from otkit.losses.assignment.usage import Usage, prototype_usage
+from otkit.losses.coupling import Coupling, coupled
 from otkit.losses.distillation.features import GaussianFeatureLoss
 from otkit.losses.distillation.multilevel import MultiLevelOTLoss
 from otkit.losses.distillation.objective import DistillationObjective
@@ -21,6 +22,7 @@ from otkit.losses.topk.files import read_topk, write_topk
 __all__ = [
     "PRESETS",
     "AssignmentQueue",
+    "Coupling",
     "DistillationObjective",
     "DistillationTrainerMixin",
     "GaussianFeatureLoss",
@@ -38,6 +40,7 @@ __all__ = [
     "VocabOTLoss",
     "VocabularyCost",
     "assign",
+    "coupled",
     "koleo",
     "match",
     "prototype_usage",

@@ -14,8 +14,8 @@ from otkit.losses.tensors import check_tensor
 
 Matching = tuple[Tensor, Tensor]
 
-# Differences computed in the time of one exponential.
-_PER_EXPONENTIAL = 8
+# Costs of a problem that are read in the time of one exponential: most are read about once.
+_PER_EXPONENTIAL = 4
 
 
 def match(costs: Tensor | Sequence[Tensor], sizes: Sequence[int] | Tensor | None = None) -> list[Matching]:
@@ -61,9 +61,9 @@ def match(costs: Tensor | Sequence[Tensor], sizes: Sequence[int] | Tensor | None
     flat = np.concatenate([np.empty(0), *(C.ravel() for C in wide)])
     _check_costs(flat, starts[:, 0])
     found = np.empty(shapes[:, 0].sum(), dtype=np.int64)
-    work = shapes[:, 0] * number // _PER_EXPONENTIAL
     parts = [(k, k + 1) for k in np.flatnonzero(number)]
-    threads.each(lambda part: kernels.match(flat, starts, shapes, found, *part), parts, int(work.sum()))
+    work = int(number.sum()) // _PER_EXPONENTIAL
+    threads.each(lambda part: kernels.match(flat, starts, shapes, found, *part), parts, work)
     failed = np.flatnonzero((np.append(found, 0)[starts[:, 1]] < 0) & (number > 0))
     if failed.size:
         raise ValueError(
@@ -91,9 +91,8 @@ def _matrices(costs: Tensor | Sequence[Tensor], sizes: Sequence[int] | Tensor | 
                 "costs must have shape (batch, queries, targets of all items), with a size for each item whose sum are "
                 f"the targets, got {tuple(costs.shape)} and sizes={numbers}; pass a list of matrices for other forms"
             )
-        C = _array(costs)
-        ends = np.cumsum(numbers)
-        return [C[k, :, end - size : end] for k, (size, end) in enumerate(zip(numbers, ends, strict=True))]
+        all_costs, ends = _array(costs), np.cumsum(numbers)
+        return [all_costs[k, :, end - size : end] for k, (size, end) in enumerate(zip(numbers, ends, strict=True))]
     if sizes is not None:
         raise ValueError(f"sizes belong to a tensor of costs, got sizes={sizes} and a list; leave sizes out")
     for k, C in enumerate(costs):

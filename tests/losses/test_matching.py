@@ -53,10 +53,10 @@ def test_costs_of_all_targets_as_matchers_of_detr_have_them(dtype):
 
 
 def test_many_items_are_shared_by_threads_and_the_same():
-    C = torch.randn(40, 200, 40 * 50, generator=torch.Generator().manual_seed(0))
-    pairs = match(C, [50] * 40)
+    C = torch.randn(40, 400, 40 * 150, generator=torch.Generator().manual_seed(0))
+    pairs = match(C, [150] * 40)
     for k in (0, 17, 39):
-        wanted = linear_sum_assignment(C[k, :, 50 * k : 50 * k + 50])
+        wanted = linear_sum_assignment(C[k, :, 150 * k : 150 * k + 150])
         assert torch.equal(pairs[k][1], torch.tensor(wanted[1]))
 
 
