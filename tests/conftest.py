@@ -6,13 +6,17 @@ from importlib.util import find_spec
 
 import numpy as np
 import pytest
-from hypothesis import settings
 from PIL import Image
 
 from otkit import cli
 
-settings.register_profile("otkit", max_examples=40, deadline=None, derandomize=True, print_blob=True)
-settings.load_profile("otkit")
+# A machine with a GPU may have few packages: the tests of kernels/triton need neither of these two.
+HAS_HYPOTHESIS, HAS_STRICT = (find_spec(name) is not None for name in ("hypothesis", "array_api_strict"))
+if HAS_HYPOTHESIS:
+    from hypothesis import settings
+
+    settings.register_profile("otkit", max_examples=40, deadline=None, derandomize=True, print_blob=True)
+    settings.load_profile("otkit")
 
 HAS_TORCH, HAS_JAX = (find_spec(name) is not None for name in ("torch", "jax"))
 # Without PyTorch there is nothing to test in these.
@@ -32,9 +36,10 @@ collect_ignore_glob = [] if HAS_TORCH else _OF_TORCH
 
 def _libraries():
     """Libraries whose arrays may stay where they are."""
-    import array_api_strict
+    if HAS_STRICT:
+        import array_api_strict
 
-    yield pytest.param(array_api_strict, id="array_api_strict")
+        yield pytest.param(array_api_strict, id="array_api_strict")
     if HAS_TORCH:
         import array_api_compat.torch
 
