@@ -9,6 +9,7 @@ import pytest
 from PIL import Image
 
 from otkit import cli
+from otkit.cli.main import COMPILING
 
 # A machine with a GPU may have few packages: the tests of kernels/triton need neither of these two.
 HAS_HYPOTHESIS, HAS_STRICT = (find_spec(name) is not None for name in ("hypothesis", "array_api_strict"))
@@ -92,16 +93,20 @@ def rng():
 
 @pytest.fixture
 def otkit_(capsys, tmp_path, monkeypatch):
-    """Run the command line in the folder of the test's files: exit status, stdout, stderr."""
+    """Run the command line in the folder of the test's files: exit status, stdout, stderr.
+
+    What is said of compilation, which the first test to need a function waits for, is left out unless asked for.
+    """
     monkeypatch.chdir(tmp_path)
 
-    def run(*arguments):
+    def run(*arguments, compiling=False):
         capsys.readouterr()
         try:
             status = cli.main([str(argument) for argument in arguments])
         except SystemExit as left:
             status = left.code
-        return status, *capsys.readouterr()
+        out, err = capsys.readouterr()
+        return status, out, err.removeprefix("" if compiling else f"{COMPILING}\n")
 
     return run
 

@@ -38,6 +38,9 @@ PLANS, PLOTS = (".npz",), (".png", ".jpg", ".pdf", ".svg")
 # Maximum number of arcs, to limit the running time.
 MAX_ARCS = 2**28
 
+# What a run that compiles says on the standard error.
+COMPILING = "otkit: compiling, which is done once; the next run starts at once"
+
 _EPILOG = """\
 files:
   .npy .npz .csv .tsv .txt .json .parquet .feather   points, one a row; with --histogram, masses on a grid
@@ -88,7 +91,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if isinstance(stream, io.TextIOWrapper):  # characters that the encoding lacks are written as escapes
             stream.reconfigure(errors="backslashreplace")
     try:
-        with told(lambda: note("otkit: compiling, which is done once; the next run starts at once")):
+        with told(lambda: note(COMPILING)):
             status = int(options.run(options))
         print(end="", flush=True)
         return status

@@ -165,9 +165,10 @@ def test_a_run_that_compiles_says_so_once(otkit_, monkeypatch):
 
     main = sys.modules["otkit.cli.main"]
     monkeypatch.setattr(main, "_distances", twice)
-    assert otkit_("w2", "a", "b") == (0, "", "otkit: compiling, which is done once; the next run starts at once\n")
+    said = otkit_("w2", "a", "b", compiling=True)
+    assert said == (0, "", "otkit: compiling, which is done once; the next run starts at once\n")
     monkeypatch.setattr(main, "_distances", lambda options: 0)
-    assert otkit_("w2", "a", "b") == (0, "", "")
+    assert otkit_("w2", "a", "b", compiling=True) == (0, "", "")
 
 
 def test_as_a_process(files):
