@@ -17,11 +17,13 @@ from otkit.geometry.stored import StoredArcs, is_sparse
 from otkit.kernels import shared_by
 from otkit.problems.linear import LinearProblem
 from otkit.problems.partial import partial_problem
+from otkit.problems.variation import variation_problem
 from otkit.results.partial import without_border
 from otkit.results.result import Result
 from otkit.solvers import cells_or_points, choose_solver, in_scales, on_line
 from otkit.solvers.base import Solver, run
 from otkit.solvers.exact import small as small_exact
+from otkit.solvers.exact.solver import Exact
 from otkit.solvers.sns import small as small_entropic
 from otkit.solvers.watch import Watch
 
@@ -34,6 +36,7 @@ class Asked(NamedTuple):
     reg: Any = None
     unbalanced: Any = None
     mass: Any = None
+    penalty: str = "kl"
 
 
 def costs_of(C: Any) -> GivenGeometry:
@@ -54,6 +57,8 @@ def solved(
 
     `strict` is for its gradients.
     """
+    if asked.penalty != "kl":
+        return _solved_varied(geometry, asked, method, options, init, watch, strict)
     if asked.mass is not None:
         return _solved_partly(geometry, asked, method, options, init, watch, strict)
     if isinstance(geometry, Grid):
@@ -82,7 +87,7 @@ def _solved_partly(
     strict: bool,
 ) -> Result:
     """The solution of partial transport, by that of the balanced problem with one more row and column."""
-    a, b, reg, unbalanced, mass = asked
+    a, b, reg, unbalanced, mass, _ = asked
     if unbalanced is not None:
         raise ValueError("mass= fixes the mass that moves, and unbalanced= penalises its deviations; pass one of them")
     geometry = geometry.points if isinstance(geometry, Grid) else geometry
@@ -92,13 +97,44 @@ def _solved_partly(
     return without_border(result_of(problem, solver, start, watch, strict), geometry)
 
 
+def _solved_varied(
+    geometry: GivenGeometry,
+    asked: Asked,
+    method: str | Solver[Any],
+    options: dict[str, Any],
+    init: Any,
+    watch: Watch,
+    strict: bool,
+) -> Result:
+    """The solution with total-variation penalties, by that of the balanced problem with one more row and column."""
+    a, b, reg, unbalanced, mass, penalty = asked
+    if penalty != "tv":
+        raise ValueError(f"penalty must be 'kl' or 'tv', got {penalty!r}; pass one of them")
+    if unbalanced is None or mass is not None or reg is not None:
+        wrong = "no unbalanced=" if unbalanced is None else "a mass" if mass is not None else "a reg"
+        raise ValueError(
+            f"penalty='tv' needs unbalanced=, and neither reg= nor mass=, got {wrong}; pass unbalanced= alone"
+        )
+    geometry = geometry.points if isinstance(geometry, Grid) else geometry
+    problem, variation = variation_problem(geometry, a, b, unbalanced)
+    if variation.exceeds and method == "auto":
+        method = "exact"  # what exceeds the weights is read off the arcs of the plan
+    solver = with_options(choose_solver(problem, method, bounded=options["rtol"] is not None), **options)
+    if variation.exceeds and not isinstance(solver, Exact):
+        raise ValueError(
+            f"method {solver.name!r} does not apply where a marginal may exceed its weights; use method='exact'"
+        )
+    start = _start(problem, _with_border(init))
+    return without_border(result_of(problem, solver, start, watch, strict), geometry, variation)
+
+
 def _with_border(init: Any) -> Any:
-    """Initial potentials of the balanced problem, from a result of partial transport."""
+    """Initial potentials of the balanced problem, from a result of such a problem."""
     if init is None:
         return None
     if not isinstance(init, Result) or init.whole is None:
         raise ValueError(
-            f"init must be a result of partial transport with mass=, got {type(init).__name__}; drop it, or pass one"
+            f"init must be a result with mass= or penalty='tv', got {type(init).__name__}; drop it, or pass one"
         )
     return init.whole
 
@@ -107,7 +143,7 @@ def _solved_small(
     geometry: GivenGeometry, asked: Asked, method: str | Solver[Any], options: dict[str, Any]
 ) -> Result | None:
     """The solution by one compiled pass, of a small problem without special options; None for others."""
-    a, b, reg, unbalanced, _ = asked
+    a, b, reg, unbalanced = asked[:4]
     tol, rtol, max_iter = options["tol"], options["rtol"], options["max_iter"]
     if not (rtol is None and max_iter is None):
         return None

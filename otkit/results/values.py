@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+import numpy as np
+
 from otkit import plans
 from otkit.arrays import Array, from_numpy, namespace, to_numpy
 from otkit.certificates.base import Certificate
@@ -12,6 +14,7 @@ from otkit.entropic.operations import Moved
 from otkit.plans import EntropicPlan
 from otkit.problems.linear import LinearProblem
 from otkit.problems.penalties import conjugate, penalty
+from otkit.problems.variation import Variation
 from otkit.results.solved import Solved, kept, of_whole
 
 
@@ -46,10 +49,28 @@ def moved(result: Solved) -> Moved:
     return plan.moved
 
 
-@of_whole
 @kept
 def objective(result: Solved) -> Values:
     """The parts of the objective."""
+    if result.whole is None:
+        return _parts(result)
+    found = _parts(result.whole)
+    if result.variation is None:
+        return found
+    paid = _varied(result, result.variation)
+    return Values(found.total - paid, None, paid)
+
+
+def _varied(result: Solved, variation: Variation) -> Array:
+    """ρ_a·‖P1 − a‖₁ + ρ_b·‖Pᵀ1 − b‖₁ of a plan, ``(B,)``."""
+    problem, paid = result.problem, np.zeros(result.problem.items)
+    sides = zip(variation[:2], plans.marginals(result.outcome.plan), (problem.a, problem.b), strict=True)
+    for rho, sums, w in sides:
+        paid = paid + rho * abs(to_numpy(sums) - to_numpy(w)).sum(-1)
+    return from_numpy(paid * problem.mass, problem.a)
+
+
+def _parts(result: Solved) -> Values:
     problem, out, xp = result.problem, result.outcome, namespace(result.problem.a)
     mass = from_numpy(problem.mass, problem.a)
     if out.linear is not None:
