@@ -11,7 +11,8 @@ from otkit.arrays import Array, from_numpy, namespace, to_numpy
 from otkit.certificates.base import Certificate
 from otkit.certificates.certify import certify
 from otkit.entropic.operations import Moved
-from otkit.plans import EntropicPlan
+from otkit.geometry.base import costs_along
+from otkit.plans import EntropicPlan, SparsePlan
 from otkit.problems.linear import LinearProblem
 from otkit.problems.penalties import conjugate, penalty
 from otkit.problems.variation import Variation
@@ -57,8 +58,26 @@ def objective(result: Solved) -> Values:
     found = _parts(result.whole)
     if result.variation is None:
         return found
+    parts = result.outcome.plan
+    if all(isinstance(part, SparsePlan) for part in parts):  # penalties may be large, so marginals are not exact enough
+        linear = _by_arcs(result)
+        return Values(linear, None, found.total - linear)
     paid = _varied(result, result.variation)
     return Values(found.total - paid, None, paid)
+
+
+def _by_arcs(result: Solved) -> Array:
+    """⟨C, P⟩ of a plan of arcs, ``(B,)``."""
+    problem = result.problem
+    problem.check_costs()
+    costs, total = problem.geometry.to_numpy(), np.zeros(problem.items)
+    for part in result.outcome.plan:
+        assert isinstance(part, SparsePlan)
+        e = part.entries
+        for item in np.unique(e.item).tolist():
+            row, col, mass = (v[e.item == item] for v in (e.row, e.col, e.mass))
+            total[item] += costs_along(costs, item, row, col) @ mass
+    return from_numpy(total * problem.mass, problem.a)
 
 
 def _varied(result: Solved, variation: Variation) -> Array:

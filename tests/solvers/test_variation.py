@@ -147,6 +147,10 @@ def test_a_large_penalty_is_the_balanced_problem(clouds):
     whole, result = otkit.solve_sample(x, y, a, b), otkit.solve_sample(x, y, a, b, unbalanced=100.0, penalty="tv")
     np.testing.assert_allclose(result.plan, whole.plan, atol=1e-12)
     np.testing.assert_allclose(result.value, whole.value, rtol=1e-9)
+    with pytest.warns(otkit.ConvergenceWarning, match="rounding errors"):
+        far = otkit.solve_sample(x, y, a, b, unbalanced=1e9, penalty="tv")
+    np.testing.assert_allclose(far.value_linear, whole.value, rtol=1e-9)
+    assert far.lower <= whole.value <= far.upper
 
 
 @pytest.mark.skipif(torch is None, reason="needs PyTorch")
