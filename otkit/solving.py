@@ -17,7 +17,7 @@ from otkit.geometry.stored import StoredArcs, is_sparse
 from otkit.kernels import shared_by
 from otkit.problems.linear import LinearProblem
 from otkit.problems.partial import partial_problem
-from otkit.problems.variation import variation_problem
+from otkit.problems.variation import Variation, variation_problem
 from otkit.results.partial import without_border
 from otkit.results.result import Result
 from otkit.solvers import cells_or_points, choose_solver, in_scales, on_line
@@ -57,10 +57,8 @@ def solved(
 
     `strict` is for its gradients.
     """
-    if asked.penalty != "kl":
-        return _solved_varied(geometry, asked, method, options, init, watch, strict)
-    if asked.mass is not None:
-        return _solved_partly(geometry, asked, method, options, init, watch, strict)
+    if asked.mass is not None or asked.penalty != "kl":
+        return _solved_with_border(geometry, asked, method, options, init, watch, strict)
     if isinstance(geometry, Grid):
         geometry = geometry.fitted(*asked[:2])
         if asked.reg is None:
@@ -77,7 +75,7 @@ def solved(
     return result_of(problem, solver, _start(problem, init), watch, strict)
 
 
-def _solved_partly(
+def _solved_with_border(
     geometry: GivenGeometry,
     asked: Asked,
     method: str | Solver[Any],
@@ -86,28 +84,30 @@ def _solved_partly(
     watch: Watch,
     strict: bool,
 ) -> Result:
-    """The solution of partial transport, by that of the balanced problem with one more row and column."""
-    a, b, reg, unbalanced, mass, _ = asked
-    if unbalanced is not None:
-        raise ValueError("mass= fixes the mass that moves, and unbalanced= penalises its deviations; pass one of them")
+    """The solution of a problem whose mass may stay, by that of the balanced one with one more row and column."""
     geometry = geometry.points if isinstance(geometry, Grid) else geometry
-    problem = partial_problem(geometry, a, b, reg, mass)
+    problem, variation = _bordered(geometry, asked)
+    exceeds = variation is not None and variation.exceeds
+    if exceeds and method == "auto":
+        method = "exact"  # what exceeds the weights is read off the arcs of the plan
     solver = with_options(choose_solver(problem, method, bounded=options["rtol"] is not None), **options)
+    if exceeds and not isinstance(solver, Exact):
+        raise ValueError(
+            f"method {solver.name!r} does not apply where a marginal may exceed its weights; use method='exact'"
+        )
     start = _start(problem, _with_border(init))
-    return without_border(result_of(problem, solver, start, watch, strict), geometry)
+    return without_border(result_of(problem, solver, start, watch, strict), geometry, variation)
 
 
-def _solved_varied(
-    geometry: GivenGeometry,
-    asked: Asked,
-    method: str | Solver[Any],
-    options: dict[str, Any],
-    init: Any,
-    watch: Watch,
-    strict: bool,
-) -> Result:
-    """The solution with total-variation penalties, by that of the balanced problem with one more row and column."""
+def _bordered(geometry: GivenGeometry, asked: Asked) -> tuple[LinearProblem, Variation | None]:
+    """The balanced problem of partial transport, or that of total-variation penalties with these."""
     a, b, reg, unbalanced, mass, penalty = asked
+    if penalty == "kl":
+        if unbalanced is not None:
+            raise ValueError(
+                "mass= fixes the mass that moves, and unbalanced= penalises its deviations; pass one of them"
+            )
+        return partial_problem(geometry, a, b, reg, mass), None
     if penalty != "tv":
         raise ValueError(f"penalty must be 'kl' or 'tv', got {penalty!r}; pass one of them")
     if unbalanced is None or mass is not None or reg is not None:
@@ -115,17 +115,7 @@ def _solved_varied(
         raise ValueError(
             f"penalty='tv' needs unbalanced=, and neither reg= nor mass=, got {wrong}; pass unbalanced= alone"
         )
-    geometry = geometry.points if isinstance(geometry, Grid) else geometry
-    problem, variation = variation_problem(geometry, a, b, unbalanced)
-    if variation.exceeds and method == "auto":
-        method = "exact"  # what exceeds the weights is read off the arcs of the plan
-    solver = with_options(choose_solver(problem, method, bounded=options["rtol"] is not None), **options)
-    if variation.exceeds and not isinstance(solver, Exact):
-        raise ValueError(
-            f"method {solver.name!r} does not apply where a marginal may exceed its weights; use method='exact'"
-        )
-    start = _start(problem, _with_border(init))
-    return without_border(result_of(problem, solver, start, watch, strict), geometry, variation)
+    return variation_problem(geometry, a, b, unbalanced)
 
 
 def _with_border(init: Any) -> Any:
