@@ -25,6 +25,7 @@ def solve(
     *,
     reg: Any = None,
     unbalanced: Any = None,
+    penalty: str = "kl",
     mass: Any = None,
     method: str | Solver[Any] = "auto",
     tol: float | None = None,
@@ -57,7 +58,11 @@ def solve(
     unbalanced : float, array (...) or tuple (rho_a, rho_b) of them, optional
         The penalty ρ on the KL divergence of a marginal from its weights, in units of the cost: one for both sides, or
         a tuple with one for each. ``inf`` makes a marginal exact, 0 leaves it free. Of a penalised or free side, points
-        that no arc reaches stay empty. An unbalanced problem needs a `reg`. None: exact marginals.
+        that no arc reaches stay empty. None: exact marginals.
+    penalty : str
+        "kl": `unbalanced` is the penalty on KL divergences, which needs a `reg`. "tv": it is that on total variations,
+        ρ_a·‖P1 − a‖₁ + ρ_b·‖Pᵀ1 − b‖₁, finite, for problems without a `reg`, which are solved exactly. The potentials
+        are then from −ρ to ρ. Such values have gradients by the costs and weights.
     mass : float or array (...), optional
         Partial transport: of all plans of this total whose marginals are at most a and b, one of least cost. It is at
         most the smaller total of the weights, which may differ. The potentials are then at most 0, and `Result.price`
@@ -112,12 +117,15 @@ def solve(
            [0.  , 0.5 ]])
     >>> otkit.solve(C, [1.0, 1.0], [1.0, 3.0], reg=0.5, unbalanced=1.0).plan.sum(0).round(4)
     array([0.8688, 2.1999])
+    >>> otkit.solve(C, [1.0, 1.0], [1.0, 3.0], unbalanced=0.25, penalty="tv").plan
+    array([[1., 0.],
+           [0., 1.]])
     >>> otkit.solve(C, [0.5, 0.5], [2.0, 0.0], mass=0.6).plan
     array([[0.5, 0. ],
            [0.1, 0. ]])
     """
     watch, options = Watch.of(callback, time_limit, progress), dict(tol=tol, rtol=rtol, max_iter=max_iter)
-    result = solved(costs_of(C), Asked(a, b, reg, unbalanced, mass), method, options, init, watch, strict)
+    result = solved(costs_of(C), Asked(a, b, reg, unbalanced, mass, penalty), method, options, init, watch, strict)
     return reported(result, shortfall(result), strict)
 
 
@@ -132,6 +140,7 @@ def solve_sample(
     period: float | None = None,
     reg: Any = None,
     unbalanced: Any = None,
+    penalty: str = "kl",
     mass: Any = None,
     method: str | Solver[Any] = "auto",
     tol: float | None = None,
@@ -163,7 +172,7 @@ def solve_sample(
     period : float, optional
         The points lie on a circle of this circumference, and the distance is that along it. They have one coordinate,
         any number, which is taken modulo the period.
-    reg, unbalanced, mass, method, tol, rtol, max_iter, init, time_limit, callback, progress, strict
+    reg, unbalanced, penalty, mass, method, tol, rtol, max_iter, init, time_limit, callback, progress, strict
         As in `solve`. Many points of up to three coordinates are solved by `Multiscale`: above 2¹⁸ points on the larger
         side to 1 %, unless `rtol` or `method` say otherwise. Squared distances of many points of more coordinates are
         solved exactly. On a line or a circle, with a cost that is convex in the distance and no `reg`, the solution is
@@ -190,7 +199,7 @@ def solve_sample(
 
     def solution(x: Any, y: Any, a: Any, b: Any, reg: Any, mass: Any) -> Result:
         cloud = PointCloud(x, y, metric if period is None else parse_cost(metric, period=period))
-        return solved(cloud, Asked(a, b, reg, unbalanced, mass), method, options, init, watch, strict)
+        return solved(cloud, Asked(a, b, reg, unbalanced, mass, penalty), method, options, init, watch, strict)
 
     return lists.answered(solution, shortfall, (x, y, a, b), (reg, mass), strict)
 

@@ -308,28 +308,6 @@ def resolved(reg: np.ndarray | None, least: np.ndarray, balanced: np.ndarray) ->
         )
 
 
-_EXACT = np.array(np.inf), np.array(np.inf)
-
-
-def penalties(unbalanced: Any, reg: np.ndarray | None) -> tuple[np.ndarray, np.ndarray]:
-    """ρ of the rows and of the columns in float64: non-negative, ``inf`` for an exact marginal."""
-    if unbalanced is None:
-        return _EXACT
-    pair = unbalanced if isinstance(unbalanced, tuple) else (unbalanced, unbalanced)
-    if len(pair) != 2:
-        raise ValueError(f"unbalanced must be one penalty or a pair (rho_a, rho_b), got {len(pair)}; pass one or two")
-    rho_a, rho_b = (arrays.to_numpy(as_array(r, "unbalanced")).astype(np.float64) for r in pair)
-    for rho in (rho_a, rho_b):
-        if not np.all(rho >= 0):
-            raise ValueError(
-                f"unbalanced must be non-negative, in units of the cost, got {rho[~(rho >= 0)].flat[0]:g}; "
-                "inf makes a marginal exact, 0 leaves it free"
-            )
-    if reg is None:
-        raise ValueError("an unbalanced problem needs a reg in this version, got reg=None; pass reg=")
-    return rho_a, rho_b
-
-
 def one_penalty(unbalanced: Any) -> None:
     """Refuse a pair of penalties: a divergence has the same penalty on both sides."""
     if isinstance(unbalanced, tuple):

@@ -17,11 +17,13 @@ from otkit.geometry.stored import StoredArcs, is_sparse
 from otkit.kernels import shared_by
 from otkit.problems.linear import LinearProblem
 from otkit.problems.partial import partial_problem
+from otkit.problems.variation import Variation, variation_problem
 from otkit.results.partial import without_border
 from otkit.results.result import Result
 from otkit.solvers import cells_or_points, choose_solver, in_scales, on_line
 from otkit.solvers.base import Solver, run
 from otkit.solvers.exact import small as small_exact
+from otkit.solvers.exact.solver import Exact
 from otkit.solvers.sns import small as small_entropic
 from otkit.solvers.watch import Watch
 
@@ -34,6 +36,7 @@ class Asked(NamedTuple):
     reg: Any = None
     unbalanced: Any = None
     mass: Any = None
+    penalty: str = "kl"
 
 
 def costs_of(C: Any) -> GivenGeometry:
@@ -54,8 +57,8 @@ def solved(
 
     `strict` is for its gradients.
     """
-    if asked.mass is not None:
-        return _solved_partly(geometry, asked, method, options, init, watch, strict)
+    if asked.mass is not None or asked.penalty != "kl":
+        return _solved_with_border(geometry, asked, method, options, init, watch, strict)
     if isinstance(geometry, Grid):
         geometry = geometry.fitted(*asked[:2])
         if asked.reg is None:
@@ -72,7 +75,7 @@ def solved(
     return result_of(problem, solver, _start(problem, init), watch, strict)
 
 
-def _solved_partly(
+def _solved_with_border(
     geometry: GivenGeometry,
     asked: Asked,
     method: str | Solver[Any],
@@ -81,24 +84,47 @@ def _solved_partly(
     watch: Watch,
     strict: bool,
 ) -> Result:
-    """The solution of partial transport, by that of the balanced problem with one more row and column."""
-    a, b, reg, unbalanced, mass = asked
-    if unbalanced is not None:
-        raise ValueError("mass= fixes the mass that moves, and unbalanced= penalises its deviations; pass one of them")
+    """The solution of a problem whose mass may stay, by that of the balanced one with one more row and column."""
     geometry = geometry.points if isinstance(geometry, Grid) else geometry
-    problem = partial_problem(geometry, a, b, reg, mass)
+    problem, variation = _bordered(geometry, asked)
+    exceeds = variation is not None and variation.exceeds
+    if exceeds and method == "auto":
+        method = "exact"  # what exceeds the weights is read off the arcs of the plan
     solver = with_options(choose_solver(problem, method, bounded=options["rtol"] is not None), **options)
+    if exceeds and not isinstance(solver, Exact):
+        raise ValueError(
+            f"method {solver.name!r} does not apply where a marginal may exceed its weights; use method='exact'"
+        )
     start = _start(problem, _with_border(init))
-    return without_border(result_of(problem, solver, start, watch, strict), geometry)
+    return without_border(result_of(problem, solver, start, watch, strict), geometry, variation)
+
+
+def _bordered(geometry: GivenGeometry, asked: Asked) -> tuple[LinearProblem, Variation | None]:
+    """The balanced problem of partial transport, or that of total-variation penalties with these."""
+    a, b, reg, unbalanced, mass, penalty = asked
+    if penalty == "kl":
+        if unbalanced is not None:
+            raise ValueError(
+                "mass= fixes the mass that moves, and unbalanced= penalises its deviations; pass one of them"
+            )
+        return partial_problem(geometry, a, b, reg, mass), None
+    if penalty != "tv":
+        raise ValueError(f"penalty must be 'kl' or 'tv', got {penalty!r}; pass one of them")
+    if unbalanced is None or mass is not None or reg is not None:
+        wrong = "no unbalanced=" if unbalanced is None else "a mass" if mass is not None else "a reg"
+        raise ValueError(
+            f"penalty='tv' needs unbalanced=, and neither reg= nor mass=, got {wrong}; pass unbalanced= alone"
+        )
+    return variation_problem(geometry, a, b, unbalanced)
 
 
 def _with_border(init: Any) -> Any:
-    """Initial potentials of the balanced problem, from a result of partial transport."""
+    """Initial potentials of the balanced problem, from a result of such a problem."""
     if init is None:
         return None
     if not isinstance(init, Result) or init.whole is None:
         raise ValueError(
-            f"init must be a result of partial transport with mass=, got {type(init).__name__}; drop it, or pass one"
+            f"init must be a result with mass= or penalty='tv', got {type(init).__name__}; drop it, or pass one"
         )
     return init.whole
 
@@ -107,7 +133,7 @@ def _solved_small(
     geometry: GivenGeometry, asked: Asked, method: str | Solver[Any], options: dict[str, Any]
 ) -> Result | None:
     """The solution by one compiled pass, of a small problem without special options; None for others."""
-    a, b, reg, unbalanced, _ = asked
+    a, b, reg, unbalanced = asked[:4]
     tol, rtol, max_iter = options["tol"], options["rtol"], options["max_iter"]
     if not (rtol is None and max_iter is None):
         return None

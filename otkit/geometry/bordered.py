@@ -22,16 +22,16 @@ class Bordered(GivenGeometry):
     ----------
     inner : GivenGeometry
         The costs between the n and m points.
-    edges : numpy array (..., 3)
-        The costs to the last column, from the last row, and of their corner.
+    edges : tuple of numpy array (..., n or 1), (..., m or 1) and (..., 1)
+        The costs to the last column, from the last row, and of their corner. One number is for all rows or columns.
     """
 
     inner: GivenGeometry
-    edges: np.ndarray
+    edges: tuple[np.ndarray, np.ndarray, np.ndarray]
 
     @property
     def batch(self) -> tuple[int, ...]:
-        return tuple(np.broadcast_shapes(self.inner.batch, self.edges.shape[:-1]))
+        return tuple(np.broadcast_shapes(self.inner.batch, *(v.shape[:-1] for v in self.edges)))
 
     @property
     def n(self) -> int:
@@ -43,7 +43,8 @@ class Bordered(GivenGeometry):
 
     @property
     def T(self) -> Bordered:
-        return renewed(self, inner=self.inner.T, edges=self.edges[..., [1, 0, 2]])
+        right, below, corner = self.edges
+        return renewed(self, inner=self.inner.T, edges=(below, right, corner))
 
     @property
     def arrays(self) -> dict[str, Array]:
@@ -83,7 +84,7 @@ class Bordered(GivenGeometry):
 
     @property
     def non_negative(self) -> bool:
-        return self.inner.non_negative and bool((self.edges >= 0).all())
+        return self.inner.non_negative and all(bool((v >= 0).all()) for v in self.edges)
 
     @property
     def undefined(self) -> str:
@@ -110,19 +111,23 @@ class Bordered(GivenGeometry):
         return renewed(self, inner=self.inner.hosted())
 
     def flat(self, batch: tuple[int, ...]) -> Bordered:
-        return renewed(self, inner=self.inner.flat(batch), edges=flatten_batch(self.edges, batch, 1))
+        return renewed(self, inner=self.inner.flat(batch), edges=tuple(flatten_batch(v, batch, 1) for v in self.edges))
 
     def block(self, items: slice, rows: slice) -> Array:
         return self.tile(items, rows, self.inner.block)
 
     def tile(self, items: slice, rows: slice, inside: Callable[[slice, slice], Array]) -> Array:
         """A tile of the costs, made of one of the inner ones: ``inside(items, rows)``."""
-        edges = self.edges[shared(items, len(self.edges))]
+        edges = [v[shared(items, len(v))] for v in self.edges]
         some = range(*rows.indices(self.n))
-        above = inside(items, slice(some.start, min(some.stop, self.n - 1), some.step))
+        within = slice(some.start, min(some.stop, self.n - 1), some.step)
+        above = inside(items, within)
         xp = namespace(above)
-        right, below, corner = (from_numpy(edges[:, k, None, None], above) for k in range(3))
-        count = max(above.shape[0], len(edges))
+        right, below, corner = (from_numpy(v[:, None, :], above) for v in edges)
+        if right.shape[2] > 1:
+            right = right[:, :, within]
+        right = xp.matrix_transpose(right)
+        count = max(above.shape[0], *map(len, edges))
         above = xp.broadcast_to(above, (count, *above.shape[1:]))
         parts = [xp.concat([above, xp.broadcast_to(right, (count, above.shape[1], 1))], axis=2)]
         if some and some[-1] == self.n - 1:
@@ -133,13 +138,15 @@ class Bordered(GivenGeometry):
     def along(self, item: int, rows: np.ndarray, cols: np.ndarray) -> np.ndarray:
         """The costs of single arcs of an item, on the host: ``(K,)``."""
         last_row, last_col = rows == self.n - 1, cols == self.m - 1
-        out = self.edges[item % len(self.edges)][np.where(last_row, 1 + last_col, 0)]
+        right, below, corner = (v[item % len(v)] for v in self.edges)
+        at_row, at_col = (k if v.size > 1 else 0 * k for v, k in ((right, rows * ~last_row), (below, cols * ~last_col)))
+        out = np.where(last_row, np.where(last_col, corner, below[at_col]), right[at_row])
         inside = ~(last_row | last_col)
         out[inside] = costs_along(self.inner, item, rows[inside], cols[inside])
         return np.asarray(out)
 
     def take(self, items: np.ndarray) -> Bordered:
-        edges = self.edges if len(self.edges) == 1 else self.edges[items]
+        edges = tuple(v if len(v) == 1 else v[items] for v in self.edges)
         return renewed(self, inner=self.inner.take(items), edges=edges)
 
     def among(self, item: int, rows: np.ndarray) -> Dense:

@@ -166,12 +166,14 @@ class StoredArcs(GivenGeometry):
         row = np.repeat(np.arange(rows.size), count)
         return StoredArcs(self.cost[arcs], row, self.col[arcs], start, self.columns, self.leading)
 
-    def with_border(self, edges: np.ndarray) -> StoredArcs:
-        """The arcs with those of one more row and column, of the costs `edges` as in `Bordered`, without the corner."""
+    def with_border(self, right: np.ndarray, below: np.ndarray, corner: np.ndarray) -> StoredArcs:
+        """The arcs with those of one more row and column, whose costs are the edges of `Bordered` of one item."""
         n, m = self.n, self.m
-        row = np.concatenate([self.row, np.arange(n), np.full(m, n)])
-        col = np.concatenate([self.col, np.full(n, m), np.arange(m)])
-        cost = np.concatenate([self.cost, np.full(n, edges[0]), np.full(m, edges[1])])
+        last = np.append(np.broadcast_to(below, m), corner)
+        last = last[np.isfinite(last)]  # the corner may be forbidden
+        row = np.concatenate([self.row, np.arange(n), np.full(last.size, n)])
+        col = np.concatenate([self.col, np.full(n, m), np.arange(last.size)])
+        cost = np.concatenate([self.cost, np.broadcast_to(right, n), last])
         order = np.argsort(row, kind="stable")
         start = np.append(0, np.cumsum(np.bincount(row, minlength=n + 1)))
         return StoredArcs(cost[order], row[order], col[order], start, m + 1, self.leading)

@@ -19,6 +19,7 @@ from otkit.geometry.reduced import Reduced
 from otkit.kernels import Kernels, choose, held, hosted
 from otkit.problems.fingerprint import Fingerprint
 from otkit.problems.given import Given
+from otkit.problems.penalties import given_penalties
 from otkit.problems.ranges import cost_range
 
 
@@ -124,7 +125,7 @@ class LinearProblem:
         dtype, unit = result_dtype([*asked.arrays.values(), a, b])
         geometry, a, b, like = _at_hand(asked, a, b)
         reg = None if reg is None else checks.regularisation(reg)
-        rho = checks.penalties(unbalanced, reg)
+        rho = given_penalties(unbalanced, reg)
         batch = checks.batch_shape(
             costs=asked.batch,
             **{name: () if w is None else tuple(w.shape[:-1]) for name, w in (("a", a), ("b", b))},

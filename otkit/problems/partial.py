@@ -42,17 +42,23 @@ def partial_problem(asked: GivenGeometry, a: Any, b: Any, reg: Any, mass: Any) -
     checks.same_library(**asked.arrays, a=a, b=b, mass=mass)
     hosted(asked).check()
     dtype, unit = result_dtype([*asked.arrays.values(), a, b])
-    sides = [_weights(w, size, name, like) for w, size, name in ((a, asked.n, "a"), (b, asked.m, "b"))]
+    sides = [weights_of(w, size, name, like) for w, size, name in ((a, asked.n, "a"), (b, asked.m, "b"))]
     rest = _rest(sides, mass, asked)
     regs = None if reg is None else checks.regularisation(reg)
     edges = _edges(asked, sides, regs)
-    bordered = asked.with_border(edges[0]) if isinstance(asked, StoredArcs) else Bordered(asked, edges)
-    a, b = map(_extended, sides, rest)
-    problem = LinearProblem.build(bordered, a, b, reg)
+    a, b = map(extended, sides, rest)
+    problem = LinearProblem.build(with_border(asked, edges), a, b, reg)
     return replace(problem, dtype=dtype, unit=unit)
 
 
-def _weights(w: Array | None, size: int, name: str, like: Array) -> Array:
+def with_border(asked: GivenGeometry, edges: tuple[np.ndarray, np.ndarray, np.ndarray]) -> GivenGeometry:
+    """The costs with one more row and one more column, of the edges of `Bordered`."""
+    if isinstance(asked, StoredArcs):
+        return asked.with_border(*edges)
+    return Bordered(asked, edges)
+
+
+def weights_of(w: Array | None, size: int, name: str, like: Array) -> Array:
     """Weights of the caller in float64, in the caller's graph."""
     if w is None:
         return from_numpy(np.full(size, 1 / size), like)
@@ -81,20 +87,22 @@ def _rest(sides: list[Array], mass: Array, asked: GivenGeometry) -> tuple[Array,
     return rest_a, rest_b
 
 
-def _extended(w: Array, rest: Array) -> Array:
+def extended(w: Array, rest: Array) -> Array:
     """Weights with one more entry, ``(..., n + 1)``."""
     xp, batch = namespace(w), np.broadcast_shapes(tuple(w.shape[:-1]), tuple(rest.shape))
     return xp.concat([xp.broadcast_to(w, (*batch, w.shape[-1])), xp.broadcast_to(rest, batch)[..., None]], axis=-1)
 
 
-def _edges(asked: GivenGeometry, sides: list[Array], reg: np.ndarray | None) -> np.ndarray:
-    """The costs of the last column, the last row and the corner, ``(..., 3)``.
+def _edges(
+    asked: GivenGeometry, sides: list[Array], reg: np.ndarray | None
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """The costs of the last column, the last row and the corner, ``(..., 1)`` each.
 
     A corner that costs more than −min C would only add to the mass that moves, and to the cost. It exceeds this by the
     range of the costs, so that it neither matters nor spoils their resolution.
     """
     if isinstance(asked, StoredArcs):
-        return np.zeros((1, 3))
+        return np.zeros(1), np.zeros(1), np.full(1, np.inf)
     hosts = [to_numpy(arrays.detached(w)) for w in sides]
     batch = checks.batch_shape(costs=asked.batch, a=hosts[0].shape[:-1], b=hosts[1].shape[:-1])
     flat = hosted(asked.detached()).flat(batch)
@@ -110,7 +118,8 @@ def _edges(asked: GivenGeometry, sides: list[Array], reg: np.ndarray | None) -> 
     with np.errstate(over="ignore", invalid="ignore"):  # refused later
         spread = np.where(high > low, high - low, np.where(high != 0, _EQUAL * abs(high), 1.0))
         corner = spread - low + (0.0 if reg is None else _FAR * reg)
-    return np.stack([np.zeros_like(corner), np.zeros_like(corner), corner], axis=-1)
+    corner = corner[..., None]
+    return np.zeros_like(corner), np.zeros_like(corner), corner
 
 
 def moved_mass(given: Given) -> Array:

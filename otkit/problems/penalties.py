@@ -1,8 +1,41 @@
-"""The Kullback–Leibler penalty on a marginal, and its conjugate."""
+"""Penalties on the marginals, as the caller gives them; the Kullback–Leibler penalty and its conjugate."""
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
+
+from otkit import arrays, checks
+
+_EXACT = np.array(np.inf), np.array(np.inf)
+
+
+def given_penalties(unbalanced: Any, reg: np.ndarray | None) -> tuple[np.ndarray, np.ndarray]:
+    """ρ of the rows and of the columns in float64: non-negative, ``inf`` for an exact marginal."""
+    if unbalanced is None:
+        return _EXACT
+    if reg is None:
+        raise ValueError(
+            "a KL penalty on the marginals needs a reg in this version, got unbalanced= and reg=None; pass reg=, or "
+            "penalty='tv' to solve and solve_sample for total variation"
+        )
+    return penalty_pair(unbalanced)
+
+
+def penalty_pair(unbalanced: Any) -> tuple[np.ndarray, np.ndarray]:
+    """ρ of the rows and of the columns in float64: non-negative."""
+    pair = unbalanced if isinstance(unbalanced, tuple) else (unbalanced, unbalanced)
+    if len(pair) != 2:
+        raise ValueError(f"unbalanced must be one penalty or a pair (rho_a, rho_b), got {len(pair)}; pass one or two")
+    rho_a, rho_b = (arrays.to_numpy(checks.as_array(r, "unbalanced")).astype(np.float64) for r in pair)
+    for rho in (rho_a, rho_b):
+        if not np.all(rho >= 0):
+            raise ValueError(
+                f"unbalanced must be non-negative, in units of the cost, got {rho[~(rho >= 0)].flat[0]:g}; "
+                "inf makes a marginal exact, 0 leaves it free"
+            )
+    return rho_a, rho_b
 
 
 def divergence(p: np.ndarray, w: np.ndarray) -> np.ndarray:

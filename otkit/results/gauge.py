@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 
 from otkit.arrays import Array, from_numpy, namespace, to_numpy
@@ -15,10 +17,11 @@ from otkit.results.solved import Solved, kept
 def gauged(result: Solved) -> tuple[Array, Array]:
     """Potentials in units of the cost, ``(B, n)`` and ``(B, m)``, of equal means on every connected component.
 
-    Of partial transport they are relative to those of the last row and column, and at most 0.
+    Of partial transport they are relative to those of the last row and column, and at most 0; with total-variation
+    penalties at most these.
     """
     if result.whole is not None:
-        return relative(*gauged(result.whole))
+        return relative(*gauged(result.whole), *_limits(result))
     problem, out = result.problem, result.outcome
     f, g = out.f + problem.reduced.row, out.g + problem.reduced.col
     if not (problem.forbidden & problem.balanced).any():
@@ -33,14 +36,23 @@ def gauged(result: Solved) -> tuple[Array, Array]:
     return xp.where((problem.a > 0) | penalised, f, new_f), xp.where((problem.b > 0) | penalised, g, new_g)
 
 
-def relative(f: Array, g: Array) -> tuple[Array, Array]:
+def relative(f: Array, g: Array, most_f: Any = 0.0, most_g: Any = 0.0) -> tuple[Array, Array]:
     """Potentials ``(..., n + 1)`` and ``(..., m + 1)`` relative to the last ones, which are those of mass that stays.
 
-    Points without mass may stay too, which the last ones without mass do not see.
+    Points without mass may stay too, which the last ones without mass do not see: potentials are at most the penalty
+    of mass that stays.
     """
     f, g = f[..., :-1] + g[..., -1:], g[..., :-1] + f[..., -1:]
     xp = namespace(f)
-    return xp.where(f < 0, f, 0.0 * f), xp.where(g < 0, g, 0.0 * g)
+    return xp.where(f < most_f, f, most_f + 0.0 * f), xp.where(g < most_g, g, most_g + 0.0 * g)
+
+
+def _limits(result: Solved) -> tuple[Any, Any]:
+    """The largest potentials of both sides: the penalties of mass that stays."""
+    if result.variation is None:
+        return 0.0, 0.0
+    rho_a, rho_b = (from_numpy(r[:, None], result.problem.a) for r in result.variation[:2])
+    return rho_a, rho_b
 
 
 def price(result: Solved) -> Array:

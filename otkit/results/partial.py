@@ -5,18 +5,21 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
+import numpy as np
+
 from otkit import checks
-from otkit.arrays import Array, later, namespace
+from otkit.arrays import Array, later, namespace, to_numpy
 from otkit.geometry.base import GivenGeometry
 from otkit.geometry.reduced import Reduced
 from otkit.kernels import choose, hosted
-from otkit.plans import Arcs, EntropicPlan, Plan, SparsePlan
+from otkit.plans import Arcs, EntropicPlan, Plan, SparsePlan, add_arcs
 from otkit.problems.linear import LinearProblem
+from otkit.problems.variation import Variation
 from otkit.results.gauge import relative
 from otkit.results.result import Result
 
 
-def without_border(whole: Result, asked: GivenGeometry) -> Result:
+def without_border(whole: Result, asked: GivenGeometry, variation: Variation | None = None) -> Result:
     """The result of the problem `asked`, from that of the problem with one more row and one more column."""
     problem, out = whole.problem, whole.outcome
     inner, costs = hosted(asked.owned()).flat(problem.batch), problem.reduced
@@ -29,14 +32,36 @@ def without_border(whole: Result, asked: GivenGeometry) -> Result:
         a=problem.a[:, :-1],
         b=problem.b[:, :-1],
     )
-    parts = later(_parts, whole, inside)
+    parts = later(_parts, whole, inside, variation)
     found = replace(out, f=out.f[:, :-1], g=out.g[:, :-1], plan=parts, certificate=None, linear=None)
-    return Result(inside, found, whole.method, whole.kernel, None if whole.link is None else _linked, whole)
+    return Result(inside, found, whole.method, whole.kernel, None if whole.link is None else _linked, whole, variation)
 
 
-def _parts(whole: Result, inside: LinearProblem) -> tuple[Plan, ...]:
+def _parts(whole: Result, inside: LinearProblem, variation: Variation | None) -> tuple[Plan, ...]:
     """The parts of the plan without the last row and column."""
-    return tuple(_part(part, inside) for part in whole.outcome.plan)
+    parts = tuple(_part(part, inside) for part in whole.outcome.plan)
+    if variation is None or not variation.exceeds:
+        return parts
+    return *parts, *(_exceeding(part, inside, variation) for part in whole.outcome.plan)
+
+
+def _exceeding(part: Plan, inside: LinearProblem, variation: Variation) -> Plan:
+    """The mass beyond the weights of a side: that of the border where an arc and the other penalty cost less."""
+    assert isinstance(part, SparsePlan)
+    inside.check_costs()
+    costs, e = inside.geometry, part.entries
+    n, m = costs.n, costs.m
+    found: list[Arcs] = []
+    for k in np.flatnonzero((e.row == n) != (e.col == m)).tolist():
+        item, lacks = int(e.item[k]), e.row[k] == n
+        rho, point = (variation.rho_a[item], variation.rho_b[item]), int(e.col[k] if lacks else e.row[k])
+        line = to_numpy((costs.T if lacks else costs).block(slice(item, item + 1), slice(point, point + 1))).ravel()
+        other = int(line.argmin())
+        if line[other] + rho[0 if lacks else 1] < rho[1 if lacks else 0]:
+            row, col = (other, point) if lacks else (point, other)
+            found.append(Arcs(*(np.array([v]) for v in (item, row, col, e.mass[k]))))
+    none = Arcs(*(v[:0] for v in (e.item, e.row, e.col, e.mass)))
+    return SparsePlan((inside.items, n, m), add_arcs([none, *found], (inside.items, n, m)), part.like)
 
 
 def _part(part: Plan, inside: LinearProblem) -> Plan:
@@ -52,6 +77,8 @@ def _linked(result: Result, name: str, array: Array, parts: tuple[Array, ...]) -
     """A field of the result, as a function of fields of the balanced one that are in autograd's graph."""
     whole = result.whole
     assert whole is not None
+    if result.variation is not None and name in ("f", "g", "value_linear", "value_marginal"):
+        raise ValueError(f"{name} has no gradient with penalty='tv'; take that of value, or detach the input")
     if name in ("f", "g"):
         return relative(*whole.potentials)[0 if name == "f" else 1]
     if name == "price":

@@ -11,6 +11,7 @@ import numpy as np
 from otkit import arrays
 from otkit.arrays import Array
 from otkit.problems.linear import LinearProblem
+from otkit.problems.variation import Variation
 from otkit.results import draws, maps, values
 from otkit.results.gauge import gauged, price
 from otkit.results.outcome import Outcome, SparseArcs, Stage, Status
@@ -41,7 +42,10 @@ class Result:
         Function that makes autograd record a field of this result; None where no input requires gradients. With it, the
         values, the potentials, the plan, its marginals and its products with vectors are in autograd's graph.
     whole : Result or None
-        Of partial transport, the result of the balanced problem with one more row and column; None for others.
+        Of partial transport and total-variation penalties, the result of the balanced problem with one more row and
+        column; None for others.
+    variation : Variation or None
+        The total-variation penalties; None for others.
     """
 
     problem: LinearProblem
@@ -50,6 +54,7 @@ class Result:
     kernel: str
     link: Link | None = None
     whole: Result | None = None
+    variation: Variation | None = None
 
     # Convergence
 
@@ -140,7 +145,10 @@ class Result:
     @property
     @arrays.eager
     def value_marginal(self) -> Array | None:
-        """ρ_a·KL(P1 | a) + ρ_b·KL(Pᵀ1 | b), ``(...)``, where an exact side adds 0; None for a balanced problem."""
+        """ρ_a·KL(P1 | a) + ρ_b·KL(Pᵀ1 | b), ``(...)``, where an exact side adds 0; None for a balanced problem.
+
+        With total-variation penalties it is ρ_a·‖P1 − a‖₁ + ρ_b·‖Pᵀ1 − b‖₁.
+        """
         return self._linked("value_marginal", values.objective(self).marginal)
 
     @property
@@ -180,7 +188,8 @@ class Result:
         The potentials are then at most 0: f_i + g_j + price ≤ C_ij, with equality where the plan moves mass, and
         f_i = 0 where a row keeps some.
         """
-        return None if self.whole is None else self._linked("price", price(self))
+        partial = self.whole is not None and self.variation is None
+        return self._linked("price", price(self)) if partial else None
 
     # The plan
 
@@ -334,6 +343,7 @@ class Result:
     def __repr__(self) -> str:
         batch, problem = self.problem.batch, self.problem
         asked = "partial, " if self.whole is not None else ""
+        asked = asked if self.variation is None else "total variation, "
         asked += "unregularised" if self.outcome.reg is None else "reg"
         head = f"{problem.reduced.n} × {problem.reduced.m}, {asked}"
         if batch:
@@ -351,7 +361,7 @@ class Result:
         return f"Result({head}, {self.n_iter} iterations; {self.method}, {self.kernel}; {self.status.value})"
 
     def __dir__(self) -> list[str]:
-        return [name for name in super().__dir__() if name not in ("problem", "outcome", "link", "whole")]
+        return [name for name in super().__dir__() if name not in ("problem", "outcome", "link", "whole", "variation")]
 
     def _linked(self, name: str, x: Array | None, *parts: Array) -> Any:
         """A field ``(B, …)`` of the internal form, converted to the caller's form and recorded by autograd."""

@@ -8,13 +8,15 @@ from typing import Protocol, TypeVar
 
 from otkit.plans import EntropicPlan, Plan
 from otkit.problems.linear import LinearProblem
+from otkit.problems.variation import Variation
 from otkit.results.outcome import Outcome
 
 
 class Solved(Protocol):
     """A problem with the outcome of its solve.
 
-    `link` is None unless autograd records the result, and `whole` unless it is of partial transport.
+    `link` is None unless autograd records the result, and `whole` unless it is of partial transport or of
+    total-variation penalties, the `variation`.
     """
 
     @property
@@ -25,6 +27,9 @@ class Solved(Protocol):
     def link(self) -> object | None: ...
     @property
     def whole(self) -> Solved | None: ...
+
+    @property
+    def variation(self) -> Variation | None: ...
 
 
 _Value = TypeVar("_Value")

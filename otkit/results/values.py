@@ -4,14 +4,18 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+import numpy as np
+
 from otkit import plans
 from otkit.arrays import Array, from_numpy, namespace, to_numpy
 from otkit.certificates.base import Certificate
 from otkit.certificates.certify import certify
 from otkit.entropic.operations import Moved
-from otkit.plans import EntropicPlan
+from otkit.geometry.base import costs_along
+from otkit.plans import EntropicPlan, SparsePlan
 from otkit.problems.linear import LinearProblem
 from otkit.problems.penalties import conjugate, penalty
+from otkit.problems.variation import Variation
 from otkit.results.solved import Solved, kept, of_whole
 
 
@@ -46,10 +50,46 @@ def moved(result: Solved) -> Moved:
     return plan.moved
 
 
-@of_whole
 @kept
 def objective(result: Solved) -> Values:
     """The parts of the objective."""
+    if result.whole is None:
+        return _parts(result)
+    found = _parts(result.whole)
+    if result.variation is None:
+        return found
+    parts = result.outcome.plan
+    if all(isinstance(part, SparsePlan) for part in parts):  # penalties may be large, so marginals are not exact enough
+        linear = _by_arcs(result)
+        return Values(linear, None, found.total - linear)
+    paid = _varied(result, result.variation)
+    return Values(found.total - paid, None, paid)
+
+
+def _by_arcs(result: Solved) -> Array:
+    """⟨C, P⟩ of a plan of arcs, ``(B,)``."""
+    problem = result.problem
+    problem.check_costs()
+    costs, total = problem.geometry.to_numpy(), np.zeros(problem.items)
+    for part in result.outcome.plan:
+        assert isinstance(part, SparsePlan)
+        e = part.entries
+        for item in np.unique(e.item).tolist():
+            row, col, mass = (v[e.item == item] for v in (e.row, e.col, e.mass))
+            total[item] += costs_along(costs, item, row, col) @ mass
+    return from_numpy(total * problem.mass, problem.a)
+
+
+def _varied(result: Solved, variation: Variation) -> Array:
+    """ρ_a·‖P1 − a‖₁ + ρ_b·‖Pᵀ1 − b‖₁ of a plan, ``(B,)``."""
+    problem, paid = result.problem, np.zeros(result.problem.items)
+    sides = zip(variation[:2], plans.marginals(result.outcome.plan), (problem.a, problem.b), strict=True)
+    for rho, sums, w in sides:
+        paid = paid + rho * abs(to_numpy(sums) - to_numpy(w)).sum(-1)
+    return from_numpy(paid * problem.mass, problem.a)
+
+
+def _parts(result: Solved) -> Values:
     problem, out, xp = result.problem, result.outcome, namespace(result.problem.a)
     mass = from_numpy(problem.mass, problem.a)
     if out.linear is not None:

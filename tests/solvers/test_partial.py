@@ -282,7 +282,10 @@ def test_tensors_in_single_precision(clouds):
         ({"mass": [0.5, 1.5]}, r"got 1\.5"),
         ({"mass": 0.5, "unbalanced": 1.0, "reg": 1.0}, "pass one of them"),
         ({"mass": 0.5, "a": [1.0, 2.0]}, "a must have 3 weights"),
-        ({"mass": 0.5, "init": (np.zeros(3), np.zeros(3))}, "init must be a result of partial transport"),
+        (
+            {"mass": 0.5, "init": (np.zeros(3), np.zeros(3))},
+            "init must be a result with mass= or penalty='tv', got tuple",
+        ),
         ({"mass": 0.5, "method": "multiscale"}, "multiscale"),
         ({"mass": 0.5, "tol": 1e-3}, "tol does not apply"),
     ],
