@@ -239,9 +239,10 @@ def solve_grid(
         "sqeuclidean" (‖x−y‖²), "cityblock" (``Σ_k |x_k−y_k|``), or ``("axiswise", p)`` with p ≥ 1, ``Σ_k |x_k−y_k|^p``.
     rtol : float, optional
         Without a `reg`: stop when ``upper − lower ≤ rtol·upper``. By default the solution is exact for the city-block
-        distance, on one axis, and on up to 2¹⁴ cells, or 2¹² if the cost is not the squared distance. `CoarseToFine`
-        solves larger grids, by default to 1e-4 or half of the cost between neighbours, whichever is wider. Powers above
-        2 are annealed, by default to 1 %.
+        distance, on one axis, and on up to 2¹⁴ cells, or 2¹² if the cost is not the squared distance. Of the squared
+        distance between images in host memory, cells without mass do not count. `CoarseToFine` solves larger grids, by
+        default to 1e-4 or half of the cost between neighbours, whichever is wider. Powers above 2 are annealed, by
+        default to 1 %.
     reg, unbalanced, method, tol, max_iter, init, time_limit, callback, progress, strict
         As in `solve`.
 

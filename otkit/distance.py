@@ -352,7 +352,8 @@ def _between_images(
             f"p={p:g}, metric {cost.ground!r} and {grid!r}; for others pass the cells with mass as points"
         )
     a, b = (None if w is None else masses(grid, w, name) for w, name in zip(images, "ab", strict=True))
-    problem = LinearProblem.build(cells_or_points(grid.fitted(a, b), "auto"), a, b, relaxes=False)
+    geometry = cells_or_points(grid.fitted(a, b), "auto", a, b)
+    problem = LinearProblem.build(geometry, a, b, relaxes=False, reduces=not in_scales(geometry, "auto"))
     solver = _to_rtol(choose_solver(problem, "auto", bounded=rtol is not None), rtol, p)
     if not isinstance(solver, (GridFlow, Univariate)):
         solver = with_options(solver, max_iter=max_iter)

@@ -62,7 +62,7 @@ def solved(
     if isinstance(geometry, Grid):
         geometry = geometry.fitted(*asked[:2])
         if asked.reg is None:
-            geometry = cells_or_points(geometry, method)
+            geometry = cells_or_points(geometry, method, *asked[:2])
     quick = _solved_small(geometry, asked, method, options) if init is None and watch.idle else None
     if quick is not None:
         return attached(quick, strict)

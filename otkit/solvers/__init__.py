@@ -6,10 +6,12 @@ from typing import Any
 
 import numpy as np
 
+from otkit import checks
+from otkit.arrays import detached, to_numpy
 from otkit.geometry.base import GivenGeometry
 from otkit.geometry.grid import Grid
 from otkit.geometry.points import PointCloud
-from otkit.kernels import shared_by
+from otkit.kernels import hosted, shared_by
 from otkit.kernels.searches import searchable, searches
 from otkit.problems import LinearProblem
 from otkit.solvers.annealing import Annealing
@@ -42,9 +44,10 @@ __all__ = [
     "run",
 ]
 
-# Maximum number of points of a side of which many are solved exactly by default, and the accuracy beyond.
+# Maximum number of points with mass of a side of which many are solved exactly by default, and the accuracy beyond.
 _EXACT, _RTOL = 2**18, 1e-2
-# Maximum number of cells of a grid that are solved exactly by default, of the squared distance; of others a quarter.
+# Maximum number of cells of a grid that are solved exactly by default, of the squared distance; of others a quarter. Of
+# points that trees search, those without mass cost little, and only the cells with mass count.
 _EXACT_CELLS = 2**14
 
 SOLVERS: dict[str, type[Solver[Any]]] = {
@@ -53,11 +56,16 @@ SOLVERS: dict[str, type[Solver[Any]]] = {
 }
 
 
-def cells_or_points(grid: Grid, method: str | Solver[Any]) -> Grid | PointCloud:
+def cells_or_points(grid: Grid, method: str | Solver[Any], a: Any, b: Any) -> Grid | PointCloud:
     """The grid of a problem without a `reg`, or its cells as points where a solver of points is asked for, or exact."""
     if method == "auto":
         most = {1.0: 0, 2.0: _EXACT_CELLS}.get(grid.power, _EXACT_CELLS // 4)
-        return grid.points if len(grid.shape) == 1 or grid.n <= most else grid
+        if len(grid.shape) == 1 or grid.n <= most:
+            return grid.points
+        if grid.power != 2 or a is None or b is None or shared_by() is not None or _with_mass(a, b) > most:
+            return grid
+        points = grid.points
+        return points if searches(points) and isinstance(hosted(points).x, np.ndarray) else grid
     solver = SOLVERS.get(method) if isinstance(method, str) else type(method)
     return grid.points if solver in (Exact, Multiscale, Univariate) else grid
 
@@ -86,11 +94,12 @@ def choose_solver(problem: LinearProblem, method: str | Solver[Any], bounded: bo
     is enough
     ====================================  ================
 
-    Many points are more than 2²⁴ pairs, in up to three dimensions. Their solution is exact up to 2¹⁸ points on the
-    larger side, and beyond accurate to 1 %, unless `rtol` says otherwise.
+    Many points are more than 2²⁴ pairs, in up to three dimensions. Their solution is exact up to 2¹⁸ points with mass
+    on the larger side, and beyond accurate to 1 %, unless `rtol` says otherwise.
 
     ``bounded`` says that an interval is enough. Costs that are far larger than the others are more than annealing can
-    resolve. They are no difficulty for the exact method up to 2²⁴ arcs. Of small grids the cells are points here.
+    resolve. They are no difficulty for the exact method up to 2²⁴ arcs. Of small grids, and of grids with mass in few
+    cells, the cells are points here.
 
     Raises
     ------
@@ -145,7 +154,7 @@ def _chosen(problem: LinearProblem, bounded: bool) -> str | Solver[Any]:
     if problem.asked.convex_on_line:
         return "univariate"
     if searches(problem.geometry) and _has_scales(problem):
-        return Multiscale(rtol=None if max(problem.reduced.n, problem.reduced.m) <= _EXACT else _RTOL)
+        return Multiscale(rtol=None if _with_mass(problem.a, problem.b) <= _EXACT else _RTOL)
     return "annealing" if bounded and not (has_outliers(problem) or products.applies(problem)) else "exact"
 
 
@@ -156,6 +165,12 @@ def in_scales(geometry: GivenGeometry, method: str | Solver[Any], reg: Any = Non
     return (
         isinstance(method, Multiscale) or method == "multiscale" or (method == "auto" and not geometry.convex_on_line)
     )
+
+
+def _with_mass(a: Any, b: Any) -> int:
+    """The largest number of points with mass of an item, on the larger side."""
+    hosts = (np.atleast_1d(to_numpy(detached(checks.as_array(w, name)))) for w, name in ((a, "a"), (b, "b")))
+    return max(int(np.max(np.count_nonzero(w > 0, axis=-1), initial=0)) for w in hosts)
 
 
 def _has_scales(problem: LinearProblem) -> bool:

@@ -11,6 +11,8 @@ from numpy.testing import assert_allclose
 from PIL import Image
 from scipy.stats import wasserstein_distance
 
+import otkit
+
 
 @pytest.mark.parametrize("p", [1, 2])
 @pytest.mark.parametrize("d", [1, 2, 5])
@@ -131,6 +133,23 @@ def test_reg_gives_the_cost_of_the_entropic_plan(otkit_, tmp_path, rng, p, reg):
     assert_allclose(found["distance"], (plan * C).sum() ** (1 / p), rtol=1e-5)
     assert found["lower"] <= exact(x, y, p, a, b) <= found["upper"]
     assert status == (0 if found["upper"] - found["lower"] <= 1e-2 * found["upper"] else 1)
+
+
+@pytest.mark.parametrize("count", [30, 4200])  # fewer and more pairs than the limit of arcs
+def test_large_images_with_few_pixels(answer, tmp_path, count):
+    """They are exact, as the points of these pixels."""
+    rng = np.random.default_rng(0)
+    images = np.zeros((2, 300, 300), dtype=np.uint8)
+    for name, w in zip(("x.png", "y.png"), images, strict=True):
+        w.flat[rng.choice(w.size, count, replace=False)] = rng.integers(1, 255, count)
+        Image.fromarray(w).save(tmp_path / name)
+    found = answer("w2", "x.png", "y.png")
+    x, y = map(np.argwhere, images)
+    a, b = (w[w > 0] / w.sum() for w in images)
+    assert found["status"] == "CONVERGED"
+    assert_allclose(found["distance"], otkit.wasserstein(x, y, a, b, p=2).distance, rtol=1e-9)
+    assert found["upper"] - found["lower"] <= 1e-9 * found["upper"]
+    assert answer("w2", "x.png", "x.png")["upper"] == 0
 
 
 @pytest.mark.parametrize("options", [[], ["--unit-square"]])

@@ -157,7 +157,8 @@ def test_distances_that_a_grid_does_not_have_are_refused(other, options, message
 @pytest.mark.parametrize(
     ("shape", "metric", "method"),
     [
-        ((130, 130), "sqeuclidean", "coarse-to-fine"),
+        ((150, 150), "sqeuclidean", "coarse-to-fine"),
+        ((130, 130), "sqeuclidean", "multiscale"),
         ((100, 90), "sqeuclidean", "multiscale"),
         ((20, 10, 9), "sqeuclidean", "exact"),
         ((130, 130), "cityblock", "flow"),
