@@ -329,7 +329,7 @@ REFUSED = {
     "negative, one side": (dict(reg=1, unbalanced=(1.0, -2.0)), "unbalanced must be non-negative, .* got -2"),
     "nan": (dict(reg=1, unbalanced=np.nan), "unbalanced must be non-negative, .* got nan"),
     "three": (dict(reg=1, unbalanced=(1, 2, 3)), "a pair \\(rho_a, rho_b\\), got 3"),
-    "no reg": (dict(unbalanced=1.0), "needs a reg .*, got reg=None; pass reg="),
+    "no reg": (dict(unbalanced=1.0), "needs a reg .*reg=None; pass reg="),
     "no reg, and infinite": (dict(unbalanced=INF, method="sinkhorn"), "needs a reg"),
     "reg 0": (dict(reg=0, unbalanced=1.0), "reg must be positive, got 0"),
     "shape": (dict(a=np.ones((4, 2)), reg=1, unbalanced=np.ones(5)), "must broadcast"),
