@@ -19,6 +19,8 @@ _LISTS, _POWER = 8, 1.5
 _AFTER, _RESIDUAL, _ITERATIONS = 3, 0.05, 400
 # A Newton step moves potentials by so many regularisations at most, but the _OUTSIDE largest by up to twice as many.
 _STEP, _OUTSIDE = 3.0, 1e-3
+# A step of so many regularisations is none: conjugate gradients broke down on a singular system.
+_BROKEN = 1e100
 # Newton steps end when one leaves more than this fraction of the error.
 _FALLS = 0.95
 
@@ -129,7 +131,8 @@ def _direction(plan: Plan, rows: Grid, cols: Grid, hierarchy: support.Hierarchy)
     c, x = np.empty(b.size), np.zeros(b.size)
     support.column_sums(ends, where, plan.P, c)
     done = support.newton(ends, where, plan.P, rows.mass, b, c, hierarchy, _RESIDUAL, _ITERATIONS, x)
-    x = np.nan_to_num(x - x @ b, posinf=0.0, neginf=0.0)
+    x = np.where(abs(x) < _BROKEN, x, 0.0)
+    x -= x @ b
     size = float(np.quantile(abs(x), 1 - _OUTSIDE))
     step = min(1.0, _STEP / size) if size > 0 else 1.0
     return np.clip(step * x, -2 * _STEP, 2 * _STEP), done
