@@ -24,7 +24,7 @@ def _dual(problem: LinearProblem, f: Array, g: Array, weights: Array) -> np.ndar
     """Σ_k w_k·⟨a_k, f_k⟩ + min_j Σ_k w_k·g_kj in the costs as given, less what rounding can do: ``(G,)``."""
     w, costs = to_numpy(weights), problem.reduced
     a, _, row, _ = sides(problem)
-    f, g, col = to_numpy(f), to_numpy(g), to_numpy(costs.col + 0 * g)
+    f, g, col = to_numpy(f), to_numpy(g), to_numpy(costs.col)
     level = (w[:, :, None] * (g + col).reshape(*w.shape, -1)).sum(1).min(-1)
     held = (a * (np.where(a > 0, f, 0.0) + row)).sum(-1)
     size = (a * (abs(np.where(a > 0, f, 0.0)) + abs(row))).sum(-1) + abs(g).max(-1) + abs(col).max(-1)
@@ -63,7 +63,7 @@ def excess(problem: LinearProblem, g: Array, weights: Array) -> tuple[np.ndarray
     # (1 − δ)·F(A/(1 − δ)) + δ·F(B/δ), with costs of B at most the span
     primal = kept - eps * (1 - moved) * np.log1p(-np.minimum(moved, 0.5)) + moved * problem.span + eps * spread
     a, _, row, _ = sides(problem)
-    col = to_numpy(costs.col + 0 * g)
+    col = to_numpy(costs.col)
     offset = (a * row).sum(-1) + (to_numpy(b) * col).sum(-1)
     primal = (w * (primal + offset).reshape(w.shape)).sum(-1)
     primal = np.where((moved.reshape(w.shape) <= 0.5).all(-1), primal, np.inf)

@@ -10,7 +10,7 @@ from otkit.arrays import Array, from_numpy, namespace, put, take, to_numpy
 from otkit.barycenters.bounds import lower_bound
 from otkit.certificates.base import Certificate
 from otkit.certificates.certify import certify
-from otkit.certificates.width import EXACT, narrow
+from otkit.certificates.width import EXACT, narrow, relative
 from otkit.entropic import barycenter
 from otkit.entropic.anderson import Mixing
 from otkit.geometry.base import Geometry
@@ -72,8 +72,7 @@ class Averaged(State):
 
     @property
     def gap(self) -> np.ndarray:
-        known = (self.upper < np.inf) & (self.upper != 0)
-        return np.where(known, (self.upper - self.lower) / np.where(known, abs(self.upper), 1.0), np.nan)
+        return relative(self.lower, self.upper)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -135,7 +134,7 @@ class Averaging(Solver[Averaged]):
         return int(self.weights.shape[1])
 
     def init(self, problem: LinearProblem, start: tuple[Array, Array] | None) -> Averaged:
-        items, g = problem.items, -problem.reduced.col + 0 * problem.log_b
+        items, g = problem.items, -problem.reduced.col
         own = namespace(g).zeros_like(g[: self.groups])
         top = self._shared(descent.top(problem)) / self.factor
         unknown = np.full(items, np.inf)

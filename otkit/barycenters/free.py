@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
@@ -176,16 +175,13 @@ def _medians(x: np.ndarray, y: np.ndarray, mass: np.ndarray, col: np.ndarray) ->
 
 def _progress(watch: Watch, count: int, change: float, status: Status | None) -> Progress:
     """The progress, with the relative decrease of the objective as its error."""
-    now = time.monotonic()
-    return Progress(
+    return watch.progress(
         n_iter=np.array([count]),
         error=np.array([change]),
         reg=np.zeros(1),
         done=np.array([status is not None]),
         stage=np.zeros(1, dtype=np.int64),
         gap=np.full(1, np.nan),
-        seconds=now - watch.begun,
-        seconds_left=max(watch.deadline - now, 0.0),
     )
 
 

@@ -39,6 +39,8 @@ class BarycenterResult:
         The transport from every measure to the barycenter, ``(..., K)`` problems: plans, potentials, costs.
     weights : numpy array (..., K)
         The weights of the measures, which sum to 1.
+    support : Geometry or None
+        The costs between the points of the support, if debiased.
     """
 
     masses: Array
@@ -132,7 +134,7 @@ class BarycenterResult:
 
     def _shared(self, v: np.ndarray) -> Any:
         v = v.reshape(self.weights.shape)[..., 0]
-        return v if self._batch else v.reshape(-1)[0].item() if v.dtype == bool or v.dtype.kind == "i" else v.item()
+        return v if self._batch else v.item()
 
     @cached_property
     def _lower(self) -> np.ndarray:

@@ -64,6 +64,12 @@ def narrow(problem: LinearProblem, lower: np.ndarray, upper: np.ndarray, rtol: f
     return np.asarray(fine)
 
 
+def relative(lower: np.ndarray, upper: np.ndarray) -> np.ndarray:
+    """The width of intervals ``(B,)`` relative to their upper end; NaN where this is 0 or unknown."""
+    known = (upper < np.inf) & (upper != 0)
+    return np.where(known, (upper - lower) / np.where(known, abs(upper), 1.0), np.nan)
+
+
 def precise(problem: LinearProblem, lower: np.ndarray, upper: np.ndarray, rtol: float | None = None) -> np.ndarray:
     """Whether intervals ``(B,)`` are as narrow as `rtol`, or count as exact, which is the default.
 

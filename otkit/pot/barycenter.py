@@ -77,7 +77,7 @@ def barycenter(
     array([0., 0., 1., 0., 0.])
     """
     one_of(method, "method", METHODS)
-    unused(kwargs, "otkit works in the log domain and chooses its steps itself")
+    unused(kwargs)
     checks.positive(numItermax, "numItermax")
     M = checks.as_array(M, "M", like_of(A))
     A = arrays.detached(checks.as_array(A, "A", M))

@@ -111,7 +111,7 @@ def sinkhorn(
            [0.1345, 0.3655]])
     """
     method = one_of(method, "method", METHODS)
-    unused(kwargs, "otkit works in the log domain and chooses its steps itself")
+    unused(kwargs)
     result = _solved((a, b, M), reg, method, (numItermax, stopThr), (verbose, warn), warmstart)
     answer = result.value_linear if result.problem.batch else result.plan
     return (answer, entropic_log(result)) if log else answer
@@ -160,6 +160,6 @@ def sinkhorn2(
     0.268941
     """
     method = one_of(method, "method", _OF_LOSSES)
-    unused(kwargs, "otkit works in the log domain and chooses its steps itself")
+    unused(kwargs)
     result = _solved((a, b, M), reg, method, (numItermax, stopThr), (verbose, warn), warmstart)
     return (result.value_linear, entropic_log(result)) if log else result.value_linear

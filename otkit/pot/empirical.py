@@ -14,7 +14,6 @@ from otkit.pot.utils import CLOUDS, dist
 from otkit.results import Result
 
 _LIMIT = 10000  # POT's default, in place of which stands otkit's own
-_WHY = "otkit works in the log domain and chooses its steps itself"
 
 
 def _solved(
@@ -108,7 +107,7 @@ def empirical_sinkhorn(
     array([[0.3655, 0.1345],
            [0.1345, 0.3655]])
     """
-    unused(kwargs, _WHY)
+    unused(kwargs)
     points, problem = _arrays(X_s, X_t), (reg, metric)
     result = _solved(points, (a, b), problem, (numIterMax, stopThr), (verbose, warn), warmstart)
     if not isLazy:
@@ -162,7 +161,7 @@ def empirical_sinkhorn2(
     >>> float(ot.bregman.empirical_sinkhorn2([[0.0], [1.0]], [[0.0], [1.0]], 1).round(6))
     0.268941
     """
-    unused(kwargs, _WHY)
+    unused(kwargs)
     points, problem = _arrays(X_s, X_t), (reg, metric)
     result = _solved(points, (a, b), problem, (numIterMax, stopThr), (verbose, warn), warmstart)
     if not log:

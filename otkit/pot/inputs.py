@@ -124,7 +124,7 @@ def one_of(value: Any, name: str, allowed: tuple[str, ...]) -> str:
     return known
 
 
-def unused(given: dict[str, Any], why: str) -> None:
+def unused(given: dict[str, Any], why: str = "otkit works in the log domain and chooses its steps itself") -> None:
     """Refuse arguments that POT swallows, or that steer algorithms which do not exist here."""
     if given:
         raise TypeError(f"{', '.join(f'{name}=' for name in given)} does not apply: {why}; drop it")

@@ -102,8 +102,7 @@ def sliced_wasserstein_distance(
     >>> ot.sliced_wasserstein_distance([[0.0, 0.0]], [[3.0, 4.0]], projections=[[1.0, 0.0], [0.0, 1.0]])
     array(3.53553391)
     """
-    directions = projections if projections is not None else (n_projections, seed)
-    projections, powers = _on_lines((X_s, X_t), (a, b), directions, p, scaler)
+    projections, powers = _on_lines((X_s, X_t), (a, b), projections, (n_projections, seed), p, scaler)
     distance = root(namespace(powers).mean(powers), 1 / p)
     return (distance, {"projections": projections, "projected_emds": powers}) if log else distance
 
@@ -146,25 +145,31 @@ def max_sliced_wasserstein_distance(
     >>> ot.max_sliced_wasserstein_distance([[0.0, 0.0]], [[3.0, 4.0]], projections=[[1.0, 0.0], [0.0, 1.0]])
     array(4.)
     """
-    directions = projections if projections is not None else (n_projections, seed)
-    projections, powers = _on_lines((X_s, X_t), (a, b), directions, p, scaler)
+    projections, powers = _on_lines((X_s, X_t), (a, b), projections, (n_projections, seed), p, scaler)
     distance = root(namespace(powers).max(powers), 1 / p)
     return (distance, {"projections": projections, "projected_emds": powers}) if log else distance
 
 
 def _on_lines(
-    points: tuple[Any, Any], pair: tuple[Any, Any], directions: Any, p: float, scaler: Any
+    points: tuple[Any, Any],
+    pair: tuple[Any, Any],
+    directions: Any,
+    drawn: tuple[int, Any],
+    p: float,
+    scaler: Any,
 ) -> tuple[Array, Array]:
-    """The directions ``(d, k)``, given or (number, seed), and the p-th powers of the distances along them ``(k,)``."""
+    """The directions ``(d, k)``, and the p-th powers of the distances along them ``(k,)``.
+
+    If none are given they are `drawn`: a number of them, and the seed.
+    """
     if scaler is not None:
         raise TypeError("scaler= does not apply: pass scaled points; drop it")
     x = checks.as_array(points[0], "X_s", like_of(points[1]))
     y = checks.as_array(points[1], "X_t", x)
     checks.same_library(X_s=x, X_t=y)
     checks.points(x, y)
-    if isinstance(directions, tuple):
-        count, seed = directions
-        directions = get_random_projections(x.shape[1], count, seed, type_as=x)
+    if directions is None:
+        directions = get_random_projections(x.shape[1], *drawn, type_as=x)
     directions = checks.as_array(directions, "projections", x)
     if directions.ndim != 2 or directions.shape[0] != x.shape[1]:
         raise ValueError(

@@ -14,7 +14,6 @@ __all__ = ["sinkhorn_unbalanced", "sinkhorn_unbalanced2"]
 
 METHODS = ("sinkhorn", "sinkhorn_stabilized", "sinkhorn_translation_invariant", "sinkhorn_reg_scaling")
 _LIMIT = 1000  # POT's default, in place of which stands otkit's own
-_WHY = "otkit works in the log domain and chooses its steps itself"
 
 
 def _solved(
@@ -113,7 +112,7 @@ def sinkhorn_unbalanced(
            [0.1185, 0.3221]])
     """
     one_of(method, "method", METHODS)
-    unused(kwargs, _WHY)
+    unused(kwargs)
     problem = (reg, reg_m, reg_type, c)
     at, result = _solved((a, b, M), problem, (numItermax, stopThr), warmstart, verbose)
     answer = at.linear(result) if result.problem.batch else result.plan
@@ -168,7 +167,7 @@ def sinkhorn_unbalanced2(
     """
     one_of(method, "method", METHODS)
     one_of(returnCost, "returnCost", ("linear", "total"))
-    unused(kwargs, _WHY)
+    unused(kwargs)
     problem = (reg, reg_m, reg_type, c)
     at, result = _solved((a, b, M), problem, (numItermax, stopThr), warmstart, verbose)
     cost = at.linear(result) if returnCost == "linear" else at.value(result)

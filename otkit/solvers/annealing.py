@@ -11,7 +11,7 @@ import numpy as np
 from otkit.arrays import Array, from_numpy, put, take
 from otkit.certificates.base import Certificate
 from otkit.certificates.certify import certify
-from otkit.certificates.width import narrow, precise
+from otkit.certificates.width import narrow, precise, relative
 from otkit.geometry.costs import UNIT
 from otkit.problems.linear import LinearProblem
 from otkit.results.outcome import Outcome, Status, marginal_error
@@ -29,8 +29,7 @@ class Bounded(Annealed):
 
     @property
     def gap(self) -> np.ndarray:
-        known = (self.upper < np.inf) & (self.upper != 0)
-        return np.where(known, (self.upper - self.lower) / np.where(known, abs(self.upper), 1.0), np.nan)
+        return relative(self.lower, self.upper)
 
 
 @dataclass(frozen=True)

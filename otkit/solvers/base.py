@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
@@ -173,14 +172,11 @@ def run(
 
 def progress(state: State, watch: Watch) -> Progress:
     """The progress of a state, as copies for the callback."""
-    now = time.monotonic()
-    return Progress(
+    return watch.progress(
         n_iter=state.n_iter.copy(),
         error=state.error.copy(),
         reg=state.reg.copy(),
         done=np.array([status is not None for status in state.status]),
         stage=np.bincount(np.array([s.item for s in state.stages], dtype=np.int64), minlength=state.reg.size),
         gap=state.gap,
-        seconds=now - watch.begun,
-        seconds_left=max(watch.deadline - now, 0.0),
     )

@@ -96,6 +96,11 @@ class Watch:
         """Whether nothing can end a run."""
         return self.callback is None and self.deadline == np.inf
 
+    def progress(self, **found: np.ndarray) -> Progress:
+        """The progress of a run, with the times of this watch."""
+        now = time.monotonic()
+        return Progress(**found, seconds=now - self.begun, seconds_left=max(self.deadline - now, 0.0))
+
     @contextmanager
     def over(self) -> Generator[Callable[[Callable[[], Progress]], bool]]:
         """A function that takes the progress after every step of a run, and returns whether the run ends."""

@@ -114,3 +114,9 @@ def test_bad_barycenters_are_refused():
         ot.barycenter(A[:, 0], M, 1.0)
     with pytest.raises(TypeError, match="tau= does not apply"):
         ot.barycenter(A, M, 1.0, tau=3)
+
+
+def test_directions_may_be_a_tuple():
+    x, y = np.zeros((1, 2)), np.array([[3.0, 4.0]])
+    for call in (ot.sliced_wasserstein_distance, ot.max_sliced_wasserstein_distance):
+        assert call(x, y, projections=((1.0, 0.0), (0.0, 1.0))) == call(x, y, projections=np.eye(2))
