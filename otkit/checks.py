@@ -324,7 +324,7 @@ def equal_mass(
         raise ValueError(
             f"a and b must have the same total mass, got {mass_a[k]:.9g} and {mass_b[k]:.9g} "
             f"(they differ by {difference[k]:.3g} relative{f', item {k}' if difference.size > 1 else ''}); "
-            f"divide each by its sum{', or pass unbalanced= and reg=' if relaxes else ''}"
+            f"divide each by its sum{', or pass unbalanced=' if relaxes else ''}"
         )
     return difference
 
@@ -339,6 +339,16 @@ def product_of_masses(a: Array, b: Array, rho: tuple[np.ndarray, np.ndarray]) ->
         raise ValueError(
             f"the product of the masses of a and b must be finite in float64 with unbalanced=, got {mass_a[k]:.3g} and "
             f"{mass_b[k]:.3g}; divide both by a constant"
+        )
+
+
+def has_minimum(low: np.ndarray, unmoved: np.ndarray) -> None:
+    """Require the least costs ``(B,)`` not to be negative where mass that does not move costs nothing."""
+    endless = (low < 0) & (unmoved == 0)
+    if endless.any():
+        raise ValueError(
+            "costs must be non-negative where both marginals are free, or more mass would always cost less, got "
+            f"{low[endless][0]:g}; pass a positive unbalanced= or a reg="
         )
 
 

@@ -33,7 +33,7 @@ class OTMap(OneToOneFeatureMixin, TransformerMixin, BaseEstimator):  # type: ign
         Niles-Weed 2021). Without it, a point of X is mapped to its mean target, and another one moves as the nearest
         point of X (Ferradans et al. 2014).
     unbalanced : float or tuple, optional
-        The penalty on the marginals, as in `otkit.solve_sample`; needs a `reg`.
+        The penalty on the marginals, as in `otkit.solve_sample`.
 
     Attributes
     ----------

@@ -61,7 +61,7 @@ def solved(
         return _solved_with_border(geometry, asked, method, options, init, watch, strict)
     if isinstance(geometry, Grid):
         geometry = geometry.fitted(*asked[:2])
-        if asked.reg is None:
+        if asked.reg is None and asked.unbalanced is None:
             geometry = cells_or_points(geometry, method, *asked[:2])
     quick = _solved_small(geometry, asked, method, options) if init is None and watch.idle else None
     if quick is not None:

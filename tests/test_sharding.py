@@ -15,6 +15,7 @@ CALLS = {
     "counted": {"reg": 0.01, "method": otkit.Sinkhorn(n_iters=20)},
     "converged": {"reg": 0.1, "tol": 1e-12},
     "interval": {"rtol": 1e-2},
+    "penalised": {"unbalanced": 0.2, "rtol": 1e-2},
 }
 
 
@@ -69,7 +70,7 @@ def test_processes_agree_with_one(count, tmp_path):
         shared = np.load(tmp_path / f"{rank}.npz")
         for name, row in alone.items():
             # Loose sweeps of one process leave out entries that do not matter at their tolerance.
-            close = 1e-6 if name == "interval" else 1e-12
+            close = 1e-6 if name in ("interval", "penalised") else 1e-12
             np.testing.assert_allclose(shared[name], row, rtol=close, atol=close, err_msg=name)
 
 

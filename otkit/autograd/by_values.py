@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
-from otkit.arrays import Array, from_numpy, log, namespace, to_numpy
+from otkit import plans
+from otkit.arrays import Array, from_numpy, log, namespace, only, to_numpy
 from otkit.autograd.adjoint import Pullback, Term
 from otkit.entropic.dual import Potentials
 from otkit.geometry.reduced import Reduced
@@ -34,16 +35,37 @@ def _where_penalised(rho: Array, value: Array) -> Array:
     return xp.where(rho == xp.inf, xp.zeros_like(value), value)
 
 
+def by_penalties(result: Result, pull: Pullback, cotangent: Array) -> None:
+    """Pull back from the optimal value to the penalties on the marginals, at a fixed plan."""
+    penalties = pull.problem.penalties
+    divergences = _divergences(pull.problem, *plans.marginals(result.outcome.plan))
+    pull.rho_a = pull.rho_a + cotangent * _where_penalised(penalties.rho_a, divergences[0])
+    pull.rho_b = pull.rho_b + cotangent * _where_penalised(penalties.rho_b, divergences[1])
+
+
+def per_weight(problem: LinearProblem, f: Array, g: Array) -> tuple[Array, Array]:
+    """Derivatives of the optimal value by weights at mass 1, from optimal potentials in the costs as given."""
+    xp, transform = namespace(f), problem.kernels.c_transform
+    ends = (
+        (f, transform(problem.reduced, only(g * 0.0, problem.b > 0)), problem.penalties.rho_a),
+        (g, transform(problem.reduced.T, only(f * 0.0, problem.a > 0)), problem.penalties.rho_b),
+    )
+    slopes = []
+    for v, nearest, rho in ends:
+        v = xp.where(nearest < xp.inf, v, xp.inf * xp.ones_like(v))  # a point that no arc reaches stays empty
+        left = problem.penalties.target(xp.ones_like(v), v, rho)
+        slopes.append(xp.where((rho == xp.inf)[:, None], v, _where_penalised(rho, rho)[:, None] * (1 - left)))
+    return slopes[0], slopes[1]
+
+
 def envelope(result: Result, pull: Pullback, cotangent: Array, at: Potentials) -> None:
     """Pull back from the optimal value: the derivatives of the objective at a fixed plan (envelope theorem)."""
-    problem, xp, sums = pull.problem, namespace(pull.a), values.moved(result)
+    problem, xp = pull.problem, namespace(pull.a)
     penalties, (f, g) = problem.penalties, _given_costs(problem, at)
     ones = [xp.ones_like(v)[:, :, None] for v in (f, g)]
     pull.terms.append(Term(at, cotangent[:, None, None] * ones[0], ones[1]))
     pull.reg = pull.reg + cotangent * values.objective(result).reg / from_numpy(problem.mass, f) / at.reg
-    divergences = _divergences(problem, sums.row, sums.col)
-    pull.rho_a = pull.rho_a + cotangent * _where_penalised(penalties.rho_a, divergences[0])
-    pull.rho_b = pull.rho_b + cotangent * _where_penalised(penalties.rho_b, divergences[1])
+    by_penalties(result, pull, cotangent)
     total_a, total_b = problem.totals
     unit_a, unit_b = ones[0][:, :, 0], ones[1][:, :, 0]
     if not problem.balanced.all() and pull.wants("a", "b"):

@@ -157,14 +157,19 @@ def _combine(result: Result, given: dict[str, Array]) -> None:
 
 def _unregularised(result: Result, given: dict[str, Array], products: list[Product], pull: Pullback) -> Gradients:
     """Gradients of the optimal cost: the plan, and optimal potentials."""
-    wrong = [name for name in ("plan", "f", "g") if name in given] + ["what follows from the plan"] * bool(products)
+    relaxed = not result.problem.balanced.all()
+    names = ("plan", "f", "g") + ("value_linear", "value_marginal") * relaxed
+    wrong = [name for name in names if name in given] + ["what follows from the plan"] * bool(products)
     if wrong:
-        raise ValueError(
-            f"there is no useful gradient of {' and '.join(wrong)} without a reg: it changes only in jumps; pass a reg"
-        )
+        why = "that of value alone is known" if relaxed else "it changes only in jumps"
+        raise ValueError(f"there is no useful gradient of {' and '.join(wrong)} without a reg: {why}; pass a reg")
     f, g = gauged(result)
+    if relaxed:
+        f, g = by_values.per_weight(result.problem, f, g)
     mass = from_numpy(result.problem.mass, pull.a)
     for cotangent in given.values():
+        if relaxed:
+            by_values.by_penalties(result, pull, cotangent)
         pull.a, pull.b = (w + (cotangent * mass)[:, None] * v for w, v in ((pull.a, f), (pull.b, g)))
         pull.mass = pull.mass + cotangent * objective(result).linear / mass
         pull.by_plan = pull.by_plan + cotangent * mass

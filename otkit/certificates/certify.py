@@ -16,6 +16,8 @@ from otkit.certificates.balanced import certify_balanced
 from otkit.certificates.base import Certificate
 from otkit.certificates.glued import certify_glued
 from otkit.certificates.penalised import certify_relaxed
+from otkit.entropic.dual import Potentials
+from otkit.plans import EntropicPlan, Glued, Plan, Shift, SparsePlan
 from otkit.problems.linear import LinearProblem
 
 _ARRAYS = ("lower", "upper", "f", "g", "linear", "rounding")
@@ -30,8 +32,33 @@ def certify(problem: LinearProblem, f: Array, g: Array, reg: Array) -> Certifica
     if items.size:
         exact = _exactly(problem.take(items), *take((f, g, reg), items))
         arrays = {name: put(getattr(found, name), items, getattr(exact, name)) for name in _ARRAYS}
-        found = replace(found, **arrays)
+        (relaxed,) = found.plan
+        found = replace(found, plan=_joined(relaxed, items, exact.plan), **arrays)
     return found
+
+
+def _joined(relaxed: Plan, items: np.ndarray, exact: tuple[Plan, ...]) -> tuple[Plan, ...]:
+    """The parts of the plan of all items: `exact` of these items, and the entropic plan of the others."""
+    assert isinstance(relaxed, EntropicPlan)
+    count, nothing = relaxed.at.reg.shape[0], replace(relaxed.at, log_a=relaxed.at.log_a - np.inf)
+
+    def entropic(at: Potentials) -> EntropicPlan:
+        return EntropicPlan(relaxed.geometry, put(nothing, items, at), relaxed.kernels)
+
+    def placed(part: Plan) -> Plan:
+        if isinstance(part, SparsePlan):
+            arcs = replace(part.entries, item=items[part.entries.item])
+            return SparsePlan((count, *part.shape[1:]), arcs, part.like)
+        if isinstance(part, EntropicPlan):
+            return entropic(part.at)
+        assert isinstance(part, Glued)
+        cols: list[tuple[Shift, ...]] = [()] * count
+        for item, shifts in zip(items, part.cols, strict=True):
+            cols[item] = shifts
+        return Glued(entropic(part.middle.at), ((),) * count, tuple(cols))
+
+    others = replace(relaxed, at=put(relaxed.at, items, take(nothing, items)))
+    return others, *(placed(part) for part in exact)
 
 
 def _exactly(problem: LinearProblem, f: Array, g: Array, reg: Array) -> Certificate:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 
 from otkit.arrays import Array, finite_or_zero, from_numpy, log, namespace, only, to_numpy
@@ -13,10 +15,12 @@ from otkit.problems.linear import LinearProblem
 from otkit.problems.penalties import conjugate, penalty
 
 
+@np.errstate(over="ignore", invalid="ignore")  # what overflows is no bound
 def certify_relaxed(problem: LinearProblem, f: Array, g: Array, reg: Array) -> Certificate:
     """Bounds where marginals are penalised: the entropic plan itself, and the penalised dual at feasible potentials.
 
-    An exact side is first scaled to its weights. Bounds of balanced items are not valid; the caller replaces them.
+    An exact side is first scaled to its weights. Where to move nothing costs less, that is the plan. Bounds of balanced
+    items are not valid; the caller replaces them.
     """
     costs, penalties = problem.reduced, problem.penalties
     a, b, row, col = sides(problem)
@@ -43,17 +47,23 @@ def certify_relaxed(problem: LinearProblem, f: Array, g: Array, reg: Array) -> C
         lower = np.maximum(lower, value)
 
     at, missing = _exact_sides(problem, f, g, reg)
-    moved = problem.kernels.transport_cost(costs, at)
-    cost, rows, cols = (to_numpy(v) for v in moved)
+    cost, rows, cols = (to_numpy(v) for v in problem.kernels.transport_cost(costs, at))
     linear = cost + (row * rows).sum(-1) + (col * cols).sum(-1)
     paid = linear + penalty(rows, a, rho_a) + penalty(cols, b, rho_b)
+    idle = problem.idle_penalty
+    unmoved = problem.unmoved.sum(0) - idle
+    empty = ~(paid <= unmoved) & (unmoved < np.inf)  # to move nothing costs less
+    if empty.any():
+        at = replace(at, log_a=at.log_a - from_numpy(np.where(empty, np.inf, 0.0)[:, None], f))
+        rows, cols = (np.where(empty[:, None], 0.0, v) for v in (rows, cols))
+        cost, linear, paid = (np.where(empty, v, w) for v, w in ((0.0, cost), (0.0, linear), (unmoved, paid)))
     # Rounding of sums of n or m terms. The exact side is scaled to its weights up to `miss`.
     size = cost + (abs(row) * rows).sum(-1) + (abs(col) * cols).sum(-1)
     size = size + _penalty_size(rows, a, rho_a) + _penalty_size(cols, b, rho_b)
     miss = _miss(rows, a, rho_a) + _miss(cols, b, rho_b)
     widen = (4 * (costs.n + costs.m + 64) * UNIT + 4 * miss) * size + evaluation * rows.sum(-1)
-    upper = np.where(missing | (miss > 1e-3), np.inf, paid + widen)
-    idle, rounding = problem.idle_penalty, sum_rounding(costs.n + costs.m)
+    upper = np.where(missing | ~(miss <= 1e-3) | ~(paid < np.inf), np.inf, paid + widen)
+    rounding = sum_rounding(costs.n + costs.m)
     lower, upper = lower - rounding * idle, upper + rounding * idle
     return Certificate(
         lower=lower + idle,

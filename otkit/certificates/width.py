@@ -18,6 +18,8 @@ _SAMPLE, _ROWS = 2**18, 16
 _ZERO = 2.0**-40
 # Bounds of plans that cost the same differ by so many errors of a cost: one for potentials, three for a corrected plan.
 _ALIKE = 4.0
+# The value of penalised marginals is a difference of penalties of the weights, which rounds by this fraction of them.
+_PENALTIES = 1e-12
 
 
 def ordinary(problem: LinearProblem, item: int) -> float:
@@ -47,7 +49,8 @@ def narrow(problem: LinearProblem, lower: np.ndarray, upper: np.ndarray, rtol: f
 
     The scale is their range, or the size of the ordinary costs if some are far larger; and at least the mean offsets.
     These are at most the optimum if no cost is negative. If costs of both signs cancel, their rounding errors do not.
-    Where all costs between points with mass are equal, an interval of their rounding errors is narrow.
+    Where all costs between points with mass are equal, an interval of their rounding errors is narrow. Where marginals
+    are penalised, the scale is at most the penalty of a plan that moves nothing, and its rounding errors are narrow.
     """
     with np.errstate(invalid="ignore"):  # infinite bounds
         width = np.where(upper < np.inf, upper - lower, np.inf)
@@ -57,10 +60,13 @@ def narrow(problem: LinearProblem, lower: np.ndarray, upper: np.ndarray, rtol: f
     if (problem.span == 0).any():  # all plans cost the same, up to the rounding of the costs
         fine |= (problem.span == 0) & (width <= _ALIKE * problem.geometry.rounding[1])
     a, b, row, col = sides(problem)
-    fine |= width <= atol * ((a * abs(row)).sum(-1) + (b * abs(col)).sum(-1))
-    for k in np.flatnonzero(~fine & (width <= atol * problem.span)):
+    unmoved = problem.unmoved
+    fine |= width <= _PENALTIES * np.where(unmoved < np.inf, unmoved, 0.0).sum(0)
+    most = np.where(unmoved.any(0), unmoved.sum(0), np.inf)
+    fine |= width <= atol * np.minimum((a * abs(row)).sum(-1) + (b * abs(col)).sum(-1), most)
+    for k in np.flatnonzero(~fine & (width <= atol * np.minimum(problem.span * problem.size, most))):
         size = outliers(problem, int(k))
-        fine[k] = not size or width[k] <= atol * size
+        fine[k] = not size or width[k] <= atol * size * problem.size[k]
     return np.asarray(fine)
 
 

@@ -125,7 +125,7 @@ class LinearProblem:
         dtype, unit = result_dtype([*asked.arrays.values(), a, b])
         geometry, a, b, like = _at_hand(asked, a, b)
         reg = None if reg is None else checks.regularisation(reg)
-        rho = given_penalties(unbalanced, reg)
+        rho = given_penalties(unbalanced)
         batch = checks.batch_shape(
             costs=asked.batch,
             **{name: () if w is None else tuple(w.shape[:-1]) for name, w in (("a", a), ("b", b))},
@@ -254,6 +254,12 @@ class LinearProblem:
         return total_a + idle_a, total_b + idle_b
 
     @property
+    def unmoved(self) -> np.ndarray:
+        """The penalties of a plan that moves nothing, ρ_a·Σa and ρ_b·Σb: ``(2, B)``, inf for an exact marginal."""
+        rho = (self.penalties.rho_a, self.penalties.rho_b)
+        return np.stack([to_numpy(r) * to_numpy(total) for r, total in zip(rho, self.totals, strict=True)])
+
+    @property
     def idle_divergences(self) -> tuple[Array, Array]:
         """KL(0 | w) of the points that no arc reaches, the sum of their weights: ``(B,)`` for each side."""
         nothing = namespace(self.a).zeros_like(self.a[:, 0])
@@ -343,7 +349,7 @@ def _reached(
                 f"every {side} that carries mass must have a finite cost to some point with mass, but {side} {k} "
                 f"(of item {item}) has {name} = {float(w[item, k]):g} and only infinite costs; "
                 f"set its weight to 0{', ' if relaxes else ' or '}allow an arc"
-                f"{', or let it stay empty by unbalanced= and reg=' if relaxes else ''}"
+                f"{', or let it stay empty by unbalanced=' if relaxes else ''}"
             )
     pairs = list(zip(weights, stranded, strict=True))
     idle = [xp.where(alone, w, xp.zeros_like(w)) for w, alone in pairs]

@@ -11,15 +11,10 @@ from otkit import arrays, checks
 _EXACT = np.array(np.inf), np.array(np.inf)
 
 
-def given_penalties(unbalanced: Any, reg: np.ndarray | None) -> tuple[np.ndarray, np.ndarray]:
+def given_penalties(unbalanced: Any) -> tuple[np.ndarray, np.ndarray]:
     """ρ of the rows and of the columns in float64: non-negative, ``inf`` for an exact marginal."""
     if unbalanced is None:
         return _EXACT
-    if reg is None:
-        raise ValueError(
-            "a KL penalty on the marginals needs a reg in this version, got unbalanced= and reg=None; pass reg=, or "
-            "penalty='tv' to solve and solve_sample for total variation"
-        )
     return penalty_pair(unbalanced)
 
 

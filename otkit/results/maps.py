@@ -83,7 +83,8 @@ def barycentric(result: Solved, y: Any) -> Array:
 def _mean_of_arcs(result: Solved, y: Array) -> Array:
     """Mean target of each row of an unregularised plan, ``(B, n, k)``."""
     problem, xp = result.problem, namespace(y)
-    mass = (problem.a if result.whole is None else plans.marginals(result.outcome.plan)[0])[:, :, None]
+    exact = result.whole is None and problem.balanced.all()
+    mass = (problem.a if exact else plans.marginals(result.outcome.plan)[0])[:, :, None]
     some = mass > 0
     moved = plans.apply(result.outcome.plan, y) / xp.where(some, mass, xp.ones_like(mass))
     if xp.all(some):

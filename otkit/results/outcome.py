@@ -27,7 +27,7 @@ class Status(enum.Enum):
     )
     INFEASIBLE = (
         "Infeasible: no plan avoids the forbidden (infinite) costs; "
-        "allow more arcs, or call otkit.solve with unbalanced= and reg=."
+        "allow more arcs, or call otkit.solve with unbalanced=."
     )
     STOPPED = "Stopped before the tolerance was reached, by the callback, the time_limit or Ctrl-C."
     COMPLETED = "Did what was asked, without a tolerance; see the error or the bounds for the accuracy reached."

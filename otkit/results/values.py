@@ -95,19 +95,21 @@ def _parts(result: Solved) -> Values:
     if out.linear is not None:
         return Values(from_numpy(out.linear, problem.a) * mass, None, None)
     if out.certificate is not None:
-        return Values(from_numpy(out.certificate.linear, problem.a) * mass, None, None)
+        return Values(from_numpy(out.certificate.linear, problem.a) * mass, None, _by_marginals(result))
     sums, costs = moved(result), problem.reduced
     offset = xp.sum(costs.row * sums.row, axis=-1) + xp.sum(costs.col * sums.col, axis=-1)
     # log P/(a⊗b) is (f + g − C)/reg, so the divergence needs no logarithm.
     gained = xp.sum(out.f * sums.row, axis=-1) + xp.sum(out.g * sums.col, axis=-1) - sums.cost
     by_reg = (gained - out.reg * (xp.sum(sums.row, axis=-1) - _product(problem))) * mass
-    return Values((sums.cost + offset) * mass, by_reg, _by_marginals(problem, sums))
+    return Values((sums.cost + offset) * mass, by_reg, _by_marginals(result))
 
 
-def _by_marginals(problem: LinearProblem, sums: Moved) -> Array | None:
+def _by_marginals(result: Solved) -> Array | None:
+    problem = result.problem
     if problem.balanced.all():
         return None
-    sides = ((sums.row, problem.a, problem.penalties.rho_a), (sums.col, problem.b, problem.penalties.rho_b))
+    rows, cols = plans.marginals(result.outcome.plan)
+    sides = ((rows, problem.a, problem.penalties.rho_a), (cols, problem.b, problem.penalties.rho_b))
     paid = plans.add([penalty(*(to_numpy(v) for v in side)) for side in sides])
     return from_numpy(paid + problem.idle_penalty, problem.a)
 

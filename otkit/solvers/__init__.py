@@ -45,7 +45,8 @@ __all__ = [
 ]
 
 # Maximum number of points with mass of a side of which many are solved exactly by default, and the accuracy beyond.
-_EXACT, _RTOL = 2**18, 1e-2
+# The accuracy of problems with penalised marginals.
+_EXACT, _RTOL, _PENALISED = 2**18, 1e-2, 1e-6
 # Maximum number of cells of a grid that are solved exactly by default, of the squared distance; of others a quarter. Of
 # points that trees search, those without mass cost little, and only the cells with mass count.
 _EXACT_CELLS = 2**14
@@ -79,6 +80,7 @@ def choose_solver(problem: LinearProblem, method: str | Solver[Any], bounded: bo
     a `reg`                               `SparseNewton`
     a `reg`, on a grid                    `Sinkhorn`
     a `reg`, shared by processes          `Sinkhorn`
+    no `reg`, penalised marginals         `Annealing`
     no `reg`, points on a line, convex    `Univariate`
     no `reg`, many points of few          `Multiscale`
     coordinates, convex
@@ -95,7 +97,8 @@ def choose_solver(problem: LinearProblem, method: str | Solver[Any], bounded: bo
     ====================================  ================
 
     Many points are more than 2²⁴ pairs, in up to three dimensions. Their solution is exact up to 2¹⁸ points with mass
-    on the larger side, and beyond accurate to 1 %, unless `rtol` says otherwise.
+    on the larger side, and beyond accurate to 1 %, unless `rtol` says otherwise. Where marginals are penalised, the
+    solution is accurate to 1e-6 by default.
 
     ``bounded`` says that an interval is enough. Costs that are far larger than the others are more than annealing can
     resolve. They are no difficulty for the exact method up to 2²⁴ arcs. Of small grids, and of grids with mass in few
@@ -116,12 +119,24 @@ def choose_solver(problem: LinearProblem, method: str | Solver[Any], bounded: bo
         raise ValueError(
             f"method must be a name or a solver such as otkit.Sinkhorn(), got {method!r}; call the class to make one"
         )
+    _check(problem, method)
+    return method
+
+
+def _check(problem: LinearProblem, method: Solver[Any]) -> None:
+    """Raise ``ValueError`` if a solver does not apply to a problem."""
     if method.entropic and problem.reg is None:
         raise ValueError(
             f"method {method.name!r} needs a reg, got reg=None; pass reg=, or method='auto' to solve without one"
         )
     if not method.entropic and problem.reg is not None:
         raise ValueError(f"method {method.name!r} solves the unregularised problem, got a reg; drop reg= or method=")
+    if problem.reg is None and not problem.balanced.all():
+        if not isinstance(method, Annealing):
+            raise ValueError(
+                f"method {method.name!r} needs exact marginals, got penalties; use method='annealing', or penalty='tv'"
+            )
+        checks.has_minimum(problem.low, problem.unmoved.sum(0))
     if isinstance(method, Univariate) and not problem.asked.convex_on_line:
         raise ValueError(
             "method 'univariate' needs points of one dimension and a convex cost of their distance "
@@ -139,7 +154,6 @@ def choose_solver(problem: LinearProblem, method: str | Solver[Any], bounded: bo
     )
     if powers and (grid is None or grid.power > most):
         raise ValueError(f"method {method.name!r} needs a grid with {powers}, got {problem.asked!r}; use method='auto'")
-    return method
 
 
 def _chosen(problem: LinearProblem, bounded: bool) -> str | Solver[Any]:
@@ -147,6 +161,8 @@ def _chosen(problem: LinearProblem, bounded: bool) -> str | Solver[Any]:
     grid, shared = problem.geometry.grid, shared_by() is not None
     if problem.reg is not None:
         return "sns" if grid is None and not shared else "sinkhorn"
+    if not problem.balanced.all():
+        return Annealing(rtol=_PENALISED)
     if grid is not None:
         return "flow" if grid.power == 1 else "coarse-to-fine" if grid.power <= 2 else "annealing"
     if shared and bounded:

@@ -8,7 +8,7 @@ from typing import ClassVar
 
 import numpy as np
 
-from otkit.arrays import Array, from_numpy, put, take
+from otkit.arrays import Array, from_numpy, put, take, to_numpy
 from otkit.certificates.base import Certificate
 from otkit.certificates.certify import certify
 from otkit.certificates.width import narrow, precise, relative
@@ -56,7 +56,8 @@ class Annealing(Solver[Bounded]):
     Notes
     -----
     The plan is feasible and its cost is the upper bound. It is a vertex where one was found. The potentials are
-    feasible and their value is the lower bound.
+    feasible and their value is the lower bound. Where marginals are penalised, the plan is that of the last
+    regularisation, and its cost with the penalties is the upper bound.
 
     Examples
     --------
@@ -80,7 +81,7 @@ class Annealing(Solver[Bounded]):
         check_options(self)
 
     def init(self, problem: LinearProblem, start: tuple[Array, Array] | None) -> Bounded:
-        reg, unknown = descent.top(problem), np.full(problem.items, np.inf)
+        reg, unknown = _top(problem), np.full(problem.items, np.inf)
         g, reg = (None, reg) if start is None else (start[1], reg / 1024)
         return Bounded(**vars(descent.begin(problem, g, reg)), lower=-unknown, upper=unknown)
 
@@ -105,19 +106,20 @@ class Annealing(Solver[Bounded]):
             close, rounded = close | exact, rounded & ~exact
         state = state.ended(items[close], Status.CONVERGED).ended(items[rounded], Status.IMPRECISE)
         close = close | rounded
-        state = state.ended(items[~close & (found.lower > problem.high[items])], Status.INFEASIBLE)
+        hopeless = part.balanced & (found.lower > part.high)
+        state = state.ended(items[~close & hopeless], Status.INFEASIBLE)
         left = np.intersect1d(state.running, items)
         moving = left[reached[left] | (state.used[left] >= self.max_iter // 5)]
         reg = state.reg / self.factor
         # Below this regularisation, rounding prevents a stage from reaching its tolerance.
-        floor = 8 * UNIT * descent.top(problem) / self._stage_tol(problem, reg)
+        floor = 8 * UNIT * _top(problem) / self._stage_tol(problem, reg)
         spent = moving[(reg < floor)[moving]]
         state = state.ended(spent, Status.STALLED)
         moving = np.setdiff1d(moving, spent)
         return descent.next_stage(state, moving, reg, reached) if moving.size else state
 
     def _stage_tol(self, problem: LinearProblem, reg: np.ndarray) -> np.ndarray:
-        return self.stage_tol * np.minimum(1.0, 10 * np.sqrt(reg / descent.top(problem)))
+        return self.stage_tol * np.minimum(1.0, 10 * np.sqrt(reg / _top(problem)))
 
     def finish(self, problem: LinearProblem, state: Annealed, errors: np.ndarray) -> Outcome:
         found = self._certificate(problem, state, np.arange(problem.items))
@@ -140,3 +142,9 @@ class Annealing(Solver[Bounded]):
     def _certificate(part: LinearProblem, state: Annealed, items: np.ndarray) -> Certificate:
         f, g = take((state.f, state.g), items)
         return certify(part, f, g, from_numpy(state.reg[items], f))
+
+
+def _top(problem: LinearProblem) -> np.ndarray:
+    """The largest regularisation, the range of the costs, or that of the penalties: arcs that cost more stay empty."""
+    most = to_numpy(problem.penalties.rho_a) + to_numpy(problem.penalties.rho_b)
+    return np.minimum(descent.top(problem), np.where(most > 0, most, np.inf))

@@ -16,7 +16,7 @@ REFUSED = {
     "nan cost": (lambda: otkit.solve([[0.0, NAN]], reg=1), "costs must be numbers or \\+inf .* pass inf to forbid"),
     "-inf cost": (lambda: otkit.solve([[0.0, -INF]], reg=1), "got NaN or -inf"),
     "callable nan": (lambda: otkit.solve_sample(X, Y, metric=lambda x, y: NAN * (x @ y.mT), reg=1), "got NaN"),
-    "forbidden row": (lambda: otkit.solve([[INF, INF], [0, 1]], reg=1), "row 0 .* set its weight to 0, allow an arc, or let it stay empty by unbalanced= and reg="),
+    "forbidden row": (lambda: otkit.solve([[INF, INF], [0, 1]], reg=1), "row 0 .* set its weight to 0, allow an arc, or let it stay empty by unbalanced="),
     "forbidden column": (lambda: otkit.solve([[0, INF], [0, INF]], reg=1), "column 1 .* only infinite costs"),
     "no arc to mass": (lambda: otkit.solve([[0, INF], [0, 1]], b=[0, 1], reg=1), "row 0"),
     "negative weight": (lambda: otkit.solve(C, [1.5, -0.5], reg=1), "a must be non-negative, got .* -0.5; clip"),

@@ -173,7 +173,6 @@ def test_gradients_are_finite_differences(clouds):
 @pytest.mark.parametrize(
     ("options", "words"),
     [
-        ({"unbalanced": 1.0}, "needs a reg in this version.*pass reg=, or penalty='tv'"),
         ({"unbalanced": 1.0, "penalty": "l2"}, "penalty must be 'kl' or 'tv', got 'l2'"),
         ({"penalty": "tv"}, "needs unbalanced=.*got no unbalanced="),
         ({"unbalanced": 1.0, "penalty": "tv", "reg": 1.0}, "got a reg"),

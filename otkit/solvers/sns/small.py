@@ -47,7 +47,7 @@ def solved(geometry: GivenGeometry, a: Any, b: Any, reg: Any, unbalanced: Any, t
     """The solution of an entropic problem with exact marginals; None where the general way must look."""
     checks.positive(tol, "tol")
     reg_of = np.asarray(reg) if isinstance(reg, float) and 0 < reg < np.inf else checks.regularisation(reg)
-    exact = _ALL if unbalanced is None else _are_exact(*given_penalties(unbalanced, reg_of))
+    exact = _ALL if unbalanced is None else _are_exact(*given_penalties(unbalanced))
     asked = small.read(geometry, a, b, LARGEST**2, reg_of.shape, exact.shape) if exact.any() else None
     if asked is None or max(asked.flat.n, asked.flat.m) > LARGEST:
         return None
