@@ -217,6 +217,8 @@ def solve_grid(
     metric: Any = "sqeuclidean",
     reg: Any = None,
     unbalanced: Any = None,
+    penalty: str = "kl",
+    mass: Any = None,
     method: str | Solver[Any] = "auto",
     tol: float | None = None,
     rtol: float | None = None,
@@ -235,7 +237,7 @@ def solve_grid(
     Parameters
     ----------
     a, b : array (..., n_1, ..., n_d)
-        The masses of the cells, non-negative, of one shape and of the same total unless `unbalanced`.
+        The masses of the cells, non-negative, of one shape and of the same total unless `unbalanced` or `mass`.
     spacing : float or tuple of float
         The distance between neighbours. A number is that of all axes, and every axis of `a` is one of the grid. A tuple
         has one number for each axis of the grid, and the axes of `a` before these are a batch.
@@ -247,8 +249,8 @@ def solve_grid(
         distance between images in host memory, cells without mass do not count. `CoarseToFine` solves larger grids, by
         default to 1e-4 or half of the cost between neighbours, whichever is wider. Powers above 2 are annealed, by
         default to 1 %.
-    reg, unbalanced, method, tol, max_iter, init, time_limit, callback, progress, strict
-        As in `solve`.
+    reg, unbalanced, penalty, mass, method, tol, max_iter, init, time_limit, callback, progress, strict
+        As in `solve`. With a `mass`, or ``penalty="tv"``, cells are points, at most 2¹⁴ of them.
 
     Returns
     -------
@@ -268,6 +270,8 @@ def solve_grid(
     >>> a[1:3, 1:3] = b[4:6, 3:5] = 1 / 4
     >>> round(float(otkit.solve_grid(a, b).value), 9)  # moved by 3 rows and 2 columns
     13.0
+    >>> round(float(otkit.solve_grid(a, b, mass=0.5).value), 9)  # half of it, moved by 2 rows and 2 columns
+    4.0
     """
     a, b = checks.as_array(a, "a", b), checks.as_array(b, "b", a)
     axes = a.ndim if np.ndim(spacing) == 0 else len(spacing)
@@ -280,5 +284,5 @@ def solve_grid(
     grid = Grid(shapes[0], spacing, metric)
     a, b = (masses(grid, w, name) for w, name in ((a, "a"), (b, "b")))
     watch, options = Watch.of(callback, time_limit, progress), dict(tol=tol, rtol=rtol, max_iter=max_iter)
-    result = solved(grid, Asked(a, b, reg, unbalanced), method, options, init, watch, strict)
+    result = solved(grid, Asked(a, b, reg, unbalanced, mass, penalty), method, options, init, watch, strict)
     return reported(result, shortfall(result), strict)

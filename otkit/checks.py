@@ -183,7 +183,7 @@ def differentiable(ground: Any, *, or_else: str = "") -> None:
 
 def magnitude(x: np.ndarray, name: str, metric: str) -> None:
     """Refuse coordinates whose sums and differences may overflow."""
-    if abs(x).max() > _LARGEST:
+    if float(abs(x).max()) > _LARGEST:
         raise ValueError(
             f"metric={metric!r} needs coordinates of at most {_LARGEST:g} in absolute value, got {abs(x).max():.3g} in "
             f"{name}; divide the points by a constant"

@@ -27,6 +27,9 @@ from otkit.solvers.exact.solver import Exact
 from otkit.solvers.sns import small as small_entropic
 from otkit.solvers.watch import Watch
 
+# Maximum number of cells of a grid that are points of a problem with one more row and one more column.
+_CELLS = 2**14
+
 
 class Asked(NamedTuple):
     """What is asked beside the costs, as the caller gives it."""
@@ -85,7 +88,7 @@ def _solved_with_border(
     strict: bool,
 ) -> Result:
     """The solution of a problem whose mass may stay, by that of the balanced one with one more row and column."""
-    geometry = geometry.points if isinstance(geometry, Grid) else geometry
+    geometry = _cells(geometry, asked) if isinstance(geometry, Grid) else geometry
     problem, variation = _bordered(geometry, asked)
     exceeds = variation is not None and variation.exceeds
     if exceeds and method == "auto":
@@ -97,6 +100,16 @@ def _solved_with_border(
         )
     start = _start(problem, _with_border(init))
     return without_border(result_of(problem, solver, start, watch, strict), geometry, variation)
+
+
+def _cells(grid: Grid, asked: Asked) -> GivenGeometry:
+    """The cells of a grid as points, for the library of the weights."""
+    if grid.n > _CELLS:
+        raise ValueError(
+            f"mass= and penalty='tv' take at most {_CELLS} cells of a grid, as points, got {grid.n}; sum blocks of "
+            "cells, or pass the cells with mass to otkit.solve_sample"
+        )
+    return grid.fitted(*asked[:2]).points
 
 
 def _bordered(geometry: GivenGeometry, asked: Asked) -> tuple[LinearProblem, Variation | None]:

@@ -15,7 +15,6 @@ from otkit import arrays, checks
 from otkit.arrays import Array, from_numpy, namespace, to_numpy
 from otkit.geometry.base import GivenGeometry, flatten_batch
 from otkit.geometry.bordered import Bordered
-from otkit.geometry.grid import Grid
 from otkit.geometry.stored import StoredArcs
 from otkit.kernels import choose, hosted
 from otkit.problems.given import Given
@@ -35,7 +34,6 @@ def partial_problem(asked: GivenGeometry, a: Any, b: Any, reg: Any, mass: Any) -
     ValueError, TypeError
         If the data are invalid, as in `LinearProblem.build`, or `mass` is not in the range (0, min(Σa, Σb)].
     """
-    asked = asked.points if isinstance(asked, Grid) else asked
     like = next(iter(asked.arrays.values()))
     a, b = (None if w is None else checks.as_array(w, name, like) for w, name in ((a, "a"), (b, "b")))
     mass = arrays.convert(checks.as_array(np.asarray(mass) if np.isscalar(mass) else mass, "mass", like), like)

@@ -19,7 +19,6 @@ import numpy as np
 from otkit import checks
 from otkit.arrays import from_numpy, namespace, requires_grad, to_numpy
 from otkit.geometry.base import GivenGeometry
-from otkit.geometry.grid import Grid
 from otkit.geometry.stored import StoredArcs
 from otkit.kernels import choose, hosted
 from otkit.problems.linear import LinearProblem, result_dtype
@@ -45,7 +44,6 @@ def variation_problem(asked: GivenGeometry, a: Any, b: Any, unbalanced: Any) -> 
     ValueError, TypeError
         If the data are invalid, as in `LinearProblem.build`, a penalty is not finite, or there is no minimum.
     """
-    asked = asked.points if isinstance(asked, Grid) else asked
     like = next(iter(asked.arrays.values()))
     a, b = (None if w is None else checks.as_array(w, name, like) for w, name in ((a, "a"), (b, "b")))
     checks.same_library(**asked.arrays, a=a, b=b)

@@ -110,6 +110,42 @@ def test_points_and_sparse_costs_are_the_matrix(options, clouds, rng):
         assert other.plan_sparse().mass.size <= np.isfinite(C).sum()
 
 
+@pytest.mark.parametrize("metric", ["sqeuclidean", "cityblock", ("axiswise", 1.5)], ids=str)
+@pytest.mark.parametrize(
+    "options", [{"mass": 0.4}, {"mass": 0.4, "reg": 0.5}, {"unbalanced": 2.0, "penalty": "tv"}], ids=str
+)
+def test_cells_of_a_grid_are_points(metric, options, rng):
+    a, b = rng.random((2, 4, 5)) / 10, rng.random((4, 5)) / 5
+    cells = np.argwhere(np.ones((4, 5))) * (1.0, 0.5)
+    power = {"sqeuclidean": 2, "cityblock": 1}.get(metric, 1.5)
+    C = (abs(cells[:, None] - cells) ** power).sum(-1)
+    result = otkit.solve_grid(a, b, spacing=(1.0, 0.5), metric=metric, **options)
+    matrix = otkit.solve(C, a.reshape(2, -1), b.ravel(), **options)
+    np.testing.assert_allclose(result.value, matrix.value, rtol=1e-6 if "reg" in options else 1e-12)
+    assert result.plan.shape == (2, 20, 20)
+    if "mass" in options:
+        np.testing.assert_allclose(result.plan.sum((-2, -1)), 0.4, rtol=1e-5)
+    if torch is not None:
+        a, b = (torch.tensor(v, dtype=torch.float32, requires_grad=True) for v in (a, b))
+        tensor = otkit.solve_grid(a, b, spacing=(1.0, 0.5), metric=metric, **options)
+        assert tensor.value.dtype == torch.float32
+        np.testing.assert_allclose(tensor.value.detach(), matrix.value, rtol=1e-3)
+        tensor.value.sum().backward()
+        assert a.grad.isfinite().all()
+
+
+def test_many_cells_of_a_grid_are_refused_and_the_advice_works():
+    a, b = np.zeros((2, 129, 128))
+    a[3, 4:7], b[100, 60:63] = 0.3, 0.3
+    for options in ({"mass": 0.4}, {"unbalanced": 1.0, "penalty": "tv"}):
+        with pytest.raises(
+            ValueError, match="at most 16384 cells of a grid, as points, got 16512; sum blocks of cells"
+        ):
+            otkit.solve_grid(a, b, **options)
+    x, y = (np.argwhere(w) for w in (a, b))
+    assert otkit.solve_sample(x, y, a[a > 0], b[b > 0], mass=0.4).converged
+
+
 def test_a_large_problem_forms_no_matrix_of_points():
     rng = np.random.default_rng(0)
     x, y = rng.random((300, 2)), rng.random((4000, 2))
