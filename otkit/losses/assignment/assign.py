@@ -59,10 +59,11 @@ def assign(
     reg : float
         The regularisation, in units of the scores: the temperature of the assignments.
     n_iters : int
-        The number of iterations, prototypes first and samples last. With a `tol`, their largest number.
+        The number of iterations, prototypes first and samples last. With a `tol`, their largest number. Where they fall
+        short of it, Newton steps take their place.
     tol : float, optional
-        The L1 error of the masses of the prototypes, of total 1, to stop at. Below 4e-6, which float32 cannot reach, it
-        is raised to that.
+        The L1 error of the masses of the prototypes, and of the unassigned part, of total 1, to stop at. Below 4e-6,
+        which float32 cannot reach, it is raised to that.
     prior : Tensor (..., K), optional
         The shares of the prototypes, of any total; equal by default.
     sample_weights : Tensor (..., N), optional
@@ -103,7 +104,8 @@ def assign(
     al. 2020), computed in the log domain. No score overflows, and after any number of iterations the result is that of
     plain iterations. Penalties and parts are those of P²OT (Zhang et al. 2024): one more prototype gets the unassigned
     part. Assignments have no gradient. The memory is about that of the result, also with `hard`. A process takes part
-    in ``n_iters`` + 1 collectives, with a `tol` in one more, of K numbers for each leading axis.
+    in ``n_iters`` + 1 collectives of K numbers for each leading axis, with a `tol` in one more, and in a Newton step in
+    one for each product with its matrix, which takes two passes as an iteration does.
 
     Examples
     --------

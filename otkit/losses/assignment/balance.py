@@ -8,6 +8,7 @@ the unassigned part. Arrays have one leading axis, B, and potentials are (B, C).
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -23,6 +24,10 @@ if TYPE_CHECKING:
 # Entries of a block: on the CPU as many as the shared cache holds, elsewhere as many as fill a GPU.
 BLOCK = {"cpu": 1 << 21}
 BLOCK_ELSEWHERE = 1 << 24
+# Number of iterations within which plain ones must promise to reach the tolerance. In a Newton step, maximum number of
+# products and of halvings, the fraction of the squared residual at which the products end, and the largest change of an
+# exponent.
+ROUNDS, PRODUCTS, HALVINGS, FORCING, FAR = 30, 100, 30, 1e-2, 20.0
 
 
 @dataclass(frozen=True)
@@ -51,6 +56,7 @@ class Shares:
         """
         logs = self.values.log()
         sums = log_sums.clamp_min(-1e30)  # -inf for a prototype that is forbidden to all samples
+        sums = torch.where(self.values > 0, sums, 0.0)  # inf where v is -inf
         v = logs - sums
         if self.slack:
             real = slice(None, -1 if self.rest else None)
@@ -61,13 +67,20 @@ class Shares:
             v[:, real] += pull * (sums[:, real] + constant)
         return torch.where(self.values > 0, v, -math.inf)
 
-    def error(self, v: Tensor, masses: Tensor) -> float:
-        """The L1 distance of the masses from those that are optimal at these potentials; both sum to 1."""
+    def lacking(self, v: Tensor, masses: Tensor) -> Tensor:
+        """What the masses lack of those that are optimal at these potentials: the gradient of the dual by v."""
         wanted = self.values.clone()
         if self.slack:
             real = slice(None, -1 if self.rest else None)
             wanted[:, real] *= (self.slack * (self.values.log() - v)[:, real]).exp().nan_to_num(0.0)
-        return float((masses - wanted).abs().sum(-1).amax())
+        return wanted - masses
+
+    def bend(self, wanted: Tensor) -> Tensor:
+        """The curvature of the dual that is due to the penalty, where these masses are optimal."""
+        bend = self.slack * wanted
+        if self.rest:
+            bend[:, -1] = 0.0
+        return bend
 
 
 class ScaledScores:
@@ -122,6 +135,16 @@ class ScaledScores:
             sums += (self.weights[:, None, rows] / (block @ factors[..., None]).mT) @ block
         return sums[:, 0] * factors
 
+    def products(self, v: Tensor, x: Tensor) -> Tensor:
+        """Σ_i w_i·p_i·⟨p_i, x⟩ for the rows p_i of softmax(L + v), over the samples of this process."""
+        factors = self._factors(v)
+        sums = torch.zeros_like(v)[:, None]
+        for rows in self.blocks:
+            block = self.values[:, rows]
+            whole, part = (block @ w[..., None] for w in (factors, factors * x))
+            sums += (self.weights[:, None, rows] * (part / whole / whole).mT) @ block
+        return sums[:, 0] * factors
+
     def assignments(self, v: Tensor) -> Tensor:
         """softmax(L_i + v) without the column of the unassigned part."""
         factors = self._factors(v)
@@ -167,19 +190,68 @@ class ScaledScores:
 def balance(
     scores: ScaledScores, shares: Shares, n_iters: int, tol: float | None, group: ProcessGroup | None
 ) -> Tensor:
-    """The potentials after `n_iters` iterations, or the first within `tol`; warns where none are."""
+    """The potentials after `n_iters` iterations, or the first within `tol`; warns where none are.
+
+    With a `tol`, Newton steps take the place of iterations that fall short of it.
+    """
     log_sums, total = scores.log_sums(group)
-    v = shares.potentials(log_sums)
-    for _ in range(n_iters - 1):
-        masses = processes.total(scores.masses(v), group) / total
-        if tol is not None and shares.error(v, masses) <= tol:
-            return v
-        v = shares.potentials(masses.clamp_min(torch.finfo(v.dtype).tiny).log() - v)
+
+    def over_all(sums: Tensor) -> Tensor:
+        return processes.total(sums, group) / total
+
+    v, error, slow = shares.potentials(log_sums), math.inf, False
+    for left in range(n_iters - 1, 0, -1):
+        masses = over_all(scores.masses(v))
+        if tol is not None:
+            last, error = error, _size(shares.lacking(v, masses))
+            if error <= tol:
+                return v
+            slow = slow or error / last > (tol / error) ** (1 / min(left, ROUNDS))
+        moved = _ascended(scores, shares, v, masses, over_all) if slow else None
+        v = shares.potentials(masses.clamp_min(torch.finfo(v.dtype).tiny).log() - v) if moved is None else moved
     if tol is not None:
-        error = shares.error(v, processes.total(scores.masses(v), group) / total)
+        error = _size(shares.lacking(v, over_all(scores.masses(v))))
         if error > tol:
             errors.warn(
                 f"after {n_iters} iterations the masses of the prototypes are off by {error:.2g}, more than "
                 f"tol={tol:.2g}; raise n_iters, reg or tol"
             )
     return v
+
+
+def _size(lacking: Tensor) -> float:
+    return float(lacking.abs().sum(-1).amax())
+
+
+def _ascended(
+    scores: ScaledScores, shares: Shares, v: Tensor, masses: Tensor, over_all: Callable[[Tensor], Tensor]
+) -> Tensor | None:
+    """The potentials after a Newton step on the dual, which is concave; None where no step goes up.
+
+    With the rows p_i of the assignments and their weights w_i the curvature is diag(masses) − Σ_i w_i·p_i·p_iᵀ, with
+    which conjugate gradients multiply. A step is halved while the slope at its end is below −½ of that at its start.
+    """
+    lacking = shares.lacking(v, masses)
+    diagonal = masses + shares.bend(masses + lacking)
+    scale = torch.where(diagonal > 0, 1 / diagonal, 0.0)
+    step, left = torch.zeros_like(v), lacking
+    along = scale * left
+    size = goal = (left * along).sum(-1, keepdim=True)
+    for _ in range(PRODUCTS):
+        bent = diagonal * along - over_all(scores.products(v, along))
+        height = (along * bent).sum(-1, keepdim=True)
+        length = torch.where((height > 0) & (size > FORCING * goal), size / height, 0.0)
+        if not length.any():
+            break
+        step, left = step + length * along, left - length * bent
+        new = (left * scale * left).sum(-1, keepdim=True)
+        along, size = scale * left + torch.where(size > 0, new / size, 0.0) * along, new
+    slope, length = (lacking * step).sum(-1, keepdim=True), (FAR / step.abs().amax(-1, keepdim=True)).clamp_max(1)
+    for _ in range(HALVINGS):
+        moved = v + length * step
+        there = (shares.lacking(moved, over_all(scores.masses(moved))) * step).sum(-1, keepdim=True)
+        steep = there < -slope / 2
+        if not steep.any():
+            return moved
+        length = torch.where(steep, length / 2, length)
+    return None

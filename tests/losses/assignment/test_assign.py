@@ -231,6 +231,35 @@ def test_high_penalties_and_the_whole_are_the_balanced_problem():
     torch.testing.assert_close(assign(LOGITS, mass=1 - 1e-12, **options), balanced, rtol=0, atol=1e-9)
 
 
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
+@pytest.mark.parametrize("unbalanced", [math.inf, 1.0])
+@pytest.mark.parametrize("mass", [1.0, 0.3, 0.05])
+def test_the_mass_and_the_shares_are_met_where_iterations_are_slow(mass, unbalanced, dtype):
+    generator = torch.Generator().manual_seed(0)
+    scores = torch.randn(2, 200, 10, generator=generator, dtype=dtype)
+    weights, prior = (torch.rand(k, generator=generator, dtype=torch.float64) for k in (200, 10))
+    weights[:5], prior[3] = 0.0, 0.0
+    a, b = weights / weights.sum(), prior / prior.sum()
+    tol = 1e-9 if dtype == torch.float64 else 1e-5
+    options = dict(reg=0.02, unbalanced=unbalanced, sample_weights=weights, prior=prior, n_iters=200, tol=tol)
+    q = assign(scores, mass=mass, **options).double()  # warns where it falls short
+    shares = torch.einsum("n,bnk->bk", a, q)
+    torch.testing.assert_close(shares.sum(-1), torch.full((2,), mass, dtype=torch.float64), rtol=0, atol=2 * tol)
+    if unbalanced == math.inf:
+        torch.testing.assert_close(shares, (mass * b).expand(2, 10), rtol=0, atol=2 * tol)
+    if mass == 1 and dtype == torch.float64:
+        plan = otkit.solve(-scores, a, b, reg=0.02, unbalanced=(math.inf, unbalanced), tol=1e-11).plan
+        torch.testing.assert_close(q * a[:, None], plan, rtol=0, atol=1e-8)
+
+
+def test_a_prototype_without_a_share_gets_nothing_from_a_penalty():
+    prior = double([1.0, 0.0, 2.0])
+    q = assign(S, unbalanced=1.0, prior=prior, n_iters=50, tol=1e-12)
+    assert (q[:, 1] == 0).all()
+    rest = assign(S[:, [0, 2]], unbalanced=1.0, prior=prior[[0, 2]], n_iters=50, tol=1e-12)
+    torch.testing.assert_close(q[:, [0, 2]], rest, rtol=0, atol=1e-11)
+
+
 def test_partial_iterations_are_those_with_one_more_prototype():
     prior = double([0.2, 0.2, 0.2, 0.4])
     wanted = plain(functional.pad(S, (0, 1)), 0.05, 3, prior=prior)[:, :3]

@@ -21,6 +21,7 @@ CASES = {
     "balanced": {"n_iters": 3},
     "one iteration": {"n_iters": 1},
     "converged": {"n_iters": 500, "tol": 1e-9},
+    "Newton": {"n_iters": 50, "tol": 1e-9, "reg": 0.02, "mass": 0.3},
     "partial": {"mass": 0.6, "unbalanced": 0.5, "n_iters": 5},
     "hard": {"hard": True, "n_iters": 10},
     "tiny reg": {"reg": 0.005, "n_iters": 10},
