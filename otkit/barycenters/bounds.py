@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import numpy as np
 
-from otkit.arrays import Array, log, namespace, to_numpy
+from otkit.arrays import Array, from_numpy, log, namespace, to_numpy
 from otkit.certificates.base import sides, sum_rounding
+from otkit.certificates.penalised import conjugate_rounding
 from otkit.entropic.dual import Potentials
 from otkit.geometry.costs import UNIT
 from otkit.problems.linear import LinearProblem
+from otkit.problems.penalties import conjugate
 
 
 def lower_bound(problem: LinearProblem, g: Array, weights: Array) -> np.ndarray:
@@ -16,8 +18,35 @@ def lower_bound(problem: LinearProblem, g: Array, weights: Array) -> np.ndarray:
 
     For potentials with f_k ⊕ g_k ≤ C, it is Σ_k w_k·⟨a_k, f_k⟩ + min_j Σ_k w_k·g_kj, whatever b is.
     """
+    if not problem.balanced.all():
+        return _penalised(problem, g, weights)
     f = problem.kernels.c_transform(problem.reduced, g)
     return _dual(problem, f, g, weights)
+
+
+def _penalised(problem: LinearProblem, g: Array, weights: Array) -> np.ndarray:
+    """The same with penalties: Σ_k w_k·ρ_a·⟨a_k, 1 − e^(−f_k/ρ_a)⟩ at mass as given, where Σ_k w_k·e^(−g_k/ρ_b) ≤ 1.
+
+    A shift of all g_k makes any potentials feasible.
+    """
+    w, costs = to_numpy(weights), problem.reduced
+    a, _, row, _ = sides(problem)
+    rho_a, rho_b = to_numpy(problem.penalties.rho_a), to_numpy(problem.penalties.rho_b).reshape(w.shape)[:, :1, None]
+    v = (to_numpy(g) + to_numpy(costs.col)).reshape(*w.shape, -1)
+    least = np.where(w[:, :, None] > 0, v, np.inf).min(1, keepdims=True)
+    scale = np.where(rho_b < np.inf, rho_b, 1.0)
+    soft = least - scale * np.log((w[:, :, None] * np.exp((least - v) / scale)).sum(1, keepdims=True))
+    shift = np.where(rho_b < np.inf, soft, (w[:, :, None] * v).sum(1, keepdims=True))
+    v = (v - shift).reshape(g.shape)
+    f = to_numpy(problem.kernels.c_transform(costs, from_numpy(v, g) - costs.col))
+    size = (
+        abs(np.where(a > 0, f, 0.0)).max(-1) + abs(row).max(-1) + abs(v).max(-1) + 2 * abs(to_numpy(costs.col)).max(-1)
+    )
+    relative, absolute = problem.geometry.rounding
+    # What rounding may add to a sum f + g, or to the mean of the exponentials, is taken from f.
+    error = (sum_rounding(costs.n + costs.m) + 8 * UNIT + relative) * (size + problem.span) + absolute
+    side = (f + row - error[:, None], a, rho_a)
+    return (w * (conjugate(*side) - conjugate_rounding(*side)).reshape(w.shape)).sum(-1)
 
 
 def _dual(problem: LinearProblem, f: Array, g: Array, weights: Array) -> np.ndarray:

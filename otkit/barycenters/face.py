@@ -18,6 +18,7 @@ from otkit.geometry.grid import Grid
 from otkit.geometry.points import PointCloud
 from otkit.kernels import shared_by
 from otkit.problems.linear import LinearProblem
+from otkit.problems.penalties import penalty_pair
 from otkit.report import reported, shortfall
 from otkit.results.result import Result
 from otkit.solvers import run
@@ -40,6 +41,7 @@ def barycenter(
     support: Any = None,
     metric: Any = "sqeuclidean",
     reg: Any = None,
+    unbalanced: Any = None,
     debias: bool = False,
     tol: float | None = None,
     rtol: float | None = None,
@@ -58,7 +60,7 @@ def barycenter(
     ----------
     measures : array (..., K, n), image (..., K, n_1, ..., n_d), or sequence of K clouds
         Histograms with `C`; images with `spacing`; else clouds, each an array ``(n_k, d)`` or a tuple (x, a) with
-        weights ``(n_k,)``. All have the same total mass.
+        weights ``(n_k,)``. All have the same total mass unless `unbalanced`.
     weights : array (..., K), optional
         The weights w_k of the measures, non-negative; divided by their sum. Equal by default.
     C : array (n, m) or geometry, optional
@@ -76,6 +78,10 @@ def barycenter(
         The regularisation ε, in units of the cost: the objective is Σ_k w_k·(⟨C, P_k⟩ + reg·KL(P_k | a_k⊗r)) for plans
         with the columns b, with r uniform on the support. This blurs the barycenter. Of clouds, of the transport to
         the points. None: no regularisation.
+    unbalanced : float, array (...) or tuple (rho_a, rho_b) of them, optional
+        Without a `reg`, on a fixed support: the penalties of `solve`, on the marginals of each measure and on those at
+        the barycenter, positive. The objective is Σ_k w_k·(⟨C, P_k⟩ + ρ_a·KL(P_k1 | a_k) + ρ_b·KL(P_kᵀ1 | b)), and the
+        measures may have any totals. One number is for both.
     debias : bool
         With a `reg` on a fixed support: minimise the mean Sinkhorn divergence instead, which removes the blur.
     tol : float, optional
@@ -105,6 +111,8 @@ def barycenter(
     Agueh & Carlier (2011). On a fixed support, iterative Bregman projections (Benamou et al. 2015) in the log domain,
     annealed and accelerated by Anderson mixing; debiased by Janati, Cuturi & Gramfort (2020). The bounds are those of
     the linear program: Σ_k w_k·⟨a_k, f_k⟩ for feasible potentials with Σ_k w_k·g_k = 0, and the cost of feasible plans.
+    With penalties they are Σ_k w_k·ρ_a·⟨a_k, 1 − e^(−f_k/ρ_a)⟩ where Σ_k w_k·e^(−g_k/ρ_b) = 1 (Chizat et al. 2018), and
+    the objective at the masses.
     Points by alternating minimisation (Cuturi & Doucet 2014), from exact plans: each update lowers the objective, whose
     minimum over points need not be unique.
 
@@ -117,6 +125,9 @@ def barycenter(
     >>> result = otkit.barycenter(images, [0.75, 0.25], spacing=1.0, rtol=1e-6)
     >>> int(result.masses.argmax())  # 1 + (5 − 1)/4
     2
+    >>> result = otkit.barycenter([[1.0], [4.0]], C=[[0.0]], unbalanced=1.0, rtol=1e-6)  # ((√1 + √4)/2)²
+    >>> result.masses.round(2)
+    array([2.25])
     >>> clouds = [[[0.0, 0.0], [1.0, 0.0]], [[4.0, 2.0], [5.0, 2.0]]]
     >>> otkit.barycenter(clouds).points
     array([[2., 1.],
@@ -128,23 +139,27 @@ def barycenter(
         raise ValueError("processes do not share barycenters, got a call in otkit.sharded; leave it")
     if C is not None and spacing is not None:
         raise ValueError("C= is for histograms and spacing= for images, got both; pass one of them")
-    _check_options(reg, tol, rtol)
+    _check_options(reg, tol, rtol, unbalanced)
     if debias and (reg is None or (C is None and spacing is None)):
         raise ValueError("debias=True removes the blur of a reg on a fixed support, got none; pass reg= or drop debias")
     if C is None and spacing is None:
+        if unbalanced is not None:
+            raise ValueError("unbalanced= is for a fixed support, got clouds of points; pass C= or spacing=")
         result = on_points(measures, weights, support, metric, reg, options, watch)
     else:
         if support is not None:
             raise ValueError("support= is for clouds of points, got it with C= or spacing=; drop it")
         if C is None:
-            result = _of_images(measures, weights, spacing, metric, reg, debias, options, watch)
+            result = _of_images(measures, weights, spacing, metric, (reg, unbalanced), debias, options, watch)
         else:
             a = checks.as_array(measures, "measures")
-            result = on_support(a, costs_of(C), weights, reg, debias, options, watch)
+            result = on_support(a, costs_of(C), weights, reg, debias, options, watch, unbalanced)
     return reported(result, _shortfall(result), strict)
 
 
-def _check_options(reg: Any, tol: float | None, rtol: float | None) -> None:
+def _check_options(reg: Any, tol: float | None, rtol: float | None, unbalanced: Any) -> None:
+    if unbalanced is not None and reg is not None:
+        raise ValueError("unbalanced= is for barycenters without a reg, got one; drop reg=, and pass rtol=")
     if reg is None and tol is not None:
         raise ValueError(f"tol= is the error with a reg, got tol={tol!r} without one; pass rtol=, or a reg")
     if reg is not None and rtol is not None:
@@ -156,7 +171,7 @@ def _of_images(
     weights: Any,
     spacing: Any,
     metric: Any,
-    reg: Any,
+    prices: tuple[Any, Any],
     debias: bool,
     options: dict[str, Any],
     watch: Watch,
@@ -169,13 +184,22 @@ def _of_images(
         )
     shape = tuple(images.shape[images.ndim - axes :])
     grid = Grid(shape, spacing, metric).fitted(images)
-    result = on_support(masses(grid, images, "measures"), grid, weights, reg, debias, options, watch)
+    reg, unbalanced = prices
+    a = masses(grid, images, "measures")
+    result = on_support(a, grid, weights, reg, debias, options, watch, unbalanced)
     b = result.masses
     return replace(result, masses=namespace(b).reshape(b, (*b.shape[:-1], *shape)))
 
 
 def on_support(
-    a: Array, geometry: GivenGeometry, weights: Any, reg: Any, debias: bool, options: dict[str, Any], watch: Watch
+    a: Array,
+    geometry: GivenGeometry,
+    weights: Any,
+    reg: Any,
+    debias: bool,
+    options: dict[str, Any],
+    watch: Watch,
+    unbalanced: Any = None,
 ) -> BarycenterResult:
     """The barycenter of histograms ``a (..., K, n)`` on the support of the columns."""
     if a.ndim < 2 or a.shape[-2] < 1:
@@ -184,16 +208,18 @@ def on_support(
     if any(map(arrays.requires_grad, geometry.arrays.values())):
         raise ValueError("costs of a barycenter have no backward pass, got some that require gradients; detach them")
     shares = shares_of(weights, tuple(a.shape[:-1]))
-    mass = _equal_totals(a)
-    if reg is not None:
-        reg = checks.regularisation(reg)
-        checks.fits(reg.shape, tuple(a.shape[:-2]), "reg")
-        reg = np.broadcast_to(reg[..., None], tuple(a.shape[:-1])) if reg.ndim else reg
+    mass = _mean_total(a, equal=unbalanced is None)
+    reg = None if reg is None else _for_each(checks.regularisation(reg), a, "reg")
+    if unbalanced is not None:
+        rho = penalty_pair(unbalanced)
+        if not all((r > 0).all() for r in rho):
+            raise ValueError("unbalanced must be positive for a barycenter, got 0; a free side costs nothing")
+        unbalanced = tuple(_for_each(r, a, "unbalanced") for r in rho)
     xp = namespace(a)
     uniform = from_numpy(mass[..., None, None] / geometry.m, a)
     if xp.isdtype(a.dtype, "real floating"):
         uniform = xp.astype(uniform, a.dtype)
-    problem = LinearProblem.build(geometry, a, xp.broadcast_to(uniform, (*a.shape[:-1], geometry.m)), reg)
+    problem = LinearProblem.build(geometry, a, xp.broadcast_to(uniform, (*a.shape[:-1], geometry.m)), reg, unbalanced)
     if problem.forbidden.any():
         raise ValueError("costs of a barycenter must be finite, got inf; use a large finite cost")
     support = _support(problem) if debias else None
@@ -203,21 +229,27 @@ def on_support(
     assert isinstance(outcome, Averages)
     result = Result(towards(problem, outcome.b), outcome, solver.name, kernel_of(problem))
     like, lead = problem.like, shares.shape[:-1]
-    b = outcome.b * from_numpy(mass.reshape(-1, 1), outcome.b)
+    b = outcome.b * from_numpy(problem.mass.reshape(-1, shares.shape[-1])[:, :1], outcome.b)
     b = arrays.convert(namespace(b).reshape(b, (*lead, b.shape[-1])), like)
     return BarycenterResult(namespace(b).astype(b, problem.dtype), None, result, shares, support)
 
 
-def _equal_totals(a: Array) -> np.ndarray:
-    """The common total mass of the measures of each barycenter, ``(...)``."""
+def _for_each(v: np.ndarray, a: Array, name: str) -> np.ndarray:
+    """A number for each barycenter, or the same for all, as one for each measure of ``a (..., K, n)``."""
+    checks.fits(v.shape, tuple(a.shape[:-2]), name)
+    return np.broadcast_to(v[..., None], tuple(a.shape[:-1])) if v.ndim else v
+
+
+def _mean_total(a: Array, *, equal: bool) -> np.ndarray:
+    """The mean total mass of the measures of each barycenter, ``(...)``, which are equal if they must be."""
     checks.weights(arrays.detached(a), a.shape[-1], "measures")
     totals = to_numpy(arrays.float64(a)).sum(-1)
     mean = totals.mean(-1)
     off = abs(totals - mean[..., None]) / mean[..., None]
-    if off.max() > _EQUAL:
+    if equal and off.max() > _EQUAL:
         raise ValueError(
             f"measures must have the same total mass, got {totals.min():.9g} to {totals.max():.9g}; divide each by its "
-            "sum"
+            "sum, or pass unbalanced="
         )
     return np.asarray(mean)
 

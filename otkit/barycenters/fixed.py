@@ -201,7 +201,9 @@ class Averaging(Solver[Averaged]):
         tol, limit = (from_numpy(np.asarray(v, dtype=np.float64), state.f) for v in (goal[one], left))
         # Before the last stage nothing is debiased: a large blur is undone slowly.
         due = from_numpy(last[one], state.f)
-        of = barycenter.Measures(problem.reduced, self.support, due, self.weights, problem.kernels.softmin)
+        of = barycenter.Measures(
+            problem.reduced, self.support, due, self.weights, problem.kernels.softmin, problem.penalties
+        )
         new, point, own, done, mixing = barycenter.sweep(of, at, state.own, state.mixing, tol, limit)
         counted = np.repeat(to_numpy(done).astype(np.int64), self.count)
         went = counted > 0

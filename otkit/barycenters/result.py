@@ -32,7 +32,7 @@ class BarycenterResult:
     Attributes
     ----------
     masses : array (..., m) or image (..., n_1, ..., n_d)
-        The masses of its points, or of the cells of its grid. Their total is that of the measures.
+        The masses of its points, or of the cells of its grid. Their total is that of the measures, unless unbalanced.
     points : array (m, d) or None
         Its points, if they were sought; None on a fixed support.
     result : Result

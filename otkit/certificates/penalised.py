@@ -40,7 +40,7 @@ def certify_relaxed(problem: LinearProblem, f: Array, g: Array, reg: Array) -> C
             (to_numpy(f_new) + row - off_a, a, rho_a),
             (to_numpy(g_new) + col - off[:, None] + off_a, b, rho_b),
         )
-        value = sum(conjugate(*side) - _conjugate_rounding(*side) for side in both)
+        value = sum(conjugate(*side) - conjugate_rounding(*side) for side in both)
         value = np.where((rho_a == 0) & (rho_b == 0) & (problem.low < 0), -np.inf, value)
         better = from_numpy(value > lower, f)[:, None]
         best_f, best_g = namespace(f).where(better, f_new, best_f), namespace(f).where(better, g_new, best_g)
@@ -107,7 +107,7 @@ def _exact_sides(problem: LinearProblem, f: Array, g: Array, reg: Array) -> tupl
     return problem.at(f, g, reg), to_numpy(short_a | short_b)
 
 
-def _conjugate_rounding(potential: np.ndarray, w: np.ndarray, rho: np.ndarray) -> np.ndarray:
+def conjugate_rounding(potential: np.ndarray, w: np.ndarray, rho: np.ndarray) -> np.ndarray:
     """A bound on the rounding error of `conjugate`."""
     penalised = (rho > 0) & (rho < np.inf)
     scale = np.where(penalised, rho, 1.0)[:, None]

@@ -78,10 +78,13 @@ class Mixing:
         )
 
 
-def mix(past: Mixing, g: Array, g_new: Array, error: Array, weight: Array) -> tuple[Array, Mixing]:
+def mix(
+    past: Mixing, g: Array, g_new: Array, error: Array, weight: Array, *, balanced: bool = True
+) -> tuple[Array, Mixing]:
     """The next point and the updated history, given the points before and after a plain step and the error before it.
 
-    ``weight (B, m)``, the masses of the columns, defines the inner product of residuals.
+    ``weight (B, m)``, the masses of the columns, defines the inner product of residuals. Where problems are `balanced`,
+    or a plain step ends with the best constant, mixing leaves the constant of a point alone.
     """
     xp = namespace(g)
     window = past.window
@@ -105,6 +108,7 @@ def mix(past: Mixing, g: Array, g_new: Array, error: Array, weight: Array) -> tu
     change = -xp.sum(share * moves, axis=1)
     # A constant does not change the plan, and nothing bounds it. The same holds for columns without mass.
     mean = xp.sum(weight * change, axis=-1, keepdims=True) / xp.sum(weight, axis=-1, keepdims=True)
+    mean = mean if balanced else 0.0 * mean
     change = xp.where(weight > 0, change - mean, xp.zeros_like(change))
     furthest = xp.max(xp.abs(change), axis=-1)
     far = furthest > past.reach

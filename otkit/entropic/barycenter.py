@@ -6,6 +6,11 @@ are relative to the uniform weights r on the support. Iterations maximise the du
 would make the column sums r, they agree for g_k = t_k − Σ_l w_l·t_l, and log(b/r) = −Σ_l w_l·t_l/reg. A debiased
 barycenter adds its potential with itself, `own`, to both, which has a symmetric iteration (Janati, Cuturi & Gramfort
 2020).
+
+With penalties ρ_a·KL(P_k1 | a_k) and ρ_b·KL(P_kᵀ1 | b), the least ρ_b·⟨b, 1 − Σ_k w_k·e^(−g_k/ρ_b)⟩ over b is −∞ unless
+Σ_k w_k·e^(−g_k/ρ_b) ≤ 1, which takes the place of Σ_k w_k·g_k = 0 (Chizat et al. 2018). The multipliers of this
+constraint are b: the best g_k are ρ_b/(ρ_b + reg)·(t_k + reg·log(b/r)), with reg·log(b/r) = (ρ_b + reg)·log Σ_k
+w_k·e^(−t_k/(ρ_b + reg)). For fixed b there is a best constant in f_k + τ, g_k − τ, as in `otkit.entropic.sinkhorn`.
 """
 
 from __future__ import annotations
@@ -13,9 +18,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from otkit.arrays import Array, exp, namespace
+from otkit.arrays import Array, exp, finite_or_zero, log, namespace
 from otkit.entropic.anderson import Mixing, mix
-from otkit.entropic.dual import Potentials
+from otkit.entropic.dual import Penalties, Potentials
 from otkit.entropic.sinkhorn import Softmin
 from otkit.geometry.base import Geometry
 from otkit.geometry.reduced import Reduced
@@ -37,6 +42,8 @@ class Measures:
         The weights of the measures, which sum to 1.
     softmin : callable
         The operation.
+    penalties : Penalties
+        The penalties on the marginals of each plan.
     """
 
     costs: Reduced
@@ -44,6 +51,7 @@ class Measures:
     due: Array
     weights: Array
     softmin: Softmin
+    penalties: Penalties
 
 
 class Average(NamedTuple):
@@ -76,20 +84,43 @@ def iterate(of: Measures, at: Potentials, own: Array) -> Average:
     """One iteration from ``at.g``; ``at.log_b`` is log r."""
     costs, weights, softmin = of.costs, of.weights, of.softmin
     xp, (groups, count), m = namespace(at.g), weights.shape, at.g.shape[-1]
-    f = softmin(costs, at.g, at.log_b, at.reg)
+    keep_a, keep_b = (keep[:, None] for keep in of.penalties.keep(at.reg))
+    f = keep_a * softmin(costs, at.g, at.log_b, at.reg) - (1 - keep_a) * costs.row
     raised = softmin(costs.T, f, at.log_a, at.reg)
-    mean = xp.sum(weights[:, :, None] * xp.reshape(raised + costs.col, (groups, count, m)), axis=1)
+    mean = _common(of, xp.reshape(raised + costs.col, (groups, count, m)), at.reg)
     reg, log_r = xp.reshape(at.reg, (groups, count))[:, :1], xp.reshape(at.log_b, (groups, count, m))[:, 0, :]
     sums = xp.reshape(exp((at.g - raised) / at.reg[:, None] + at.log_b), (groups, count, m))
     b = xp.sum(weights[:, :, None] * sums, axis=1)
-    error = xp.max(xp.sum(xp.abs(sums - b[:, None, :]), axis=-1), axis=-1)
+    wanted = xp.reshape(xp.broadcast_to(b[:, None, :], sums.shape), at.g.shape)
+    wanted = xp.reshape(of.penalties.target(wanted, at.g + costs.col, of.penalties.rho_b), sums.shape)
+    total = xp.reshape(xp.sum(exp(at.log_a), axis=-1), (groups, count))
+    error = xp.max(xp.sum(xp.abs(sums - wanted), axis=-1) / total, axis=-1)
     shift = xp.broadcast_to((own - mean)[:, None, :], (groups, count, m))
     if of.support is not None and xp.any(of.due):
         alone = softmin(of.support, own, log_r, reg[:, 0])
         miss = xp.sum(xp.abs(exp((own - alone) / reg + log_r) - b), axis=-1)
         own = xp.where(of.due[:, None], own + (alone - mean) / 2, own)
         error = xp.where(of.due, xp.maximum(error, miss), error)
-    return Average(f, raised + xp.reshape(shift, at.g.shape), raised, own, b, error)
+    level = xp.reshape(xp.broadcast_to(mean[:, None, :], sums.shape), at.g.shape) - costs.col
+    new = keep_b * (raised + xp.reshape(shift, at.g.shape)) - (1 - keep_b) * costs.col
+    if xp.any(of.penalties.coupling() > 0):
+        sent = xp.sum(of.penalties.target(exp(at.log_a), f + costs.row, of.penalties.rho_a), axis=-1)
+        each = xp.reshape(xp.broadcast_to(b[:, None, :], sums.shape), at.g.shape)
+        received = xp.sum(of.penalties.target(each, new + costs.col, of.penalties.rho_b), axis=-1)
+        move = of.penalties.coupling() * finite_or_zero(log(sent) - log(received))
+        new = new - move[:, None]
+    return Average(f, new, keep_b * raised + (1 - keep_b) * level, own, b, error)
+
+
+def _common(of: Measures, t: Array, reg: Array) -> Array:
+    """reg·log(r/b) for the potentials ``t (G, K, m)`` that would make the column sums r: ``(G, m)``."""
+    xp, w = namespace(t), of.weights[:, :, None]
+    rho, eps = (xp.reshape(v, of.weights.shape)[:, :1] for v in (of.penalties.rho_b, reg))
+    exact = rho == xp.inf
+    scale = xp.where(exact, 1.0, rho + eps)
+    least = xp.min(xp.where(w > 0, t, xp.inf), axis=1)
+    soft = least - scale * log(xp.sum(w * exp((least[:, None, :] - t) / scale[:, :, None]), axis=1))
+    return xp.where(exact, xp.sum(w * t, axis=1), soft)
 
 
 def begin_mixing(point: Array, own: Array, groups: int, reach: Array, window: int) -> Mixing:
@@ -116,6 +147,7 @@ def sweep(of: Measures, at: Potentials, own: Array, mixing: Mixing, tol: Array, 
     """Iterations of each barycenter until its error is at most ``tol (G,)``, at most ``limit (G,)`` of them."""
     xp, (groups, count), m = namespace(at.g), of.weights.shape, at.g.shape[-1]
     size, last = groups * count, None
+    penalised = bool(xp.any(of.penalties.coupling() > 0))
     point, done, active = _joined(at.g, own, groups), xp.zeros_like(tol), limit > 0
     while xp.any(active):
         g, own = xp.reshape(point[:, :-m], (size, m)), point[:, -m:]
@@ -129,7 +161,7 @@ def sweep(of: Measures, at: Potentials, own: Array, mixing: Mixing, tol: Array, 
         each = xp.reshape(of.weights[:, :, None] * new.b[:, None, :], (groups, -1))
         weight = xp.concat((each, new.b), axis=-1)
         after = _joined(new.g, new.own, groups)
-        following, mixing = mix(mixing, point, after, new.error, weight)
+        following, mixing = mix(mixing, point, after, new.error, weight, balanced=not penalised)
         point = xp.where(short[:, None], following, xp.where(active[:, None], after, point))
         active = short & (done < limit)
     assert last is not None

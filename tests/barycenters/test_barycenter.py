@@ -261,6 +261,92 @@ def test_entropic_points():
     assert soft.points.std(0).max() < sharp.points.std(0).max()
 
 
+def divergence(p, w):
+    return (np.where(p > 0, p * np.log(np.where(p > 0, p, 1.0) / w), 0.0) - p + w).sum()
+
+
+@pytest.mark.parametrize("rho", [0.01, 0.7, 100.0])
+@pytest.mark.parametrize("c", [0.0, 0.3])
+def test_unbalanced_points_have_the_squared_mean_of_roots(c, rho):
+    m, w = np.array([1.0, 4.0, 0.5]), np.array([0.2, 0.5, 0.3])
+    kept = np.exp(-c / (2 * rho))
+    b = ((w * np.sqrt(m)).sum() * kept) ** 2
+    found = otkit.barycenter(m[:, None], w, C=[[c]], unbalanced=rho, rtol=1e-6)
+    value = rho * (w * (m + b - 2 * np.sqrt(m * b) * kept)).sum()
+    assert found.converged
+    np.testing.assert_allclose(found.masses, [b], rtol=1e-2, atol=1e-8)
+    assert found.lower <= value * (1 + 1e-9)
+    assert value <= found.upper * (1 + 1e-9)
+    np.testing.assert_allclose(found.value, value, rtol=2e-6)
+
+
+def by_descent(a, C, w, rho, start):
+    """The least objective that a descent from these plans finds; their best barycenter is the mean of their columns."""
+    shape = (len(a), *C.shape)
+
+    def objective(x):
+        P = x.reshape(shape)
+        rows, cols = P.sum(2), P.sum(1)
+        b = w @ cols
+        value = (w * (P * C).sum((1, 2))).sum() + rho * sum(
+            wk * (divergence(p, ak) + divergence(q, b)) for wk, p, ak, q in zip(w, rows, a, cols, strict=True)
+        )
+        slope = C + rho * np.log(rows / a)[:, :, None] + rho * np.log(cols / b)[:, None, :]
+        return value, (w[:, None, None] * slope).ravel()
+
+    start = np.maximum(start, 1e-9).ravel()
+    options = dict(maxiter=20_000, maxfun=50_000, ftol=1e-15, gtol=1e-10, maxcor=30)
+    return so.minimize(objective, start, jac=True, bounds=[(1e-14, None)] * start.size, options=options).fun
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_unbalanced_bounds_hold_and_meet(seed):
+    rng = np.random.default_rng(seed)
+    a, C, w = rng.random((3, 5)) * rng.choice([0.3, 1, 3], (3, 1)), rng.random((5, 4)), rng.dirichlet(np.ones(3))
+    rho = [0.1, 0.5, 3.0][seed % 3]
+    found = otkit.barycenter(a, w, C=C, unbalanced=rho, rtol=1e-4)
+    best = min(by_descent(a, C, w, rho, P) for P in (found.result.plan, a[:, :, None] / np.full(C.shape, 4)))
+    assert found.converged
+    assert found.upper - found.lower <= 1e-4 * found.upper
+    assert found.lower <= best + 1e-9
+    assert best <= found.upper * (1 + 1e-5)
+    paid = otkit.solve(C, a, np.tile(found.masses, (3, 1)), unbalanced=rho, rtol=1e-8).value @ w
+    assert best * (1 - 1e-4) <= paid <= found.upper * (1 + 1e-8)
+    np.testing.assert_allclose(found.value, paid, rtol=1e-4)
+
+
+@pytest.mark.parametrize("rho", [(np.inf, 0.3), (0.3, np.inf), (0.2, 2.0)], ids=str)
+def test_penalties_of_each_side(rho, rng):
+    a, C, w = rng.dirichlet(np.ones(8), 3), rng.random((8, 6)), np.array([0.2, 0.3, 0.5])
+    found = otkit.barycenter(a, w, C=C, unbalanced=rho, rtol=1e-3)
+    assert found.converged
+    paid = otkit.solve(C, a, np.tile(found.masses, (3, 1)), unbalanced=rho).value @ w
+    assert found.lower <= paid * (1 + 1e-6)
+    assert paid <= found.upper * (1 + 1e-6)
+    for _ in range(3):
+        other = np.tile(found.masses * rng.uniform(0.5, 1.5, 6), (3, 1))
+        assert found.lower <= otkit.solve(C, a, other, unbalanced=rho).value @ w * (1 + 1e-6)
+
+
+def test_high_penalties_are_the_balanced_barycenter_and_items_are_single_calls(rng):
+    a, C = rng.dirichlet(np.ones(8), (2, 3)), rng.random((8, 6))
+    whole = otkit.barycenter(a[0], C=C, rtol=1e-4)
+    far = otkit.barycenter(a[0], C=C, unbalanced=1e4, rtol=1e-4)
+    np.testing.assert_allclose(far.value, whole.value, rtol=5e-4)
+    batch = otkit.barycenter(a, C=C, unbalanced=np.array([0.3, 2.0]), rtol=1e-3)
+    for k, rho in enumerate((0.3, 2.0)):
+        one = otkit.barycenter(a[k], C=C, unbalanced=rho, rtol=1e-3)
+        np.testing.assert_allclose(batch.value[k], one.value, rtol=1e-9)
+        np.testing.assert_allclose(batch.masses[k], one.masses, atol=1e-9)
+    images = rng.random((2, 5, 6)) * [[[1.0]], [[3.0]]]
+    found = otkit.barycenter(images, spacing=1.0, unbalanced=5.0)
+    cells = np.argwhere(np.ones((5, 6)))
+    same = otkit.barycenter(images.reshape(2, -1), C=((cells[:, None] - cells) ** 2).sum(-1), unbalanced=5.0)
+    assert found.converged
+    assert found.masses.shape == (5, 6)
+    assert max(found.lower, same.lower) <= min(found.upper, same.upper)
+
+
 BAD = {
     "C or spacing": (dict(measures=np.ones((2, 3)) / 3, C=np.ones((3, 3)), spacing=1.0), "pass one of them"),
     "unequal masses": (dict(measures=[[0.5, 0.5], [1.0, 1.0]], C=np.ones((2, 2))), "divide each by its sum"),
@@ -275,6 +361,10 @@ BAD = {
     "metric": (dict(measures=np.ones((2, 3, 2)), metric="cosine"), "fixed support"),
     "too many points": (dict(measures=np.ones((2, 3, 2)), support=7), "from 1 to 6"),
     "other points": (dict(measures=np.ones((2, 3, 2)), support=np.ones((4, 3))), "pass k points"),
+    "unbalanced with reg": (dict(measures=np.ones((2, 2)), C=np.ones((2, 2)), reg=1.0, unbalanced=1.0), "drop reg="),
+    "unbalanced clouds": (dict(measures=np.ones((2, 2, 2)), unbalanced=1.0), "pass C= or spacing="),
+    "no penalty": (dict(measures=np.ones((2, 2)), C=np.ones((2, 2)), unbalanced=0.0), "must be positive"),
+    "penalties": (dict(measures=np.ones((2, 2)), C=np.ones((2, 2)), unbalanced=[1.0, 2.0]), "unbalanced"),
     "rtol with reg": (dict(measures=np.ones((2, 2)), C=np.ones((2, 2)), reg=1.0, rtol=0.1), "rtol"),
 }
 
