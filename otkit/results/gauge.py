@@ -18,10 +18,14 @@ def gauged(result: Solved) -> tuple[Array, Array]:
     """Potentials in units of the cost, ``(B, n)`` and ``(B, m)``, of equal means on every connected component.
 
     Of partial transport they are relative to those of the last row and column, and at most 0; with total-variation
-    penalties at most these.
+    penalties of at most their size.
     """
     if result.whole is not None:
-        return relative(*gauged(result.whole), *_limits(result))
+        f, g = relative(*gauged(result.whole), *_limits(result))
+        if result.variation is not None:  # those of points without mass may be below
+            xp, (rho_a, rho_b) = namespace(f), _limits(result)
+            f, g = xp.maximum(f, -rho_a + 0.0 * f), xp.maximum(g, -rho_b + 0.0 * g)
+        return f, g
     problem, out = result.problem, result.outcome
     f, g = out.f + problem.reduced.row, out.g + problem.reduced.col
     if not (problem.forbidden & problem.balanced).any():
