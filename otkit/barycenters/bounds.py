@@ -33,15 +33,13 @@ def _penalised(problem: LinearProblem, g: Array, weights: Array) -> np.ndarray:
     a, _, row, _ = sides(problem)
     rho_a, rho_b = to_numpy(problem.penalties.rho_a), to_numpy(problem.penalties.rho_b).reshape(w.shape)[:, :1, None]
     v = (to_numpy(g) + to_numpy(costs.col)).reshape(*w.shape, -1)
-    least = np.where(w[:, :, None] > 0, v, np.inf).min(1, keepdims=True)
-    scale = np.where(rho_b < np.inf, rho_b, 1.0)
-    soft = least - scale * np.log((w[:, :, None] * np.exp((least - v) / scale)).sum(1, keepdims=True))
+    counted = np.where(w[:, :, None] > 0, v, np.inf)
+    least, scale = counted.min(1, keepdims=True), np.where(rho_b < np.inf, rho_b, 1.0)
+    soft = least - scale * np.log((w[:, :, None] * np.exp((least - counted) / scale)).sum(1, keepdims=True))
     shift = np.where(rho_b < np.inf, soft, (w[:, :, None] * v).sum(1, keepdims=True))
     v = (v - shift).reshape(g.shape)
     f = to_numpy(problem.kernels.c_transform(costs, from_numpy(v, g) - costs.col))
-    size = (
-        abs(np.where(a > 0, f, 0.0)).max(-1) + abs(row).max(-1) + abs(v).max(-1) + 2 * abs(to_numpy(costs.col)).max(-1)
-    )
+    size = sum(abs(u).max(-1) for u in (np.where(a > 0, f, 0.0), row, v, 2 * to_numpy(costs.col)))
     relative, absolute = problem.geometry.rounding
     # What rounding may add to a sum f + g, or to the mean of the exponentials, is taken from f.
     error = (sum_rounding(costs.n + costs.m) + 8 * UNIT + relative) * (size + problem.span) + absolute

@@ -249,7 +249,7 @@ def _mean_total(a: Array, *, equal: bool) -> np.ndarray:
     if equal and off.max() > _EQUAL:
         raise ValueError(
             f"measures must have the same total mass, got {totals.min():.9g} to {totals.max():.9g}; divide each by its "
-            "sum, or pass unbalanced="
+            "sum, or pass unbalanced= without a reg"
         )
     return np.asarray(mean)
 

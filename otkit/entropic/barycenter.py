@@ -118,8 +118,9 @@ def _common(of: Measures, t: Array, reg: Array) -> Array:
     rho, eps = (xp.reshape(v, of.weights.shape)[:, :1] for v in (of.penalties.rho_b, reg))
     exact = rho == xp.inf
     scale = xp.where(exact, 1.0, rho + eps)
-    least = xp.min(xp.where(w > 0, t, xp.inf), axis=1)
-    soft = least - scale * log(xp.sum(w * exp((least[:, None, :] - t) / scale[:, :, None]), axis=1))
+    counted = xp.where(w > 0, t, xp.inf)
+    least = xp.min(counted, axis=1)
+    soft = least - scale * log(xp.sum(w * exp((least[:, None, :] - counted) / scale[:, :, None]), axis=1))
     return xp.where(exact, xp.sum(w * t, axis=1), soft)
 
 

@@ -328,6 +328,14 @@ def test_penalties_of_each_side(rho, rng):
         assert found.lower <= otkit.solve(C, a, other, unbalanced=rho).value @ w * (1 + 1e-6)
 
 
+def test_a_measure_of_weight_zero_does_not_count(rng):
+    a, x = rng.random((2, 8)), rng.random((8, 2))
+    found = otkit.barycenter(a * [[1.0], [1e3]], [1.0, 0.0], C=((x[:, None] - x) ** 2).sum(-1), unbalanced=1e-3)
+    assert found.converged
+    np.testing.assert_allclose(found.masses, a[0], rtol=0.05)
+    assert -1e-12 <= found.lower <= found.upper <= 1e-6
+
+
 def test_high_penalties_are_the_balanced_barycenter_and_items_are_single_calls(rng):
     a, C = rng.dirichlet(np.ones(8), (2, 3)), rng.random((8, 6))
     whole = otkit.barycenter(a[0], C=C, rtol=1e-4)
