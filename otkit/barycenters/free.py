@@ -64,6 +64,8 @@ def on_points(
             f"1 ≤ p ≤ 2, got metric={metric!r}; pass C=, the costs to a fixed support"
         )
     measures = list(measures)
+    if not measures:
+        raise ValueError("measures must be at least one cloud (n, d), got none; pass a list of clouds")
     clouds = checked(measures, cost)
     first = measures[0][0] if isinstance(measures[0], tuple) and len(measures[0]) == 2 else measures[0]
     like = first if arrays.is_array(first) else clouds.points

@@ -187,6 +187,17 @@ def test_libraries_and_dtypes():
     single = otkit.barycenter(a.astype(np.float32), w, C=C.astype(np.float32), reg=0.05 * C.max())
     assert single.masses.dtype == np.float32
     np.testing.assert_allclose(single.masses, want.masses, atol=1e-3)
+    clouds = [np.arange(k, k + 6.0).reshape(3, 2) for k in range(2)]
+    tensors = [torch.tensor(x) for x in clouds]
+    for support, given in ((2, 2), (clouds[0], tensors[0])):
+        cloud, tensor = otkit.barycenter(clouds, support=support), otkit.barycenter(tensors, support=given)
+        for name in ("points", "masses"):
+            assert isinstance(getattr(tensor, name), torch.Tensor)
+            np.testing.assert_array_equal(getattr(tensor, name), getattr(cloud, name))
+    with pytest.raises(ValueError, match="support requires gradients"):
+        otkit.barycenter(tensors, support=tensors[0].clone().requires_grad_())
+    with pytest.raises(ValueError, match="measures must be at least one cloud"):
+        otkit.barycenter([])
 
 
 def test_it_can_be_stopped_and_warns():
