@@ -189,8 +189,8 @@ def test_libraries_and_dtypes():
     np.testing.assert_allclose(single.masses, want.masses, atol=1e-3)
     clouds = [np.arange(k, k + 6.0).reshape(3, 2) for k in range(2)]
     tensors = [torch.tensor(x) for x in clouds]
-    for support, given in ((2, 2), (clouds[0], tensors[0])):
-        cloud, tensor = otkit.barycenter(clouds, support=support), otkit.barycenter(tensors, support=given)
+    for support, start in ((2, 2), (clouds[0], tensors[0])):
+        cloud, tensor = otkit.barycenter(clouds, support=support), otkit.barycenter(tensors, support=start)
         for name in ("points", "masses"):
             assert isinstance(getattr(tensor, name), torch.Tensor)
             np.testing.assert_array_equal(getattr(tensor, name), getattr(cloud, name))
