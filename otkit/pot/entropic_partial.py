@@ -28,7 +28,7 @@ def entropic_partial(
     """The plan, and the errors of the iterations; `limits` are their number and the error to reach."""
     if geometry.matrix is None:
         raise NotImplementedError("M must be dense with a reg, got a sparse matrix; fill the missing entries with inf")
-    problem = partial_problem(geometry, *pair, reg, mass)
+    problem = partial_problem(geometry, *pair, reg, mass).build(reg)
     if problem.batch:
         raise ValueError(f"a, b, M, reg and m must be those of one problem, got a batch {problem.batch}; call for each")
     at, free, errors = _optimum(problem, limits)
