@@ -183,6 +183,7 @@ def on_support(
     checks.no_gradient(a, "measures", "use w_k·result.f, the slope of the value by the weights of measure k")
     if any(map(arrays.requires_grad, geometry.arrays.values())):
         raise ValueError("costs of a barycenter have no backward pass, got some that require gradients; detach them")
+    checks.fits(geometry.batch, tuple(a.shape[:-1]), "the costs")
     shares = shares_of(weights, tuple(a.shape[:-1]))
     mass = _equal_totals(a)
     if reg is not None:

@@ -278,6 +278,10 @@ BAD = {
     "negative weights": (dict(measures=np.ones((2, 3)), weights=[1, -1], C=np.ones((3, 3))), "non-negative"),
     "number of weights": (dict(measures=np.ones((2, 3)), weights=[1, 1, 1], C=np.ones((3, 3))), "each of the 2"),
     "a histogram": (dict(measures=np.ones(3), C=np.ones((3, 3))), "stack K histograms"),
+    "a batch of costs": (
+        dict(measures=np.ones((2, 3)), C=np.ones((4, 2, 3, 3))),
+        r"the costs must broadcast to the batch \(2,\)",
+    ),
     "an image": (dict(measures=np.ones((3, 3)), spacing=(1.0, 1.0)), "stack them"),
     "forbidden": (dict(measures=np.ones((2, 2)), C=[[0, np.inf], [1, 0]]), "large finite cost"),
     "debias alone": (dict(measures=np.ones((2, 2)), C=np.ones((2, 2)), debias=True), "pass reg="),
