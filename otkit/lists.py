@@ -10,7 +10,7 @@ import numpy as np
 
 from otkit import checks
 from otkit.arrays import is_array, to_numpy
-from otkit.kernels import threads
+from otkit.kernels import shared_by, threads
 from otkit.report import reported
 from otkit.solvers.watch import Watch
 
@@ -117,15 +117,16 @@ def _solved(solve: Callable[..., _Answer], pairs: list[tuple[Any, ...]], *, in_t
     wrong: dict[int, Exception] = {}
 
     def work(k: int) -> None:
-        if wrong and k > min(wrong):
+        if k > min(list(wrong), default=k):
             return
         try:
             answers[k] = copy_context().run(solve, *pairs[k])
         except (ValueError, TypeError) as error:
             wrong[k] = error
 
-    # Whether operations of tensors are recorded is known to their thread alone.
-    if in_turn or not all(v is None or isinstance(v, (np.ndarray, float, int)) for pair in pairs for v in pair):
+    # Whether operations of tensors are recorded is known to their thread alone, and processes meet in one order.
+    plain = all(v is None or isinstance(v, (np.ndarray, float, int)) for pair in pairs for v in pair)
+    if in_turn or not plain or shared_by() is not None:
         entries = 0
     else:
         entries = _ENTRY * sum(x.size * y.size for x, y, *_ in pairs)
