@@ -205,7 +205,7 @@ def solve_sample(
         cloud = PointCloud(x, y, metric if period is None else parse_cost(metric, period=period))
         return solved(cloud, Asked(a, b, reg, unbalanced, mass, penalty), method, options, init, watch, strict)
 
-    return lists.answered(solution, shortfall, (x, y, a, b), (reg, mass), strict)
+    return lists.answered(solution, shortfall, (x, y, a, b), (reg, mass), strict, watch)
 
 
 @arrays.eager

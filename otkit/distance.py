@@ -231,7 +231,7 @@ def wasserstein(
     def distance(x: Any, y: Any, a: Any, b: Any, mass: Any) -> WassersteinResult:
         return measured((x, y), (a, b), cost, rtol, max_iter, watch, mass)
 
-    return lists.answered(distance, lambda found: shortfall(found.result, found), (x, y, a, b), (mass,), strict)
+    return lists.answered(distance, lambda found: shortfall(found.result, found), (x, y, a, b), (mass,), strict, watch)
 
 
 def rooted(mean: Any, exponent: float, direction: int) -> Any:

@@ -3,15 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextvars import copy_context
 from typing import Any, TypeVar
 
 import numpy as np
 
 from otkit import checks
 from otkit.arrays import is_array, to_numpy
+from otkit.kernels import shared_by, threads
 from otkit.report import reported
+from otkit.solvers.watch import Watch
 
 _Answer = TypeVar("_Answer")
+
+# Exponentials that cost as much as a pair of coordinates of points in the quickest solve.
+_ENTRY = 2
 
 
 def split(x: Any, lengths: Any = None, *, batch: Any = None) -> list[Any]:
@@ -78,11 +84,12 @@ def answered(
     measures: tuple[Any, Any, Any, Any],
     numbers: tuple[Any, ...],
     strict: bool,
+    watch: Watch | None = None,
 ) -> Any:
     """The answer for two clouds, or the list of answers for lists of them, after a report on convergence.
 
     `solve` takes x, y, a and b, each shared by all pairs unless it is a list, and then the `numbers`, each for all
-    pairs or an array with one for each.
+    pairs or an array with one for each. Pairs of NumPy arrays are shared by threads, unless a `watch` follows them.
     """
     if not any(map(is_list, measures[:2])):
         answer = solve(*measures, *numbers)
@@ -94,14 +101,37 @@ def answered(
             f"lists of clouds and of weights must have one length, got {sorted({len(v) for v in lists})}; one cloud in "
             "place of a list is shared"
         )
-    answers = []
+    pairs = []
     for k in range(count):
         mine = [v[k] if is_list(v, axes) else v for v, axes in zip(measures, (2, 2, 1, 1), strict=True)]
-        own = [v[k] if is_array(v) and v.ndim == 1 and v.shape[0] == count else v for v in numbers]
-        try:
-            answers.append(solve(*mine, *own))
-        except (ValueError, TypeError) as error:
-            raise type(error)(f"pair {k}: {error}") from None
+        pairs.append((*mine, *(v[k] if is_array(v) and v.ndim == 1 and v.shape[0] == count else v for v in numbers)))
+    answers = _solved(solve, pairs, in_turn=watch is not None and not watch.idle)
     short = [(k, text) for k, text in enumerate(map(shortfall, answers)) if text]
     message = f"{len(short)} of {count} pairs did not converge; pair {short[0][0]}: {short[0][1]}" if short else ""
     return reported(answers, message, strict)
+
+
+def _solved(solve: Callable[..., _Answer], pairs: list[tuple[Any, ...]], *, in_turn: bool) -> list[_Answer]:
+    """The answers for all pairs, in threads unless `in_turn`; the error of the first that has one."""
+    answers: list[Any] = [None] * len(pairs)
+    wrong: dict[int, Exception] = {}
+
+    def work(k: int) -> None:
+        if k > min(list(wrong), default=k):
+            return
+        try:
+            answers[k] = copy_context().run(solve, *pairs[k])
+        except (ValueError, TypeError) as error:
+            wrong[k] = error
+
+    # Whether operations of tensors are recorded is known to their thread alone, and processes meet in one order.
+    plain = all(v is None or isinstance(v, (np.ndarray, float, int)) for pair in pairs for v in pair)
+    if in_turn or not plain or shared_by() is not None:
+        entries = 0
+    else:
+        entries = _ENTRY * sum(x.size * y.size for x, y, *_ in pairs)
+    threads.each(work, range(len(pairs)), entries)
+    if wrong:
+        k = min(wrong)
+        raise type(wrong[k])(f"pair {k}: {wrong[k]}") from None
+    return answers

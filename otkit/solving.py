@@ -16,7 +16,7 @@ from otkit.geometry.grid import Grid
 from otkit.geometry.stored import StoredArcs, is_sparse
 from otkit.kernels import shared_by
 from otkit.problems.linear import LinearProblem
-from otkit.problems.partial import partial_problem
+from otkit.problems.partial import WithBorder, partial_problem
 from otkit.problems.variation import Variation, variation_problem
 from otkit.results.partial import without_border
 from otkit.results.result import Result
@@ -89,10 +89,16 @@ def _solved_with_border(
 ) -> Result:
     """The solution of a problem whose mass may stay, by that of the balanced one with one more row and column."""
     geometry = _cells(geometry, asked) if isinstance(geometry, Grid) else geometry
-    problem, variation = _bordered(geometry, asked)
+    bordered, variation = _bordered(geometry, asked)
     exceeds = variation is not None and variation.exceeds
     if exceeds and method == "auto":
         method = "exact"  # what exceeds the weights is read off the arcs of the plan
+    if init is None and watch.idle:
+        quick = _solved_small(bordered.geometry, Asked(bordered.a, bordered.b, asked.reg), method, options)
+        if quick is not None:
+            whole = replace(quick, problem=bordered.typed(quick.problem))
+            return without_border(attached(whole, strict), geometry, variation)
+    problem = bordered.build(asked.reg)
     solver = with_options(choose_solver(problem, method, bounded=options["rtol"] is not None), **options)
     if exceeds and not isinstance(solver, Exact):
         raise ValueError(
@@ -112,7 +118,7 @@ def _cells(grid: Grid, asked: Asked) -> GivenGeometry:
     return grid.fitted(*asked[:2]).points
 
 
-def _bordered(geometry: GivenGeometry, asked: Asked) -> tuple[LinearProblem, Variation | None]:
+def _bordered(geometry: GivenGeometry, asked: Asked) -> tuple[WithBorder, Variation | None]:
     """The balanced problem of partial transport, or that of total-variation penalties with these."""
     a, b, reg, unbalanced, mass, penalty = asked
     if penalty == "kl":

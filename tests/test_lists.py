@@ -1,9 +1,12 @@
 """Lists of clouds of unequal sizes: equal to single calls, bit for bit, with gradients and one report."""
 
+import tracemalloc
+
 import numpy as np
 import pytest
 
 import otkit
+from otkit.kernels import threads
 
 
 def clouds(count=5, seed=0, d=2):
@@ -33,6 +36,32 @@ def test_answers_are_those_of_single_calls(call):
     assert isinstance(answers, list)
     assert [number(r) for r in answers] == [number(call(*one)) for one in zip(x, y, a, b, strict=True)]
     assert [number(r) for r in call(x, y)] == [number(call(*one)) for one in zip(x, y, strict=True)]
+
+
+@pytest.mark.parametrize("call", CALLS.values(), ids=CALLS)
+def test_threads_change_nothing(call, monkeypatch):
+    x, y, a, b = clouds(12)
+    alone = call(x, y, a, b)
+    monkeypatch.setenv("OTKIT_NUM_THREADS", "3")
+    monkeypatch.setattr(threads, "_WORTH", 0)
+    assert [number(r) for r in call(x, y, a, b)] == [number(r) for r in alone]
+    bad = [w if k not in (4, 9) else -w for k, w in enumerate(a)]
+    with pytest.raises(ValueError, match="pair 4: a must be non-negative"):
+        call(x, y, bad, b)
+
+
+@pytest.mark.parametrize("reg", [None, 0.1])
+def test_memory_is_that_of_the_pairs_and_not_of_the_largest(reg):
+    rng = np.random.default_rng(0)
+    x, y = ([rng.random((n, 2)) for n in sizes] for sizes in rng.integers(10, 200, (2, 32)))
+    otkit.solve_sample(x[:2], y[:2], reg=reg)
+    tracemalloc.start()
+    found = otkit.solve_sample(x, y, reg=reg)
+    values = [float(r.value) for r in found]
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert len(values) == 32
+    assert peak < 2 * sum(8 * len(u) * len(v) for u, v in zip(x, y, strict=True))
 
 
 @pytest.mark.parametrize("call", CALLS.values(), ids=CALLS)

@@ -207,6 +207,7 @@ def on_support(
     checks.no_gradient(a, "measures", "use w_k·result.f, the slope of the value by the weights of measure k")
     if any(map(arrays.requires_grad, geometry.arrays.values())):
         raise ValueError("costs of a barycenter have no backward pass, got some that require gradients; detach them")
+    checks.fits(geometry.batch, tuple(a.shape[:-1]), "the costs")
     shares = shares_of(weights, tuple(a.shape[:-1]))
     mass = _mean_total(a, equal=unbalanced is None)
     reg = None if reg is None else _for_each(checks.regularisation(reg), a, "reg")

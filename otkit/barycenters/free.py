@@ -27,7 +27,7 @@ _STEPS = 8
 
 
 @dataclass(frozen=True)
-class _Stacked:
+class Stacked:
     """The measures as one batch, in which shorter ones are padded by points without weight.
 
     Attributes
@@ -40,7 +40,8 @@ class _Stacked:
     a: Array
 
     @staticmethod
-    def of(clouds: Clouds) -> _Stacked:
+    def of(clouds: Clouds, like: Array) -> Stacked:
+        """The clouds, which may have been copied to the host, in the library of `like`."""
         longest = int(clouds.sizes.max())
         points, weights = [], []
         for k, size in enumerate(clouds.sizes):
@@ -49,7 +50,7 @@ class _Stacked:
             xp, more = namespace(y), longest - int(size)
             points.append(xp.concat([y, xp.broadcast_to(y[:1, :], (more, y.shape[-1]))]))
             weights.append(xp.concat([a, arrays.zeros((more,), a)]))
-        return _Stacked(xp.stack(points), xp.stack(weights))
+        return Stacked(arrays.convert(xp.stack(points), like), arrays.convert(xp.stack(weights), like))
 
 
 def on_points(
@@ -62,16 +63,21 @@ def on_points(
             "the points of a barycenter are sought for 'sqeuclidean', 'euclidean', 'cityblock' and ('power', p) with "
             f"1 ≤ p ≤ 2, got metric={metric!r}; pass C=, the costs to a fixed support"
         )
-    clouds = checked(list(measures), cost)
+    measures = list(measures)
+    if not measures:
+        raise ValueError("measures must be at least one cloud (n, d), got none; pass a list of clouds")
+    clouds = checked(measures, cost)
+    first = measures[0][0] if isinstance(measures[0], tuple) and len(measures[0]) == 2 else measures[0]
+    like = first if arrays.is_array(first) else clouds.points
     shares = shares_of(weights, (len(clouds),))
     reg = None if reg is None else float(checks.regularisation(reg))
     rtol, updates = (_default(options, name, value) for name, value in (("rtol", _RTOL), ("max_iter", _UPDATES)))
-    stacked = _Stacked.of(clouds)
-    x, b = _start(support, clouds, shares)
+    stacked = Stacked.of(clouds, like)
+    x, b = (arrays.convert(v, like) for v in _start(support, clouds, shares))
     best, least, status, count = None, np.inf, None, 0
     with watch.over() as told:
         while status is None:
-            result = _transport(stacked, x, b, cost, reg, options["tol"])
+            result = transport(stacked, x, b, cost, reg, options["tol"])
             value, count = float((shares * to_numpy(result.value)).sum()), count + 1
             change = least - value
             if best is None or change > 0:
@@ -83,7 +89,7 @@ def on_points(
             if told(partial(_progress, watch, count, change / max(abs(value), 1e-300), status)):
                 status = status or Status.STOPPED
             if status is None:
-                x = _centres(result, stacked, x, shares, cost)
+                x = centres(result, stacked, x, shares, cost)
     assert best is not None
     return _finished(*best, b, shares, status, count)
 
@@ -111,6 +117,7 @@ def _start(support: Any, clouds: Clouds, shares: np.ndarray) -> tuple[Array, Arr
         x = namespace(like).take(like, from_numpy(np.sort(drawn), like), axis=0)
     else:
         x = checks.as_array(support, "support", like)
+        checks.no_gradient(x, "support", "start from a number of points")
         if x.ndim != 2 or x.shape[-1] != like.shape[-1] or not x.shape[0]:
             raise ValueError(
                 f"support must be a number or points (k, {like.shape[-1]}), got shape {tuple(x.shape)}; pass k points"
@@ -118,13 +125,13 @@ def _start(support: Any, clouds: Clouds, shares: np.ndarray) -> tuple[Array, Arr
     return x, from_numpy(np.full(x.shape[0], mass / x.shape[0]), like)
 
 
-def _transport(stacked: _Stacked, x: Array, b: Array, cost: Cost, reg: float | None, tol: float | None) -> Result:
+def transport(stacked: Stacked, x: Array, b: Array, cost: Cost, reg: float | None, tol: float | None) -> Result:
     """The transport from every measure to points x of masses b."""
     options = dict(tol=tol, rtol=None, max_iter=None)
     return solved(PointCloud(stacked.y, x, cost), Asked(stacked.a, b, reg), "auto", options, None, Watch.of())
 
 
-def _centres(result: Result, stacked: _Stacked, x: Array, shares: np.ndarray, cost: Cost) -> Array:
+def centres(result: Result, stacked: Stacked, x: Array, shares: np.ndarray, cost: Cost) -> Array:
     """The points of least mean cost for these plans; for powers below 2, better ones than x."""
     xp, like = namespace(x), stacked.y
     w = from_numpy(shares, like)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import numpy as np
 
 from otkit.pairs.bounds import Sketches, sketches
@@ -38,28 +40,47 @@ def nearest(work: Work, layout: Layout, k: int, size: int) -> tuple[NeighboursRe
     return _result(known, rest, k, work.options.cost.power), (known.ends(known.codes), known.answers)
 
 
+class _List(NamedTuple):
+    """Others of a measure, their bounds, a bound on those that are not listed, and which bounds are by moments too."""
+
+    near: np.ndarray
+    below: np.ndarray
+    beyond: float
+    tight: np.ndarray
+
+
 class _Queue:
-    """For each measure the others of least bounds, in order, and a bound on those that are not listed."""
+    """For each measure the others of least bounds, and a bound on those that are not listed."""
 
     def __init__(self, bounds: Sketches, layout: Layout, k: int) -> None:
         self._bounds, self._layout = bounds, layout
+        self._first = 0 if layout.cols is None else layout.rows
         length = _LISTED * (k + 8)
         listed = [
             self._list(np.arange(low, min(low + _ROWS, layout.rows)), length) for low in range(0, layout.rows, _ROWS)
         ]
         self._lists = [one for some in listed for one in some]
 
-    def of(self, row: int) -> tuple[np.ndarray, np.ndarray, float]:
-        """The others that are listed for a measure, their bounds, and the bound on all that are not."""
-        return self._lists[row]
+    def of(self, row: int, solved: np.ndarray, enough: float) -> tuple[_List, np.ndarray]:
+        """The others that are listed for a measure, and which of them are not solved, by their bounds.
+
+        Bounds of at most `enough` are raised by moments.
+        """
+        one = self._lists[row]
+        new = (one.below < np.inf) & ~np.isin(one.near, solved)
+        some = np.flatnonzero(new & ~one.tight & (one.below <= enough))
+        if some.size:
+            one.below[some] = np.maximum(one.below[some], self._bounds.of_moments(row, self._first + one.near[some]))
+            one.tight[some] = True
+        return one, np.flatnonzero(new)[np.argsort(one.below[new], kind="stable")]
 
     def lengthen(self, row: int) -> None:
         """List four times as many others for a measure."""
-        self._lists[row] = self._list(np.array([row]), 4 * len(self._lists[row][0]))[0]
+        self._lists[row] = self._list(np.array([row]), 4 * len(self._lists[row].near))[0]
 
-    def _list(self, rows: np.ndarray, length: int) -> list[tuple[np.ndarray, np.ndarray, float]]:
-        first, size = (0, self._layout.rows) if self._layout.cols is None else (self._layout.rows, self._layout.cols)
-        below = self._bounds.below(rows, slice(first, first + size))
+    def _list(self, rows: np.ndarray, length: int) -> list[_List]:
+        size = self._layout.shape[1]
+        below = self._bounds.below(rows, slice(self._first, self._first + size))
         if self._layout.cols is None:
             below[np.arange(rows.size), rows] = np.inf
         if length < size:
@@ -71,7 +92,8 @@ class _Queue:
         order = np.argsort(least, axis=-1, kind="stable")
         near, least = (np.take_along_axis(v, order, axis=-1) for v in (near, least))
         beyond = least[:, length] if length < size else np.full(rows.size, np.inf)
-        return [(near[k, :length].copy(), least[k, :length].copy(), float(beyond[k])) for k in range(rows.size)]
+        pairs = zip(near[:, :length], least[:, :length], beyond.tolist(), strict=True)
+        return [_List(v.copy(), w.copy(), far, np.zeros(len(v), dtype=bool)) for v, w, far in pairs]
 
 
 class _Known:
@@ -120,11 +142,11 @@ def _asked(queue: _Queue, known: _Known, row: int, k: int, ask: int) -> tuple[np
     solved, answers = known.of(row)
     enough = np.sort(answers.upper)[k - 1] if solved.size >= k else np.inf
     while True:
-        near, below, beyond = queue.of(row)
-        new = (below < np.inf) & ~np.isin(near, solved)
-        wanted = near[new & (below <= enough)]
-        if wanted.size or not (beyond <= enough and beyond < np.inf):
-            return wanted[:ask], min(below[new].min(initial=np.inf), beyond)
+        listed, new = queue.of(row, solved, enough)
+        below = listed.below[new]
+        wanted = listed.near[new[below <= enough]]
+        if wanted.size or not (listed.beyond <= enough and listed.beyond < np.inf):
+            return wanted[:ask], min(below.min(initial=np.inf), listed.beyond)
         queue.lengthen(row)
 
 

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from otkit.pot import bregman, gaussian, lp, sliced, unbalanced, utils
+from otkit.pot import bregman, gaussian, lp, partial, sliced, unbalanced, utils
 from otkit.pot.bregman import barycenter, sinkhorn, sinkhorn2
 from otkit.pot.inputs import MarginalsError
 from otkit.pot.lp import emd, emd2, emd2_1d, emd2_lazy, emd_1d, emd_1d_dual_backprop, wasserstein_1d
@@ -27,6 +27,7 @@ __all__ = [
     "gaussian",
     "lp",
     "max_sliced_wasserstein_distance",
+    "partial",
     "sinkhorn",
     "sinkhorn2",
     "sinkhorn_unbalanced",

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from otkit import arrays, checks
-from otkit.pot.barycenter import barycenter
+from otkit.pot.barycenter import barycenter, barycenter_debiased
 from otkit.pot.calls import entropic_log, initial, run
 from otkit.pot.empirical import empirical_sinkhorn, empirical_sinkhorn2, empirical_sinkhorn_divergence
 from otkit.pot.inputs import costs, one_of, unused, weights
@@ -13,6 +13,7 @@ from otkit.results import Result
 
 __all__ = [
     "barycenter",
+    "barycenter_debiased",
     "empirical_sinkhorn",
     "empirical_sinkhorn2",
     "empirical_sinkhorn_divergence",

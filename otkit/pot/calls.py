@@ -22,7 +22,7 @@ _INFEASIBLE, _OPTIMAL, _UNFINISHED = 0, 1, 3
 
 def run(
     geometry: GivenGeometry,
-    asked: tuple[Any, Any, Any, Any],
+    asked: tuple[Any, ...],
     limit: tuple[str, int | None, int | None],
     *,
     tol: float | None = None,
@@ -30,14 +30,14 @@ def run(
     verbose: bool = False,
     warns: bool = True,
 ) -> Result:
-    """The solution of the problem `asked`, with a warning if it did not converge and `warns`.
+    """The solution of the problem `asked`, the fields of `Asked`, with a warning if it did not converge and `warns`.
 
     `limit` is the name of POT's limit on iterations, its value and its default, in place of which stands otkit's own.
     A `tol` of 0 asks for exactly so many iterations. On a line without a reg there are none, and no start.
     """
     name, most, default = limit
     checks.positive(most, name)
-    if geometry.convex_on_line and asked[2] is None:
+    if geometry.convex_on_line and asked[2:] == (None, None):
         most, init = default, None
     method: Any = "auto"
     options = dict(tol=tol, rtol=None, max_iter=None if most == default else most)

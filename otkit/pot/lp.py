@@ -9,13 +9,23 @@ import numpy as np
 from otkit import arrays
 from otkit.geometry.base import GivenGeometry
 from otkit.geometry.points import PointCloud
+from otkit.pot.barycenter import free_support_barycenter
 from otkit.pot.calls import exact_log, run
 from otkit.pot.inputs import centred, costs, is_sparse_tensor, of_one_total, one_of, threads, weights
 from otkit.pot.line import emd2_1d, emd_1d, emd_1d_dual_backprop, wasserstein_1d
 from otkit.pot.utils import CLOUDS
 from otkit.results import Result
 
-__all__ = ["emd", "emd2", "emd2_1d", "emd2_lazy", "emd_1d", "emd_1d_dual_backprop", "wasserstein_1d"]
+__all__ = [
+    "emd",
+    "emd2",
+    "emd2_1d",
+    "emd2_lazy",
+    "emd_1d",
+    "emd_1d_dual_backprop",
+    "free_support_barycenter",
+    "wasserstein_1d",
+]
 
 _LIMIT = 100000  # POT's default, in place of which stands otkit's own
 

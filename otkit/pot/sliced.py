@@ -81,8 +81,8 @@ def sliced_wasserstein_distance(
         The seed of random directions; of NumPy the same numbers as POT's.
     log : bool
         Return a dictionary too.
-    scaler : None
-        Refused: scale the points before the call.
+    scaler : callable or object with a ``transform`` method, optional
+        Applied to both clouds first.
 
     Returns
     -------
@@ -162,10 +162,15 @@ def _on_lines(
 
     If none are given they are `drawn`: a number of them, and the seed.
     """
-    if scaler is not None:
-        raise TypeError("scaler= does not apply: pass scaled points; drop it")
     x = checks.as_array(points[0], "X_s", like_of(points[1]))
     y = checks.as_array(points[1], "X_t", x)
+    if scaler is not None:
+        scale = getattr(scaler, "transform", scaler)
+        if not callable(scale):
+            raise ValueError(
+                f"scaler must be callable or have a method transform, got {type(scaler).__name__}; pass a function"
+            )
+        x, y = (checks.as_array(scale(v), "scaler(X)", v) for v in (x, y))
     checks.same_library(X_s=x, X_t=y)
     checks.points(x, y)
     if directions is None:

@@ -33,6 +33,7 @@ class _Asked:
     reg, c, unbalanced
         As in `solve`; `reg` is None for an exact problem.
     reg_type : {"kl", "entropy"}
+    penalty : {"kl", "tv"}
     max_iter, tol, init, verbose, grad
         As in `solve`.
     """
@@ -41,6 +42,7 @@ class _Asked:
     c: Any
     reg_type: str
     unbalanced: Any
+    penalty: str
     max_iter: int | None
     tol: float | None
     init: Any
@@ -58,10 +60,15 @@ class _Asked:
             raise NotImplementedError("plan_init= does not apply: otkit starts from potentials; pass potentials_init=")
         if isinstance(reg, (int, float)) and reg == 0:
             reg = None
-        if unbalanced is not None and (not isinstance(unbalanced_type, str) or unbalanced_type.lower() != "kl"):
-            raise NotImplementedError(f"unbalanced_type must be 'KL', got {unbalanced_type!r}; pass 'KL', or use POT")
-        if unbalanced is not None and reg is None:
-            raise NotImplementedError("unbalanced= needs a reg= above 0; pass a small one, such as 1e-3 * M.max()")
+        penalty = unbalanced_type.lower() if isinstance(unbalanced_type, str) else unbalanced_type
+        if unbalanced is not None and (penalty, reg is None) not in (("kl", False), ("tv", True)):
+            raise NotImplementedError(
+                "unbalanced_type must be 'KL' with a reg= above 0 or 'TV' without one, got "
+                f"{unbalanced_type!r} and reg={reg!r}; pass unbalanced_type='KL' and a small reg, such as "
+                "1e-3 * M.max(), or use POT"
+            )
+        if unbalanced is not None and reg is None and options[2] is not None:
+            raise NotImplementedError("potentials_init= does not apply to unbalanced_type='TV'; drop it")
         if reg is not None:
             kind = reg_type.lower() if isinstance(reg_type, str) else reg_type
             if kind not in TYPES:
@@ -70,20 +77,29 @@ class _Asked:
         elif c is not None:
             raise ValueError("c= is the reference of the regularisation, and there is no reg=; drop one of them")
         grad = one_of(grad, "grad", _GRADS)
-        return _Asked(reg, c, reg_type, pair_of(unbalanced), max_iter, tol, init, verbose, grad)
+        return _Asked(reg, c, reg_type, pair_of(unbalanced), penalty, max_iter, tol, init, verbose, grad)
 
     def solve(self, geometry: GivenGeometry, a: Any, b: Any) -> OTResult:
         """The solution at these costs and weights."""
         if self.grad == "detach":
             geometry, a, b = geometry.detached(), arrays.detached(a), arrays.detached(b)
         pair = tuple(weights(w, name, geometry) for w, name in ((a, "a"), (b, "b")))
-        return self._exact(geometry, *pair) if self.reg is None else self._entropic(geometry, *pair)
+        if self.reg is not None:
+            return self._entropic(geometry, *pair)
+        return self._exact(geometry, *pair) if self.unbalanced is None else self._varied(geometry, *pair)
 
     def _exact(self, geometry: GivenGeometry, a: Any, b: Any) -> OTResult:
         asked = (*of_one_total(geometry, a, b, True), None, None)
         result = run(geometry, asked, ("max_iter", self.max_iter, None), init=self.init, verbose=self.verbose)
         log = exact_log(result)
         return self._named(result, (result.value, result.value_linear), duals(result), log)
+
+    def _varied(self, geometry: GivenGeometry, a: Any, b: Any) -> OTResult:
+        asked, limit = (a, b, None, self.unbalanced, None, self.penalty), ("max_iter", self.max_iter, None)
+        result = run(geometry, asked, limit, verbose=self.verbose)
+        plain = replace(result, link=None)  # only the value has gradients
+        log = {"cost": plain.value_linear, "total_cost": plain.value}
+        return self._named(result, (result.value, plain.value_linear), plain.potentials, log)
 
     def _entropic(self, geometry: GivenGeometry, a: Any, b: Any) -> OTResult:
         at = reference(geometry, (a, b), self.reg, self.reg_type, self.c)
@@ -138,9 +154,10 @@ def solve(
     reg_type : str
         "KL" or "entropy". POT's "L2" and functions are refused.
     unbalanced : float, or 1 or 2 numbers, optional
-        The penalty on the KL divergence of the marginals; needs a `reg`.
+        The penalty on the marginals.
     unbalanced_type : str
-        "KL". POT's "L2" and "TV" are refused.
+        "KL", the divergence of the marginals, with a `reg`; or "TV", their total variation, without one. Of this the
+        value alone has gradients. POT descends to it, and may stop above the minimum. POT's "L2" is refused.
     method : str, optional
         One of POT's names, "sinkhorn", "sinkhorn_log", "mm" or "lbfgsb", which have one answer here.
     n_threads

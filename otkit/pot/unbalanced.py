@@ -10,16 +10,16 @@ from otkit.pot.inputs import costs, one_of, pair_of, unused, weights
 from otkit.pot.reference import TYPES, Reference, reference
 from otkit.results import Result
 
-__all__ = ["sinkhorn_unbalanced", "sinkhorn_unbalanced2"]
+__all__ = ["mm_unbalanced", "mm_unbalanced2", "sinkhorn_unbalanced", "sinkhorn_unbalanced2"]
 
 METHODS = ("sinkhorn", "sinkhorn_stabilized", "sinkhorn_translation_invariant", "sinkhorn_reg_scaling")
-_LIMIT = 1000  # POT's default, in place of which stands otkit's own
+_LIMIT, _STOP = 1000, 1e-15  # POT's defaults, in place of which stand otkit's own
 
 
 def _solved(
     measures: tuple[Any, Any, Any],
     problem: tuple[Any, Any, str, Any],
-    limits: tuple[int, float],
+    limits: tuple[int, float | None],
     warmstart: Any,
     verbose: bool,
 ) -> tuple[Reference, Result]:
@@ -39,9 +39,12 @@ def _log(at: Reference, result: Result) -> dict[str, Any]:
     """POT's log: the scalings, and of a single pair of measures both costs."""
     logu, logv = scalings(result, weighted=False)
     words = {"err": history(result), "logu": logu, "logv": logv}
-    if result.problem.batch:
-        return words
-    return {**words, "cost": at.linear(result), "total_cost": at.value(result)}
+    return words if result.problem.batch else {**words, **_costs(at, result)}
+
+
+def _costs(at: Reference, result: Result) -> dict[str, Any]:
+    """Both costs, by POT's names."""
+    return {"cost": at.linear(result), "total_cost": at.value(result)}
 
 
 @arrays.eager
@@ -172,3 +175,126 @@ def sinkhorn_unbalanced2(
     at, result = _solved((a, b, M), problem, (numItermax, stopThr), warmstart, verbose)
     cost = at.linear(result) if returnCost == "linear" else at.value(result)
     return (cost, _log(at, result)) if log else cost
+
+
+@arrays.eager
+def mm_unbalanced(
+    a: Any,
+    b: Any,
+    M: Any,
+    reg_m: Any,
+    c: Any = None,
+    reg: Any = 0,
+    div: str = "kl",
+    G0: Any = None,
+    numItermax: int = _LIMIT,
+    stopThr: float = _STOP,
+    verbose: bool = False,
+    log: bool = False,
+) -> Any:
+    """The unbalanced plan, as `ot.unbalanced.mm_unbalanced`.
+
+    Parameters
+    ----------
+    reg : float
+        The weight of the divergence from `c`, above 0. Without one, POT's default, it is refused.
+    div : str
+        "kl". POT's "l2" is refused.
+    G0
+        No effect: where POT starts, on which the optimum does not depend.
+    stopThr : float
+        Bound on the error of the optimality conditions; POT's default stands for otkit's own.
+    a, b, M, reg_m, c, numItermax, verbose, log
+        As in `sinkhorn_unbalanced`.
+
+    Returns
+    -------
+    array (n, m)
+        The plan.
+    dict
+        With `log`: "err", "cost", ⟨M, P⟩, "total_cost", the objective, and the final plan as the only one of "G".
+
+    Raises
+    ------
+    ValueError, TypeError
+        If the data or options are invalid.
+    NotImplementedError
+        Without a `reg`, or for ``div="l2"``.
+
+    Examples
+    --------
+    >>> import otkit.pot as ot
+    >>> a, b = [0.5, 0.5], [0.5, 0.5]
+    >>> ot.unbalanced.mm_unbalanced(a, b, [[0.0, 1.0], [1.0, 0.0]], 1, reg=1).round(4)
+    array([[0.3221, 0.1185],
+           [0.1185, 0.3221]])
+    """
+    at, result = _minimised((a, b, M), (reg, reg_m, div, c), (numItermax, stopThr), verbose)
+    if not log:
+        return result.plan
+    return result.plan, {"err": history(result), "G": [result.plan], **_costs(at, result)}
+
+
+@arrays.eager
+def mm_unbalanced2(
+    a: Any,
+    b: Any,
+    M: Any,
+    reg_m: Any,
+    c: Any = None,
+    reg: Any = 0,
+    div: str = "kl",
+    G0: Any = None,
+    returnCost: str = "linear",
+    numItermax: int = _LIMIT,
+    stopThr: float = _STOP,
+    verbose: bool = False,
+    log: bool = False,
+) -> Any:
+    """The cost of the unbalanced plan, as `ot.unbalanced.mm_unbalanced2`.
+
+    Parameters
+    ----------
+    returnCost : str
+        "linear" for ⟨M, P⟩, or "total" for the objective.
+    a, b, M, reg_m, c, reg, div, G0, numItermax, stopThr, verbose, log
+        As in `mm_unbalanced`.
+
+    Returns
+    -------
+    array ()
+        The cost, differentiable by a, b, M, reg and reg_m.
+    dict
+        With `log`, as in `mm_unbalanced`.
+
+    Raises
+    ------
+    ValueError, TypeError, NotImplementedError
+        As `mm_unbalanced` does.
+
+    Examples
+    --------
+    >>> import otkit.pot as ot
+    >>> a, b = [0.5, 0.5], [0.5, 0.5]
+    >>> float(ot.unbalanced.mm_unbalanced2(a, b, [[0.0, 1.0], [1.0, 0.0]], 1, reg=1).round(4))
+    0.237
+    """
+    one_of(returnCost, "returnCost", ("linear", "total"))
+    at, result = _minimised((a, b, M), (reg, reg_m, div, c), (numItermax, stopThr), verbose)
+    words = _costs(at, result)
+    cost = words["cost" if returnCost == "linear" else "total_cost"]
+    return (cost, {"err": history(result), "G": [result.plan], **words}) if log else cost
+
+
+def _minimised(
+    measures: tuple[Any, Any, Any], problem: tuple[Any, Any, str, Any], limits: tuple[int, float], verbose: bool
+) -> tuple[Reference, Result]:
+    """The solve of `mm_unbalanced`, of `problem` (reg, reg_m, div, c)."""
+    reg, reg_m, div, c = problem
+    if one_of(div, "div", ("kl", "l2")) == "l2":
+        raise NotImplementedError("div must be 'kl', got 'l2'; pass 'kl', or use POT")
+    if isinstance(reg, (int, float)) and reg == 0:
+        raise NotImplementedError("reg must be above 0, got 0; pass a small one, such as 1e-3 * M.max(), or use POT")
+    checks.positive(limits[1], "stopThr")
+    tol = None if limits[1] == _STOP else limits[1]
+    return _solved(measures, (reg, reg_m, "kl", c), (limits[0], tol), None, verbose)

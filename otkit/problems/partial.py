@@ -7,7 +7,7 @@ both at no cost. Between the two nothing moves, so that exactly the mass s moves
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -26,13 +26,34 @@ _FAR = 800.0
 _EQUAL = 2.0**-10
 
 
-def partial_problem(asked: GivenGeometry, a: Any, b: Any, reg: Any, mass: Any) -> LinearProblem:
+class WithBorder(NamedTuple):
+    """A balanced problem with one more row and one more column: costs, weights in float64, and the dtype of results.
+
+    ``unit`` is the unit roundoff of that dtype.
+    """
+
+    geometry: GivenGeometry
+    a: Array
+    b: Array
+    dtype: Any
+    unit: float
+
+    def build(self, reg: Any = None) -> LinearProblem:
+        """The problem in its internal form; ``ValueError`` for invalid data, as in `LinearProblem.build`."""
+        return self.typed(LinearProblem.build(self.geometry, self.a, self.b, reg))
+
+    def typed(self, problem: LinearProblem) -> LinearProblem:
+        """The problem with results of this dtype."""
+        return problem if problem.dtype == self.dtype else replace(problem, dtype=self.dtype, unit=self.unit)
+
+
+def partial_problem(asked: GivenGeometry, a: Any, b: Any, reg: Any, mass: Any) -> WithBorder:
     """The balanced problem whose plan, without its last row and column, moves `mass` at least cost.
 
     Raises
     ------
     ValueError, TypeError
-        If the data are invalid, as in `LinearProblem.build`, or `mass` is not in the range (0, min(Σa, Σb)].
+        If weights or reg are invalid, as in `LinearProblem.build`, or `mass` is not in the range (0, min(Σa, Σb)].
     """
     like = next(iter(asked.arrays.values()))
     a, b = (None if w is None else checks.as_array(w, name, like) for w, name in ((a, "a"), (b, "b")))
@@ -45,8 +66,7 @@ def partial_problem(asked: GivenGeometry, a: Any, b: Any, reg: Any, mass: Any) -
     regs = None if reg is None else checks.regularisation(reg)
     edges = _edges(asked, sides, regs)
     a, b = map(extended, sides, rest)
-    problem = LinearProblem.build(with_border(asked, edges), a, b, reg)
-    return replace(problem, dtype=dtype, unit=unit)
+    return WithBorder(with_border(asked, edges), a, b, dtype, unit)
 
 
 def with_border(asked: GivenGeometry, edges: tuple[np.ndarray, np.ndarray, np.ndarray]) -> GivenGeometry:
@@ -73,7 +93,9 @@ def _rest(sides: list[Array], mass: Array, asked: GivenGeometry) -> tuple[Array,
     checks.batch_shape(costs=asked.batch, **lead, mass=tuple(mass.shape))
     host, total_a, total_b = (to_numpy(arrays.detached(v)) for v in (moved, *totals))
     most = np.minimum(total_a, total_b)
-    wrong = ~((host > 0) & (host <= most * (1 + checks.allowance(mass))))
+    wrong = ~((host > 0) & (host <= most))
+    if wrong.any():
+        wrong &= ~((host > 0) & (host <= most * (1 + checks.allowance(mass))))
     if wrong.any():
         worst = [np.broadcast_to(v, wrong.shape)[wrong].flat[0] for v in (host, total_a, total_b)]
         raise ValueError(

@@ -11,7 +11,6 @@ the two costs. A unit beyond the weights of both sides would cost C_ij + ρ_a + 
 from __future__ import annotations
 
 import math
-from dataclasses import replace
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -21,8 +20,8 @@ from otkit.arrays import from_numpy, namespace, requires_grad, to_numpy
 from otkit.geometry.base import GivenGeometry
 from otkit.geometry.stored import StoredArcs
 from otkit.kernels import choose, hosted
-from otkit.problems.linear import LinearProblem, result_dtype
-from otkit.problems.partial import extended, weights_of, with_border
+from otkit.problems.linear import result_dtype
+from otkit.problems.partial import WithBorder, extended, weights_of, with_border
 from otkit.problems.penalties import penalty_pair
 
 Edges = tuple[np.ndarray, np.ndarray, np.ndarray]
@@ -36,7 +35,7 @@ class Variation(NamedTuple):
     exceeds: bool
 
 
-def variation_problem(asked: GivenGeometry, a: Any, b: Any, unbalanced: Any) -> tuple[LinearProblem, Variation]:
+def variation_problem(asked: GivenGeometry, a: Any, b: Any, unbalanced: Any) -> tuple[WithBorder, Variation]:
     """The balanced problem whose value is min ⟨C, P⟩ + ρ_a·‖P1 − a‖₁ + ρ_b·‖Pᵀ1 − b‖₁.
 
     Raises
@@ -60,7 +59,7 @@ def variation_problem(asked: GivenGeometry, a: Any, b: Any, unbalanced: Any) -> 
     edges, exceeds = _edges(asked, *rho)
     xp = namespace(a)
     weights = extended(a, xp.sum(b, axis=-1)), extended(b, xp.sum(a, axis=-1))
-    problem = replace(LinearProblem.build(with_border(asked, edges), *weights), dtype=dtype, unit=unit)
+    problem = WithBorder(with_border(asked, edges), *weights, dtype, unit)
     rho_a, rho_b = (np.broadcast_to(r, batch).reshape(math.prod(batch)) for r in rho)
     return problem, Variation(rho_a, rho_b, exceeds)
 

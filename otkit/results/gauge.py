@@ -21,11 +21,7 @@ def gauged(result: Solved) -> tuple[Array, Array]:
     penalties of at most their size.
     """
     if result.whole is not None:
-        f, g = relative(*gauged(result.whole), *_limits(result))
-        if result.variation is not None:  # those of points without mass may be below
-            xp, (rho_a, rho_b) = namespace(f), _limits(result)
-            f, g = xp.maximum(f, -rho_a + 0.0 * f), xp.maximum(g, -rho_b + 0.0 * g)
-        return f, g
+        return _inner(result, *gauged(result.whole))
     problem, out = result.problem, result.outcome
     f, g = out.f + problem.reduced.row, out.g + problem.reduced.col
     if not (problem.forbidden & problem.balanced).any():
@@ -51,12 +47,20 @@ def relative(f: Array, g: Array, most_f: Any = 0.0, most_g: Any = 0.0) -> tuple[
     return xp.where(f < most_f, f, most_f + 0.0 * f), xp.where(g < most_g, g, most_g + 0.0 * g)
 
 
-def _limits(result: Solved) -> tuple[Any, Any]:
-    """The largest potentials of both sides: the penalties of mass that stays."""
+def _inner(result: Solved, f: Array, g: Array) -> tuple[Array, Array]:
+    """The potentials of partial transport, or with total-variation penalties, from those with one more on each side."""
     if result.variation is None:
-        return 0.0, 0.0
-    rho_a, rho_b = (from_numpy(r[:, None], result.problem.a) for r in result.variation[:2])
-    return rho_a, rho_b
+        return relative(f, g)
+    problem, xp = result.problem, namespace(f)
+    rho_a, rho_b = (from_numpy(r[:, None], f) for r in result.variation[:2])
+    # If the corner moves no mass, the last potentials may leave room. Points without mass are then below their largest
+    # potential by this room, and perhaps below −ρ.
+    room = -(f[:, -1:] + g[:, -1:])
+    f, g = relative(f, g, rho_a, rho_b)
+    return (
+        xp.where(problem.a > 0, f, xp.minimum(f + room, rho_a)),
+        xp.where(problem.b > 0, g, xp.minimum(g + room, rho_b)),
+    )
 
 
 def price(result: Solved) -> Array:

@@ -15,6 +15,7 @@ import numpy as np
 from otkit import arrays, checks
 from otkit.entropic.dual import Penalties
 from otkit.geometry.base import GivenGeometry, flatten_batch
+from otkit.geometry.bordered import Bordered
 from otkit.geometry.costs import UNIT
 from otkit.geometry.dense import Dense
 from otkit.geometry.points import PointCloud
@@ -78,7 +79,8 @@ def read(geometry: GivenGeometry, a: Any, b: Any, largest: int, *others: tuple[i
         return None
     n, m = geometry.n, geometry.m
     given = [x for x in (*geometry.arrays.values(), a, b) if x is not None]
-    batch = _batch(geometry.arrays, ((a, n), (b, m)), others)
+    edges = geometry.edges if type(geometry) is Bordered else ()
+    batch = _batch(geometry.arrays, ((a, n), (b, m)), (*others, *(v.shape[:-1] for v in edges)))
     if batch is None or not 0 < n * m <= largest or len({type(x) for x in given}) > 1:
         return None
     in_numpy = type(given[0]) is np.ndarray
@@ -87,13 +89,16 @@ def read(geometry: GivenGeometry, a: Any, b: Any, largest: int, *others: tuple[i
     kernels = choose(flat)
     if kernels.name != "numba" or not all(isinstance(v, np.ndarray) for v in flat.arrays.values()):
         return None
-    items, cloud = math.prod(batch), flat.cloud
-    if cloud is None:
-        matrix, metric = np.ascontiguousarray(flat.matrix, dtype=np.float64), _EXACT_COSTS
+    items, bordered = math.prod(batch), flat.bordered
+    cloud = points_of(flat)
+    if cloud is not None and not all(np.isfinite(x).all() for x in (cloud.x, cloud.y)):
+        return None
+    if cloud is None or bordered is not None:
+        costs = flat.matrix if bordered is None else flat.block(slice(0, items), slice(0, n))
+        matrix = np.ascontiguousarray(costs, dtype=np.float64)
+        metric = _EXACT_COSTS if cloud is None else described(cloud.metric, cloud.rounding)
         left, right = _measures(a, None, n, batch), _measures(b, None, m, batch)
     else:
-        if not all(np.isfinite(x).all() for x in (cloud.x, cloud.y)):
-            return None
         with np.errstate(over="ignore", invalid="ignore"):  # as in `LinearProblem.build`
             matrix, metric = NO_MATRIX, described(cloud.metric, cloud.rounding)
         left, right = _measures(a, cloud.x, n, batch), _measures(b, cloud.y, m, batch)
@@ -114,6 +119,12 @@ def read(geometry: GivenGeometry, a: Any, b: Any, largest: int, *others: tuple[i
     )
 
 
+def points_of(geometry: GivenGeometry) -> PointCloud | None:
+    """The points between which costs are, perhaps with a border; None for a matrix."""
+    bordered = geometry.bordered
+    return geometry.cloud if bordered is None else bordered.inner.cloud
+
+
 def ordinary(x: Any) -> bool:
     """Whether `x` is a NumPy array in float64, with nothing unusual about it."""
     return type(x) is np.ndarray and x.dtype == F64 and x.flags.behaved
@@ -121,6 +132,8 @@ def ordinary(x: Any) -> bool:
 
 def _is_plain(geometry: GivenGeometry) -> bool:
     """Whether a compiled pass can form the costs, and their shapes are valid."""
+    if type(geometry) is Bordered:
+        geometry = geometry.inner
     if type(geometry) is Dense:
         return geometry.C.ndim >= 2
     if type(geometry) is not PointCloud or not isinstance(geometry.metric.ground, str) or geometry.swapped:
@@ -186,7 +199,7 @@ def each(work: Callable[[range], None], items: int, time: float) -> None:
 def are_solved(problem: Read, num: np.ndarray, info: np.ndarray) -> np.ndarray:
     """Which items a pass has solved in the ordinary way, by the numbers and counts that it wrote."""
     solved = info[:, t.FLAG] == 0
-    if problem.flat.cloud is not None:
+    if points_of(problem.flat) is not None:
         solved &= (num[:, t.HIGH] > _LEAST) & (num[:, t.HIGH] < 1 / _LEAST)
     return solved
 
@@ -208,7 +221,7 @@ def problem_of(
     return made(
         LinearProblem,
         given=_given(of, given_reg, penalties),
-        fingerprint=None if flat.matrix is None else Fingerprint.of(flat.matrix),
+        fingerprint=Fingerprint.of_costs(flat),
         asked=of.owned,
         geometry=flat,
         reduced=made(Reduced, base=flat, row=vectors[:, t.ROW, :n], col=vectors[:, t.COL, :m]),

@@ -187,6 +187,17 @@ def test_libraries_and_dtypes():
     single = otkit.barycenter(a.astype(np.float32), w, C=C.astype(np.float32), reg=0.05 * C.max())
     assert single.masses.dtype == np.float32
     np.testing.assert_allclose(single.masses, want.masses, atol=1e-3)
+    clouds = [np.arange(k, k + 6.0).reshape(3, 2) for k in range(2)]
+    tensors = [torch.tensor(x) for x in clouds]
+    for support, start in ((2, 2), (clouds[0], tensors[0])):
+        cloud, tensor = otkit.barycenter(clouds, support=support), otkit.barycenter(tensors, support=start)
+        for name in ("points", "masses"):
+            assert isinstance(getattr(tensor, name), torch.Tensor)
+            np.testing.assert_array_equal(getattr(tensor, name), getattr(cloud, name))
+    with pytest.raises(ValueError, match="support requires gradients"):
+        otkit.barycenter(tensors, support=tensors[0].clone().requires_grad_())
+    with pytest.raises(ValueError, match="measures must be at least one cloud"):
+        otkit.barycenter([])
 
 
 def test_it_can_be_stopped_and_warns():
@@ -361,6 +372,10 @@ BAD = {
     "negative weights": (dict(measures=np.ones((2, 3)), weights=[1, -1], C=np.ones((3, 3))), "non-negative"),
     "number of weights": (dict(measures=np.ones((2, 3)), weights=[1, 1, 1], C=np.ones((3, 3))), "each of the 2"),
     "a histogram": (dict(measures=np.ones(3), C=np.ones((3, 3))), "stack K histograms"),
+    "a batch of costs": (
+        dict(measures=np.ones((2, 3)), C=np.ones((4, 2, 3, 3))),
+        r"the costs must broadcast to the batch \(2,\)",
+    ),
     "an image": (dict(measures=np.ones((3, 3)), spacing=(1.0, 1.0)), "stack them"),
     "forbidden": (dict(measures=np.ones((2, 2)), C=[[0, np.inf], [1, 0]]), "large finite cost"),
     "debias alone": (dict(measures=np.ones((2, 2)), C=np.ones((2, 2)), debias=True), "pass reg="),

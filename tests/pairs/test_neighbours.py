@@ -3,11 +3,13 @@
 import numpy as np
 import pytest
 from numpy.testing import assert_array_equal
+from scipy.stats import ortho_group
 from strategies import told
 
 import otkit
 from otkit.distance import distance_cost
-from otkit.pairs import bounds, clouds
+from otkit.pairs import bounds
+from otkit.pairs.clouds import checked as clouds_of
 
 METRICS = ["euclidean", "cityblock", "cosine"]
 
@@ -49,7 +51,8 @@ FAMILIES = [
 @pytest.mark.parametrize("p", [1, 1.5, 2, 3])
 @pytest.mark.parametrize("metric", METRICS)
 @pytest.mark.parametrize("name", FAMILIES)
-def test_bounds_are_below_the_distances(name, metric, p):
+def test_bounds_are_below_the_distances(name, metric, p, monkeypatch):
+    monkeypatch.setattr(bounds, "_WORTH", -np.inf)
     if name == "huge" and p > 2:
         pytest.skip("costs overflow")
     rng = np.random.default_rng(FAMILIES.index(name))
@@ -60,12 +63,16 @@ def test_bounds_are_below_the_distances(name, metric, p):
         measures = [(m if isinstance(m, np.ndarray) else m[0]) for m in measures]
         measures = [np.where(abs(x).sum(-1, keepdims=True) > 0, x, 1.0) for x in measures]
     cost = distance_cost(p, metric)
-    sketches = bounds.sketches(clouds.checked(measures, cost), cost)
-    below = sketches.below(np.arange(len(measures)), slice(0, len(measures)))
+    sketches = bounds.sketches(clouds_of(measures, cost), cost)
+    count = len(measures)
+    below = sketches.below(np.arange(count), slice(0, count))
+    by_moments = np.stack([sketches.of_moments(row, np.arange(count)) for row in range(count)])
+    assert by_moments.any() == (metric == "cosine" or (metric == "euclidean" and p >= 2))
     found = otkit.pairwise(measures, p=p, metric=metric)
     with told((name, metric, p)):
-        assert (below <= found.upper).all()
-        assert np.isfinite(below).all()
+        for bound in (below, by_moments):
+            assert (bound <= found.upper).all()
+            assert np.isfinite(bound).all()
         if name in ("line", "shifted", "tailed") and metric != "cosine":
             assert np.median(below[found.distance > 0] / found.distance[found.distance > 0]) > 0.7
 
@@ -76,7 +83,8 @@ def test_bounds_are_below_the_distances(name, metric, p):
     [(name, metric) for name in FAMILIES for metric in METRICS if (name, metric) != ("ties", "cosine")]
     + [("plain", distance_cost(1, "euclidean"))],
 )
-def test_the_nearest_are_those_of_all_pairs(name, metric):
+def test_the_nearest_are_those_of_all_pairs(name, metric, monkeypatch):
+    monkeypatch.setattr(bounds, "_WORTH", -np.inf)
     rng = np.random.default_rng(100 + FAMILIES.index(name))
     measures = family(name, rng, 20)
     found = otkit.pairwise(measures, metric=metric, neighbours=3)
@@ -107,6 +115,31 @@ def test_few_pairs_are_solved(rng):
     assert repr(found) == (
         f"NeighboursResult(W2 to the 2 nearest of 120 measures; {found.solved} of 7140 pairs solved; all certified)"
     )
+
+
+@pytest.mark.parametrize("d", [2, 3, 10])
+def test_moments_tell_shapes_apart_that_have_equal_projections(rng, monkeypatch, d):
+    """Clouds whose longest axes differ, of one mean if the axes are few."""
+    turns, shift = ortho_group.rvs(d, size=40, random_state=0), (d > 8) * rng.normal(size=(40, d))
+    clouds = list(rng.normal(size=(40, 60, d)) * np.geomspace(1, 0.1, d) @ turns + shift[:, None])
+    found = otkit.pairwise(clouds, neighbours=2)
+    monkeypatch.setattr(bounds, "_WORTH", np.inf)
+    other = otkit.pairwise(clouds, neighbours=2)
+    for name in ("indices", "distance", "lower", "upper", "certified"):
+        assert_array_equal(getattr(found, name), getattr(other, name))
+    assert found.certified.all()
+    assert found.solved < 0.8 * other.solved
+    cost = distance_cost(2, "euclidean")
+    monkeypatch.setattr(bounds, "_WORTH", 0)
+    sketches = bounds.sketches(clouds_of(clouds, cost), cost)
+    exact = [
+        otkit.gaussian_wasserstein(x.mean(0), clouds[0].mean(0), np.cov(x.T, bias=True), np.cov(clouds[0].T, bias=True))
+        for x in clouds
+    ]
+    by_moments = sketches.of_moments(0, np.arange(40))
+    assert (by_moments <= np.array(exact) + 1e-12).all()
+    if d <= 8:
+        np.testing.assert_allclose(by_moments, exact, atol=1e-6)
 
 
 def test_two_lists(rng):

@@ -72,8 +72,13 @@ def test_slices_have_the_numbers_of_pot_for_its_seed(name, p):
     assert float(getattr(ot, name)(x, x, seed=0)) == 0
     with pytest.raises(ValueError, match=r"projections must have shape \(3, k\), one direction in each column"):
         getattr(ot, name)(x, y, projections=log["projections"].T)
-    with pytest.raises(TypeError, match="scaler= does not apply"):
-        getattr(ot, name)(x, y, scaler=lambda v: v)
+    half = type("Half", (), {"transform": staticmethod(lambda v: v / 2)})()
+    for scaler in (half, half.transform):
+        assert float(getattr(ot, name)(x, y, a, seed=5, p=p, scaler=scaler)) == pytest.approx(
+            float(getattr(ot, name)(x / 2, y / 2, a, seed=5, p=p))
+        )
+    with pytest.raises(ValueError, match="scaler must be callable or have a method transform, got int"):
+        getattr(ot, name)(x, y, scaler=42)
 
 
 def test_random_directions_have_the_library_that_is_asked():
@@ -120,3 +125,51 @@ def test_directions_may_be_a_tuple():
     x, y = np.zeros((1, 2)), np.array([[3.0, 4.0]])
     for call in (ot.sliced_wasserstein_distance, ot.max_sliced_wasserstein_distance):
         assert call(x, y, projections=((1.0, 0.0), (0.0, 1.0))) == call(x, y, projections=np.eye(2))
+
+
+def test_debiased_barycenters_are_those_of_otkit_and_undo_the_blur():
+    x = np.linspace(-1, 1, 60)[:, None]
+    A = np.exp(-((x - np.array([-0.4, 0.4])) ** 2) / 0.02)
+    A, M = A / A.sum(0), ot.dist(x)
+    for method in ("sinkhorn", "sinkhorn_log"):
+        ours, log = ot.bregman.barycenter_debiased(A, M, 0.05, [0.3, 0.7], method=method, log=True)
+        expected = otkit.barycenter(A.T, [0.3, 0.7], C=M, reg=0.05, debias=True)
+        np.testing.assert_allclose(ours, expected.masses, atol=1e-9)
+        assert log.keys() == {"err", "niter"}
+    spread = [float(v @ (x[:, 0] - v @ x[:, 0]) ** 2) for v in (ours, ot.barycenter(A, M, 0.05), A[:, 0])]
+    assert spread[0] == pytest.approx(spread[2], rel=0.02) != spread[1]
+    mean = ot.bregman.barycenter_debiased(A, M, 0.05, stopThr=1e-8)
+    expected = theirs.bregman.barycenter_debiased(A, M, 0.05, stopThr=1e-11, numItermax=20000)
+    np.testing.assert_allclose(mean, expected, atol=1e-6)
+    with pytest.raises(ValueError, match="method must be one of sinkhorn, sinkhorn_log, got 'sinkhorn_stabilized'"):
+        ot.bregman.barycenter_debiased(A, M, 0.05, method="sinkhorn_stabilized")
+    with pytest.raises(ValueError, match="C must be square and symmetric"):
+        ot.bregman.barycenter_debiased(A, M[:, :50], 0.05)
+
+
+@pytest.mark.parametrize("library", ["numpy", "torch"])
+def test_free_supports_are_those_of_pot(library):
+    rng = np.random.default_rng(5)
+    convert = pytest.importorskip("torch").tensor if library == "torch" else np.asarray
+    ys, ws = [rng.normal(size=(n, 2)) for n in (9, 7, 5)], [rng.dirichlet(np.ones(n)) for n in (9, 7, 5)]
+    x, b, shares = rng.normal(size=(4, 2)), rng.dirichlet(np.ones(4)), np.array([0.2, 0.5, 0.3])
+    ys, ws = ([convert(v) for v in side] for side in (ys, ws))
+    for options in ({}, {"b": convert(b), "weights": convert(shares)}, {"numItermax": 1}):
+        ours, log = ot.lp.free_support_barycenter(ys, ws, convert(x), log=True, **options)
+        expected, known = theirs.lp.free_support_barycenter(ys, ws, convert(x), log=True, **options)
+        assert type(ours) is type(expected)
+        np.testing.assert_allclose(ours, expected, atol=1e-12)
+        assert log.keys() == known.keys()
+        np.testing.assert_allclose(log["displacement_square_norms"], known["displacement_square_norms"], atol=1e-12)
+
+
+def test_bad_free_supports_are_refused():
+    y, w = [np.zeros((3, 2))], [np.full(3, 1 / 3)]
+    with pytest.raises(ValueError, match=r"X_init must have shape \(k, 2\), got \(4,\)"):
+        ot.lp.free_support_barycenter(y, w, np.zeros(4))
+    with pytest.raises(ValueError, match="numItermax must be"):
+        ot.lp.free_support_barycenter(y, w, np.zeros((4, 2)), numItermax=0)
+    with pytest.raises(ValueError, match="b must have 4 weights"):
+        ot.lp.free_support_barycenter(y, w, np.zeros((4, 2)), b=np.ones(3) / 3)
+    with pytest.raises(ValueError, match="zip"):
+        ot.lp.free_support_barycenter(y, w * 2, np.zeros((4, 2)))
