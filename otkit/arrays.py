@@ -181,11 +181,7 @@ def eager(function: _Call) -> _Call:
     It is excluded from ``torch.compile``: called eagerly, with a graph break, and never traced. Floating-point errors
     are treated as NumPy does by default: underflow to 0 is normal, and no exception follows from ``np.seterr``.
     """
-
-    @wraps(function)
-    def plain(*args: Any, **kwargs: Any) -> Any:
-        with np.errstate(divide="warn", over="warn", under="ignore", invalid="warn"):
-            return function(*args, **kwargs)
+    plain = np.errstate(divide="warn", over="warn", under="ignore", invalid="warn")(function)
 
     @wraps(function)
     def call(*args: Any, **kwargs: Any) -> Any:

@@ -36,6 +36,9 @@ class Status(enum.Enum):
         return f"<Status.{self.name}>"
 
 
+_DONE = (Status.CONVERGED, Status.COMPLETED)
+
+
 @dataclass(frozen=True)
 class Stage:
     """One stage of an annealed solve, for one item.
@@ -139,8 +142,12 @@ class Outcome:
     @property
     def short(self) -> np.ndarray:
         """Which items did not reach their tolerance, or the requested number of iterations: ``(B,)``."""
-        done = (Status.CONVERGED, Status.COMPLETED)
-        return np.array([status not in done for status in self.status])
+        return np.array([status not in _DONE for status in self.status])
+
+    @property
+    def complete(self) -> bool:
+        """Whether no item is `short`."""
+        return all(status in _DONE for status in self.status.tolist())
 
 
 deferrable(Outcome, "f", "g", "plan", "certificate", "error")
