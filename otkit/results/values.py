@@ -90,12 +90,11 @@ def _varied(result: Solved, variation: Variation) -> Array:
 
 
 def _parts(result: Solved) -> Values:
-    problem, out, xp = result.problem, result.outcome, namespace(result.problem.a)
-    mass = from_numpy(problem.mass, problem.a)
-    if out.linear is not None:
-        return Values(from_numpy(out.linear, problem.a) * mass, None, None)
-    if out.certificate is not None:
-        return Values(from_numpy(out.certificate.linear, problem.a) * mass, None, None)
+    problem, out = result.problem, result.outcome
+    linear = out.certificate.linear if out.linear is None and out.certificate is not None else out.linear
+    if linear is not None:
+        return Values(from_numpy(linear * problem.mass, problem.penalties.rho_a), None, None)
+    xp, mass = namespace(problem.a), from_numpy(problem.mass, problem.a)
     sums, costs = moved(result), problem.reduced
     offset = xp.sum(costs.row * sums.row, axis=-1) + xp.sum(costs.col * sums.col, axis=-1)
     # log P/(a⊗b) is (f + g − C)/reg, so the divergence needs no logarithm.

@@ -44,7 +44,8 @@ def constant(x: list[Any], dtype: Any) -> np.ndarray:
 
 
 # What is the same for every single problem.
-_FIRST, INFINITE, TRUE = np.zeros(1, dtype=np.int64), constant([np.inf], float), constant([True], bool)
+_FIRST = np.zeros(1, dtype=np.int64)
+ZERO, INFINITE, TRUE = constant([0.0], float), constant([np.inf], float), constant([True], bool)
 _CONVERGED = constant([Status.CONVERGED], object)
 
 

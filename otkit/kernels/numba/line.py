@@ -27,7 +27,7 @@ from otkit.kernels.numba.items import (
 from otkit.kernels.numba.jit import add, ordered
 from otkit.kernels.numba.proof import ABSOLUTE, EXPONENT, GROUND, RELATIVE, SPREAD, total
 
-# A wider interval than this fraction of its upper end goes the general way, which may solve the problem in reduced costs.
+# A wider interval than this fraction of its upper end goes the general way, which may reduce the costs.
 _WIDE = 1e-9
 
 

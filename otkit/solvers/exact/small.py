@@ -33,7 +33,6 @@ LARGEST = 2**19
 # compiled kernels takes.
 _FEW = 2**13
 _uncompiled = ContextVar("uncompiled", default=False)
-_ZERO = small.constant([0.0], float)
 
 
 class _Solved(NamedTuple):
@@ -106,9 +105,9 @@ def _outcome(found: _Solved, n: int, m: int) -> Outcome:
         certificate=later(_certificate, found, n, m),
         status=small.converged(items),
         error=num[:, t.ERROR],
-        tol=_ZERO if items == 1 else np.zeros(items),
+        tol=small.ZERO if items == 1 else np.zeros(items),
         n_iter=found.info[:, t.PIVOTS],
-        errors=_ZERO[None] if items == 1 else np.zeros((1, items)),
+        errors=small.ZERO[None] if items == 1 else np.zeros((1, items)),
         stages=(),
         linear=num[:, t.VALUE],
         counted=None,
