@@ -181,13 +181,14 @@ def eager(function: _Call) -> _Call:
     It is excluded from ``torch.compile``: called eagerly, with a graph break, and never traced. Floating-point errors
     are treated as NumPy does by default: underflow to 0 is normal, and no exception follows from ``np.seterr``.
     """
-    plain = np.errstate(divide="warn", over="warn", under="ignore", invalid="warn")(function)
 
     @wraps(function)
     def call(*args: Any, **kwargs: Any) -> Any:
+        run = function
         if "torch._dynamo" in sys.modules:
-            return sys.modules["torch"].compiler.disable(plain)(*args, **kwargs)
-        return plain(*args, **kwargs)
+            run = sys.modules["torch"].compiler.disable(function)
+        with np.errstate(divide="warn", over="warn", under="ignore", invalid="warn"):
+            return run(*args, **kwargs)
 
     return call  # type: ignore[return-value]
 

@@ -28,10 +28,13 @@ def certify(problem: LinearProblem, f: Array, g: Array, reg: Array) -> Certifica
     found = certify_relaxed(problem, f, g, reg)
     items = np.flatnonzero(problem.balanced)
     if items.size:
-        exact = _exactly(problem.take(items), *take((f, g, reg), items))
-        arrays = {name: put(getattr(found, name), items, getattr(exact, name)) for name in _ARRAYS}
-        found = replace(found, **arrays)
+        found = joined(found, items, _exactly(problem.take(items), *take((f, g, reg), items)))
     return found
+
+
+def joined(found: Certificate, items: np.ndarray, part: Certificate) -> Certificate:
+    """The certificate with the bounds and potentials of some items replaced by those of `part`."""
+    return replace(found, **{name: put(getattr(found, name), items, getattr(part, name)) for name in _ARRAYS})
 
 
 def _exactly(problem: LinearProblem, f: Array, g: Array, reg: Array) -> Certificate:

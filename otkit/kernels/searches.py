@@ -54,7 +54,7 @@ def searchable(geometry: Geometry) -> bool:
 
 def searches(geometry: Geometry) -> bool:
     """Whether trees are to search these costs: those that they can search, of many pairs."""
-    return geometry.n * geometry.m > MANY and searchable(geometry)
+    return searchable(geometry) and geometry.n * geometry.m > MANY
 
 
 def _ground(metric: Cost) -> int | None:

@@ -100,7 +100,7 @@ class SparseArcs:
 class Outcome:
     """The outcome of a run of a solver, at mass 1 and in reduced costs.
 
-    Potentials, plan, certificate and error may be given as values for `later`.
+    Potentials, plan, certificate, error and stages may be given as values for `later`.
 
     Attributes
     ----------
@@ -150,7 +150,7 @@ class Outcome:
         return all(status in _DONE for status in self.status.tolist())
 
 
-deferrable(Outcome, "f", "g", "plan", "certificate", "error")
+deferrable(Outcome, "f", "g", "plan", "certificate", "error", "stages")
 
 
 def marginal_error(problem: LinearProblem, plan: Sequence[Plan], f: Array, g: Array) -> np.ndarray:

@@ -91,8 +91,11 @@ def _varied(result: Solved, variation: Variation) -> Array:
 
 def _parts(result: Solved) -> Values:
     problem, out = result.problem, result.outcome
-    linear = out.certificate.linear if out.linear is None and out.certificate is not None else out.linear
-    if linear is not None:
+    if out.reg is None:
+        linear = out.linear
+        if linear is None:
+            assert out.certificate is not None
+            linear = out.certificate.linear
         return Values(from_numpy(linear * problem.mass, problem.penalties.rho_a), None, None)
     xp, mass = namespace(problem.a), from_numpy(problem.mass, problem.a)
     sums, costs = moved(result), problem.reduced

@@ -179,6 +179,8 @@ def _measures(
 
 def by_item(x: np.ndarray, problem: Read) -> np.ndarray:
     """One number for each item, or the same for all: ``(items,)``."""
+    if x.size == problem.items:
+        return x.reshape(-1)
     return np.full(problem.items, x) if x.ndim == 0 else np.broadcast_to(x, problem.batch).reshape(-1)
 
 

@@ -20,6 +20,7 @@ from otkit.kernels.numba import items as t
 from otkit.kernels.numba import vertices as v
 from otkit.kernels.numba.written import as_written
 from otkit.plans import Arcs, SparsePlan
+from otkit.problems.linear import LinearProblem
 from otkit.results.outcome import Outcome
 from otkit.results.result import Result
 from otkit.solvers import small
@@ -62,8 +63,6 @@ def runs_as_written(entries: int) -> bool:
 
 def solved(geometry: GivenGeometry, a: Any, b: Any) -> Result | None:
     """The solution of an exact problem; None where the general way must look."""
-    if geometry.convex_on_line:
-        return None
     asked = small.read(geometry, a, b, LARGEST)
     if asked is None:
         return None
@@ -72,6 +71,16 @@ def solved(geometry: GivenGeometry, a: Any, b: Any) -> Result | None:
         return None
     problem = small.problem_of(asked, found.num, found.info, found.vectors)
     return small.result_of(asked, problem, "exact", _outcome(found, asked.flat.n, asked.flat.m))
+
+
+def certified(problem: LinearProblem) -> tuple[Certificate | None, np.ndarray]:
+    """The bounds of a problem by its exact solution, with or without a regularisation, and the items that have them."""
+    asked = small.read(problem.geometry, problem.a, problem.b, LARGEST)
+    if asked is None:
+        return None, np.zeros(problem.items, dtype=bool)
+    found = _run(asked)
+    solved = small.are_solved(asked, found.num, found.info) & problem.balanced
+    return _certificate(found, asked.flat.n, asked.flat.m), solved
 
 
 def _run(asked: small.Read) -> _Solved:
