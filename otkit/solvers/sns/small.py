@@ -13,11 +13,13 @@ import numpy as np
 
 from otkit import checks
 from otkit.arrays import later, put, take
+from otkit.certificates.balanced import certify_plan
 from otkit.certificates.base import Certificate
 from otkit.certificates.certify import certify, joined
 from otkit.entropic.dual import Potentials
 from otkit.entropic.operations import Moved
 from otkit.geometry.base import GivenGeometry
+from otkit.geometry.costs import UNIT
 from otkit.kernels.numba import items as t
 from otkit.kernels.numba import newton as k
 from otkit.plans import EntropicPlan
@@ -96,7 +98,7 @@ def _joined(problem: LinearProblem, outcome: Outcome, rest: np.ndarray, other: O
         g=g,
         reg=problem.reg,
         plan=_plan(problem, f, g, moved),
-        certificate=later(_certificate, problem, f, g, rest),
+        certificate=later(_certificate, problem, f, g, moved, rest),
         status=status,
         error=error,
         tol=tol,
@@ -131,7 +133,7 @@ def _outcome(found: _Solved, problem: LinearProblem, tol: np.ndarray) -> Outcome
         g=g,
         reg=problem.reg,
         plan=_plan(problem, f, g, moved),
-        certificate=later(_certificate, problem, f, g, _NONE),
+        certificate=later(_certificate, problem, f, g, moved, _NONE),
         status=small.converged(problem.items),
         error=num[:, t.ERROR],
         tol=tol,
@@ -160,18 +162,22 @@ def _at(problem: LinearProblem, f: np.ndarray, g: np.ndarray) -> Potentials:
     return problem.at(f, g, problem.reg)
 
 
-def _certificate(problem: LinearProblem, f: np.ndarray, g: np.ndarray, rest: np.ndarray) -> Certificate:
-    """The bounds, by the exact solution: a plan takes longer to prove how good it is.
+def _certificate(problem: LinearProblem, f: np.ndarray, g: np.ndarray, moved: Moved, rest: np.ndarray) -> Certificate:
+    """The bounds, by the plan and by the potentials of the exact solution, which takes less time than a repair of both.
 
-    The items `rest`, and those without such a solution, have the bounds of their plans.
+    The items `rest`, and those without such a solution, have the bounds of `certify`.
     """
     problem.check_costs()
     assert problem.reg is not None
-    found, solved = small_exact.certified(problem)
+    exact, solved = small_exact.certified(problem)
     solved[rest] = False
     rest = np.flatnonzero(~solved)
-    if found is None or rest.size == problem.items:
+    if exact is None or rest.size == problem.items:
         return certify(problem, f, g, problem.reg)
+    # The marginals of the plan miss the weights, and sums of them round by a few units of every weight.
+    defect = abs(moved.row - problem.a).sum(-1) + abs(moved.col - problem.b).sum(-1)
+    defect = defect + 4 * (problem.reduced.n + problem.reduced.m + 128) * UNIT
+    found = certify_plan(problem, exact.f, exact.g, _plan(problem, f, g, moved), moved.cost, defect)
     return joined(found, rest, certify(problem.take(rest), *take((f, g, problem.reg), rest))) if rest.size else found
 
 
