@@ -16,6 +16,7 @@ import numpy as np
 from otkit.arrays import later
 from otkit.certificates.base import Certificate
 from otkit.geometry.base import GivenGeometry
+from otkit.kernels import hosted
 from otkit.kernels.numba import items as t
 from otkit.kernels.numba import vertices as v
 from otkit.kernels.numba.written import as_written
@@ -75,7 +76,8 @@ def solved(geometry: GivenGeometry, a: Any, b: Any) -> Result | None:
 
 def certified(problem: LinearProblem) -> tuple[Certificate | None, np.ndarray]:
     """The bounds of a problem by its exact solution, with or without a regularisation, and the items that have them."""
-    asked = small.read(problem.geometry, problem.a, problem.b, LARGEST)
+    a, b = (w.reshape((*problem.batch, w.shape[1])) for w in (problem.a, problem.b))
+    asked = small.read(hosted(problem.asked), a, b, LARGEST)
     if asked is None:
         return None, np.zeros(problem.items, dtype=bool)
     found = _run(asked)

@@ -177,7 +177,8 @@ def _certificate(problem: LinearProblem, f: np.ndarray, g: np.ndarray, moved: Mo
     # The marginals of the plan miss the weights, and sums of them round by a few units of every weight.
     defect = abs(moved.row - problem.a).sum(-1) + abs(moved.col - problem.b).sum(-1)
     defect = defect + 4 * (problem.reduced.n + problem.reduced.m + 128) * UNIT
-    found = certify_plan(problem, exact.f, exact.g, _plan(problem, f, g, moved), moved.cost, defect)
+    feasible_f, feasible_g = (np.where(solved[:, None], v, 0.0) for v in (exact.f, exact.g))
+    found = certify_plan(problem, feasible_f, feasible_g, _plan(problem, f, g, moved), moved.cost, defect)
     return joined(found, rest, certify(problem.take(rest), *take((f, g, problem.reg), rest))) if rest.size else found
 
 
