@@ -12,7 +12,7 @@ from dataclasses import fields, is_dataclass, replace
 from functools import wraps
 from typing import Any, NamedTuple, TypeVar
 
-import array_api_compat.numpy
+import array_api_compat
 import numpy as np
 
 Array = Any
@@ -34,7 +34,9 @@ def namespace(*arrays: Array | None) -> Namespace:
     """The standard namespace of the arrays; ``TypeError`` for arrays of several libraries."""
     present = [x for x in arrays if x is not None]
     if {type(x) for x in present} == {np.ndarray}:  # the most frequent case, and five times quicker
-        return array_api_compat.numpy
+        import array_api_compat.numpy as xp  # it imports all of NumPy, which takes a tenth of a second
+
+        return xp
     return array_api_compat.array_namespace(*present)
 
 
@@ -183,15 +185,12 @@ def eager(function: _Call) -> _Call:
     """
 
     @wraps(function)
-    def plain(*args: Any, **kwargs: Any) -> Any:
-        with np.errstate(divide="warn", over="warn", under="ignore", invalid="warn"):
-            return function(*args, **kwargs)
-
-    @wraps(function)
     def call(*args: Any, **kwargs: Any) -> Any:
+        run = function
         if "torch._dynamo" in sys.modules:
-            return sys.modules["torch"].compiler.disable(plain)(*args, **kwargs)
-        return plain(*args, **kwargs)
+            run = sys.modules["torch"].compiler.disable(function)
+        with np.errstate(divide="warn", over="warn", under="ignore", invalid="warn"):
+            return run(*args, **kwargs)
 
     return call  # type: ignore[return-value]
 

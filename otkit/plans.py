@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from otkit.arrays import Array, exp, from_numpy, log, namespace, to_numpy
+from otkit.arrays import Array, deferrable, exp, from_numpy, log, namespace, to_numpy
 from otkit.entropic.dual import Potentials
 from otkit.entropic.operations import Moved
 from otkit.geometry.base import Geometry, some_rows
@@ -66,7 +66,7 @@ class Arcs:
 
 @dataclass(frozen=True)
 class EntropicPlan(Plan):
-    """The plan exp((f_i + g_j − C_ij)/reg + log a_i + log b_j)."""
+    """The plan exp((f_i + g_j − C_ij)/reg + log a_i + log b_j); the potentials may be given as a value for `later`."""
 
     geometry: Geometry
     at: Potentials
@@ -103,6 +103,9 @@ class EntropicPlan(Plan):
         found = self.kernels.select(self.geometry, self.at, threshold, every, np.inf)
         assert found is not None
         return Arcs(to_numpy(found.item), to_numpy(found.row), to_numpy(found.col), to_numpy(exp(found.log_plan)))
+
+
+deferrable(EntropicPlan, "at")
 
 
 @dataclass(frozen=True)

@@ -25,9 +25,9 @@ def reported(answer: _Answer, shortfall: str, strict: bool) -> _Answer:
 def shortfall(result: Result, of: Any = None) -> str:
     """Message about a solve that did not converge; empty if it did. With `of`, the interval is of its distance."""
     outcome = result.outcome
-    bad = outcome.short
-    if not bad.any():
+    if outcome.complete:
         return ""
+    bad = outcome.short
     k = int(bad.argmax())
     message = str(outcome.status[k].value)
     if result.problem.batch:

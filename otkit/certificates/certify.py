@@ -30,14 +30,18 @@ def certify(problem: LinearProblem, f: Array, g: Array, reg: Array) -> Certifica
     found = certify_relaxed(problem, f, g, reg)
     items = np.flatnonzero(problem.balanced)
     if items.size:
-        exact = _exactly(problem.take(items), *take((f, g, reg), items))
-        arrays = {name: put(getattr(found, name), items, getattr(exact, name)) for name in _ARRAYS}
-        (relaxed,) = found.plan
-        found = replace(found, plan=_joined(relaxed, items, exact.plan), **arrays)
+        found = joined(found, items, _exactly(problem.take(items), *take((f, g, reg), items)))
     return found
 
 
-def _joined(relaxed: Plan, items: np.ndarray, exact: tuple[Plan, ...]) -> tuple[Plan, ...]:
+def joined(found: Certificate, items: np.ndarray, part: Certificate) -> Certificate:
+    """The certificate of entropic plans, with that of some items replaced by `part`."""
+    arrays = {name: put(getattr(found, name), items, getattr(part, name)) for name in _ARRAYS}
+    (relaxed,) = found.plan
+    return replace(found, plan=_parts(relaxed, items, part.plan), **arrays)
+
+
+def _parts(relaxed: Plan, items: np.ndarray, exact: tuple[Plan, ...]) -> tuple[Plan, ...]:
     """The parts of the plan of all items: `exact` of these items, and the entropic plan of the others."""
     assert isinstance(relaxed, EntropicPlan)
     count, nothing = relaxed.at.reg.shape[0], replace(relaxed.at, log_a=relaxed.at.log_a - np.inf)

@@ -15,7 +15,6 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import numpy as np
-from scipy.sparse import csr_array
 
 from otkit.certificates.base import Certificate, better, dual_bound, feasible, widened
 from otkit.geometry.costs import UNIT
@@ -133,6 +132,8 @@ def _moved(columns: _Columns, b: np.ndarray, order: tuple[int, ...]) -> tuple[fl
 
 def _in_order(c: np.ndarray, b: np.ndarray) -> Any:
     """The moves of weights ``c (R, n)`` to ``b (R, n)`` in order in each row, as a matrix whose rows sum to 1."""
+    from scipy.sparse import csr_array
+
     (lines, n), size = c.shape, c.size
     rows, cols, mass, _ = staircase(c, b)
     first = np.arange(lines)[:, None] * n
@@ -147,6 +148,8 @@ def _in_order(c: np.ndarray, b: np.ndarray) -> Any:
 
 def _stretched(cost: np.ndarray, mass: np.ndarray, matrix: Any, step: np.ndarray, power: float) -> np.ndarray:
     """A bound on mass times cost ``(K, width)`` after moves by `step`, by Minkowski's inequality."""
+    from scipy.sparse import csr_array
+
     root = np.where(mass > 0, cost / np.where(mass > 0, mass, 1.0), 0.0) ** (1 / power)
     source, target = matrix.tocoo().coords
     moved = matrix.data[:, None] * mass[source] * (root[source] + abs(step)[:, None]) ** power

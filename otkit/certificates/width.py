@@ -77,12 +77,16 @@ def relative(lower: np.ndarray, upper: np.ndarray) -> np.ndarray:
 
 
 def precise(problem: LinearProblem, lower: np.ndarray, upper: np.ndarray, rtol: float | None = None) -> np.ndarray:
-    """Whether intervals ``(B,)`` are as narrow as `rtol`, or count as exact, which is the default.
-
-    The cost of a distance to the power p may then be p times as wide as others: the distance is not. Relative to the
-    scale, for p > 2 it may be `EXACT` to the power p/2 wide, so that the root of this does not grow with p.
-    """
+    """Whether intervals ``(B,)`` are as narrow as `rtol`, or count as exact, which is the default."""
     cloud = problem.geometry.cloud
-    power = 1.0 if cloud is None else cloud.metric.power
-    atol = EXACT ** max(power / 2, 1.0)
-    return narrow(problem, lower, upper, rtol or min(EXACT * max(power, 1.0), 0.5), atol)
+    of_value, of_span = exactness(1.0 if cloud is None else cloud.metric.power)
+    return narrow(problem, lower, upper, rtol or of_value, of_span)
+
+
+def exactness(power: float) -> tuple[float, float]:
+    """The widths of an interval that counts as exact, relative to its upper end and to the scale of the costs.
+
+    The cost of a distance to the power p may be p times as wide as others: the distance is not. Relative to the scale,
+    for p > 2 it may be `EXACT` to the power p/2 wide, so that the root of this does not grow with p.
+    """
+    return min(EXACT * max(power, 1.0), 0.5), float(EXACT ** max(power / 2, 1.0))

@@ -9,19 +9,22 @@ import sys
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from otkit.cli.files import Measure
 from otkit.cli.report import CERTIFIED, NOT_CERTIFIED, WIDTH, note, wanted
 from otkit.errors import ConvergenceWarning
-from otkit.pairs import PairwiseResult, pairwise
-from otkit.pairs.results import CONVERGED
-from otkit.pairs.store import loaded
+
+if TYPE_CHECKING:
+    from otkit.pairs import PairwiseResult
 
 
 def matrix(measures: list[Measure], options: argparse.Namespace) -> int:
     """Print the distances between all pairs, or solve a share of them; returns the exit status."""
+    from otkit.pairs import pairwise
+
     names = [measure.name for measure in measures]
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ConvergenceWarning)  # reported by the exit status
@@ -49,6 +52,9 @@ def matrix(measures: list[Measure], options: argparse.Namespace) -> int:
 
 def merge(options: argparse.Namespace) -> int:
     """Join the blocks of one or several folders, and print the matrix; returns the exit status."""
+    from otkit.pairs import PairwiseResult
+    from otkit.pairs.store import loaded
+
     question, answers = loaded([Path(folder) for folder in options.folders])
     found = PairwiseResult(answers, question.grid.layout, question.p, question.names)
     rows = found.layout.rows
@@ -60,6 +66,8 @@ def merge(options: argparse.Namespace) -> int:
 def _printed(
     found: PairwiseResult, rows: list[str], cols: list[str], rtol: float | None, reg: float | None, as_json: bool
 ) -> int:
+    from otkit.pairs.results import CONVERGED
+
     pairs = found.condensed
     certified = pairs.upper - pairs.lower <= (rtol or WIDTH) * pairs.upper if reg else pairs.status == CONVERGED
     if as_json:

@@ -12,8 +12,6 @@ import numpy as np
 
 from otkit.cli.files import Measure, UnusableInput
 from otkit.cli.report import CERTIFIED
-from otkit.gaussians import gaussian_wasserstein
-from otkit.slices import sliced_wasserstein
 
 # The seed of the directions, so that a command repeats its answer.
 _SEED = 0
@@ -44,11 +42,15 @@ def report(name: str, x: Measure, y: Measure, options: argparse.Namespace) -> in
     start = time.perf_counter()
     found: dict[str, Any]
     if name == "gaussian":
+        from otkit.gaussians import gaussian_wasserstein
+
         moments = [_moments(measure) for measure in (x, y)]
         distance = gaussian_wasserstein(*(mean for mean, _ in moments), *(cov for _, cov in moments))
         found = {"distance": distance, "p": 2}
         title = f"W2 of the Gaussians with their moments = {distance:.6g}   a lower bound of W2"
     else:
+        from otkit.slices import sliced_wasserstein
+
         sliced = sliced_wasserstein(x.x, y.x, x.a, y.a, p=options.p, projections=options.sliced, rng=_SEED)
         found = {"distance": sliced.distance, "error": sliced.error, "p": options.p, "projections": options.sliced}
         found["error"] = sliced.error if options.sliced > 1 else None

@@ -96,7 +96,9 @@ class PointCloud(GivenGeometry):
 
     @property
     def rounding(self) -> tuple[float, float]:
-        ground, xp = self.metric.ground, namespace(self.x)
+        ground = self.metric.ground
+        # Of these functions NumPy's own are the standard's, whose namespace takes long to import.
+        xp = np if isinstance(self.x, np.ndarray) else namespace(self.x)
         if isinstance(ground, Named):
             return self.metric.powered(*ground.rounding(self.x, self.y))
         # Squares of large coordinates overflow, those of their shares do not.
@@ -188,14 +190,16 @@ class PointCloud(GivenGeometry):
         """The points of the items of `batch` along one leading axis, in float64 and ready for the cost function."""
         x = float64(flatten_batch(self.x, batch, 2))
         y = x if self.y is self.x else float64(flatten_batch(self.y, batch, 2))
-        xp, metric = namespace(x), self.metric
+        metric = self.metric
         if isinstance(metric.ground, Called):
             metric = replace(metric, ground=metric.ground.fitted(x, y))
         elif metric.ground == "cosine":
+            xp = namespace(x)
             # Divide by the largest coordinate first, or the squares may over- or underflow.
             x, y = (v / xp.max(xp.abs(v), axis=-1, keepdims=True) for v in (x, y))
             x, y = (v / xp.linalg.vector_norm(v, axis=-1, keepdims=True) for v in (x, y))
         elif metric.centres(self.d):
+            xp = namespace(x)
             middle = (xp.mean(x, axis=-2, keepdims=True) + xp.mean(y, axis=-2, keepdims=True)) / 2
             centred = x - middle
             x, y = centred, centred if y is x else y - middle

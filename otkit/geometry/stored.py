@@ -184,4 +184,4 @@ class StoredArcs(GivenGeometry):
 
 def is_sparse(C: Any) -> bool:
     """Whether `C` is a sparse matrix or array of SciPy."""
-    return "scipy.sparse" in sys.modules and bool(sys.modules["scipy.sparse"].issparse(C))
+    return type(C) is not np.ndarray and "scipy.sparse" in sys.modules and bool(sys.modules["scipy.sparse"].issparse(C))

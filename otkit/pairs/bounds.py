@@ -22,7 +22,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from scipy.spatial.distance import cdist
 
 from otkit import arrays
 from otkit.geometry.costs import UNIT, Cost
@@ -70,6 +69,8 @@ class Sketches:
 
     def below(self, rows: np.ndarray, cols: slice) -> np.ndarray:
         """Lower bounds on the distances of these measures to those: ``(rows, cols)``."""
+        from scipy.spatial.distance import cdist
+
         axes, _, count = self.quantiles.shape
         if not axes:
             return np.zeros((len(rows), len(self.means[cols])))

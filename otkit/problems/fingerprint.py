@@ -61,6 +61,8 @@ class Fingerprint:
 
 def _mark(matrix: Array) -> int:
     if isinstance(matrix, np.ndarray):
+        if matrix.size <= _MOST:
+            return checksum(matrix)
         n, m = matrix.shape[-2:]
         step = -(-matrix.size // _MOST)
         rows = matrix[..., :: min(step, n), :]

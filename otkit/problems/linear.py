@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from otkit import arrays, checks
-from otkit.arrays import Array, from_numpy, namespace, to_numpy
+from otkit.arrays import Array, deferrable, from_numpy, namespace, to_numpy
 from otkit.entropic.dual import Penalties, Potentials
 from otkit.entropic.operations import CostRange
 from otkit.geometry.base import GivenGeometry
@@ -30,7 +30,7 @@ class LinearProblem:
     In the internal form, arrays have one leading axis of items and are float64. Arrays in host memory are NumPy arrays.
     Costs are *reduced* by one c-transform of each side: they are non-negative with a zero in every row and column, so
     offsets of the cost do not matter. Balanced items (both ρ infinite: exact marginals) have mass 1. The masses
-    of other items matter and are unchanged.
+    of other items matter and are unchanged. Weights and reduced costs may be given as values for `later`.
 
     Attributes
     ----------
@@ -185,7 +185,7 @@ class LinearProblem:
     @property
     def items(self) -> int:
         """Number of problems in the batch."""
-        return self.a.shape[0]
+        return self.mass.size
 
     def take(self, items: np.ndarray) -> LinearProblem:
         """The problem restricted to the items of these indices."""
@@ -305,6 +305,8 @@ class LinearProblem:
         """A point of the dual of the reduced problem."""
         return Potentials(f, g, self.log_a, self.log_b, reg)
 
+
+deferrable(LinearProblem, "a", "b", "reduced")
 
 _BY_ITEM = (
     *("a", "b", "reg", "penalties"),

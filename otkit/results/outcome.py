@@ -36,6 +36,9 @@ class Status(enum.Enum):
         return f"<Status.{self.name}>"
 
 
+_DONE = (Status.CONVERGED, Status.COMPLETED)
+
+
 @dataclass(frozen=True)
 class Stage:
     """One stage of an annealed solve, for one item.
@@ -97,7 +100,7 @@ class SparseArcs:
 class Outcome:
     """The outcome of a run of a solver, at mass 1 and in reduced costs.
 
-    Potentials, plan, certificate and error may be given as values for `later`.
+    Potentials, plan, certificate, error and stages may be given as values for `later`.
 
     Attributes
     ----------
@@ -139,11 +142,15 @@ class Outcome:
     @property
     def short(self) -> np.ndarray:
         """Which items did not reach their tolerance, or the requested number of iterations: ``(B,)``."""
-        done = (Status.CONVERGED, Status.COMPLETED)
-        return np.array([status not in done for status in self.status])
+        return np.array([status not in _DONE for status in self.status])
+
+    @property
+    def complete(self) -> bool:
+        """Whether no item is `short`."""
+        return all(status in _DONE for status in self.status.tolist())
 
 
-deferrable(Outcome, "f", "g", "plan", "certificate", "error")
+deferrable(Outcome, "f", "g", "plan", "certificate", "error", "stages")
 
 
 def marginal_error(problem: LinearProblem, plan: Sequence[Plan], f: Array, g: Array) -> np.ndarray:

@@ -90,12 +90,14 @@ def _varied(result: Solved, variation: Variation) -> Array:
 
 
 def _parts(result: Solved) -> Values:
-    problem, out, xp = result.problem, result.outcome, namespace(result.problem.a)
-    mass = from_numpy(problem.mass, problem.a)
-    if out.linear is not None:
-        return Values(from_numpy(out.linear, problem.a) * mass, None, None)
-    if out.certificate is not None:
-        return Values(from_numpy(out.certificate.linear, problem.a) * mass, None, _by_marginals(result))
+    problem, out = result.problem, result.outcome
+    if out.reg is None:
+        linear = out.linear
+        if linear is None:
+            assert out.certificate is not None
+            linear = out.certificate.linear
+        return Values(from_numpy(linear * problem.mass, problem.penalties.rho_a), None, _by_marginals(result))
+    xp, mass = namespace(problem.a), from_numpy(problem.mass, problem.a)
     sums, costs = moved(result), problem.reduced
     offset = xp.sum(costs.row * sums.row, axis=-1) + xp.sum(costs.col * sums.col, axis=-1)
     # log P/(a⊗b) is (f + g − C)/reg, so the divergence needs no logarithm.

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from otkit.arrays import later
 from otkit.entropic.dual import Penalties
 from otkit.geometry.base import GivenGeometry
 from otkit.geometry.costs import UNIT, Cost
@@ -22,7 +23,7 @@ from otkit.problems.linear import LinearProblem
 from otkit.results.result import Result
 from otkit.solvers.exact.packed import described
 from otkit.solvers.exact.small import runs_as_written
-from otkit.solvers.small import F64, INFINITE, NO_WEIGHTS, TRUE, converged, made, ordinary
+from otkit.solvers.small import F64, INFINITE, NO_WEIGHTS, TRUE, ZERO, converged, made, ordinary
 from otkit.solvers.univariate import Solution, Univariate, outcome_of
 
 # Time to sort a number, in exponentials.
@@ -64,19 +65,17 @@ def solved(cloud: GivenGeometry, a: Any, b: Any) -> Result | None:
 
 def _problem(given: Given, flat: PointCloud, kernels: Kernels, found: np.ndarray) -> LinearProblem:
     """The problem that `LinearProblem.build` makes."""
-    sides = zip((given.a, given.b), (flat.n, flat.m), strict=True)
-    a, b = ((np.full(size, 1 / size) if w is None else w / w.sum())[None] for w, size in sides)
-    span, nothing = found[:, v.SPAN], np.zeros(1)
+    span = found[:, v.SPAN]
     return made(
         LinearProblem,
         given=given,
         fingerprint=None,
         asked=given.geometry,
         geometry=flat,
-        reduced=made(Reduced, base=flat, row=np.zeros(a.shape), col=np.zeros(b.shape)),
+        reduced=later(_not_reduced, flat),
         kernels=kernels,
-        a=a,
-        b=b,
+        a=later(_shares, given.a, flat.n),
+        b=later(_shares, given.b, flat.m),
         reg=None,
         penalties=made(Penalties, rho_a=INFINITE, rho_b=INFINITE),
         balanced=TRUE,
@@ -84,13 +83,23 @@ def _problem(given: Given, flat: PointCloud, kernels: Kernels, found: np.ndarray
         mass=found[:, v.MASS],
         rescaled=found[:, v.RESCALED],
         span=span,
-        low=nothing,
+        low=ZERO,
         high=span,
         forbidden=~TRUE,
         batch=(),
         dtype=F64,
         unit=UNIT,
     )
+
+
+def _shares(w: np.ndarray | None, size: int) -> np.ndarray:
+    """The weights of a side over their total, ``(1, size)``."""
+    return (np.full(size, 1 / size) if w is None else w / w.sum())[None]
+
+
+def _not_reduced(flat: PointCloud) -> Reduced:
+    """The costs without offsets: the distances of points on a line are not reduced."""
+    return Reduced(flat, np.zeros((1, flat.n)), np.zeros((1, flat.m)))
 
 
 @np.errstate(all="ignore")  # for kernels as they are written

@@ -13,6 +13,7 @@ from typing import Any, NamedTuple, TypeVar
 import numpy as np
 
 from otkit import arrays, checks
+from otkit.certificates.width import exactness
 from otkit.entropic.dual import Penalties
 from otkit.geometry.base import GivenGeometry, flatten_batch
 from otkit.geometry.bordered import Bordered
@@ -32,7 +33,7 @@ from otkit.solvers.exact.packed import NO_MATRIX, described, runs
 # The largest cost of points is between this and its reciprocal: none that matters under- or overflows.
 _LEAST = 2.0**-500
 F64 = np.dtype(np.float64)
-NO_WEIGHTS, _NO_POINTS, _EXACT_COSTS = np.empty(0), np.empty((0, 0)), np.zeros(7)
+NO_WEIGHTS, _NO_POINTS, _EXACT_COSTS = np.empty(0), np.empty((0, 0)), np.array([*7 * [0.0], *exactness(1.0)])
 _Class = TypeVar("_Class")
 
 
@@ -44,7 +45,8 @@ def constant(x: list[Any], dtype: Any) -> np.ndarray:
 
 
 # What is the same for every single problem.
-_FIRST, INFINITE, TRUE = np.zeros(1, dtype=np.int64), constant([np.inf], float), constant([True], bool)
+_FIRST = np.zeros(1, dtype=np.int64)
+ZERO, INFINITE, TRUE = constant([0.0], float), constant([np.inf], float), constant([True], bool)
 _CONVERGED = constant([Status.CONVERGED], object)
 
 
@@ -73,49 +75,51 @@ def read(geometry: GivenGeometry, a: Any, b: Any, largest: int, *others: tuple[i
 
     ``others`` are the shapes of further arguments with a number for each item.
     """
-    like = next(iter(geometry.arrays.values()))
-    a, b = (w if w is None or ordinary(w) else checks.as_array(w, name, like) for w, name in ((a, "a"), (b, "b")))
-    if not _is_plain(geometry):
+    costs = tuple(geometry.arrays.values())
+    given = [x for x in (*costs, a, b) if x is not None]
+    common = all(map(ordinary, given))
+    if not common:
+        a, b = (None if w is None else checks.as_array(w, name, costs[0]) for w, name in ((a, "a"), (b, "b")))
+        given = [x for x in (*costs, a, b) if x is not None]
+    if not _is_plain(geometry) or len(set(map(type, given))) > 1:
         return None
     n, m = geometry.n, geometry.m
-    given = [x for x in (*geometry.arrays.values(), a, b) if x is not None]
     edges = geometry.edges if type(geometry) is Bordered else ()
-    batch = _batch(geometry.arrays, ((a, n), (b, m)), (*others, *(v.shape[:-1] for v in edges)))
-    if batch is None or not 0 < n * m <= largest or len({type(x) for x in given}) > 1:
+    batch = _batch(costs, ((a, n), (b, m)), (*others, *(v.shape[:-1] for v in edges)))
+    if batch is None or not 0 < n * m <= largest:
         return None
-    in_numpy = type(given[0]) is np.ndarray
-    owned = geometry if in_numpy and type(geometry) is Dense else geometry.owned()
-    flat = (owned if in_numpy else hosted(owned)).flat(batch)
+    owned = geometry if common and type(geometry) is Dense else geometry.owned()
+    flat = (owned if common else hosted(owned)).flat(batch)
     kernels = choose(flat)
-    if kernels.name != "numba" or not all(isinstance(v, np.ndarray) for v in flat.arrays.values()):
+    if kernels.name != "numba" or not (common or all(isinstance(v, np.ndarray) for v in flat.arrays.values())):
         return None
-    items, bordered = math.prod(batch), flat.bordered
-    cloud = points_of(flat)
+    items, bordered, cloud, left, right = math.prod(batch), flat.bordered, points_of(flat), _NO_POINTS, _NO_POINTS
     if cloud is not None and not all(np.isfinite(x).all() for x in (cloud.x, cloud.y)):
         return None
     if cloud is None or bordered is not None:
-        costs = flat.matrix if bordered is None else flat.block(slice(0, items), slice(0, n))
-        matrix = np.ascontiguousarray(costs, dtype=np.float64)
+        entries = flat.matrix if bordered is None else flat.block(slice(0, items), slice(0, n))
+        matrix = np.ascontiguousarray(entries, dtype=np.float64)
         metric = _EXACT_COSTS if cloud is None else described(cloud.metric, cloud.rounding)
-        left, right = _measures(a, None, n, batch), _measures(b, None, m, batch)
     else:
         with np.errstate(over="ignore", invalid="ignore"):  # as in `LinearProblem.build`
             matrix, metric = NO_MATRIX, described(cloud.metric, cloud.rounding)
-        left, right = _measures(a, cloud.x, n, batch), _measures(b, cloud.y, m, batch)
-    dtype, unit = (F64, UNIT) if all(map(ordinary, given)) else result_dtype([arrays.detached(x) for x in given])
+        left, right = (x.reshape(-1, x.shape[2]) for x in (cloud.x, cloud.y))
+    w_a, x, at_a, first = _measures(a if common else _hosted(a), left, n, items, batch)
+    w_b, y, at_b, second = _measures(b if common else _hosted(b), right, m, items, batch)
+    dtype, unit = (F64, UNIT) if common else result_dtype([arrays.detached(x) for x in given])
     return Read(
         asked=geometry,
         owned=owned,
         flat=flat,
         weights=(a, b),
         kernels=kernels,
-        library=arrays.library_name(given[0]),
+        library="numpy" if common else arrays.library_name(given[0]),
         batch=batch,
         items=items,
         dtype=dtype,
         unit=unit,
-        costs=(matrix, left.points, right.points, metric),
-        measures=(left.weights, right.weights, left.start, right.start, left.of_item, right.of_item),
+        costs=(matrix, x, y, metric),
+        measures=(w_a, w_b, at_a, at_b, first, second),
     )
 
 
@@ -143,10 +147,10 @@ def _is_plain(geometry: GivenGeometry) -> bool:
 
 
 def _batch(
-    costs: dict[str, Any], weights: tuple[tuple[Any, int], ...], others: tuple[tuple[int, ...], ...]
+    costs: tuple[Any, ...], weights: tuple[tuple[Any, int], ...], others: tuple[tuple[int, ...], ...]
 ) -> tuple[int, ...] | None:
     """The batch axes that all arguments have after broadcasting; None where shapes do not match or are empty."""
-    shapes = {tuple(x.shape[:-2]) for x in costs.values()}.union(others)
+    shapes = {tuple(x.shape[:-2]) for x in costs}.union(others)
     for w, size in weights:
         if w is not None:
             if w.ndim < 1 or w.shape[-1] != size:
@@ -159,32 +163,36 @@ def _batch(
     return batch if 0 not in batch else None
 
 
-class _Side(NamedTuple):
-    """The measures of a side: weights and points, where each measure begins, and the measure of each item."""
-
-    weights: np.ndarray
-    points: np.ndarray
-    start: np.ndarray
-    of_item: np.ndarray
+def _hosted(w: Any) -> np.ndarray | None:
+    """Weights in host memory and float64."""
+    return None if w is None else arrays.float64(arrays.hosted(arrays.detached(w)))
 
 
-def _measures(w: Any, points: np.ndarray | None, size: int, batch: tuple[int, ...]) -> _Side:
-    """The measures of a side, with the same place for their weights and points; without weights, these are empty."""
-    items = math.prod(batch)
-    flat = NO_WEIGHTS if w is None else flatten_batch(arrays.float64(arrays.hosted(arrays.detached(w))), batch, 1)
-    where = _NO_POINTS if points is None else points.reshape(-1, points.shape[2])
-    count = items if flat.size > size or where.shape[0] > size else 1
+def _measures(
+    w: np.ndarray | None, points: np.ndarray, size: int, items: int, batch: tuple[int, ...]
+) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """The measures of a side: weights and points, where each measure begins, and the measure of each item.
+
+    A measure has the same place for its weights and points; without weights, these are empty.
+    """
+    if items == 1:
+        flat = NO_WEIGHTS if w is None else np.ascontiguousarray(w).reshape(-1)
+        return flat, np.ascontiguousarray(points), np.array((0, size)), _FIRST
+    flat = NO_WEIGHTS if w is None else flatten_batch(w, batch, 1)
+    count = items if flat.size > size or points.shape[0] > size else 1
     if 0 < flat.size < count * size:
         flat = np.broadcast_to(flat, (count, size))
-    if 0 < where.shape[0] < count * size:
-        where = np.broadcast_to(where, (count, *where.shape)).reshape(-1, where.shape[1])
-    index = _FIRST if items == 1 else np.arange(items) if count > 1 else np.zeros(items, dtype=np.int64)
+    if 0 < points.shape[0] < count * size:
+        points = np.broadcast_to(points, (count, *points.shape)).reshape(-1, points.shape[1])
+    index = np.arange(items) if count > 1 else np.zeros(items, dtype=np.int64)
     start = np.arange(0, count * size + 1, size)
-    return _Side(np.ascontiguousarray(flat).reshape(-1), np.ascontiguousarray(where), start, index)
+    return np.ascontiguousarray(flat).reshape(-1), np.ascontiguousarray(points), start, index
 
 
 def by_item(x: np.ndarray, problem: Read) -> np.ndarray:
     """One number for each item, or the same for all: ``(items,)``."""
+    if x.size == problem.items:
+        return x.reshape(-1)
     return np.full(problem.items, x) if x.ndim == 0 else np.broadcast_to(x, problem.batch).reshape(-1)
 
 
@@ -194,6 +202,13 @@ def each(work: Callable[[range], None], items: int, time: float) -> None:
         work(range(1))
     else:
         threads.each(work, runs(np.full(items, time)), int(items * time))
+
+
+def all_solved(problem: Read, num: np.ndarray, info: np.ndarray) -> bool:
+    """Whether a pass has solved all items in the ordinary way, by the numbers and counts that it wrote."""
+    if points_of(problem.flat) is None:
+        return not np.count_nonzero(info[:, t.FLAG])
+    return bool(are_solved(problem, num, info).all())
 
 
 def are_solved(problem: Read, num: np.ndarray, info: np.ndarray) -> np.ndarray:

@@ -11,7 +11,7 @@ import numpy as np
 
 from otkit.arrays import Array, from_numpy, later, to_numpy
 from otkit.certificates.base import Certificate, sum_rounding, widened
-from otkit.certificates.width import EXACT, precise
+from otkit.certificates.width import exactness, precise
 from otkit.geometry.costs import UNIT, Circle, Cost
 from otkit.geometry.reduced import Reduced
 from otkit.kernels.numba.circle import wind
@@ -188,7 +188,7 @@ class Solution:
         sums = sum_rounding(points)
         of_cost = (points * UNIT + sums + 2 * relative) * linear
         width = 2 * (of_cost + 3 * defect * span + 2 * absolute)
-        return bool((width <= min(EXACT * max(self.metric.power, 1.0), 0.5) * linear).all())
+        return bool((width <= exactness(self.metric.power)[0] * linear).all())
 
     @cached_property
     def bounds(self) -> Certificate:

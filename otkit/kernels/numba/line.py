@@ -26,7 +26,9 @@ from otkit.kernels.numba.items import (
 )  # fmt: skip
 from otkit.kernels.numba.jit import add, ordered
 from otkit.kernels.numba.proof import ABSOLUTE, EXPONENT, GROUND, RELATIVE, SPREAD, total
-from otkit.kernels.numba.vertices import _WIDE
+
+# A wider interval than this fraction of its upper end goes the general way, which may reduce the costs.
+_WIDE = 1e-9
 
 
 @ordered

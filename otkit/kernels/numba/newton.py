@@ -16,12 +16,14 @@ from typing import NamedTuple
 import numpy as np
 
 from otkit.geometry.costs import UNIT
-from otkit.kernels.numba.items import ARCS, FLAG, PIVOTS, SPAN, UNSOLVED, begin, write
+from otkit.kernels.numba.items import ARCS, ERROR, FLAG, PIVOTS, SPAN, UNSOLVED, VALUE, begin, write
 from otkit.kernels.numba.iterations import exponent
 from otkit.kernels.numba.jit import clear, copy, dot, exp, jit, log, most, ordered, wide
 
 # Columns of the log of a stage.
 REG, ITERATIONS, MISS, NEWTON = range(4)
+# Rows of the vectors of an item after those of `items`: the marginals of the plan.
+SENT, RECEIVED = 6, 7
 # Maximum number of stages; that of Newton steps of an item.
 STAGES, _STEPS = 32, 60
 # The first regularisation is at most the range of the costs over _EASY. It is divided by _FACTOR from stage to stage.
@@ -285,6 +287,39 @@ def _extended(item, f, g, reg):
 
 
 @jit
+def _measure(problem, reg, at, sent, received):
+    """Write the marginals of the plan of potentials; returns its reduced cost, and the error."""
+    R, a, b, log_b, h, Q = problem
+    inverse, cost, error, mass = 1.0 / reg, 0.0, 0.0, 0.0
+    for j in range(b.size):
+        h[j], received[j] = at.g[j] + reg * log_b[j], 0.0
+    for i in range(a.size):
+        for j in range(b.size):
+            Q[i, j] = exp(exponent(h[j], R[i, j], at.f[i], inverse))
+        total = paid = 0.0
+        for j in range(b.size):
+            total += Q[i, j]
+            paid += Q[i, j] * (R[i, j] if R[i, j] < np.inf else 0.0)
+        sent[i] = a[i] * total
+        cost += a[i] * paid
+        error, mass = error + abs(sent[i] - a[i]), mass + a[i]
+        for j in range(b.size):
+            received[j] += a[i] * Q[i, j]
+    for j in range(b.size):
+        error, mass = error + abs(received[j] - b[j]), mass + b[j]
+    return cost, 2.0 * error / mass
+
+
+@ordered
+def _note(item, sent, received, v):
+    """Write the marginals of the plan at the places of its points."""
+    for i in range(sent.size):
+        v[SENT, item.rows[i]] = sent[i]
+    for j in range(received.size):
+        v[RECEIVED, item.cols[j]] = received[j]
+
+
+@jit
 def _item(item, reg, tol, num, info, v, stages):
     """Solve an item; returns a flag. Newton's steps are on the shorter side."""
     rounding = 8 * UNIT * num[SPAN] / reg
@@ -296,10 +331,16 @@ def _item(item, reg, tol, num, info, v, stages):
         a, b = b, a
     problem = _Problem(R, a, b, np.log(b), np.empty(b.size), np.empty(R.shape))
     at = _Point(np.empty(a.size), np.empty(b.size), np.empty(b.size))
-    info[PIVOTS], info[ARCS], good = _descend(problem, reg, max(tol, rounding), num[SPAN], at, stages)
+    tol = max(tol, rounding)
+    info[PIVOTS], info[ARCS], good = _descend(problem, reg, tol, num[SPAN], at, stages)
     if not good:
         return UNSOLVED
+    sent, received = np.empty(a.size), np.empty(b.size)
+    num[VALUE], num[ERROR] = _measure(problem, reg, at, sent, received)
+    if not num[ERROR] <= tol:
+        return UNSOLVED
     f, g = (at.g, at.f) if turn else (at.f, at.g)
+    _note(item, received if turn else sent, sent if turn else received, v)
     if f.size < item.rows.size or g.size < item.cols.size:
         f, g = _extended(item, f, g, reg)
     write(item, f, g, v)
@@ -310,8 +351,8 @@ def _item(item, reg, tol, num, info, v, stages):
 def solve(C, x, y, metric, w_a, w_b, at_a, at_b, first, second, unit, reg, tol, low, high, num, info, vectors, stages):
     """Solve the items ``low … high`` at regularisations ``reg (items,)``; arguments are those of `vertices.solve`.
 
-    `PIVOTS` and `ARCS` count iterations and stages. ``stages (items, STAGES, 4)`` is their log, by the names from `REG`
-    on.
+    `VALUE` is the reduced cost of the plan, whose marginals go to ``vectors (items, 8, w)``. `PIVOTS` and `ARCS` count
+    iterations and stages. ``stages (items, STAGES, 4)`` is their log, by the names from `REG` on.
     """
     costs, measures = (C, x, y, metric), (w_a, w_b, at_a, at_b, first, second)
     for k in range(low, high):

@@ -14,8 +14,9 @@ from otkit.kernels.numba.jit import add, least, ordered
 from otkit.kernels.numba.pricing import lowest
 
 # Entries of the description of a cost (factor·S)^exponent: the sum S is of squared or absolute differences. A bound on
-# the rounding error of a cost is relative·cost + absolute. Spread is the least one of distinct points.
-GROUND, FACTOR, EXPONENT, RELATIVE, ABSOLUTE, SPREAD, NON_NEGATIVE = range(7)
+# the rounding error of a cost is relative·cost + absolute. Spread is the least one of distinct points. An interval is
+# narrow if it is at most a fraction of its upper end wide, or one of the largest reduced cost.
+GROUND, FACTOR, EXPONENT, RELATIVE, ABSOLUTE, SPREAD, NON_NEGATIVE, OF_VALUE, OF_SPAN = range(9)
 
 
 @ordered

@@ -29,16 +29,16 @@ from otkit.kernels.numba.items import (
 from otkit.kernels.numba.jit import ordered
 from otkit.kernels.numba.planting import GOES_ON, OPTIMAL, charge, judge, plant
 from otkit.kernels.numba.pricing import _place, lowest
-from otkit.kernels.numba.proof import masses, potentials, prove
+from otkit.kernels.numba.proof import OF_SPAN, OF_VALUE, masses, potentials, prove
 from otkit.kernels.numba.simplex import pivot, price
 
 # The best arc of so many rows that have one enters (measured: 1 and 8 take up to a quarter more at 20 to 200 points).
 _TOGETHER = 4
 # As in `otkit.solvers.exact.basis`: tolerance on reduced costs, and the rules of artificial arcs.
 _ROUNDING = 32 * UNIT
-# An interval is narrow if it is at most this fraction of its upper end, or of the largest reduced cost where this is at
-# most so many times the power mean, of exponent −1/2, of the reduced costs above a fraction of the offsets.
-_WIDE, _ORDINARY, _ZERO = 1e-9, 2.0**20, 2.0**-40
+# Some costs are far larger than others if the largest reduced cost is more than so many times the power mean, of
+# exponent −1/2, of the reduced costs above a fraction of the offsets.
+_ORDINARY, _ZERO = 2.0**20, 2.0**-40
 
 
 @ordered
@@ -82,11 +82,11 @@ def _improve(R, n, m, scale, limit, parent, thread, reverse, size, last, up, flo
 
 
 @ordered
-def _narrow(R, n, m, row, col, span, width, upper):
-    """Whether an interval is narrow. Of others, the general way decides what follows."""
-    if width <= _WIDE * abs(upper):
+def _narrow(R, n, m, row, col, span, width, upper, metric):
+    """Whether an interval is narrow, as `otkit.certificates.width.precise`."""
+    if width <= metric[OF_VALUE] * abs(upper):
         return True
-    if not width <= _WIDE * span:
+    if not width <= metric[OF_SPAN] * span:
         return False
     total, count = 0.0, 0
     for i in range(n):
@@ -127,7 +127,7 @@ def _item(item, v, metric, limit, num, info, ends, mass):
         nr, nc, weight, row, col, f, g, linear, defect, num[SPAN], num[LOW], info[FORBIDDEN], metric
     )
     write(item, f, g, v)
-    return 0 if _narrow(R, nr, nc, row, col, num[SPAN], num[UPPER] - num[LOWER], num[UPPER]) else WIDE
+    return 0 if _narrow(R, nr, nc, row, col, num[SPAN], num[UPPER] - num[LOWER], num[UPPER], metric) else WIDE
 
 
 @ordered
@@ -140,7 +140,7 @@ def solve(C, x, y, metric, w_a, w_b, at_a, at_b, first, second, unit, limit, low
         The costs; empty if they are formed from points.
     x, y : array (N, d), (M, d)
         The points of all measures, those of a measure together; unused with a matrix.
-    metric : array (7,)
+    metric : array (9,)
         The cost, as described by the names from `GROUND` on.
     w_a, w_b : array (N,), (M,)
         Weights of the points; empty where all points of a measure weigh the same.

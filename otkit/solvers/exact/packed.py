@@ -22,6 +22,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from otkit.certificates.width import exactness
 from otkit.geometry.costs import UNIT, Cost
 from otkit.kernels import threads
 from otkit.kernels.numba import items, line, vertices
@@ -43,7 +44,7 @@ class Clouds:
     Attributes
     ----------
     points, weights, start : array (N, d), (N,), (K + 1,)
-    metric : array (7,)
+    metric : array (9,)
         The cost, as the kernels read it.
     line : bool
         Whether the points of each cloud are sorted, on a line with a convex cost.
@@ -69,7 +70,7 @@ def described(cost: Cost, rounding: tuple[float, float]) -> np.ndarray:
     """A cost and bounds on its rounding error, as the kernels read them."""
     ground = 1.0 if cost.ground == "cityblock" else 0.0
     spread = 0.0 if cost.ground == "cosine" else cost.smallest
-    return np.array([ground, cost.factor, cost.exponent, *rounding, spread, 1.0])
+    return np.array([ground, cost.factor, cost.exponent, *rounding, spread, 1.0, *exactness(cost.power)])
 
 
 def pack(points: np.ndarray, weights: np.ndarray, start: np.ndarray, cost: Cost) -> Clouds | None:

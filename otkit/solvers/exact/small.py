@@ -13,13 +13,15 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from otkit.arrays import later
 from otkit.certificates.base import Certificate
-from otkit.certificates.width import EXACT, precise
 from otkit.geometry.base import GivenGeometry
+from otkit.kernels import hosted
 from otkit.kernels.numba import items as t
 from otkit.kernels.numba import vertices as v
 from otkit.kernels.numba.written import as_written
 from otkit.plans import Arcs, SparsePlan
+from otkit.problems.linear import LinearProblem
 from otkit.results.outcome import Outcome
 from otkit.results.result import Result
 from otkit.solvers import small
@@ -33,7 +35,6 @@ LARGEST = 2**19
 # compiled kernels takes.
 _FEW = 2**13
 _uncompiled = ContextVar("uncompiled", default=False)
-_ZERO = small.constant([0.0], float)
 
 
 class _Solved(NamedTuple):
@@ -61,23 +62,27 @@ def runs_as_written(entries: int) -> bool:
     return _uncompiled.get() and entries <= _FEW
 
 
-@np.errstate(over="ignore", invalid="ignore")  # as in `LinearProblem.build`
 def solved(geometry: GivenGeometry, a: Any, b: Any) -> Result | None:
     """The solution of an exact problem; None where the general way must look."""
-    if geometry.convex_on_line:
-        return None
     asked = small.read(geometry, a, b, LARGEST)
     if asked is None:
         return None
     found = _run(asked)
-    if not small.are_solved(asked, found.num, found.info).all():
+    if not small.all_solved(asked, found.num, found.info):
         return None
     problem = small.problem_of(asked, found.num, found.info, found.vectors)
-    lower, upper = found.num[:, t.LOWER], found.num[:, t.UPPER]  # finite without a flag
-    # The first look only spares calls of Python: a tenth of the time of a call with 5 points.
-    if not (upper - lower <= EXACT * abs(upper)).all() and not precise(problem, lower, upper).all():
-        return None
     return small.result_of(asked, problem, "exact", _outcome(found, asked.flat.n, asked.flat.m))
+
+
+def certified(problem: LinearProblem) -> tuple[Certificate | None, np.ndarray]:
+    """The bounds of a problem by its exact solution, with or without a regularisation, and the items that have them."""
+    a, b = (w.reshape((*problem.batch, w.shape[1])) for w in (problem.a, problem.b))
+    asked = small.read(hosted(problem.asked), a, b, LARGEST)
+    if asked is None:
+        return None, np.zeros(problem.items, dtype=bool)
+    found = _run(asked)
+    solved = small.are_solved(asked, found.num, found.info) & problem.balanced
+    return _certificate(found, asked.flat.n, asked.flat.m), solved
 
 
 def _run(asked: small.Read) -> _Solved:
@@ -102,25 +107,40 @@ def _run(asked: small.Read) -> _Solved:
 def _outcome(found: _Solved, n: int, m: int) -> Outcome:
     """The outcome of the pass, as `Exact.finish` makes it."""
     items, num = len(found.num), found.num
-    f, g = found.vectors[:, t.F, :n], found.vectors[:, t.G, :m]
-    like = found.vectors[:, t.A, :n]
-    plan = (made(SparsePlan, shape=(items, n, m), entries=_arcs(found, found.info[:, t.ARCS]), like=like),)
-    bounds = dict(lower=num[:, t.LOWER], upper=num[:, t.UPPER], linear=num[:, t.VALUE], rounding=num[:, t.ROUNDING])
     return made(
         Outcome,
-        f=f,
-        g=g,
+        f=found.vectors[:, t.F, :n],
+        g=found.vectors[:, t.G, :m],
         reg=None,
-        plan=plan,
-        certificate=made(Certificate, f=f, g=g, plan=plan, **bounds),
+        plan=later(_plan, found, n, m),
+        certificate=later(_certificate, found, n, m),
         status=small.converged(items),
         error=num[:, t.ERROR],
-        tol=_ZERO if items == 1 else np.zeros(items),
+        tol=small.ZERO if items == 1 else np.zeros(items),
         n_iter=found.info[:, t.PIVOTS],
-        errors=np.zeros((1, items)),
+        errors=small.ZERO[None] if items == 1 else np.zeros((1, items)),
         stages=(),
+        linear=num[:, t.VALUE],
         counted=None,
     )
+
+
+def _certificate(found: _Solved, n: int, m: int) -> Certificate:
+    num, vectors = found.num, found.vectors
+    return Certificate(
+        lower=num[:, t.LOWER],
+        upper=num[:, t.UPPER],
+        f=vectors[:, t.F, :n],
+        g=vectors[:, t.G, :m],
+        plan=_plan(found, n, m),
+        linear=num[:, t.VALUE],
+        rounding=num[:, t.ROUNDING],
+    )
+
+
+def _plan(found: _Solved, n: int, m: int) -> tuple[SparsePlan]:
+    entries = _arcs(found, found.info[:, t.ARCS])
+    return (SparsePlan((len(found.num), n, m), entries, found.vectors[:, t.A, :n]),)
 
 
 def _arcs(found: _Solved, counts: np.ndarray) -> Arcs:
