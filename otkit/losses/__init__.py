@@ -1,10 +1,12 @@
 """Losses for training loops, as modules of PyTorch, and their helpers."""
 
+from otkit.losses.alignment import Alignment, align
 from otkit.losses.assignment.assign import PRESETS, assign
 from otkit.losses.assignment.prototypes import AssignmentQueue, Prototypes, koleo
 from otkit.losses.assignment.sigma import SigmaLoss, SwappedPredictionLoss
 from otkit.losses.assignment.usage import Usage, prototype_usage
 from otkit.losses.coupling import Coupling, coupled
+from otkit.losses.distillation.collator import AlignedCollator
 from otkit.losses.distillation.features import GaussianFeatureLoss
 from otkit.losses.distillation.multilevel import MultiLevelOTLoss
 from otkit.losses.distillation.objective import DistillationObjective
@@ -13,6 +15,7 @@ from otkit.losses.distillation.soft_targets import SoftTargetLoss
 from otkit.losses.distillation.trainer import DistillationTrainerMixin
 from otkit.losses.distillation.vocabulary import ULDLoss, VocabOTLoss
 from otkit.losses.distillation.vocabulary_cost import VocabularyCost
+from otkit.losses.distillation.vocabulary_map import VocabularyMap
 from otkit.losses.head import Head
 from otkit.losses.matching import match
 from otkit.losses.sinkhorn import SinkhornLoss
@@ -21,6 +24,8 @@ from otkit.losses.topk.files import read_topk, write_topk
 
 __all__ = [
     "PRESETS",
+    "AlignedCollator",
+    "Alignment",
     "AssignmentQueue",
     "Coupling",
     "DistillationObjective",
@@ -39,6 +44,8 @@ __all__ = [
     "Usage",
     "VocabOTLoss",
     "VocabularyCost",
+    "VocabularyMap",
+    "align",
     "assign",
     "coupled",
     "koleo",

@@ -2,17 +2,24 @@
 
 from __future__ import annotations
 
+import copy
+from typing import Any, TypeVar
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
 from otkit import checks
+from otkit.losses.alignment import Alignment
 from otkit.losses.chunks import row_values
 from otkit.losses.distillation.sinkd import SinKDLoss
 from otkit.losses.distillation.soft_targets import SoftTargetLoss
+from otkit.losses.distillation.vocabulary_map import VocabularyMap
 from otkit.losses.head import Head
 from otkit.losses.rows import Stats, check_logits, reduce, row_mask
 from otkit.losses.topk.entries import TopK
+
+Logits = TypeVar("Logits", Tensor | Head, Tensor | TopK | Head)
 
 
 class DistillationObjective(nn.Module):
@@ -21,7 +28,7 @@ class DistillationObjective(nn.Module):
     Parameters
     ----------
     ot_loss : Module, optional
-        The transport loss of logits, such as `SinKDLoss`; by default `SinKDLoss` with `shift` and `ignore_index`.
+        The transport loss of logits, such as `SinKDLoss`, which it is by default, with `shift` and `ignore_index`.
     ce, kd, ot : float
         The weights of the three parts; a part of weight 0 is not computed.
     divergence : str
@@ -33,7 +40,11 @@ class DistillationObjective(nn.Module):
     squared : bool
         As in `SoftTargetLoss`.
     shift, ignore_index
-        As in `SinKDLoss`. A given `ot_loss` must have the same.
+        As in `SinKDLoss`. A given `ot_loss` must have the same; `shift` is by default its own.
+    vocabulary : VocabularyMap, optional
+        As in `SoftTargetLoss`, for a teacher with another vocabulary.
+    vocab_size : int, optional
+        The number of entries of the tokenizer. Logits beyond it, with which models pad their vocabulary, are cut off.
 
     Raises
     ------
@@ -67,26 +78,32 @@ class DistillationObjective(nn.Module):
         temperature: float = 1.0,
         final_temperature: float | None = None,
         squared: bool = True,
-        shift: bool = False,
+        shift: bool | None = None,
         ignore_index: int = -100,
+        vocabulary: VocabularyMap | None = None,
+        vocab_size: int | None = None,
     ) -> None:
         super().__init__()
+        self.shift_given = shift is not None
+        shift = bool(getattr(ot_loss, "shift", False) if shift is None else shift)
+        checks.positive(vocab_size, "vocab_size")
         for name, value in {"ce": ce, "kd": kd, "ot": ot}.items():
             if not 0 <= value < float("inf"):
                 raise ValueError(f"{name} must be a weight of at least 0, got {value!r}; 0 leaves its part out")
         if not ce + kd + ot > 0:
             raise ValueError("one of ce, kd and ot must be above 0, got three weights of 0; give one a weight")
         checks.positive(final_temperature, "final_temperature")
-        SoftTargetLoss(divergence, temperature)  # checks both
-        ot_loss = SinKDLoss(shift=shift, ignore_index=ignore_index) if ot_loss is None else ot_loss
-        for name, value in {"shift": shift, "ignore_index": ignore_index}.items():
+        options: dict[str, Any] = {"shift": shift, "ignore_index": ignore_index}
+        self.soft = SoftTargetLoss(divergence, temperature, squared, vocabulary=vocabulary, **options)
+        ot_loss = SinKDLoss(**options) if ot_loss is None else ot_loss
+        for name, value in options.items():
             if ot > 0 and getattr(ot_loss, name, value) != value:
                 raise ValueError(
                     f"{name} must be the same for all parts, got {value!r} and {getattr(ot_loss, name)!r} in ot_loss; "
                     "pass the same to both"
                 )
-        self.ot_loss = ot_loss
-        self.ce, self.kd, self.ot, self.divergence, self.squared = ce, kd, ot, divergence, squared
+        self.ot_loss, self.vocab_size = ot_loss, vocab_size
+        self.ce, self.kd, self.ot = ce, kd, ot
         self.temperature, self.final_temperature = temperature, final_temperature
         self.shift, self.ignore_index = shift, ignore_index
 
@@ -125,6 +142,7 @@ class DistillationObjective(nn.Module):
         mask: Tensor | None = None,
         *,
         progress: float = 0.0,
+        alignment: Alignment | None = None,
         num_items_in_batch: Tensor | float | None = None,
         return_stats: bool = False,
     ) -> Tensor | tuple[Tensor, Stats]:
@@ -141,6 +159,9 @@ class DistillationObjective(nn.Module):
             0 where a row takes no part.
         progress : float
             The progress of training, from 0 to 1.
+        alignment : Alignment, optional
+            The spans of two tokenizers, from `align`. Soft targets and transport then compare the predictions at the
+            beginning of each span whose tokens of the student all take part.
         num_items_in_batch : int or Tensor, optional
             The divisor of means, as in `SinKDLoss`. An `ot_loss` that is a sum has none.
         return_stats : bool
@@ -165,25 +186,34 @@ class DistillationObjective(nn.Module):
         check_logits(student_logits, teacher_logits, one_vocabulary=False)
         last = self.temperature if self.final_temperature is None else self.final_temperature
         temperature = self.temperature + (last - self.temperature) * progress
-        options = {"mask": mask, "labels": labels, "num_items_in_batch": num_items_in_batch}
+        student_logits, teacher_logits = _cut(student_logits, self.vocab_size), _cut(teacher_logits, self.vocab_size)
+        options: dict[str, Any] = {"mask": mask, "labels": labels}
+        if alignment is not None:
+            keep = row_mask(student_logits, mask, labels, False, self.ignore_index)
+            options = dict(zip(("mask", "teacher_mask"), alignment.masks(self.shift, keep), strict=True))
+        divisor = {} if num_items_in_batch is None else {"num_items_in_batch": num_items_in_batch}
         parts: Stats = {}
         if self.ce > 0:
             assert labels is not None
             parts["ce"] = self._cross_entropy(student_logits, labels, mask, num_items_in_batch)
         if self.kd > 0:
-            soft = SoftTargetLoss(
-                self.divergence, temperature, self.squared, shift=self.shift, ignore_index=self.ignore_index
-            )
-            parts["kd"] = soft(student_logits, teacher_logits, **options)
+            soft = copy.copy(self.soft)
+            soft.temperature = temperature
+            parts["kd"] = soft(student_logits, teacher_logits, **options, **divisor)
         if self.ot > 0:
-            if getattr(self.ot_loss, "reduction", "mean") == "sum":
-                del options["num_items_in_batch"]
-            parts["ot"] = self.ot_loss(student_logits, teacher_logits, **options)
+            divided = {} if getattr(self.ot_loss, "reduction", "mean") == "sum" else divisor
+            parts["ot"] = self.ot_loss(student_logits, teacher_logits, **options, **divided)
         loss = torch.stack([getattr(self, name) * part for name, part in parts.items()]).sum()
         if not return_stats:
             return loss
         stats = {name: part.detach() for name, part in {"loss": loss, **parts}.items()}
         return loss, {**stats, "temperature": torch.tensor(temperature)}
+
+    def shifted(self, shift: bool) -> None:
+        """Set `shift` of all parts."""
+        parts: tuple[Any, ...] = (self, self.soft, self.ot_loss)
+        for part in parts:
+            part.shift = shift
 
     def _cross_entropy(
         self, logits: Tensor | Head, labels: Tensor, mask: Tensor | None, num_items: Tensor | float | None
@@ -200,7 +230,7 @@ class DistillationObjective(nn.Module):
     def extra_repr(self) -> str:
         end = "" if self.final_temperature is None else f" to {self.final_temperature:g}"
         return (
-            f"ce={self.ce:g}, kd={self.kd:g}, ot={self.ot:g}, divergence={self.divergence!r}, "
+            f"ce={self.ce:g}, kd={self.kd:g}, ot={self.ot:g}, divergence={self.soft.divergence!r}, "
             f"temperature={self.temperature:g}{end}"
         )
 
@@ -208,3 +238,12 @@ class DistillationObjective(nn.Module):
 def _cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:
     """That of each row ``(r, V)`` with its label ``(r, 1)``."""
     return functional.cross_entropy(logits, labels[:, 0], reduction="none")
+
+
+def _cut(logits: Logits, size: int | None) -> Logits:
+    """Logits without the entries beyond `size`; a TopK has none that it could lose."""
+    if size is None or isinstance(logits, TopK) or logits.shape[-1] <= size:
+        return logits
+    if isinstance(logits, Head):
+        return Head(logits.hidden, logits.weight[:size], None if logits.bias is None else logits.bias[:size])
+    return logits[..., :size]

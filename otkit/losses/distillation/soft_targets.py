@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from otkit import checks
+from otkit.losses.distillation.vocabulary_map import VocabularyMap
 from otkit.losses.rows import RowLoss, check_choice, expectation
 from otkit.losses.topk.entries import TopK
 
@@ -28,6 +29,8 @@ class SoftTargetLoss(RowLoss):
         Whether to multiply by the squared temperature, so that gradients keep their size (Hinton et al. 2015).
     reduction, shift, ignore_index, chunk_size
         As in `SinKDLoss`.
+    vocabulary : VocabularyMap, optional
+        What the entries of a teacher with another vocabulary stand for. Temperatures apply to the outcomes of the map.
 
     Raises
     ------
@@ -59,11 +62,13 @@ class SoftTargetLoss(RowLoss):
         shift: bool = False,
         ignore_index: int = -100,
         chunk_size: int | None = None,
+        vocabulary: VocabularyMap | None = None,
     ) -> None:
         super().__init__(reduction, shift, ignore_index, chunk_size)
         check_choice("divergence", divergence, DIVERGENCES)
         checks.positive(temperature, "temperature")
         self.divergence, self.temperature, self.squared = divergence, temperature, squared
+        self.vocabulary, self.one_vocabulary = vocabulary, vocabulary is None
 
     def rows(self, student: Tensor, teacher: Tensor) -> Tensor:
         log_p, log_q = (torch.log_softmax(v / self.temperature, -1) for v in (student, teacher))
@@ -83,6 +88,11 @@ class SoftTargetLoss(RowLoss):
         else:
             value = -expectation(log_q, log_p)
         return value * self.temperature**2 if self.squared else value
+
+    def compare(self, student: Tensor, teacher: Tensor | TopK) -> Tensor:
+        if self.vocabulary is None:
+            return super().compare(student, teacher)
+        return self.rows(*self.vocabulary.compared(student, teacher))
 
     def rows_of_known(self, student: Tensor, teacher: TopK) -> Tensor:
         return self.rows(*teacher.against(student, self.temperature))

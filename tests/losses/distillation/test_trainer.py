@@ -9,7 +9,17 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from otkit.losses import DistillationObjective, DistillationTrainerMixin, SinKDLoss
+from otkit.losses import (
+    AlignedCollator,
+    Alignment,
+    DistillationObjective,
+    DistillationTrainerMixin,
+    Head,
+    SinKDLoss,
+    ULDLoss,
+    VocabularyMap,
+    align,
+)
 
 
 class Outputs(dict):
@@ -118,6 +128,123 @@ def test_the_mix_in_in_transformers(tmp_path):
         weights.append(student.transformer.wte.weight.detach())
     torch.testing.assert_close(*weights, rtol=1e-4, atol=1e-6)
     assert all(v.grad is None for v in teacher.parameters())
+
+
+class GPTLMHeadModel(Model):
+    """A causal model by its name, with a configuration."""
+
+    config = SimpleNamespace(is_encoder_decoder=False, architectures=None)
+
+
+def test_a_causal_model_is_shifted_with_a_word():
+    tokens = torch.randint(7, (2, 5), generator=torch.Generator().manual_seed(0))
+    inputs = {"input_ids": tokens, "labels": tokens}
+
+    def loss(objective, student=GPTLMHeadModel):
+        trainer = LoopWithTeacher(student(0), 20, teacher=Model(1), objective=objective)
+        return trainer.compute_loss(trainer.model, inputs).detach()
+
+    wanted = loss(DistillationObjective(shift=True))
+    for objective in (DistillationObjective(), DistillationObjective(SinKDLoss())):
+        with pytest.warns(UserWarning, match="GPTLMHeadModel predicts the next token"):
+            found = loss(objective)
+        assert found == wanted
+    as_it_is = loss(DistillationObjective(shift=False))
+    assert abs(as_it_is - wanted) > 0.01
+    assert loss(DistillationObjective(), Model) == as_it_is
+    assert loss(DistillationObjective(SinKDLoss(shift=True))) == wanted
+
+
+def test_a_padded_vocabulary():
+    tokens = torch.randint(7, (2, 5), generator=torch.Generator().manual_seed(0))
+    student, teacher = (Model(seed)(tokens).logits.detach() for seed in (0, 1))
+    padding = torch.full((2, 5, 3), 2.0)
+    wanted = DistillationObjective()(student, teacher, tokens)
+    objective = DistillationObjective(vocab_size=7)
+    padded = torch.cat([student, padding], -1)
+    assert objective(padded, torch.cat([teacher, padding[..., :1]], -1), tokens) == wanted
+    head = Head(torch.eye(10).requires_grad_()[tokens], padded_weight := torch.randn(10, 10))
+    cut = Head(head.hidden, padded_weight[:7])
+    options = DistillationObjective(SinKDLoss("token"), vocab_size=7), DistillationObjective(SinKDLoss("token"))
+    assert options[0](head, teacher, tokens) == options[1](cut, teacher, tokens)
+
+
+def test_a_teacher_of_another_tokenizer():
+    # The student has one token for each letter, the teacher one for each pair, after a first token.
+    letters = torch.randint(7, (1, 8), generator=torch.Generator().manual_seed(0))
+    pairs = torch.tensor([[0, 3, 2, 4, 1]])
+    found = align([(k, k + 1) for k in range(8)], [(0, 0), *((2 * k, 2 * k + 2) for k in range(4))])
+    batch = {
+        "input_ids": letters,
+        "labels": letters.clone(),
+        "teacher_inputs": {"input_ids": pairs},
+        "spans": found.spans[None],
+        "teacher_spans": found.teacher_spans[None],
+    }
+    batch["labels"][0, 5] = -100
+    objective = DistillationObjective(ULDLoss(shift=True), kd=0.0)
+    student, teacher = Model(0), Model(1)
+    trainer = LoopWithTeacher(student, 20, teacher=teacher, objective=objective)
+    # Of the four spans the first has no row of the student before it, and the third no label.
+    rows, theirs = student(letters).logits[0, [1, 5]], teacher(pairs).logits[0, [1, 3]]
+    labels = batch["labels"][0, 1:]
+    ce = torch.nn.functional.cross_entropy(student(letters).logits[0, :-1], labels)
+    torch.testing.assert_close(trainer.compute_loss(student, batch), ce + ULDLoss()(rows, theirs))
+    torch.testing.assert_close(
+        trainer.compute_loss(student, batch, num_items_in_batch=6), (6 * ce + 2 * ULDLoss()(rows, theirs)) / 6
+    )
+    del batch["spans"]
+    with pytest.raises(ValueError, match="align gives both"):
+        trainer.compute_loss(student, batch)
+    del batch["teacher_spans"]
+    with pytest.raises(ValueError, match="pass teacher_mask"):
+        trainer.compute_loss(student, batch)
+
+
+@pytest.mark.skipif(importlib.util.find_spec("transformers") is None, reason="transformers is not installed")
+@pytest.mark.filterwarnings("ignore")  # of transformers and accelerate
+def test_two_tokenizers_in_transformers(tmp_path):
+    transformers, tokenizers = pytest.importorskip("transformers"), pytest.importorskip("tokenizers")
+    pytest.importorskip("accelerate")
+    texts = [f"{a} the {b} of the {a}" for a in ("cat", "dog", "naïve") for b in ("sound", "hat")]
+
+    def tokenizer(size):
+        found = tokenizers.Tokenizer(tokenizers.models.BPE())
+        found.pre_tokenizer = tokenizers.pre_tokenizers.ByteLevel(add_prefix_space=False)
+        options = dict(initial_alphabet=tokenizers.pre_tokenizers.ByteLevel.alphabet(), show_progress=False)
+        found.train_from_iterator(
+            texts, tokenizers.trainers.BpeTrainer(vocab_size=size, special_tokens=["</s>"], **options)
+        )
+        return transformers.PreTrainedTokenizerFast(tokenizer_object=found, pad_token="</s>", eos_token="</s>")
+
+    def model(tokens, seed):
+        torch.manual_seed(seed)
+        config = transformers.GPT2Config(vocab_size=len(tokens), n_positions=64, n_embd=16, n_layer=1, n_head=2)
+        return transformers.GPT2LMHeadModel(config)
+
+    class Trainer(DistillationTrainerMixin, transformers.Trainer):
+        """A Trainer that distils."""
+
+    own, other = tokenizer(258), tokenizer(290)
+    collator = AlignedCollator(own, other, max_length=16)
+    objective = DistillationObjective(ULDLoss(shift=True), vocabulary=VocabularyMap.of(own, other))
+    options = transformers.TrainingArguments(str(tmp_path), per_device_train_batch_size=3, max_steps=8, learning_rate=0.01, remove_unused_columns=False, report_to=[], save_strategy="no", use_cpu=True, disable_tqdm=True, logging_strategy="no")  # fmt: skip
+    trainer = Trainer(model(own, 0), options, train_dataset=[{"text": t} for t in texts], data_collator=collator, teacher=model(other, 1), objective=objective)  # fmt: skip
+    batch = collator(texts)
+    assert batch["input_ids"].shape[1] == 16 < batch["labels"].numel()
+    masks = Alignment(batch["spans"], batch["teacher_spans"]).masks(True)
+    assert (masks[0].sum(-1) == masks[1].sum(-1)).all()
+    # At the first token of a span both have read the same text, and go on with tokens that begin alike.
+    for mine, theirs in zip(batch["input_ids"][masks[0]], batch["teacher_inputs"]["input_ids"][masks[1]], strict=True):
+        assert other.decode(theirs)[0] == own.decode(mine)[0]
+    before = trainer.compute_loss(trainer.model.eval(), batch)
+    trainer.train()
+    assert trainer.compute_loss(trainer.model.eval(), batch) < before
+    with pytest.raises(ValueError, match="remove_unused_columns=False"):
+        collator([{}])
+    own.pad_token = None
+    with pytest.raises(ValueError, match="token for padding, got none"):
+        AlignedCollator(own, other)
 
 
 def test_the_example_with_a_trainer():
