@@ -1,8 +1,8 @@
 """A step of several processes, with accumulation and unequal batches, is that of one."""
 
 import datetime
+import itertools
 import pickle
-from contextlib import nullcontext
 from itertools import pairwise
 
 import pytest
@@ -11,15 +11,28 @@ import torch.distributed as dist
 from torch import multiprocessing
 from torch.nn.parallel import DistributedDataParallel
 
-from otkit.losses import DistillationObjective, MultiLevelOTLoss, SinKDLoss, SinkhornLoss, SoftTargetLoss, ULDLoss
+from otkit.losses import (
+    DistillationObjective,
+    GaussianFeatureLoss,
+    MultiLevelOTLoss,
+    SinKDLoss,
+    SinkhornLoss,
+    SoftTargetLoss,
+    ULDLoss,
+    VocabOTLoss,
+    VocabularyCost,
+)
 
 LENGTH, WIDTH, VOCABULARY = 5, 4, 9
+COST = VocabularyCost.dense((torch.arange(VOCABULARY)[:, None] - torch.arange(VOCABULARY)).abs() / VOCABULARY)
 LOSSES = {
     "KL": SoftTargetLoss(shift=True),
     "JS": SoftTargetLoss("js", shift=True),
     "ULD": ULDLoss(shift=True),
     "SinKD": SinKDLoss("token", shift=True),
     "multi-level": MultiLevelOTLoss(topk=4, shift=True),
+    "VocabOT": VocabOTLoss(COST, reg=0.1, shift=True),
+    "features": GaussianFeatureLoss(),
     "objective": DistillationObjective(SinKDLoss("token", shift=True), shift=True),
     "Sinkhorn": SinkhornLoss(0.5, reduction="sum", tol=1e-10),
 }
@@ -46,13 +59,13 @@ def loss_of(name, logits, teacher, labels, items):
     """The share of some sequences in the loss of a step, of `items` rows in all."""
     if name == "Sinkhorn":
         return LOSSES[name](logits, teacher) / items
-    rows = {"labels": labels} if name != "objective" else {}
-    more = (labels,) if name == "objective" else ()
-    return LOSSES[name](logits, teacher, *more, **rows, num_items_in_batch=items)
+    if name == "features":
+        return LOSSES[name](logits, teacher, labels != -100, num_items_in_batch=items)
+    return LOSSES[name](logits, teacher, labels=labels, num_items_in_batch=items)
 
 
 def items_of(name, labels):
-    return len(labels) if name == "Sinkhorn" else int((labels[:, 1:] != -100).sum())
+    return len(labels) if name in ("Sinkhorn", "features") else int((labels[:, 1:] != -100).sum())
 
 
 def gradients(net, name, cuts, count):
@@ -61,23 +74,32 @@ def gradients(net, name, cuts, count):
     net.zero_grad()
     pairs = list(pairwise(cuts))
     for low, high in pairs:
-        rows = slice(low, high)
-        alone = nullcontext() if count == 1 or (low, high) == pairs[-1] else net.no_sync()
-        with alone:
-            loss = loss_of(name, net(x[rows]), teacher[rows], labels[rows], items_of(name, labels))
-            (loss * count).backward()
-    return [p.grad.clone() for p in net.parameters()]
+        rows, last = slice(low, high), (low, high) == pairs[-1]
+        if isinstance(net, DistributedDataParallel):
+            net.require_backward_grad_sync = last  # as no_sync() does
+        elif count > 1:
+            net.set_requires_gradient_sync(last)
+        loss = loss_of(name, net(x[rows]), teacher[rows], labels[rows], items_of(name, labels))
+        (loss * count).backward()
+    whole = [getattr(p.grad, "full_tensor", p.grad.clone)() for p in net.parameters()]
+    return [v.clone() for v in whole]
 
 
 def work(rank, folder, count):
+    from torch.distributed.device_mesh import init_device_mesh
+    from torch.distributed.fsdp import fully_shard
+
     options = dict(rank=rank, world_size=count, timeout=datetime.timedelta(seconds=60))
     dist.init_process_group("gloo", f"file://{folder}/store", **options)
-    net = DistributedDataParallel(model())
+    nets = {
+        "DDP": DistributedDataParallel(model()),
+        "FSDP2": fully_shard(model(), mesh=init_device_mesh("cpu", (count,))),
+    }
     found = {}
-    for steps, shares in SHARES.items():
+    for (kind, net), (steps, shares) in itertools.product(nets.items(), SHARES.items()):
         ends = shares[rank]
         cuts = ends if count == 3 else (ends if rank == 0 else (shares[1][0], *shares[2][1:]))
-        found.update({(name, steps): gradients(net, name, cuts, count) for name in LOSSES})
+        found.update({(name, kind, steps): gradients(net, name, cuts, count) for name in LOSSES})
     with open(f"{folder}/{rank}", "wb") as file:
         pickle.dump(found, file)
     dist.destroy_process_group()
@@ -90,10 +112,11 @@ def test_a_step_is_that_of_one_process(tmp_path, count):
     for rank in range(count):
         with open(tmp_path / str(rank), "rb") as file:
             found = pickle.load(file)
-        for (name, steps), gradient in found.items():
+        assert len(found) == len(LOSSES) * 4
+        for (name, kind, steps), gradient in found.items():
             for one, other in zip(gradient, wanted[name], strict=True):
                 torch.testing.assert_close(
-                    one, other, rtol=1e-6, atol=1e-7, msg=lambda m, n=name, s=steps: f"{n}, {s}: {m}"
+                    one, other, rtol=1e-6, atol=1e-7, msg=lambda m, n=(name, kind, steps): f"{n}: {m}"
                 )
 
 
