@@ -98,6 +98,7 @@ class RowOptions(Protocol):
     reduction: str
     shift: bool
     ignore_index: int
+    check: bool
 
 
 def row_masks(
@@ -121,7 +122,21 @@ def row_masks(
         teacher_keep = _teacher_mask(loss, logits, given, given_teacher)
     if isinstance(teacher, TopK):
         teacher.check_against(student.shape[-1] if one_vocabulary else None, teacher_keep)
+    if loss.check:
+        check_numbers("student_logits", student, keep)
+        check_numbers("teacher_logits", teacher, teacher_keep)
     return keep, teacher_keep
+
+
+def check_numbers(name: str, v: Tensor | TopK | Head, keep: Tensor) -> None:
+    """Complain about rows that take part with NaN or +inf, of logits or of what they are computed from."""
+    dense = v.hidden if isinstance(v, Head) else v.logprobs if isinstance(v, TopK) else v
+    bad = (dense.detach().amax(-1).isfinite() | (dense.detach().amax(-1) == -torch.inf)).logical_not() & keep
+    if bool(bad.any()):
+        raise ValueError(
+            f"{name} must be numbers or -inf, got NaN or inf in {int(bad.sum())} rows that take part; leave them "
+            "out by mask=, or pass check=False for a loss of NaN"
+        )
 
 
 def _teacher_mask(
@@ -198,15 +213,20 @@ class RowLoss(nn.Module, ABC):
         The label of rows that take no part.
     chunk_size : int, optional
         The number of rows in a chunk; by default it follows from the vocabulary. The result does not depend on it.
+    check : bool
+        Whether to raise where logits of a row that takes part are NaN or +inf. By default its loss is NaN.
     """
 
     one_vocabulary = True
 
-    def __init__(self, reduction: str, shift: bool, ignore_index: int, chunk_size: int | None) -> None:
+    def __init__(
+        self, reduction: str, shift: bool, ignore_index: int, chunk_size: int | None, check: bool = False
+    ) -> None:
         super().__init__()
         check_choice("reduction", reduction, REDUCTIONS)
         checks.positive(chunk_size, "chunk_size")
         self.reduction, self.shift, self.ignore_index, self.chunk_size = reduction, shift, ignore_index, chunk_size
+        self.check = check
 
     @abstractmethod
     def rows(self, student: Tensor, teacher: Tensor) -> Tensor:
@@ -222,6 +242,10 @@ class RowLoss(nn.Module, ABC):
     def compare(self, student: Tensor, teacher: Tensor | TopK) -> Tensor:
         """The loss ``(r,)`` of rows of logits ``(r, V)``, for any teacher."""
         return self.rows_of_known(student, teacher) if isinstance(teacher, TopK) else self.rows(student, teacher)
+
+    def reduced(self, values: Tensor, rows: Tensor, keep: Tensor, num_items: Tensor | float | None) -> Tensor:
+        """The reduction of the values ``(r,)`` of some rows of the student."""
+        return reduce(values, None, self.reduction, num_items)
 
     @arrays.eager
     def forward(
@@ -264,7 +288,7 @@ class RowLoss(nn.Module, ABC):
         Raises
         ------
         ValueError, TypeError
-            If shapes do not fit together.
+            If shapes do not fit together, or with ``check=True`` as there.
         """
         logits, given = (student_logits, teacher_logits), ((mask, labels), (teacher_mask, teacher_labels))
         keep = row_masks(self, logits, *given, num_items_in_batch, one_vocabulary=self.one_vocabulary)
@@ -273,7 +297,7 @@ class RowLoss(nn.Module, ABC):
         rows = aligned_rows(*keep)
         with torch.autocast(student_logits.device.type, enabled=False):
             values = row_values(self.compare, logits, rows, self.chunk_size)
-            loss = reduce(values, None, self.reduction, num_items_in_batch)
+            loss = self.reduced(values, rows[0], keep[0], num_items_in_batch)
             if self.reduction == "none":
                 loss = scatter(values, rows[0], keep[0])
         if not return_stats:

@@ -114,10 +114,10 @@ class SinkhornLoss(nn.Module):
 
         Parameters
         ----------
-        x : Tensor (..., n, d)
-        y : Tensor (..., m, d)
-            The points. Leading axes broadcast: histograms on common points are weights of one cloud. Lists of clouds of
-            any sizes are a batch too.
+        x : Tensor (n, d) or (batch, n, d)
+        y : Tensor (m, d) or (batch, m, d)
+            The points, with one batch axis at most; histograms on common points are weights of one cloud. Lists of
+            clouds of any sizes are a batch too.
         a, b : Tensor (..., n), (..., m), optional
             Their weights; by default uniform over the points that take part.
         mask_x, mask_y : Tensor (..., n), (..., m), optional
@@ -127,6 +127,11 @@ class SinkhornLoss(nn.Module):
         -------
         Tensor
             A number, or ``(...)`` without a reduction, with 0 for pairs in which a cloud has no points.
+
+        Raises
+        ------
+        ValueError, TypeError
+            If shapes do not fit together, such as those of images, or numbers make no sense.
         """
         if any(map(is_list, (x, y))):
             if mask_x is not None or mask_y is not None:
@@ -151,6 +156,12 @@ class SinkhornLoss(nn.Module):
             if v is not None or name in "xy":
                 check_tensor(name, v, floating=False)
                 checks.no_transform(v, name)
+        if max(x.ndim, y.ndim) > 3:
+            raise ValueError(
+                f"x and y must be points (batch, n, d), got {tuple(x.shape)} and {tuple(y.shape)}; of feature maps "
+                "(batch, d, height, width) pass x.flatten(2).mT, for masses of images use otkit.solve_grid, and make "
+                "one of more batch axes by x.flatten(0, -3)"
+            )
         with torch.autocast(x.device.type, enabled=False):
             x, a, some_x = _masked(upcast(x), None if a is None else upcast(a), mask_x, "x")
             y, b, some_y = _masked(upcast(y), None if b is None else upcast(b), mask_y, "y")

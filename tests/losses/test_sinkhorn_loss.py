@@ -232,3 +232,11 @@ def test_options_are_learned(clouds, name):
     torch.testing.assert_close(value.grad, slope, rtol=1e-6, atol=1e-8)
     with pytest.raises(ValueError, match=f"{name} must be positive, got"):
         loss(torch.tensor(-1.0))(*clouds[:2])
+
+
+def test_images_are_no_points():
+    with pytest.raises(ValueError, match=r"pass x.flatten\(2\).mT"):
+        SinkhornLoss(0.1)(torch.zeros(2, 3, 8, 8), torch.zeros(2, 3, 8, 8))
+    maps = torch.rand(2, 3, 4, 4, generator=torch.Generator().manual_seed(0))
+    points = maps.flatten(2).mT
+    assert SinkhornLoss(0.1)(points, points + 1).isclose(torch.tensor(3.0))

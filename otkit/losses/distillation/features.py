@@ -23,6 +23,8 @@ class GaussianFeatureLoss(nn.Module):
         The factor of the distance of the means.
     reduction : {"mean", "sum", "none"}
         The reduction over the batch.
+    check : bool
+        Whether to raise where features that take part are not finite. By default the loss of that item is NaN.
 
     Raises
     ------
@@ -47,12 +49,14 @@ class GaussianFeatureLoss(nn.Module):
     3.5
     """
 
-    def __init__(self, covariance: str = "diagonal", gamma: float = 1.0, reduction: str = "mean") -> None:
+    def __init__(
+        self, covariance: str = "diagonal", gamma: float = 1.0, reduction: str = "mean", *, check: bool = False
+    ) -> None:
         super().__init__()
         check_choice("covariance", covariance, ("diagonal", "full"))
         check_choice("reduction", reduction, REDUCTIONS)
         checks.positive(gamma, "gamma")
-        self.covariance, self.gamma, self.reduction = covariance, gamma, reduction
+        self.covariance, self.gamma, self.reduction, self.check = covariance, gamma, reduction, check
 
     @arrays.eager
     def forward(
@@ -89,14 +93,16 @@ class GaussianFeatureLoss(nn.Module):
         Raises
         ------
         ValueError, TypeError
-            If shapes do not fit together.
+            If shapes do not fit together, or with ``check=True`` as there.
         """
         for name, v in (("student", student), ("teacher", teacher)):
             check_tensor(name, v)
         if student.ndim != 3 or teacher.ndim != 3 or student.shape[::2] != teacher.shape[::2]:
+            advice = "pass map.flatten(2).mT of feature maps (batch, d, height, width)"
             raise ValueError(
                 "student and teacher must have shapes (batch, positions, d) with the same batch and d, got "
-                f"{tuple(student.shape)} and {tuple(teacher.shape)}; a linear layer brings the student to d"
+                f"{tuple(student.shape)} and {tuple(teacher.shape)}; "
+                f"{advice if student.ndim == 4 else 'a linear layer brings the student to d'}"
             )
         check_reduction(self.reduction, num_items_in_batch)
         if teacher_mask is None and student.shape == teacher.shape:
@@ -107,6 +113,17 @@ class GaussianFeatureLoss(nn.Module):
             means = torch.linalg.vector_norm(mean_s - mean_t, dim=-1)
             spreads = (_bures if self.covariance == "full" else _deviations)(x, y)
             both = there_s & there_t
+            if self.check:
+                for name, mean, centred in (("student", mean_s, x), ("teacher", mean_t, y)):
+                    if not bool(mean.isfinite().all() & centred.isfinite().all()):
+                        raise ValueError(f"{name} must be finite, got NaN or inf where it takes part; mask it")
+            means = torch.linalg.vector_norm(mean_s - mean_t, dim=-1)
+            spreads = (_bures if self.covariance == "full" else _deviations)(x, y)
+            both = there_s & there_t
+            if self.check:
+                for name, parts in (("student", (mean_s, x)), ("teacher", (mean_t, y))):
+                    if not all(bool(v.isfinite().all()) for v in parts):
+                        raise ValueError(f"{name} must be finite, got NaN or inf where it takes part; mask it")
             values = torch.where(both, self.gamma * means + spreads, 0.0)
             loss = reduce(values, None, self.reduction, num_items_in_batch)
         if not return_stats:

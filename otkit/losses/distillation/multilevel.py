@@ -30,7 +30,7 @@ class MultiLevelOTLoss(nn.Module):
         Options of the transport, as in `SinKDLoss`.
     reduction : {"mean", "sum", "none"}
         The reduction over the sequences.
-    shift, ignore_index
+    shift, ignore_index, check
         As in `SinKDLoss`.
 
     Raises
@@ -45,7 +45,8 @@ class MultiLevelOTLoss(nn.Module):
     over the tokens of a sequence. The plan of the third has mass 1.
 
     Differences from the released code: padding takes no part; probabilities are not softened twice; student and teacher
-    are not exchanged in the second and third part; a sequence does not depend on the others of its batch.
+    are not exchanged in the second and third part; a sequence does not depend on the others of its batch; the standard
+    deviation divides by V, not by V − 1, so that the divided logits are larger by a factor of √(V/(V − 1)).
 
     Logits of −inf exclude entries, as in `SoftTargetLoss`. They have no part in the standard deviation.
 
@@ -71,6 +72,7 @@ class MultiLevelOTLoss(nn.Module):
         *,
         shift: bool = False,
         ignore_index: int = -100,
+        check: bool = False,
     ) -> None:
         super().__init__()
         for name, value in {"topk": topk, "reg": reg, "n_iters": n_iters}.items():
@@ -81,7 +83,7 @@ class MultiLevelOTLoss(nn.Module):
         check_choice("reduction", reduction, REDUCTIONS)
         self.topk, self.had, self.sl, self.sd = topk, had, sl, sd
         self.transport = RowTransport(reg, int(n_iters))
-        self.reduction, self.shift, self.ignore_index = reduction, shift, ignore_index
+        self.reduction, self.shift, self.ignore_index, self.check = reduction, shift, ignore_index, check
 
     @arrays.eager
     def forward(
@@ -115,7 +117,7 @@ class MultiLevelOTLoss(nn.Module):
         Raises
         ------
         ValueError, TypeError
-            If shapes do not fit together.
+            If shapes do not fit together, or with ``check=True`` as there.
         """
         logits, given = (student_logits, teacher_logits), ((mask, labels), (teacher_mask, teacher_labels))
         keep = row_masks(self, logits, *given, num_items_in_batch, one_vocabulary=False)

@@ -16,7 +16,7 @@ from otkit.losses.distillation.sinkd import SinKDLoss
 from otkit.losses.distillation.soft_targets import SoftTargetLoss
 from otkit.losses.distillation.vocabulary_map import VocabularyMap
 from otkit.losses.head import Head
-from otkit.losses.rows import Stats, check_logits, reduce, row_mask
+from otkit.losses.rows import Stats, check_logits, check_numbers, reduce, row_mask
 from otkit.losses.topk.entries import TopK
 
 Logits = TypeVar("Logits", Tensor | Head, Tensor | TopK | Head)
@@ -45,6 +45,8 @@ class DistillationObjective(nn.Module):
         As in `SoftTargetLoss`, for a teacher with another vocabulary.
     vocab_size : int, optional
         The number of entries of the tokenizer. Logits beyond it, with which models pad their vocabulary, are cut off.
+    check : bool
+        As in `SinKDLoss`; a given `ot_loss` has its own.
 
     Raises
     ------
@@ -82,6 +84,7 @@ class DistillationObjective(nn.Module):
         ignore_index: int = -100,
         vocabulary: VocabularyMap | None = None,
         vocab_size: int | None = None,
+        check: bool = False,
     ) -> None:
         super().__init__()
         self.shift_given = shift is not None
@@ -93,16 +96,16 @@ class DistillationObjective(nn.Module):
         if not ce + kd + ot > 0:
             raise ValueError("one of ce, kd and ot must be above 0, got three weights of 0; give one a weight")
         checks.positive(final_temperature, "final_temperature")
-        options: dict[str, Any] = {"shift": shift, "ignore_index": ignore_index}
+        options: dict[str, Any] = {"shift": shift, "ignore_index": ignore_index, "check": check}
         self.soft = SoftTargetLoss(divergence, temperature, squared, vocabulary=vocabulary, **options)
         ot_loss = SinKDLoss(**options) if ot_loss is None else ot_loss
-        for name, value in options.items():
+        for name, value in {"shift": shift, "ignore_index": ignore_index}.items():
             if ot > 0 and getattr(ot_loss, name, value) != value:
                 raise ValueError(
                     f"{name} must be the same for all parts, got {value!r} and {getattr(ot_loss, name)!r} in ot_loss; "
                     "pass the same to both"
                 )
-        self.ot_loss, self.vocab_size = ot_loss, vocab_size
+        self.ot_loss, self.vocab_size, self.check = ot_loss, vocab_size, check
         self.ce, self.kd, self.ot = ce, kd, ot
         self.temperature, self.final_temperature = temperature, final_temperature
         self.shift, self.ignore_index = shift, ignore_index
@@ -219,6 +222,8 @@ class DistillationObjective(nn.Module):
         self, logits: Tensor | Head, labels: Tensor, mask: Tensor | None, num_items: Tensor | float | None
     ) -> Tensor:
         keep = row_mask(logits, mask, labels, self.shift, self.ignore_index)
+        if self.check:
+            check_numbers("student_logits", logits, keep)
         if self.shift:
             labels = torch.cat([labels[..., 1:], labels[..., :1]], -1)
         rows = keep.flatten().nonzero()[:, 0]

@@ -72,6 +72,8 @@ class SinKDLoss(nn.Module):
         returns the same loss. Its gradient is the mean of theirs, which DistributedDataParallel computes.
     chunk_size : int, optional
         The number of rows in a chunk of problems; by default it follows from the vocabulary.
+    check : bool
+        Whether to raise where logits of a row that takes part are NaN or +inf. By default the loss is then NaN.
 
     Raises
     ------
@@ -115,6 +117,7 @@ class SinKDLoss(nn.Module):
         ignore_index: int = -100,
         gather: bool = False,
         chunk_size: int | None = None,
+        check: bool = False,
     ) -> None:
         super().__init__()
         numbers = {"tau": tau, "reg": reg, "n_iters": n_iters, "tol": tol, "scale": scale, "chunk_size": chunk_size}
@@ -148,6 +151,7 @@ class SinKDLoss(nn.Module):
         self.n_iters = (n_iters or 20) if tol is None else None
         self.objective, self.mass, self.plan, self.reduction, self.scale = objective, mass, plan, reduction, scale
         self.shift, self.ignore_index, self.gather, self.chunk_size = shift, ignore_index, gather, chunk_size
+        self.check = check
 
     @classmethod
     def paper(cls) -> SinKDLoss:
@@ -207,7 +211,7 @@ class SinKDLoss(nn.Module):
         Raises
         ------
         ValueError, TypeError
-            If shapes do not fit together.
+            If shapes do not fit together, or with ``check=True`` as there.
         """
         logits, given = (student_logits, teacher_logits), ((mask, labels), (teacher_mask, teacher_labels))
         keep = row_masks(self, logits, *given, num_items_in_batch)

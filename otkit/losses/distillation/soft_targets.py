@@ -27,7 +27,7 @@ class SoftTargetLoss(RowLoss):
         The temperature of both softmaxes.
     squared : bool
         Whether to multiply by the squared temperature, so that gradients keep their size (Hinton et al. 2015).
-    reduction, shift, ignore_index, chunk_size
+    reduction, shift, ignore_index, chunk_size, check
         As in `SinKDLoss`.
     vocabulary : VocabularyMap, optional
         What the entries of a teacher with another vocabulary stand for. Temperatures apply to the outcomes of the map.
@@ -62,9 +62,10 @@ class SoftTargetLoss(RowLoss):
         shift: bool = False,
         ignore_index: int = -100,
         chunk_size: int | None = None,
+        check: bool = False,
         vocabulary: VocabularyMap | None = None,
     ) -> None:
-        super().__init__(reduction, shift, ignore_index, chunk_size)
+        super().__init__(reduction, shift, ignore_index, chunk_size, check)
         check_choice("divergence", divergence, DIVERGENCES)
         checks.positive(temperature, "temperature")
         self.divergence, self.temperature, self.squared = divergence, temperature, squared

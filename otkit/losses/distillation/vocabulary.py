@@ -10,7 +10,7 @@ from torch import Tensor
 from otkit import checks
 from otkit.autograd.torch import once
 from otkit.losses.distillation.vocabulary_cost import VocabularyCost
-from otkit.losses.rows import RowLoss
+from otkit.losses.rows import RowLoss, check_choice
 from otkit.losses.topk.entries import TopK
 
 
@@ -24,7 +24,10 @@ class ULDLoss(RowLoss):
     topk : int, optional
         Compare only the `topk` largest probabilities, and the sums of the rest. This sorts less, and gives at most the
         whole loss.
-    reduction, shift, ignore_index, chunk_size
+    average : {"rows", "sequences"}
+        What a mean is over: all rows, or, as in the released code, the sequences, each with the mean of its rows. With
+        `num_items_in_batch` every sequence counts by its rows, so that the two are one.
+    reduction, shift, ignore_index, chunk_size, check
         As in `SinKDLoss`.
 
     Raises
@@ -35,8 +38,7 @@ class ULDLoss(RowLoss):
     Notes
     -----
     Boizard et al. (2024): the transport between two vocabularies at one cost for all moves, since nothing relates their
-    entries. In each sequence the rows of both that take part are paired from the first on, until one has no more. The
-    mean is over all rows.
+    entries. In each sequence the rows of both that take part are paired from the first on, until one has no more.
 
     The gradient is computed in the forward pass, some rows at a time. Beside the logits only the gradient has their
     size: there is no copy of the teacher's logits, which get no gradient. Half precision is computed in float32.
@@ -59,14 +61,20 @@ class ULDLoss(RowLoss):
         topk: int | None = None,
         reduction: str = "mean",
         *,
+        average: str = "rows",
         shift: bool = False,
         ignore_index: int = -100,
         chunk_size: int | None = None,
+        check: bool = False,
     ) -> None:
-        super().__init__(reduction, shift, ignore_index, chunk_size)
+        super().__init__(reduction, shift, ignore_index, chunk_size, check)
         numbers = {"student_temperature": student_temperature, "teacher_temperature": teacher_temperature, "topk": topk}
         for name, value in numbers.items():
             checks.positive(value, name)
+        check_choice("average", average, ("rows", "sequences"))
+        if average == "sequences" and reduction != "mean":
+            raise ValueError(f"average='sequences' is of reduction='mean', got {reduction!r}; leave one of them out")
+        self.average = average
         self.student_temperature, self.teacher_temperature, self.topk = student_temperature, teacher_temperature, topk
 
     def rows(self, student: Tensor, teacher: Tensor) -> Tensor:
@@ -92,6 +100,13 @@ class ULDLoss(RowLoss):
         x, y = TopK(ids, leading, teacher.tail, check=False).against(student, 1.0)
         p, q = torch.softmax(x / self.student_temperature, -1), torch.softmax(y / self.teacher_temperature, -1)
         return (p - q).abs().sum(-1)
+
+    def reduced(self, values: Tensor, rows: Tensor, keep: Tensor, num_items: Tensor | float | None) -> Tensor:
+        if self.average == "rows" or num_items is not None:
+            return super().reduced(values, rows, keep, num_items)
+        sequence, number = rows // keep.shape[-1], max(1, keep.shape[:-1].numel())
+        counts = torch.bincount(sequence, minlength=number)
+        return (values / counts[sequence]).sum() / number
 
     def check_tail(self, teacher: TopK) -> None:
         if teacher.tail == "uniform" and teacher.vocab_size is None:
@@ -124,7 +139,7 @@ class VocabOTLoss(RowLoss):
         `n_iters`.
     tau : float
         The temperature of both softmaxes.
-    reduction, shift, ignore_index, chunk_size
+    reduction, shift, ignore_index, chunk_size, check
         As in `SinKDLoss`.
 
     Raises
@@ -161,8 +176,9 @@ class VocabOTLoss(RowLoss):
         shift: bool = False,
         ignore_index: int = -100,
         chunk_size: int | None = None,
+        check: bool = False,
     ) -> None:
-        super().__init__(reduction, shift, ignore_index, chunk_size)
+        super().__init__(reduction, shift, ignore_index, chunk_size, check)
         numbers = {"reg": reg, "n_iters": n_iters, "unbalanced": unbalanced, "tau": tau}
         for name, value in numbers.items():
             checks.positive(value, name)

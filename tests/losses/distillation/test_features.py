@@ -102,3 +102,8 @@ def test_training_loops():
 def test_bad_input(call, words):
     with pytest.raises(ValueError, match=words):
         call()
+
+
+def test_maps_of_features_are_refused_with_advice():
+    with pytest.raises(ValueError, match=r"pass map.flatten\(2\).mT"):
+        GaussianFeatureLoss()(torch.zeros(2, 3, 4, 4), torch.zeros(2, 3, 4, 4))

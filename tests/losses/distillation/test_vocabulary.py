@@ -162,3 +162,16 @@ def test_costs_follow_the_module():
 def test_bad_input(call, words):
     with pytest.raises(ValueError, match=words):
         call()
+
+
+def test_the_average_of_the_released_code():
+    student, teacher = draw(3, 4, 6).requires_grad_(), draw(3, 4, 7, seed=1)
+    mask = torch.tensor([[1, 1, 1, 1], [0, 1, 0, 0], [0, 0, 0, 0]])
+    rows = ULDLoss(reduction="none")(student, teacher, mask, teacher_mask=mask)
+    loss = ULDLoss(average="sequences", chunk_size=2)
+    wanted = (rows[0].mean() + rows[1, 1]) / 3
+    torch.testing.assert_close(loss(student, teacher, mask, teacher_mask=mask), wanted)
+    # Steps of a divisor that counts rows: every sequence by its rows.
+    torch.testing.assert_close(loss(student, teacher, mask, teacher_mask=mask, num_items_in_batch=10), rows.sum() / 10)
+    with pytest.raises(ValueError, match="is of reduction='mean'"):
+        ULDLoss(average="sequences", reduction="sum")
