@@ -26,6 +26,7 @@ LOSSES = {
     "SinKD vocab": lambda **options: SinKDLoss("vocab", **options),
     "multi-level": lambda **options: MultiLevelOTLoss(topk=3, **options),
     "features": GaussianFeatureLoss,
+    "features, full": lambda **options: GaussianFeatureLoss("full", **options),
     "objective": lambda **options: DistillationObjective(ce=0.0, **options),
 }
 

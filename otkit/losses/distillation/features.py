@@ -110,20 +110,11 @@ class GaussianFeatureLoss(nn.Module):
         with torch.autocast(student.device.type, enabled=False):
             mean_s, x, there_s = _centred(upcast(student), mask, "mask")
             mean_t, y, there_t = _centred(upcast(teacher.detach()), teacher_mask, "teacher_mask")
+            if self.check:
+                _check_finite({"student": (mean_s, x), "teacher": (mean_t, y)})
             means = torch.linalg.vector_norm(mean_s - mean_t, dim=-1)
             spreads = (_bures if self.covariance == "full" else _deviations)(x, y)
             both = there_s & there_t
-            if self.check:
-                for name, mean, centred in (("student", mean_s, x), ("teacher", mean_t, y)):
-                    if not bool(mean.isfinite().all() & centred.isfinite().all()):
-                        raise ValueError(f"{name} must be finite, got NaN or inf where it takes part; mask it")
-            means = torch.linalg.vector_norm(mean_s - mean_t, dim=-1)
-            spreads = (_bures if self.covariance == "full" else _deviations)(x, y)
-            both = there_s & there_t
-            if self.check:
-                for name, parts in (("student", (mean_s, x)), ("teacher", (mean_t, y))):
-                    if not all(bool(v.isfinite().all()) for v in parts):
-                        raise ValueError(f"{name} must be finite, got NaN or inf where it takes part; mask it")
             values = torch.where(both, self.gamma * means + spreads, 0.0)
             loss = reduce(values, None, self.reduction, num_items_in_batch)
         if not return_stats:
@@ -133,6 +124,13 @@ class GaussianFeatureLoss(nn.Module):
 
     def extra_repr(self) -> str:
         return f"covariance={self.covariance!r}, gamma={self.gamma:g}, reduction={self.reduction!r}"
+
+
+def _check_finite(sides: dict[str, tuple[Tensor, Tensor]]) -> None:
+    """Complain about means and centred features that are not finite."""
+    for name, parts in sides.items():
+        if not all(bool(v.isfinite().all()) for v in parts):
+            raise ValueError(f"{name} must be finite, got NaN or inf where it takes part; leave it out by mask=")
 
 
 def _centred(v: Tensor, mask: Tensor | None, name: str) -> tuple[Tensor, Tensor, Tensor]:
@@ -158,9 +156,11 @@ def _deviations(x: Tensor, y: Tensor) -> Tensor:
 
 def _bures(x: Tensor, y: Tensor) -> Tensor:
     """The Bures distances of xᵀx and yᵀy, for centred features ``(B, n, d)`` and ``(B, m, d)``."""
-    crossed = torch.linalg.matrix_norm(x @ y.mT, "nuc")
+    products = x @ y.mT
+    finite = products.isfinite().all(-1).all(-1)[:, None, None]  # singular values of NaN are an error
+    crossed = torch.linalg.matrix_norm(torch.where(finite, products, 0.0), "nuc")
     square = (x * x).sum((-2, -1)) + (y * y).sum((-2, -1)) - 2 * crossed
     # Below this bound the difference is rounding, and its root has no gradient.
     least = 16 * torch.finfo(x.dtype).eps * ((x * x).sum((-2, -1)) + (y * y).sum((-2, -1)))
-    positive = square > least
+    positive = ~(square <= least)  # and where it is NaN
     return torch.where(positive, torch.where(positive, square, 1.0).sqrt(), 0.0)
