@@ -8,6 +8,7 @@ from itertools import pairwise
 import pytest
 import torch
 import torch.distributed as dist
+from pages import block_with
 from torch import multiprocessing
 from torch.nn.parallel import DistributedDataParallel
 
@@ -85,6 +86,17 @@ def gradients(net, name, cuts, count):
     return [v.clone() for v in whole]
 
 
+def step_of_the_page(net, rows):
+    """The gradients of the step that the page shows, for some sequences of this process."""
+    x, teacher, labels = data()
+    names = {"torch": torch, "kd": SoftTargetLoss(), "model": net}
+    names.update(tokens=x[rows], teacher=teacher[rows], mask=labels[rows] != -100)
+    net.zero_grad()
+    exec(block_with("all_reduce"), names)
+    names["loss"].backward()
+    return [p.grad.clone() for p in net.parameters()]
+
+
 def work(rank, folder, count):
     from torch.distributed.device_mesh import init_device_mesh
     from torch.distributed.fsdp import fully_shard
@@ -100,6 +112,7 @@ def work(rank, folder, count):
         ends = shares[rank]
         cuts = ends if count == 3 else (ends if rank == 0 else (shares[1][0], *shares[2][1:]))
         found.update({(name, kind, steps): gradients(net, name, cuts, count) for name in LOSSES})
+    found["page", "DDP", 1] = step_of_the_page(nets["DDP"], slice(cuts[0], cuts[-1]))
     with open(f"{folder}/{rank}", "wb") as file:
         pickle.dump(found, file)
     dist.destroy_process_group()
@@ -109,10 +122,13 @@ def work(rank, folder, count):
 def test_a_step_is_that_of_one_process(tmp_path, count):
     multiprocessing.spawn(work, (str(tmp_path), count), nprocs=count)
     wanted = {name: gradients(model(), name, (0, 8), 1) for name in LOSSES}
+    x, teacher, labels = data()
+    net = model()
+    wanted["page"] = torch.autograd.grad(SoftTargetLoss()(net(x), teacher, labels != -100), [*net.parameters()])
     for rank in range(count):
         with open(tmp_path / str(rank), "rb") as file:
             found = pickle.load(file)
-        assert len(found) == len(LOSSES) * 4
+        assert len(found) == len(LOSSES) * 4 + 1
         for (name, kind, steps), gradient in found.items():
             for one, other in zip(gradient, wanted[name], strict=True):
                 torch.testing.assert_close(

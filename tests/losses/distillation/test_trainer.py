@@ -8,6 +8,7 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from pages import block_with
 
 from otkit.losses import (
     AlignedCollator,
@@ -128,6 +129,11 @@ def test_the_mix_in_in_transformers(tmp_path):
         weights.append(student.transformer.wte.weight.detach())
     torch.testing.assert_close(*weights, rtol=1e-4, atol=1e-6)
     assert all(v.grad is None for v in teacher.parameters())
+    # The lines of the page run as they stand, and begin the same training.
+    names = {"DistillationTrainerMixin": DistillationTrainerMixin, "transformers": transformers, "objective": objective}
+    names.update(student=(student := model(16, 0)), teacher=teacher, args=options, data=data)
+    exec(block_with("transformers.Trainer"), names)
+    torch.testing.assert_close(student.transformer.wte.weight.detach(), weights[0], rtol=1e-4, atol=1e-6)
 
 
 class GPTLMHeadModel(Model):
