@@ -19,6 +19,7 @@ from otkit.losses.distillation.vocabulary_map import VocabularyMap
 from otkit.losses.head import Head
 from otkit.losses.matching import match
 from otkit.losses.sinkhorn import SinkhornLoss
+from otkit.losses.stochastic import doubly_stochastic
 from otkit.losses.topk.entries import TopK
 from otkit.losses.topk.files import read_topk, write_topk
 
@@ -48,6 +49,7 @@ __all__ = [
     "align",
     "assign",
     "coupled",
+    "doubly_stochastic",
     "koleo",
     "match",
     "prototype_usage",

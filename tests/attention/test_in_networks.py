@@ -7,7 +7,7 @@ from torch.nn.functional import pad
 from torch.testing import assert_close
 
 import otkit
-from otkit.losses import assign
+from otkit.losses import assign, doubly_stochastic
 
 
 def normal(*shape, seed=0, dtype=torch.float64):
@@ -51,11 +51,11 @@ def test_mixing_of_residual_streams_and_its_gradient():
     logits, uniform = normal(16, 4, 4, dtype=torch.float32).requires_grad_(), torch.full((4,), 0.25)
     method = otkit.Sinkhorn(n_iters=20, last="cols")
     mixed = 4 * otkit.solve(-logits, uniform, uniform, reg=1.0, method=method).plan
-    expected = alternated(logits.exp(), 20)
-    assert_close(mixed, expected, rtol=0, atol=1e-6)
-    weight = normal(16, 4, 4, seed=1, dtype=torch.float32)
-    gradients = [torch.autograd.grad((x * weight).sum(), logits)[0] for x in (mixed, expected)]
-    assert_close(*gradients, rtol=0, atol=1e-6)
+    expected, weight = alternated(logits.exp(), 20), normal(16, 4, 4, seed=1, dtype=torch.float32)
+    (wanted,) = torch.autograd.grad((expected * weight).sum(), logits, retain_graph=True)
+    for found in (mixed, doubly_stochastic(logits, n_iters=20)):
+        assert_close(found, expected, rtol=0, atol=1e-6)
+        assert_close(torch.autograd.grad((found * weight).sum(), logits)[0], wanted, rtol=0, atol=1e-6)
 
 
 def test_a_balanced_router():
@@ -72,4 +72,5 @@ def test_doubly_stochastic_attention():
     logits, uniform = query @ key.mT / 2, torch.full((5,), 0.2, dtype=torch.float64)
     method = otkit.Sinkhorn(n_iters=3, last="cols")
     plan = 5 * otkit.solve(-logits, uniform, uniform, reg=1.0, method=method).plan
-    assert_close(plan, alternated(logits.exp(), 3), rtol=0, atol=1e-14)
+    for found in (plan, doubly_stochastic(logits, n_iters=3)):
+        assert_close(found, alternated(logits.exp(), 3), rtol=0, atol=1e-14)

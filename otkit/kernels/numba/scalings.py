@@ -5,6 +5,8 @@ Shapes for one problem: ``K (n, m)``, weights ``a (n,)`` and ``b (m,)``, scaling
 
 from __future__ import annotations
 
+import numpy as np
+
 from otkit.kernels.numba.jit import exact, jit
 
 
@@ -52,3 +54,43 @@ def unscale(K, per_a, per_b, U, V, by_u, by_v, W, Z):
             by_u[i] = 0
         for j in range(by_v.size):
             by_v[j] *= V[t, j]
+
+
+@jit
+def rounds(E, n_iters, P):
+    """The matrices ``E (B, n, n)`` after some rounds, with weights of 1, to P."""
+    n = E.shape[1]
+    one, U, V = np.ones(n, E.dtype), np.empty((n_iters, n), E.dtype), np.ones((n_iters + 1, n), E.dtype)
+    for k in range(len(E)):
+        scale(E[k], one, one, U, V)
+        for i in range(n):
+            for j in range(n):
+                P[k, i, j] = E[k, i, j] * U[n_iters - 1, i] * V[n_iters, j]
+
+
+@jit
+def rounds_gradient(E, n_iters, by_P, by_E):
+    """The gradient by log E of `rounds`, from scalings that are computed again."""
+    n = E.shape[1]
+    one, U, V = np.ones(n, E.dtype), np.empty((n_iters, n), E.dtype), np.ones((n_iters + 1, n), E.dtype)
+    W, Z = np.empty((n_iters, n), E.dtype), np.empty((n_iters, n), E.dtype)
+    by_u, by_v, row = np.empty(n, E.dtype), np.empty(n, E.dtype), np.empty(n, E.dtype)
+    for k in range(len(E)):
+        K = E[k]
+        scale(K, one, one, U, V)
+        u, v = U[n_iters - 1], V[n_iters]
+        by_v[:] = 0
+        for i in range(n):
+            for j in range(n):
+                by_E[k, i, j] = by_P[k, i, j] * u[i] * v[j]
+            by_u[i] = _dot(by_E[k, i], K[i])
+            for j in range(n):
+                by_v[j] += by_E[k, i, j] * K[i, j]
+        unscale(K, one, one, U, V, by_u, by_v, W, Z)
+        for i in range(n):
+            row[:] = by_E[k, i]
+            for t in range(n_iters):
+                _add(U[t, i], W[t], row)
+                _add(Z[t, i], V[t], row)
+            for j in range(n):
+                by_E[k, i, j] = row[j] * K[i, j]

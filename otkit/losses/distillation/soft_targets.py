@@ -99,6 +99,11 @@ class SoftTargetLoss(RowLoss):
         return self.rows(*teacher.against(student, self.temperature))
 
     def check_tail(self, teacher: TopK) -> None:
+        if self.vocabulary is not None and teacher.tail == "one bucket":
+            raise ValueError(
+                "tail='one bucket' does not tell which of the student's entries the unknown ones stand for; pass "
+                "tail='renormalise' or tail='uniform' beside vocabulary="
+            )
         if self.divergence == "reverse_kl" and teacher.tail == "renormalise":
             raise ValueError(
                 "divergence='reverse_kl' is infinite where the teacher's probability is 0, as of all but its known "

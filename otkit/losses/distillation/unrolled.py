@@ -14,7 +14,7 @@ from otkit.kernels.numba import scalings as kernels
 from otkit.solvers import Sinkhorn
 
 # The largest range(C)/reg for which the scalings of any number of iterations, and their products, are normal numbers.
-_RANGE = {torch.float32: 40.0, torch.float64: 300.0}
+RANGE = {torch.float32: 40.0, torch.float64: 300.0}
 
 Pair = tuple[Tensor, Tensor]
 
@@ -48,7 +48,7 @@ def unrolled_plan(
     iterations together add the kernel times a matrix of rank 2·T to the gradient by the costs: one matrix product.
     Scalings can overflow where `reg` is below ``largest/300``: there `otkit.solve` does the same iterations.
     """
-    dtype = next((t for t in (C.dtype, torch.float64) if largest / reg <= _RANGE[t]), None)
+    dtype = next((t for t in (C.dtype, torch.float64) if largest / reg <= RANGE[t]), None)
     if dtype is None:
         result = solve(C, a, b, reg=reg, method=Sinkhorn(n_iters=n_iters, last="cols"))
         return result.plan, result.value if value else None

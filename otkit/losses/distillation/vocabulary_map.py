@@ -123,20 +123,15 @@ class VocabularyMap:
 
     def _masses(self, teacher: Tensor | TopK) -> Tensor:
         """The probabilities ``(r, k + 1)`` of the outcomes."""
-        size, rest = len(self.ids), None
+        size = len(self.ids)
         if isinstance(teacher, TopK) and teacher.tail == "uniform":
             teacher = teacher.logits(teacher.vocab_size or size)
         if isinstance(teacher, Tensor):
             ids, q = torch.arange(teacher.shape[-1], device=teacher.device).expand(teacher.shape), teacher.softmax(-1)
-        elif teacher.tail == "renormalise":
-            ids, q = teacher.indices, teacher.logprobs.softmax(-1)
         else:
-            ids, q, rest = teacher.indices, teacher.logprobs.exp(), teacher.rest().exp()
+            ids, q = teacher.indices, teacher.logprobs.softmax(-1)
         outcome = self.outcome.to(ids.device)[ids.clamp(0, size)]
-        masses = q.new_zeros(len(q), len(self.known) + 1).scatter_add_(-1, outcome, q)
-        if rest is not None:
-            masses[:, -1] += rest
-        return masses
+        return q.new_zeros(len(q), len(self.known) + 1).scatter_add_(-1, outcome, q)
 
 
 def _split(tokenizer: Any, own: list[bytes], other: list[bytes], ids: list[int]) -> list[int]:
