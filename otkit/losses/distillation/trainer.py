@@ -116,5 +116,7 @@ def _is_causal(model: Any) -> bool:
     config = getattr(model, "config", None)
     if config is None or getattr(config, "is_encoder_decoder", False):
         return False
-    names = [type(model).__name__, *(getattr(config, "architectures", None) or [])]
+    names = [type(model).__name__]
+    if not type(model).__module__.startswith("transformers."):  # a wrapper, as of adapters, says little by its own name
+        names += getattr(config, "architectures", None) or []
     return any(name.endswith(("ForCausalLM", "LMHeadModel")) for name in names)

@@ -155,7 +155,20 @@ def test_a_causal_model_is_shifted_with_a_word():
         with pytest.warns(UserWarning, match="GPTLMHeadModel predicts the next token"):
             found = loss(objective)
         assert found == wanted
+
+    class Wrapped(Model):
+        config = SimpleNamespace(architectures=["LlamaForCausalLM"])
+
+    class Classifier(Model):
+        """Of the files of a causal model."""
+
+        config = SimpleNamespace(architectures=["LlamaForCausalLM"])
+        __module__ = "transformers.models.llama"
+
+    with pytest.warns(UserWarning, match="Wrapped predicts"):
+        assert loss(DistillationObjective(), Wrapped) == wanted
     as_it_is = loss(DistillationObjective(shift=False))
+    assert loss(DistillationObjective(), Classifier) == as_it_is
     assert abs(as_it_is - wanted) > 0.01
     assert loss(DistillationObjective(), Model) == as_it_is
     assert loss(DistillationObjective(SinKDLoss(shift=True))) == wanted
