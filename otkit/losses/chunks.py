@@ -68,6 +68,7 @@ def row_values(
     logits: tuple[Tensor | Head, Tensor | TopK | Head],
     rows: tuple[Tensor, Tensor],
     chunk_size: int | None,
+    learned: bool = False,
 ) -> Tensor:
     """The loss ``(r,)`` of pairs of rows of the student's and the teacher's logits, a chunk at a time."""
     student = logits[0].reshape(-1, logits[0].shape[-1])
@@ -81,17 +82,17 @@ def row_values(
             return loss(x, upcast(teacher[theirs]))
 
         chunks.append(Chunk(mine, len(mine), chunk_loss))
-    return chunk_values(student, chunks)
+    return chunk_values(student, chunks, learned)
 
 
-def chunk_values(student: Tensor | Head, chunks: list[Chunk]) -> Tensor:
+def chunk_values(student: Tensor | Head, chunks: list[Chunk], learned: bool = False) -> Tensor:
     """The values of all chunks, one after the other, differentiable by the logits ``student (N, V)``.
 
     A second backward pass computes the gradient again, and so does one that is differentiated (``create_graph=True``).
-    A single chunk is left to autograd.
+    A single chunk is left to autograd, and so are all if the losses have options that are `learned`.
     """
-    if len(chunks) == 1:  # nothing to save
-        return chunks[0].loss(upcast(student[chunks[0].rows]))
+    if len(chunks) == 1 or (learned and chunks):
+        return torch.cat([chunk.loss(upcast(student[chunk.rows])) for chunk in chunks])
     if isinstance(student, Head) and chunks:
         return head_values(student, chunks)
     if isinstance(student, Tensor) and torch.is_grad_enabled() and student.requires_grad:

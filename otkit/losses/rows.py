@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from otkit import arrays, checks
 from otkit.losses.chunks import row_values
 from otkit.losses.head import Head
-from otkit.losses.tensors import as_mask, check_tensor
+from otkit.losses.tensors import as_mask, check_option, check_tensor
 from otkit.losses.topk.entries import TopK
 
 REDUCTIONS = ("mean", "sum", "none")
@@ -218,6 +218,7 @@ class RowLoss(nn.Module, ABC):
     """
 
     one_vocabulary = True
+    temperatures: tuple[str, ...] = ()  # the names of options that may be tensors
 
     def __init__(
         self, reduction: str, shift: bool, ignore_index: int, chunk_size: int | None, check: bool = False
@@ -235,6 +236,13 @@ class RowLoss(nn.Module, ABC):
     def rows_of_known(self, student: Tensor, teacher: TopK) -> Tensor:
         """`rows` for a teacher of which the leading entries are known."""
         return self.rows(student, teacher.logits(student.shape[-1]))
+
+    def _learned(self) -> bool:
+        """Whether an option has a gradient; complains about those that are not positive any more."""
+        given = [(name, getattr(self, name)) for name in self.temperatures]
+        for name, value in given:
+            check_option(name, value)
+        return any(isinstance(value, Tensor) and value.requires_grad for _, value in given)
 
     def check_tail(self, teacher: TopK) -> None:
         """Complain about what a teacher's `tail` leaves unknown, and the loss needs."""
@@ -296,7 +304,7 @@ class RowLoss(nn.Module, ABC):
             self.check_tail(teacher_logits)
         rows = aligned_rows(*keep)
         with torch.autocast(student_logits.device.type, enabled=False):
-            values = row_values(self.compare, logits, rows, self.chunk_size)
+            values = row_values(self.compare, logits, rows, self.chunk_size, self._learned())
             loss = self.reduced(values, rows[0], keep[0], num_items_in_batch)
             if self.reduction == "none":
                 loss = scatter(values, rows[0], keep[0])

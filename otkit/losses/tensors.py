@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from otkit import arrays
+from otkit import arrays, checks
 
 
 def check_tensor(name: str, v: Any, *, floating: bool = True) -> None:
@@ -25,6 +25,16 @@ def check_tensor(name: str, v: Any, *, floating: bool = True) -> None:
         raise TypeError(f"{name} must hold real numbers, got {v.dtype}; pass its real part")
     if floating and not v.is_floating_point():
         raise TypeError(f"{name} must be of a floating-point dtype, got {v.dtype}; pass its .float()")
+
+
+def check_option(name: str, value: Any) -> None:
+    """Complain about an option that is no positive number, and no tensor of one, which may be learned."""
+    if not isinstance(value, Tensor):
+        checks.positive(value, name)
+    elif value.numel() != 1 or not bool(value > 0):
+        raise ValueError(
+            f"{name} must be one positive number, got {value.detach()}; learn its logarithm to keep it positive"
+        )
 
 
 def as_mask(name: str, mask: Tensor) -> Tensor:

@@ -17,6 +17,7 @@ from otkit.losses.distillation.soft_targets import SoftTargetLoss
 from otkit.losses.distillation.vocabulary_map import VocabularyMap
 from otkit.losses.head import Head
 from otkit.losses.rows import Stats, check_logits, check_numbers, reduce, row_mask
+from otkit.losses.tensors import check_option
 from otkit.losses.topk.entries import TopK
 
 Logits = TypeVar("Logits", Tensor | Head, Tensor | TopK | Head)
@@ -33,8 +34,8 @@ class DistillationObjective(nn.Module):
         The weights of the three parts; a part of weight 0 is not computed.
     divergence : str
         The divergence of the soft targets, as in `SoftTargetLoss`.
-    temperature : float
-        The temperature of the soft targets.
+    temperature : float or Tensor
+        The temperature of the soft targets. Tensors are as in `SoftTargetLoss`.
     final_temperature : float, optional
         The temperature at the end of training. It is interpolated from `temperature`, linearly in `progress`.
     squared : bool
@@ -77,7 +78,7 @@ class DistillationObjective(nn.Module):
         ot: float = 1.0,
         *,
         divergence: str = "kl",
-        temperature: float = 1.0,
+        temperature: float | Tensor = 1.0,
         final_temperature: float | None = None,
         squared: bool = True,
         shift: bool | None = None,
@@ -97,7 +98,8 @@ class DistillationObjective(nn.Module):
             raise ValueError("one of ce, kd and ot must be above 0, got three weights of 0; give one a weight")
         checks.positive(final_temperature, "final_temperature")
         options: dict[str, Any] = {"shift": shift, "ignore_index": ignore_index, "check": check}
-        self.soft = SoftTargetLoss(divergence, temperature, squared, vocabulary=vocabulary, **options)
+        check_option("temperature", temperature)
+        self.soft = SoftTargetLoss(divergence, 1.0, squared, vocabulary=vocabulary, **options)
         ot_loss = SinKDLoss(**options) if ot_loss is None else ot_loss
         for name, value in {"shift": shift, "ignore_index": ignore_index}.items():
             if ot > 0 and getattr(ot_loss, name, value) != value:
@@ -201,7 +203,7 @@ class DistillationObjective(nn.Module):
             parts["ce"] = self._cross_entropy(student_logits, labels, mask, num_items_in_batch)
         if self.kd > 0:
             soft = copy.copy(self.soft)
-            soft.temperature = temperature
+            soft.temperature = temperature  # a number or a tensor, never the parameter itself
             parts["kd"] = soft(student_logits, teacher_logits, **options, **divisor)
         if self.ot > 0:
             divided = {} if getattr(self.ot_loss, "reduction", "mean") == "sum" else divisor
@@ -210,7 +212,7 @@ class DistillationObjective(nn.Module):
         if not return_stats:
             return loss
         stats = {name: part.detach() for name, part in {"loss": loss, **parts}.items()}
-        return loss, {**stats, "temperature": torch.tensor(temperature)}
+        return loss, {**stats, "temperature": torch.as_tensor(temperature).detach()}
 
     def shifted(self, shift: bool) -> None:
         """Set `shift` of all parts."""

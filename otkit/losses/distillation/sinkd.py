@@ -14,6 +14,7 @@ from otkit.losses.distillation.l1 import l1_cost
 from otkit.losses.distillation.transport import Costs, RowTransport, l1_costs
 from otkit.losses.head import Head
 from otkit.losses.rows import REDUCTIONS, Stats, aligned_rows, check_choice, reduce, row_masks, scatter, uniform
+from otkit.losses.tensors import check_option
 from otkit.losses.topk.cost import own_cost, topk_cost
 from otkit.losses.topk.entries import TopK
 
@@ -43,8 +44,8 @@ class SinKDLoss(nn.Module):
         of a row, one problem for each, at the cost 2 for any move. Its value is ‖p − q‖₁, the sample-wise loss of the
         released code: a divergence, without a solver and without `reg`. `VocabOTLoss` has costs by the similarity of
         entries.
-    tau : float
-        The temperature of both softmaxes.
+    tau : float or Tensor
+        The temperature of both softmaxes. Tensors are as in `SoftTargetLoss`.
     reg : float
         The regularisation, in units of the L1 distance, which is at most 2.
     n_iters : int, optional
@@ -103,7 +104,7 @@ class SinKDLoss(nn.Module):
     def __init__(
         self,
         level: str = "batch",
-        tau: float = 2.0,
+        tau: float | Tensor = 2.0,
         reg: float = 0.1,
         n_iters: int | None = None,
         tol: float | None = None,
@@ -120,7 +121,8 @@ class SinKDLoss(nn.Module):
         check: bool = False,
     ) -> None:
         super().__init__()
-        numbers = {"tau": tau, "reg": reg, "n_iters": n_iters, "tol": tol, "scale": scale, "chunk_size": chunk_size}
+        check_option("tau", tau)
+        numbers = {"reg": reg, "n_iters": n_iters, "tol": tol, "scale": scale, "chunk_size": chunk_size}
         for name, value in numbers.items():
             checks.positive(value, name)
         check_choice("level", level, LEVELS)
@@ -216,6 +218,7 @@ class SinKDLoss(nn.Module):
         logits, given = (student_logits, teacher_logits), ((mask, labels), (teacher_mask, teacher_labels))
         keep = row_masks(self, logits, *given, num_items_in_batch)
         self._check_pair(student_logits, teacher_logits)
+        check_option("tau", self.tau)
         seen: Seen = [] if return_stats else None
         with torch.autocast(student_logits.device.type, enabled=False):
             measure = {"batch": self._batch, "token": self._tokens, "vocab": self._entries}[self.level]
@@ -231,6 +234,8 @@ class SinKDLoss(nn.Module):
 
     def _check_pair(self, student: Logits, teacher: Logits | TopK) -> None:
         """Complain about options that need dense logits."""
+        if self._learned and isinstance(teacher, TopK) and self.level != "vocab":
+            raise ValueError("a tau with a gradient needs all logits of the teacher, got a TopK; pass a number as tau")
         if self.gather and not (isinstance(student, Tensor) and isinstance(teacher, Tensor)):
             raise ValueError("gather=True is for tensors of logits, got a TopK or a Head; pass gather=False")
         divergence = self.objective == "divergence" and self.level != "vocab"
@@ -275,7 +280,9 @@ class SinKDLoss(nn.Module):
             return self._transport(self._costs(x[None], y.reshape(1, *y.shape)), a, b, seen)
 
         owner = torch.zeros(len(own[rows]), dtype=torch.long, device=own.device)
-        return Measured(chunk_values(own, [Chunk(rows, 1, loss, owner)]), upcast(own.new_full((1,), count)))
+        return Measured(
+            chunk_values(own, [Chunk(rows, 1, loss, owner)], self._learned), upcast(own.new_full((1,), count))
+        )
 
     def _batch_of_head(self, student: Head, teacher: Logits | TopK, keep: Pair, seen: Seen) -> Measured:
         """One problem of all rows, whose distances to the teacher's are formed some rows at a time."""
@@ -289,11 +296,11 @@ class SinKDLoss(nn.Module):
 
         def distances(x: Tensor) -> Tensor:
             if isinstance(q, TopK):
-                return topk_cost(x[None], q.reshape(1, *q.shape), self.tau)[0]
+                return topk_cost(x[None], q.reshape(1, *q.shape), float(self.tau))[0]
             return l1_cost(self._softened(x), q)
 
         parts = rows.split(chunk_rows(self.chunk_size, own))
-        C = chunk_values(own, [Chunk(part, len(part), distances) for part in parts])
+        C = chunk_values(own, [Chunk(part, len(part), distances) for part in parts], self._learned)
         a, b = (C.new_full((1, size), 1 / size) for size in C.shape)
         values = self._transport(Costs(C[None]), a, b, seen)
         return Measured(values, C.new_full((1,), len(rows)))
@@ -313,7 +320,7 @@ class SinKDLoss(nn.Module):
 
             owner = torch.arange(part.stop - low, device=own.device).repeat_interleave(n)
             chunks.append(Chunk(slice(low * n, part.stop * n), part.stop - low, loss, owner))
-        values = chunk_values(own, chunks)
+        values = chunk_values(own, chunks, self._learned)
         shape = student.shape[:-2]
         return Measured(values.reshape(shape), keeps[0].sum(-1).to(values).reshape(shape))
 
@@ -334,7 +341,7 @@ class SinKDLoss(nn.Module):
             x, y = y.against(x, self.tau) if isinstance(y, TopK) else (x, y)
             return (self._softened(x) - self._softened(y)).abs().sum(-1)
 
-        values = row_values(loss, (student, teacher), rows, self.chunk_size)
+        values = row_values(loss, (student, teacher), rows, self.chunk_size, self._learned)
         if self.reduction == "none":
             values = scatter(values, rows[0], keep[0])
         return Measured(values, torch.ones_like(values))
@@ -348,7 +355,12 @@ class SinKDLoss(nn.Module):
             p = self._softened(x)
             return l1_cost(p, p)
 
-        return Costs(topk_cost(x, y, self.tau), student, lambda: own_cost(y, self.tau, x.shape[-1]))
+        return Costs(topk_cost(x, y, float(self.tau)), student, lambda: own_cost(y, float(self.tau), x.shape[-1]))
+
+    @property
+    def _learned(self) -> bool:
+        """Whether the temperature has a gradient."""
+        return isinstance(self.tau, Tensor) and self.tau.requires_grad
 
     @property
     def _transport(self) -> RowTransport:

@@ -7,9 +7,9 @@ import math
 import torch
 from torch import Tensor
 
-from otkit import checks
 from otkit.losses.distillation.vocabulary_map import VocabularyMap
 from otkit.losses.rows import RowLoss, check_choice, expectation
+from otkit.losses.tensors import check_option
 from otkit.losses.topk.entries import TopK
 
 DIVERGENCES = ("kl", "reverse_kl", "js", "tv", "cross_entropy")
@@ -23,8 +23,9 @@ class SoftTargetLoss(RowLoss):
     divergence : {"kl", "reverse_kl", "js", "tv", "cross_entropy"}
         KL(q | p) of the teacher's q from the student's p; KL(p | q); the mean KL of both from (p + q)/2; ½·‖p − q‖₁; or
         −Σ q·log p. The last has the gradient of "kl", and a minimum above 0.
-    temperature : float
-        The temperature of both softmaxes.
+    temperature : float or Tensor
+        The temperature of both softmaxes. A tensor may require a gradient, and a parameter is learned with the module;
+        the loss then keeps the softmaxes of all rows, as plain PyTorch does.
     squared : bool
         Whether to multiply by the squared temperature, so that gradients keep their size (Hinton et al. 2015).
     reduction, shift, ignore_index, chunk_size, check
@@ -52,10 +53,12 @@ class SoftTargetLoss(RowLoss):
     [0.1308, 0.1438, 0.0338, 0.25]
     """
 
+    temperatures = ("temperature",)
+
     def __init__(
         self,
         divergence: str = "kl",
-        temperature: float = 1.0,
+        temperature: float | Tensor = 1.0,
         squared: bool = True,
         reduction: str = "mean",
         *,
@@ -67,7 +70,7 @@ class SoftTargetLoss(RowLoss):
     ) -> None:
         super().__init__(reduction, shift, ignore_index, chunk_size, check)
         check_choice("divergence", divergence, DIVERGENCES)
-        checks.positive(temperature, "temperature")
+        check_option("temperature", temperature)
         self.divergence, self.temperature, self.squared = divergence, temperature, squared
         self.vocabulary, self.one_vocabulary = vocabulary, vocabulary is None
 

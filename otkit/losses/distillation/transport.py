@@ -74,8 +74,7 @@ class RowTransport:
             return solved.regularized
         assert costs.student is not None
         assert costs.teacher is not None
-        with torch.no_grad():
-            teacher = self._solved(costs.teacher(), b, b).regularized
+        teacher = self._solved(costs.teacher(), b, b).regularized
         return solved.regularized - (self._solved(costs.student(), a, a).regularized + teacher) / 2
 
     def _solved(self, C: Tensor, a: Tensor, b: Tensor) -> Solved:

@@ -11,6 +11,7 @@ from otkit import checks
 from otkit.autograd.torch import once
 from otkit.losses.distillation.vocabulary_cost import VocabularyCost
 from otkit.losses.rows import RowLoss, check_choice
+from otkit.losses.tensors import check_option
 from otkit.losses.topk.entries import TopK
 
 
@@ -19,8 +20,8 @@ class ULDLoss(RowLoss):
 
     Parameters
     ----------
-    student_temperature, teacher_temperature : float
-        The temperatures of the softmaxes.
+    student_temperature, teacher_temperature : float or Tensor
+        The temperatures of the softmaxes. Tensors are as in `SoftTargetLoss`.
     topk : int, optional
         Compare only the `topk` largest probabilities, and the sums of the rest. This sorts less, and gives at most the
         whole loss.
@@ -53,11 +54,12 @@ class ULDLoss(RowLoss):
     """
 
     one_vocabulary = False
+    temperatures = ("student_temperature", "teacher_temperature")
 
     def __init__(
         self,
-        student_temperature: float = 1.0,
-        teacher_temperature: float = 1.0,
+        student_temperature: float | Tensor = 1.0,
+        teacher_temperature: float | Tensor = 1.0,
         topk: int | None = None,
         reduction: str = "mean",
         *,
@@ -68,9 +70,9 @@ class ULDLoss(RowLoss):
         check: bool = False,
     ) -> None:
         super().__init__(reduction, shift, ignore_index, chunk_size, check)
-        numbers = {"student_temperature": student_temperature, "teacher_temperature": teacher_temperature, "topk": topk}
-        for name, value in numbers.items():
-            checks.positive(value, name)
+        check_option("student_temperature", student_temperature)
+        check_option("teacher_temperature", teacher_temperature)
+        checks.positive(topk, "topk")
         check_choice("average", average, ("rows", "sequences"))
         if average == "sequences" and reduction != "mean":
             raise ValueError(f"average='sequences' is of reduction='mean', got {reduction!r}; leave one of them out")

@@ -180,7 +180,7 @@ class TopK:
         ids, logprobs = self._without_gaps()
         return filling.expand(*self.shape[:-1], entries).scatter(-1, ids, logprobs)
 
-    def against(self, student: Tensor, temperature: float) -> tuple[Tensor, Tensor]:
+    def against(self, student: Tensor, temperature: float | Tensor) -> tuple[Tensor, Tensor]:
         """Logits of the student and of the teacher for the same outcomes, to which `temperature` applies.
 
         Parameters
@@ -276,7 +276,7 @@ class TopK:
             )
 
 
-def outcomes(student: Tensor, ids: Tensor, temperature: float) -> tuple[Tensor, Tensor]:
+def outcomes(student: Tensor, ids: Tensor, temperature: float | Tensor) -> tuple[Tensor, Tensor]:
     """The logits ``(r, k)`` of some ids of each row, and that of any other: T·log Σ exp(logit/T)."""
     others = student.scatter(-1, ids, -torch.inf)
     others = others if temperature == 1 else others / temperature
