@@ -1,9 +1,9 @@
 """The plots of the pages, from the files of results and from an example; run ``python benchmarks/compare/plots.py``.
 
-Measures nothing, and writes SVG files to docs/images. In docs/performance.md a marker is the median of a library over seven problems, each at
-the fastest configuration of the library that reaches the error. A thin line is the range. A problem that a library does
-not solve counts as slower than all others. Where this leaves no median, because most problems are not solved, a hollow
-marker stands in a zone above the times.
+Measures nothing, and writes SVG files to docs/images. In docs/performance.md, a marker is the median of a library over
+seven problems, each at the fastest configuration of the library that reaches the error. A thin line is the range. A
+problem that a library does not solve counts as slower than all others. Where this leaves no median, because most
+problems are not solved, a hollow marker stands in a zone above the times.
 """
 
 import argparse

@@ -144,6 +144,22 @@ def test_cells_alone_are_no_bound():
         assert result.value <= 1e-15
 
 
+@pytest.mark.parametrize("seed", range(5))
+def test_an_exact_plan_of_points_that_coincide_has_no_more_entries_than_a_vertex(seed):
+    rng = np.random.default_rng(seed)
+    x, y = rng.integers(9, size=(600, 2)).astype(float), rng.integers(12, size=(500, 2)) * 0.7
+    a, b = rng.pareto(1.5, 600), rng.exponential(size=500) * (rng.random(500) < 0.7)
+    a, b = a / a.sum(), b / b.sum()
+    result = solved((x, y, a, b))
+    arcs = result.plan_sparse()
+    assert arcs.mass.size <= 600 + np.count_nonzero(b) - 1
+    assert (arcs.mass >= 0).all()
+    assert_allclose(np.bincount(arcs.row, arcs.mass, 600), a, atol=1e-15)
+    assert_allclose(np.bincount(arcs.col, arcs.mass, 500), b, atol=1e-15)
+    assert_allclose(((x[arcs.row] - y[arcs.col]) ** 2).sum(-1) @ arcs.mass, result.value, rtol=1e-13)
+    assert_allclose(result.value, otkit.solve_sample(x, y, a, b, method="exact").value, rtol=1e-12)
+
+
 def test_plans_between_cells_are_read_without_their_matrix():
     rng = np.random.default_rng(3)
     points = sparse(rng, 500, 400, 2)
