@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from otkit.arrays import only
+from otkit.arrays import only, to_numpy
 from otkit.certificates.base import Certificate, dual_bound, widened
 from otkit.geometry.costs import UNIT, Cost
 from otkit.kernels.numba.staircase import divided
@@ -17,6 +17,7 @@ from otkit.problems.linear import LinearProblem
 from otkit.solvers import descent
 from otkit.solvers.exact.basis import Vertex
 from otkit.solvers.multiscale.cells import Grid, Measure
+from otkit.solvers.multiscale.entropic import Plan as Entropic
 from otkit.solvers.multiscale.pairs import Pairs
 from otkit.solvers.multiscale.scale import Scale, coarsest
 
@@ -75,6 +76,14 @@ def _found(
     by_side = zip(scale.sides, (scale.rows, scale.cols), potentials, earned, excess, strict=True)
     rows, cols = (_lost(*side) for side in by_side)
     return Found(certificate, f, (rows, cols))
+
+
+def at_points(problem: LinearProblem, item: int, scale: Scale, plan: Entropic) -> np.ndarray:
+    """The potentials of the columns that those of a plan between cells allow at all points, ``(1, m)``."""
+    cloud = problem.geometry.cloud
+    assert cloud is not None
+    f = scale.pairs.least(plan.G - plan.reg / 2 * np.log(scale.cols.mass))
+    return np.asarray(_extended(cloud.y, item, scale, f) - to_numpy(problem.reduced.col)[item : item + 1])
 
 
 def joined(problem: LinearProblem, found: list[Certificate]) -> Certificate:
