@@ -35,8 +35,8 @@ for result in results.values():
 figure, axes = plt.subplots(1, 2, figsize=(10, 4), layout="constrained")
 for ax, (rtol, result) in zip(axes, results.items(), strict=True):
     (plan,) = result.outcome.plan
-    ax.plot(*x[::20].T, ",", color="C0", alpha=0.5)
-    ax.plot(*y[::20].T, ",", color="C1", alpha=0.5)
+    ax.plot(*x[::20].T, ",", color="C0", alpha=0.5, rasterized=True)
+    ax.plot(*y[::20].T, ",", color="C1", alpha=0.5, rasterized=True)
     means = [
         np.stack([np.bincount(label, share * z) for z in points.T], -1)
         for points, label, share in zip((x, y), plan.labels, plan.shares, strict=True)

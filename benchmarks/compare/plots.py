@@ -1,13 +1,14 @@
-"""The plots of docs/performance.md, from the files of results; run ``python benchmarks/compare/plots.py``.
+"""The plots of the pages, from the files of results and from an example; run ``python benchmarks/compare/plots.py``.
 
-Measures nothing, and writes SVG files to docs/images. A marker is the median of a library over seven problems, each at
-the fastest configuration of the library that reaches the error. A thin line is the range. A problem that a library does
-not solve counts as slower than all others. Where this leaves no median, because most problems are not solved, a hollow
-marker stands in a zone above the times.
+Measures nothing, and writes SVG files to docs/images. In docs/performance.md, a marker is the median of a library over
+seven problems, each at the fastest configuration of the library that reaches the error. A thin line is the range. A
+problem that a library does not solve counts as slower than all others. Where this leaves no median, because most
+problems are not solved, a hollow marker stands in a zone above the times.
 """
 
 import argparse
 import json
+import runpy
 import sys
 from dataclasses import dataclass
 from math import inf
@@ -155,6 +156,11 @@ def figure(path, panels, x_label, ticks, dodge):
         shown[(edges[0] * edges[1]) ** 0.5] = "not\nreached"
     axes.set_yticks(list(shown), shown.values())
     label(axes, ends)
+    save(fig, path)
+
+
+def save(fig, path):
+    """Write a figure to an SVG file, the same bytes every time."""
     fig.savefig(path, transparent=True, metadata={"Date": None, "Creator": None})
     plt.close(fig)
 
@@ -179,6 +185,8 @@ def main():
     exact = json.loads((args.results / "exact.json").read_text())["rows"]
     sizes = sorted({row["n"] for row in exact})
     figure(args.out / "exact_by_size.svg", {"": exact_lines(exact)}, "points", {n: f"{n}" for n in sizes}, 1.04)
+    cells = runpy.run_path(str(ROOT / "examples" / "plot_cells.py"))["figure"]
+    save(cells, args.out / "cells.svg")
 
 
 if __name__ == "__main__":

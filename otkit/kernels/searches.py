@@ -73,12 +73,16 @@ _GROUNDS: dict[Any, int] = {
 _EXACT = (0.5, 1.0, 2.0)
 
 
-class _Near(NamedTuple):
+class Near(NamedTuple):
     """Pairs of a query and a column, in the orders of the trees, with their sums S."""
 
     rows: np.ndarray
     cols: np.ndarray
     sums: np.ndarray
+
+    def some(self, which: np.ndarray) -> Near:
+        """Some of the pairs."""
+        return Near(self.rows[which], self.cols[which], self.sums[which])
 
 
 @dataclass(frozen=True)
@@ -150,7 +154,7 @@ class Search:
             first = np.flatnonzero(np.diff(near.rows, prepend=-1))
             found[near.rows[first]] = np.minimum.reduceat(slack, first)
 
-    def pairs(self, target: Target, other: Target, limits: np.ndarray, low: int, high: int) -> Iterator[_Near]:
+    def pairs(self, target: Target, other: Target, limits: np.ndarray, low: int, high: int) -> Iterator[Near]:
         """The pairs within ``limits (2, n)`` as in `target` or in `other`, and some by rounding, a part at a time."""
         counts, size = np.empty(high - low, dtype=np.int64), _PAIRS
         while low < high:
@@ -163,9 +167,9 @@ class Search:
             rows = np.repeat(np.arange(low, done), counts[: done - low])
             low = done
             if rows.size:
-                yield _Near(rows, cols[: rows.size], sums[: rows.size])
+                yield Near(rows, cols[: rows.size], sums[: rows.size])
 
-    def reduced(self, near: _Near) -> np.ndarray:
+    def reduced(self, near: Near) -> np.ndarray:
         """The reduced costs of pairs."""
         C, row, col = self.metric.of_sums(near.sums), self.row[near.rows], self.col[near.cols]
         return (C - col) - row if self.transposed else (C - row) - col

@@ -10,6 +10,7 @@ from otkit.plans import CellPlan
 from otkit.problems.linear import LinearProblem
 from otkit.results import Status
 from otkit.solvers import choose_solver
+from otkit.solvers.multiscale import pairs, solver
 
 METRICS = ["sqeuclidean", "euclidean", "cityblock", "chebyshev", "cosine", ("power", 1.5), ("power", 3.0)]
 
@@ -144,6 +145,22 @@ def test_cells_alone_are_no_bound():
         assert result.value <= 1e-15
 
 
+@pytest.mark.parametrize("seed", range(5))
+def test_an_exact_plan_of_points_that_coincide_has_no_more_entries_than_a_vertex(seed):
+    rng = np.random.default_rng(seed)
+    x, y = rng.integers(9, size=(600, 2)).astype(float), rng.integers(12, size=(500, 2)) * 0.7
+    a, b = rng.pareto(1.5, 600), rng.exponential(size=500) * (rng.random(500) < 0.7)
+    a, b = a / a.sum(), b / b.sum()
+    result = solved((x, y, a, b))
+    arcs = result.plan_sparse()
+    assert arcs.mass.size <= 600 + np.count_nonzero(b) - 1
+    assert (arcs.mass >= 0).all()
+    assert_allclose(np.bincount(arcs.row, arcs.mass, 600), a, atol=1e-15)
+    assert_allclose(np.bincount(arcs.col, arcs.mass, 500), b, atol=1e-15)
+    assert_allclose(((x[arcs.row] - y[arcs.col]) ** 2).sum(-1) @ arcs.mass, result.value, rtol=1e-13)
+    assert_allclose(result.value, otkit.solve_sample(x, y, a, b, method="exact").value, rtol=1e-12)
+
+
 def test_plans_between_cells_are_read_without_their_matrix():
     rng = np.random.default_rng(3)
     points = sparse(rng, 500, 400, 2)
@@ -185,6 +202,55 @@ def test_items_of_a_batch_are_solved_one_by_one():
             one = solved((x[k], y[k], None, None), rtol=rtol)
             assert_allclose(result.value[k], one.value, rtol=1e-12)
             assert_allclose(result.plan[k], one.plan, atol=1e-15)
+
+
+def heavy(seed, n, m):
+    """Points of a law with heavy tails, whose plans at the scales of cells are nearly vertices."""
+    rng = np.random.default_rng(seed)
+    x, y = rng.standard_t(2, (n, 2)), rng.standard_t(2, (m, 2)) + 5
+    a, b = rng.pareto(1.5, n), rng.pareto(1.5, m)
+    return x, y, a / a.sum(), b / b.sum()
+
+
+@pytest.mark.parametrize("pairs", [0, 2**27])
+def test_plans_that_do_not_settle_are_left_to_the_simplex(monkeypatch, pairs):
+    monkeypatch.setattr(solver, "_MATRIX", pairs)
+    points = heavy(0, 400, 300)
+    result = solved(points, metric=("power", 3.0))
+    exact = otkit.solve_sample(*points, metric=("power", 3.0), method="exact")
+    assert result.converged
+    assert_allclose(result.value, exact.value, rtol=1e-10)
+    assert result.plan_sparse().mass.size <= 699
+    ended = [stage.error for stage in result.stages]
+    assert ended[-1] > 1e-3 or not pairs
+
+
+def test_the_simplex_that_took_over_stops_with_an_interval():
+    points = heavy(0, 400, 300)
+    exact = otkit.solve_sample(*points, metric=("power", 3.0), method="exact").value
+    with pytest.warns(otkit.ConvergenceWarning):
+        result = otkit.solve_sample(*points, metric=("power", 3.0), method=otkit.Multiscale(max_iter=400))
+    assert result.status is otkit.Status.MAX_ITER
+    assert result.lower <= exact <= result.upper < np.inf
+
+
+@pytest.mark.parametrize("shift", [0.5, 1.0])
+def test_where_most_arcs_tie_a_part_of_them_is_listed(monkeypatch, shift):
+    rng, listed = np.random.default_rng(0), []
+    x, y = rng.random((700, 2)), rng.random((600, 2)) + shift
+    whole = pairs._listed
+
+    def watched(*args):
+        found = whole(*args)
+        listed.append(0 if found is None else found.cols.size)
+        return found
+
+    monkeypatch.setattr(pairs, "_listed", watched)
+    monkeypatch.setattr(pairs, "_CROWD", 32)
+    result = solved((x, y, None, None), metric="cityblock")
+    assert_allclose(result.value, otkit.solve_sample(x, y, metric="cityblock", method="exact").value, rtol=1e-12)
+    assert 0 in listed  # there were too many
+    assert max(listed) <= 32 * 1300
 
 
 def test_single_points():

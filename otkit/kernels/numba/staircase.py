@@ -7,7 +7,11 @@ from __future__ import annotations
 
 import numpy as np
 
-from otkit.kernels.numba.jit import add, difference, exact, jit
+from otkit.kernels.numba.jit import add, difference, exact, jit, ordered
+
+# Row, column and mass of each entry; and the weights of points, cell by cell, with where each cell begins.
+Entries = tuple[np.ndarray, np.ndarray, np.ndarray]
+Members = tuple[np.ndarray, np.ndarray]
 
 
 @exact
@@ -110,3 +114,46 @@ def staircase(a: np.ndarray, b: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.
     masses, defect = np.empty(shape), np.empty(shape[0])
     climb(a, b, rows, cols, masses, defect)
     return rows, cols, masses, defect
+
+
+@ordered
+def _divide(rows, cols, masses, a, x_ends, b, y_ends, at_rows, at_cols, parts):
+    """Write the entries of `divided`; returns their number."""
+    i, j = x_ends[:-1].copy(), y_ends[:-1].copy()
+    have, want = a[i], b[j]
+    count = 0
+    for arc in range(masses.size):
+        X, Y, mass = rows[arc], cols[arc], masses[arc]
+        while True:
+            # The last point of a cell takes whatever excess rounding has left.
+            last_x, last_y = i[X] + 1 == x_ends[X + 1], j[Y] + 1 == y_ends[Y + 1]
+            part = mass
+            if not last_x and have[X] < part:
+                part = have[X]
+            if not last_y and want[Y] < part:
+                part = want[Y]
+            at_rows[count], at_cols[count], parts[count] = i[X], j[Y], part
+            count += 1
+            have[X] -= part
+            want[Y] -= part
+            if part == mass:
+                break
+            mass -= part
+            if not last_x and have[X] <= 0.0:
+                i[X] += 1
+                have[X] = a[i[X]]
+            if not last_y and want[Y] <= 0.0:
+                j[Y] += 1
+                want[Y] = b[j[Y]]
+    return count
+
+
+def divided(arcs: Entries, rows: Members, cols: Members) -> Entries:
+    """A plan between cells, handed to their points in order.
+
+    An entry ends an arc, or a point that is not the last of its cell: arcs without cycles leave at most n + m − 1.
+    """
+    most = arcs[2].size + rows[0].size + cols[0].size
+    i, j, mass = np.empty(most, dtype=np.int64), np.empty(most, dtype=np.int64), np.empty(most)
+    count = _divide(*arcs, *rows, *cols, i, j, mass)
+    return i[:count], j[:count], mass[:count]

@@ -134,12 +134,12 @@ class Exact(Solver[Annealed | Sampled | Pivoted]):
         if anneals:
             return self._rough.init(self._entropic(problem), start)
         if start is not None:
-            return _from_potentials(problem, start[1])
+            return from_potentials(problem, start[1], np.zeros(problem.items, dtype=np.int64))
         return _from_masses(problem) if small else self._approached(problem, approach.begin(problem))
 
     def step(self, problem: LinearProblem, state: Annealed | Sampled | Pivoted) -> Annealed | Sampled | Pivoted:
         if isinstance(state, Pivoted):
-            return self._pivot(problem, state)
+            return self.pivot(problem, state)
         if isinstance(state, Sampled):
             swept = int(state.n_iter[0]) > products.SWEEPS
             return _from_products(problem, state.g, state) if swept else products.sweep(problem, state)
@@ -172,7 +172,7 @@ class Exact(Solver[Annealed | Sampled | Pivoted]):
         found = rough.finish(entropic, state, np.empty((0, problem.items)))
         return _from_plans(problem, (found.f, found.g), to_numpy(found.reg), found)
 
-    def _pivot(self, problem: LinearProblem, state: Pivoted) -> Pivoted:
+    def pivot(self, problem: LinearProblem, state: Pivoted) -> Pivoted:
         """A bounded number of pivots of each item, towards an optimal basis."""
         costs = _read(problem)
         bases, n_iter = list(state.bases), state.n_iter.copy()
@@ -298,12 +298,12 @@ def _from_masses(problem: LinearProblem) -> Pivoted:
     return _pivoted(problem, (cold(problem, costs, k) for k in range(problem.items)), none, ())
 
 
-def _from_potentials(problem: LinearProblem, g: Array) -> Pivoted:
-    """The state with bases from the caller's potentials of the columns."""
-    costs, none = problem.reduced.to_numpy(), np.zeros(problem.items, dtype=np.int64)
+def from_potentials(problem: LinearProblem, g: Array, n_iter: np.ndarray) -> Pivoted:
+    """The state with bases from given potentials of the columns, after so many iterations of another method."""
+    costs = problem.reduced.to_numpy()
     surcharge, prices = _GIVEN * descent.top(problem), to_numpy(g)
     bases = (warm(problem, costs, k, prices[k], surcharge[k]) for k in range(problem.items))
-    return _pivoted(problem, bases, none, ())
+    return _pivoted(problem, bases, n_iter, ())
 
 
 def _from_ranks(problem: LinearProblem, f: Array, g: Array) -> Pivoted:

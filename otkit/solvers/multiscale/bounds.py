@@ -6,9 +6,10 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from otkit.arrays import only
+from otkit.arrays import only, to_numpy
 from otkit.certificates.base import Certificate, dual_bound, widened
 from otkit.geometry.costs import UNIT, Cost
+from otkit.kernels.numba.staircase import divided
 from otkit.kernels.numba.support import spread
 from otkit.kernels.trees import tree_of
 from otkit.plans import Arcs, CellPlan, Plan, SparsePlan
@@ -16,6 +17,7 @@ from otkit.problems.linear import LinearProblem
 from otkit.solvers import descent
 from otkit.solvers.exact.basis import Vertex
 from otkit.solvers.multiscale.cells import Grid, Measure
+from otkit.solvers.multiscale.entropic import Plan as Entropic
 from otkit.solvers.multiscale.pairs import Pairs
 from otkit.solvers.multiscale.scale import Scale, coarsest
 
@@ -67,13 +69,21 @@ def _found(
     cost, excess = _cost(scale, vertex)
     offset = dual_bound(one, one.reduced.row, one.reduced.col)
     plan = _plan(one, scale, vertex)
-    rounded = 4 * (one.reduced.n + one.reduced.m + 128) * UNIT if isinstance(plan, CellPlan) else 0.0
+    rounded = 0.0 if _of_points(scale) else 4 * (one.reduced.n + one.reduced.m + 128) * UNIT
     lower, defect = dual_bound(one, f_points, g_points), np.array([vertex.defect + rounded])
     certificate = widened(one, lower, cost - offset, defect, f_points, g_points, (plan,))
     earned = (f_points + one.reduced.row)[0], at_cols
     by_side = zip(scale.sides, (scale.rows, scale.cols), potentials, earned, excess, strict=True)
     rows, cols = (_lost(*side) for side in by_side)
     return Found(certificate, f, (rows, cols))
+
+
+def at_points(problem: LinearProblem, item: int, scale: Scale, plan: Entropic) -> np.ndarray:
+    """The potentials of the columns that those of a plan between cells allow at all points, ``(1, m)``."""
+    cloud = problem.geometry.cloud
+    assert cloud is not None
+    f = scale.pairs.least(plan.G - plan.reg / 2 * np.log(scale.cols.mass))
+    return np.asarray(_extended(cloud.y, item, scale, f) - to_numpy(problem.reduced.col)[item : item + 1])
 
 
 def joined(problem: LinearProblem, found: list[Certificate]) -> Certificate:
@@ -135,9 +145,19 @@ def _cost(scale: Scale, vertex: Vertex) -> tuple[float, tuple[np.ndarray, np.nda
 
 def _by_cell(side: Measure, grid: Grid) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """The points and weights of a side, cell by cell, and where each cell begins."""
-    order = np.argsort(grid.label, kind="stable")
-    ends = np.searchsorted(grid.label[order], np.arange(grid.mass.size + 1))
+    order, ends = _members(grid)
     return side.tree.points[order], side.weights[order], ends
+
+
+def _members(grid: Grid) -> tuple[np.ndarray, np.ndarray]:
+    """The points, cell by cell, and where each cell begins."""
+    order = np.argsort(grid.label, kind="stable")
+    return order, np.searchsorted(grid.label[order], np.arange(grid.mass.size + 1))
+
+
+def _of_points(scale: Scale) -> bool:
+    """Whether each cell is one point."""
+    return all(grid.mass.size == grid.label.size for grid in (scale.rows, scale.cols))
 
 
 def _widened_mean(scale: Scale, total: float) -> float:
@@ -154,13 +174,17 @@ def _widened_mean(scale: Scale, total: float) -> float:
 def _plan(one: LinearProblem, scale: Scale, vertex: Vertex) -> Plan:
     """The plan spread over the points of one item."""
     sides, grids = scale.sides, (scale.rows, scale.cols)
-    shape, none = (1, one.reduced.n, one.reduced.m), np.zeros_like(vertex.rows)
-    if all(grid.mass.size == grid.label.size for grid in grids):  # cells are points
-        rows, cols = (side.index[at] for side, at in zip(sides, vertex[:2], strict=True))
-        return SparsePlan(shape, Arcs(none, rows, cols, vertex.mass), one.a)
+    shape, arcs = (1, one.reduced.n, one.reduced.m), vertex[:3]
+    if scale.finest:
+        if not _of_points(scale):  # several points at one place share its arcs
+            (p, x_ends), (q, y_ends) = (_members(grid) for grid in grids)
+            i, j, mass = divided(arcs, (sides[0].weights[p], x_ends), (sides[1].weights[q], y_ends))
+            arcs = p[i], q[j], mass
+        rows, cols = (side.index[at] for side, at in zip(sides, arcs[:2], strict=True))
+        return SparsePlan(shape, Arcs(np.zeros_like(rows), rows, cols, arcs[2]), one.a)
     labels = np.zeros(shape[1], dtype=np.int64), np.zeros(shape[2], dtype=np.int64)
     shares = np.zeros(shape[1]), np.zeros(shape[2])
     for side, grid, label, share in zip(sides, grids, labels, shares, strict=True):
         label[side.index], share[side.index] = grid.label, side.weights / grid.mass[grid.label]
     sizes = grids[0].mass.size, grids[1].mass.size
-    return CellPlan(shape, 0, sizes, labels, shares, *vertex[:3], one.a)
+    return CellPlan(shape, 0, sizes, labels, shares, *arcs, one.a)

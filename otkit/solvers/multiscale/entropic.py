@@ -21,8 +21,8 @@ _AFTER, _RESIDUAL, _ITERATIONS = 3, 0.05, 400
 _STEP, _OUTSIDE = 3.0, 1e-3
 # A step of so many regularisations is none: conjugate gradients broke down on a singular system.
 _BROKEN = 1e100
-# Newton steps end when one leaves more than this fraction of the error.
-_FALLS = 0.95
+# Newton steps end when one leaves more than this fraction of the error; less, if its linear system took all iterations.
+_FALLS, _FALLS_SLOWLY = 0.95, 0.5
 
 
 @dataclass(frozen=True)
@@ -88,11 +88,12 @@ def settled(pairs: Pairs, rows: Grid, cols: Grid, g: np.ndarray, reg: float, eff
         done = plan.n_iter
         if plan.error <= effort.error or done >= effort.sweeps:
             break
-    hierarchy, last = None, np.inf
-    while effort.error < plan.error < _FALLS * last and plan.steps < effort.steps:
+    hierarchy, last, falls = None, np.inf, _FALLS
+    while effort.error < plan.error < falls * last and plan.steps < effort.steps:
         last = plan.error
         hierarchy = cols.hierarchy if hierarchy is None else hierarchy
         x, cg = _direction(plan, rows, cols, hierarchy)
+        falls = _FALLS if cg < _ITERATIONS else _FALLS_SLOWLY
         counts = dict(n_iter=plan.n_iter + 1, steps=plan.steps + 1, cg_steps=plan.cg_steps + cg)
         G, before = plan.G + reg * x, plan.G
         plan = replace(_on(plan.arcs, G, reg, log_a), **counts)  # type: ignore[arg-type]

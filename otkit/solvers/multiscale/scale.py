@@ -11,7 +11,7 @@ from otkit.geometry.costs import Cost
 from otkit.kernels.numba.search import Form
 from otkit.kernels.searches import form_of
 from otkit.problems.linear import LinearProblem
-from otkit.solvers.exact.basis import Basis
+from otkit.solvers.exact.basis import ROUNDING, Basis
 from otkit.solvers.multiscale.cells import Grid, Measure
 from otkit.solvers.multiscale.entropic import Plan
 from otkit.solvers.multiscale.pairs import Pairs
@@ -112,11 +112,16 @@ def coarsest(problem: LinearProblem, item: int) -> Scale:
 
 
 def _spread(metric: Cost, sides: tuple[Measure, Measure]) -> float:
-    """About the range of the reduced costs: that of a sample of points and of the outermost ones."""
+    """About the range of the reduced costs: that of a sample of points and of the outermost ones.
+
+    Where all plans cost the same, up to rounding, it is that of the costs.
+    """
     x, y = (_sample(side.tree.points) for side in sides)
     costs = metric(x[None], y[None])[0]
+    largest = float(costs.max())
     costs = costs - costs.min(-1, keepdims=True)
-    return float((costs - costs.min(0)).max()) or 1.0
+    spread = float((costs - costs.min(0)).max())
+    return spread if spread > ROUNDING * largest else largest or 1.0
 
 
 def _sample(points: np.ndarray) -> np.ndarray:

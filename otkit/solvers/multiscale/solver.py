@@ -8,15 +8,17 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from otkit.arrays import Array
+from otkit.arrays import Array, from_numpy
+from otkit.certificates.base import Certificate
 from otkit.certificates.width import narrow, precise
 from otkit.problems.linear import LinearProblem
 from otkit.results.outcome import Outcome, Stage, Status, marginal_error
 from otkit.solvers import descent
 from otkit.solvers.base import Solver, State, check_options
 from otkit.solvers.exact.basis import GRAIN
+from otkit.solvers.exact.solver import Exact, Pivoted, from_potentials
 from otkit.solvers.multiscale import entropic, vertex
-from otkit.solvers.multiscale.bounds import Found, joined, proved, trivial
+from otkit.solvers.multiscale.bounds import Found, at_points, joined, proved, trivial
 from otkit.solvers.multiscale.entropic import Effort, Plan
 from otkit.solvers.multiscale.scale import Scale, coarsest
 
@@ -32,22 +34,42 @@ _SETTLED, _ROUGH = Effort(1e-6, 100, 12), Effort(1e-2, 10, 1)
 _GAP = 2.0
 # Where the gap is at most so many times too wide, only the cells that carry this share of it are split.
 _CLOSE, _SHARE = 4.0, 0.9
+# The plan of a scale does not settle if its error stays above _WILD, or above _LOOSE with less than _THIN arcs for each
+# cell of the larger side: it is then nearly a vertex, which takes many sweeps. The simplex then goes on with all costs
+# in a matrix, if these are at most _MATRIX, and _COPIES times those between places.
+_WILD, _LOOSE, _THIN, _MATRIX, _COPIES = 2.5e-2, 1e-3, 6.0, 2**27, 2
 # Maximum number of pivots in a step.
 _PIVOTS = 2**18
 
 
 @dataclass(frozen=True)
 class Refined(State):
-    """A state with the scale that each item has reached."""
+    """A state with the scale that each item has reached, or the bases of the items whose plans do not settle.
+
+    Certificates are of the items that have one.
+    """
 
     scales: tuple[Scale, ...]
-    found: tuple[Found | None, ...]
+    bases: tuple[Pivoted | None, ...]
+    certificates: tuple[Certificate | None, ...]
 
-    def moved(self, k: int, scale: Scale, done: int, error: float) -> Refined:
-        """The state with an item at another scale, after so many iterations."""
-        n_iter, reg, errors = self.n_iter.copy(), self.reg.copy(), self.error.copy()
-        n_iter[k], reg[k], errors[k] = n_iter[k] + done, scale.reg, error
-        return replace(self, scales=_put(self.scales, k, scale), n_iter=n_iter, reg=reg, error=errors)
+    def moved(self, k: int, done: int, error: float, reg: float) -> Refined:
+        """The state with these iterations of an item, its error and its regularisation."""
+        n_iter, regs, errors = self.n_iter.copy(), self.reg.copy(), self.error.copy()
+        n_iter[k], regs[k], errors[k] = n_iter[k] + done, reg, error
+        return replace(self, reg=regs, n_iter=n_iter, error=errors)
+
+    def at(self, k: int, scale: Scale) -> Refined:
+        """The state with an item at another scale."""
+        return replace(self, scales=_put(self.scales, k, scale))
+
+    def pivoted(self, k: int, basis: Pivoted) -> Refined:
+        """The state with a basis of an item whose plans do not settle."""
+        return replace(self, bases=_put(self.bases, k, basis))
+
+    def certified(self, k: int, certificate: Certificate) -> Refined:
+        """The state with a certificate of an item."""
+        return replace(self, certificates=_put(self.certificates, k, certificate))
 
 
 @dataclass(frozen=True)
@@ -67,7 +89,8 @@ class Multiscale(Solver[Refined]):
     Cells are nodes of a tree over the points of each side, of a variance proportional to the regularisation. The plan
     between cells is settled by Sinkhorn sweeps and Newton steps on the few arcs that matter (Schmitzer 2019). Their
     potentials are the start at the next scale, and the heaviest arcs that of a network simplex between cells or points.
-    Pricing through trees adds arcs until none is left among all pairs.
+    Pricing through trees adds arcs until none is left among all pairs. Where the plans of cells do not settle, and the
+    costs fit into a matrix, the simplex prices its rows instead, as `Exact` does.
 
     With `rtol`, the plan spreads the mass between two cells over their points by their weights: it is a `CellPlan`. The
     lower bound is of potentials at all points: an optimum of cells alone is no bound.
@@ -97,15 +120,54 @@ class Multiscale(Solver[Refined]):
 
     def init(self, problem: LinearProblem, start: tuple[Array, Array] | None) -> Refined:
         items = problem.items
-        scales = tuple(coarsest(problem, k) for k in range(items))
-        nothing, running = np.zeros(items), np.full(items, None, dtype=object)
-        never, reg = np.full(items, np.inf), np.array([scale.reg for scale in scales])
-        return Refined(problem.a, problem.b, reg, running, never, nothing.astype(np.int64), (), scales, (None,) * items)
+        scales, none = tuple(coarsest(problem, k) for k in range(items)), (None,) * items
+        running, never = np.full(items, None, dtype=object), np.full(items, np.inf)
+        reg, n_iter = np.array([scale.reg for scale in scales]), np.zeros(items, dtype=np.int64)
+        return Refined(problem.a, problem.b, reg, running, never, n_iter, (), scales, none, none)
 
     def step(self, problem: LinearProblem, state: Refined) -> Refined:
         for k in state.running.tolist():
-            state = self._settle(state, k) if state.scales[k].basis is None else self._pivot(problem, state, k)
+            if state.bases[k] is not None:
+                state = self._price(problem, state, k, state.bases[k])
+            elif state.scales[k].basis is not None:
+                state = self._pivot(problem, state, k)
+            else:
+                state = self._settle(problem, state, k)
         return state
+
+    def _settle(self, problem: LinearProblem, state: Refined, k: int) -> Refined:
+        """The state after the entropic plan of the scale of an item: in the next scale, or with the first basis."""
+        scale = state.scales[k]
+        size = max(scale.rows.mass.size, scale.cols.mass.size)
+        effort = _SETTLED if size <= _MANY else _ROUGH
+        plan = entropic.settled(scale.pairs, scale.rows, scale.cols, scale.g, scale.reg, effort)
+        first = not state.n_iter[k]  # from no potentials: the next scale may settle
+        state = replace(state, stages=(*state.stages, _stage(k, plan))).moved(k, plan.n_iter, plan.error, scale.reg)
+        error = max(effort.error, _WILD if plan.P.size > _THIN * size else _LOOSE)
+        places = scale.sides[0].places.mass.size * scale.sides[1].places.mass.size
+        small = problem.reduced.n * problem.reduced.m <= min(_MATRIX, _COPIES * places)
+        if plan.error > error and small and not first:
+            one = problem.take(np.array([k]))
+            g = from_numpy(at_points(problem, k, scale, plan), problem.b)
+            return state.pivoted(k, from_potentials(one, g, state.n_iter[k : k + 1]))
+        return state.at(k, self._next(scale, plan, plan.P.size, size))
+
+    def _price(self, problem: LinearProblem, state: Refined, k: int, basis: Pivoted) -> Refined:
+        """The state after a bounded number of pivots of an item whose plans do not settle."""
+        one, exact = problem.take(np.array([k])), self._exact
+        new = exact.pivot(one, basis)
+        done, error = int(new.n_iter[0] - basis.n_iter[0]), float(new.error[0])
+        state = state.moved(k, done, error, 0.0).pivoted(k, new)
+        if not new.running.size:
+            found = exact.finish(one, new, np.empty((0, 1)))
+            assert found.certificate is not None
+            state = state.certified(k, found.certificate).ended(np.array([k]), found.status[0])
+        return state
+
+    @property
+    def _exact(self) -> Exact:
+        """The solver of items whose plans do not settle."""
+        return Exact(rtol=self.rtol, max_iter=self.max_iter)
 
     def _pivot(self, problem: LinearProblem, state: Refined, k: int) -> Refined:
         """The state after a bounded number of pivots of an item; at the optimum, the end or finer cells."""
@@ -114,11 +176,11 @@ class Multiscale(Solver[Refined]):
         most = min(_PIVOTS, self.max_iter - int(state.n_iter[k]))
         basis, pivots, status = vertex.improved(scale.pairs, scale.basis, top, most)
         scale = replace(scale, basis=basis)
-        state = state.moved(k, scale, pivots, basis.missing * 2 * GRAIN)
+        state = state.moved(k, pivots, basis.missing * 2 * GRAIN, scale.reg).at(k, scale)
         if status is not Status.CONVERGED:
             return state if status is None else state.ended(np.array([k]), status)
         found = proved(problem, k, scale)
-        state = replace(state, found=_put(state.found, k, found))
+        state = state.certified(k, found.certificate)
         lower, upper = found.certificate.lower, found.certificate.upper
         one = problem.take(np.array([k]))
         if self.rtol is not None and narrow(one, lower, upper, self.rtol, 0.0)[0]:
@@ -128,17 +190,7 @@ class Multiscale(Solver[Refined]):
             return state.ended(np.array([k]), Status.CONVERGED if exact else Status.IMPRECISE)
         assert self.rtol is not None
         wide = float((upper - lower)[0]) / (self.rtol * abs(float(upper[0])))
-        return state.moved(k, _refined(scale, found, wide), 0, np.inf)
-
-    def _settle(self, state: Refined, k: int) -> Refined:
-        """The state after the entropic plan of the scale of an item; in the next scale, or with the first basis."""
-        scale = state.scales[k]
-        size = max(scale.rows.mass.size, scale.cols.mass.size)
-        effort = _SETTLED if size <= _MANY else _ROUGH
-        plan = entropic.settled(scale.pairs, scale.rows, scale.cols, scale.g, scale.reg, effort)
-        arcs = plan.P.size
-        state = replace(state, stages=(*state.stages, _stage(k, plan)))
-        return state.moved(k, self._next(scale, plan, arcs, size), plan.n_iter, plan.error)
+        return state.at(k, _refined(scale, found, wide))
 
     def _next(self, scale: Scale, plan: Plan, arcs: int, size: int) -> Scale:
         """The next scale, or this one with the first basis."""
@@ -153,8 +205,7 @@ class Multiscale(Solver[Refined]):
         return scale.finer(plan, reg, arcs, last=reg <= wanted)
 
     def finish(self, problem: LinearProblem, state: Refined, errors: np.ndarray) -> Outcome:
-        found = [trivial(problem, k) if one is None else one for k, one in enumerate(state.found)]
-        certificate = joined(problem, [one.certificate for one in found])
+        certificate = joined(problem, [self._certificate(problem, state, k) for k in range(problem.items)])
         return Outcome(
             f=certificate.f,
             g=certificate.g,
@@ -168,6 +219,18 @@ class Multiscale(Solver[Refined]):
             errors=errors,
             stages=state.stages,
         )
+
+    def _certificate(self, problem: LinearProblem, state: Refined, k: int) -> Certificate:
+        """The certificate of an item, at any time."""
+        certificate, basis = state.certificates[k], state.bases[k]
+        if certificate is not None:
+            return certificate
+        if basis is None:
+            return trivial(problem, k).certificate
+        stopped = basis.ended(np.zeros(1, dtype=np.int64), state.status[k])
+        found = self._exact.finish(problem.take(np.array([k])), stopped, np.empty((0, 1))).certificate
+        assert found is not None
+        return found
 
 
 def _refined(scale: Scale, found: Found, wide: float) -> Scale:
