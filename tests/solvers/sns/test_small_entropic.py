@@ -201,6 +201,7 @@ def same(one, other, k=()):
 
 
 def test_items_that_the_pass_leaves_are_solved_as_if_alone(monkeypatch):
+    monkeypatch.setattr("otkit.kernels.numba.sweep._OFTEN", 0)  # one form of the loop from the first call on
     n, rng = 5, np.random.default_rng(1)
     C = rng.random((4, n, n))
     C[1] = np.subtract.outer(range(n), range(n)) ** 2 / 25
