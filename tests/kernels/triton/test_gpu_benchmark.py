@@ -20,6 +20,7 @@ def run(*arguments):
     return subprocess.run([sys.executable, str(BENCHMARK), *arguments], capture_output=True, text=True, check=False)
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(os.environ.get("TRITON_INTERPRET") == "1", reason="the run without the interpreter has it")
 def test_it_goes_through_everything_in_a_rehearsal(tmp_path):
     path = tmp_path / "found.json"
