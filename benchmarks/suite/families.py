@@ -195,6 +195,11 @@ def _moons(rng, n):
     return cdist(x, y) ** 4, uniform(rng, n), uniform(rng, n)
 
 
+def _few_with_mass(rng, n):
+    a, b = (w * (rng.random(n) > 0.6) for w in (uniform(rng, n), uniform(rng, n)))
+    return rng.integers(0, 10, (n, n)).astype(float), a / a.sum(), b / b.sum()
+
+
 HELD_OUT = {
     "spiral to Student's t, cubed distance": _spiral,
     "shortest paths of a road network": _road,
@@ -210,6 +215,7 @@ HELD_OUT = {
     "products of heavy-tailed factors": _products,
     "5-D, L1, three times as many columns": _few,
     "sorted moons, fourth power": _moons,
+    "integers 0 to 9, 60 % without mass": _few_with_mass,
 }
 FAMILIES = TUNED | HELD_OUT
 
