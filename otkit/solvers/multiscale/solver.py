@@ -35,8 +35,8 @@ _GAP = 2.0
 # Where the gap is at most so many times too wide, only the cells that carry this share of it are split.
 _CLOSE, _SHARE = 4.0, 0.9
 # The plan of a scale does not settle if its error stays above _WILD, or above _LOOSE with less than _THIN arcs for each
-# cell of the larger side: it is then nearly a vertex, which takes many sweeps. The simplex then goes on with all costs
-# in a matrix, if these are at most _MATRIX, and _COPIES times those between places.
+# cell of the larger side: it is then nearly a vertex, which takes many sweeps. Towards the exact answer, the simplex
+# goes on with all costs in a matrix, if these are at most _MATRIX, and _COPIES times those between places.
 _WILD, _LOOSE, _THIN, _MATRIX, _COPIES = 2.5e-2, 1e-3, 6.0, 2**27, 2
 # Maximum number of pivots in a step.
 _PIVOTS = 2**18
@@ -143,10 +143,8 @@ class Multiscale(Solver[Refined]):
         plan = entropic.settled(scale.pairs, scale.rows, scale.cols, scale.g, scale.reg, effort)
         first = not state.n_iter[k]  # from no potentials: the next scale may settle
         state = replace(state, stages=(*state.stages, _stage(k, plan))).moved(k, plan.n_iter, plan.error, scale.reg)
-        error = max(effort.error, _WILD if plan.P.size > _THIN * size else _LOOSE)
-        places = scale.sides[0].places.mass.size * scale.sides[1].places.mass.size
-        small = problem.reduced.n * problem.reduced.m <= min(_MATRIX, _COPIES * places)
-        if plan.error > error and small and not first:
+        unsettled = plan.error > max(effort.error, _WILD if plan.P.size > _THIN * size else _LOOSE)
+        if unsettled and not first and self.rtol is None and _has_matrix(problem, scale):
             one = problem.take(np.array([k]))
             g = from_numpy(at_points(problem, k, scale, plan), problem.b)
             return state.pivoted(k, from_potentials(one, g, state.n_iter[k : k + 1]))
@@ -231,6 +229,12 @@ class Multiscale(Solver[Refined]):
         found = self._exact.finish(problem.take(np.array([k])), stopped, np.empty((0, 1))).certificate
         assert found is not None
         return found
+
+
+def _has_matrix(problem: LinearProblem, scale: Scale) -> bool:
+    """Whether the costs may be a matrix, and points that coincide do not make most of it."""
+    rows, cols = (side.places.mass.size for side in scale.sides)
+    return problem.reduced.n * problem.reduced.m <= min(_MATRIX, _COPIES * rows * cols)
 
 
 def _refined(scale: Scale, found: Found, wide: float) -> Scale:
