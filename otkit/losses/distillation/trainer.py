@@ -38,7 +38,8 @@ class DistillationTrainerMixin:
 
     A batch may have, beside the inputs of the student: ``teacher_inputs``, those of a teacher with another tokenizer;
     ``spans`` and ``teacher_spans``, the two tensors of an `Alignment`. `AlignedCollator` makes all of them. A sum over
-    spans is divided by the number of labels, as the Trainer counts the items of an update.
+    spans is divided by the number of labels, as the Trainer counts the items of an update. Documents that are packed in
+    a sequence are kept apart by ``position_ids``, which begin at 0 in each, as those of ``DataCollatorWithFlattening``.
 
     Examples
     --------
@@ -87,6 +88,7 @@ class DistillationTrainerMixin:
             outputs.logits,
             teacher_logits,
             labels,
+            None if spans is not None else _documents(inputs.get("position_ids"), outputs.logits),
             alignment=None if spans is None else Alignment(spans, teacher_spans),
             progress=self._progress(),
             num_items_in_batch=num_items_in_batch,
@@ -109,6 +111,13 @@ class DistillationTrainerMixin:
     def _progress(self) -> float:
         state: Any = self.state  # type: ignore[attr-defined]
         return min(1.0, state.global_step / state.max_steps) if state.max_steps > 0 else 0.0
+
+
+def _documents(positions: torch.Tensor | None, logits: torch.Tensor) -> torch.Tensor | None:
+    """The numbers of packed documents, each of which begins at position 0."""
+    if positions is None or logits.ndim < 3 or positions.ndim != 2 or positions.shape[-1] != logits.shape[-2]:
+        return None
+    return (positions == 0).cumsum(-1).clamp_min(1).expand(logits.shape[:-1])
 
 
 def _is_causal(model: Any) -> bool:

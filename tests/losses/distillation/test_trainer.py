@@ -37,7 +37,7 @@ class Model(torch.nn.Module):
         generator = torch.Generator().manual_seed(seed)
         self.weight = torch.nn.Parameter(torch.randn(7, 7, generator=generator))
 
-    def forward(self, input_ids):
+    def forward(self, input_ids, position_ids=None):
         return Outputs(logits=self.weight[input_ids])
 
 
@@ -174,6 +174,23 @@ def test_a_causal_model_is_shifted_with_a_word():
     assert loss(DistillationObjective(SinKDLoss(shift=True))) == wanted
 
 
+def test_packed_documents_are_kept_apart_by_their_positions():
+    tokens = torch.randint(7, (1, 8), generator=torch.Generator().manual_seed(0))
+    positions = torch.tensor([[0, 1, 2, 0, 1, 2, 3, 0]])
+    student, teacher, objective = Model(0), Model(1), DistillationObjective(SinKDLoss("token", shift=True), shift=True)
+    trainer = LoopWithTeacher(student, 20, teacher=teacher, objective=objective)
+    inputs = {"input_ids": tokens, "labels": tokens, "position_ids": positions}
+    packed = trainer.compute_loss(student, inputs, num_items_in_batch=5)
+    parts = [{"input_ids": tokens[:, part], "labels": tokens[:, part]} for part in (slice(0, 3), slice(3, 7))]
+    torch.testing.assert_close(packed, sum(trainer.compute_loss(student, v, num_items_in_batch=5) for v in parts))
+    # Positions of one document, and those of padding on the left, change nothing.
+    del inputs["position_ids"]
+    whole = trainer.compute_loss(student, inputs)
+    for one in (torch.arange(8), torch.tensor([1, 1, 0, 1, 2, 3, 4, 5])):
+        assert trainer.compute_loss(student, {**inputs, "position_ids": one[None]}) == whole
+    assert abs(float((packed - whole).detach())) > 1e-3
+
+
 def test_a_padded_vocabulary():
     tokens = torch.randint(7, (2, 5), generator=torch.Generator().manual_seed(0))
     student, teacher = (Model(seed)(tokens).logits.detach() for seed in (0, 1))
@@ -184,6 +201,9 @@ def test_a_padded_vocabulary():
     assert objective(padded, torch.cat([teacher, padding[..., :1]], -1), tokens) == wanted
     head = Head(torch.eye(10).requires_grad_()[tokens], padded_weight := torch.randn(10, 10))
     cut = Head(head.hidden, padded_weight[:7])
+    for size in (0, 5.5, True):
+        with pytest.raises(ValueError, match="vocab_size must be a positive whole number"):
+            DistillationObjective(vocab_size=size)
     options = DistillationObjective(SinKDLoss("token"), vocab_size=7), DistillationObjective(SinKDLoss("token"))
     assert options[0](head, teacher, tokens) == options[1](cut, teacher, tokens)
 
@@ -212,6 +232,8 @@ def test_a_teacher_of_another_tokenizer():
     torch.testing.assert_close(
         trainer.compute_loss(student, batch, num_items_in_batch=6), (6 * ce + 2 * ULDLoss()(rows, theirs)) / 6
     )
+    with pytest.raises(ValueError, match="one document in each sequence"):
+        objective(student(letters).logits, teacher(pairs).logits, letters, 1 + letters, alignment=found)
     del batch["spans"]
     with pytest.raises(ValueError, match="align gives both"):
         trainer.compute_loss(student, batch)
