@@ -19,7 +19,8 @@ class DistillationTrainerMixin:
     *args
         Arguments of the Trainer.
     teacher : Module
-        A model that returns ``logits``, like the student. It is put into evaluation mode and on the student's device.
+        A model that returns ``logits``, like the student. It is put into evaluation mode, without a cache of keys, and
+        on the student's device.
     objective : DistillationObjective
         The loss. That for a causal language model is shifted with a warning, unless its `shift` is given.
     **kwargs
@@ -59,6 +60,9 @@ class DistillationTrainerMixin:
     def __init__(self, *args: Any, teacher: torch.nn.Module, objective: DistillationObjective, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self.teacher, self.objective = teacher.eval().requires_grad_(False), objective
+        config: Any = getattr(teacher, "config", None)
+        if getattr(config, "use_cache", False):
+            config.use_cache = False  # as the Trainer sets it: with a cache, models mix documents that are packed
         self.model_accepts_loss_kwargs = True  # the Trainer then passes num_items_in_batch, and does not divide again
         model: Any = self.model  # type: ignore[attr-defined]
         if not objective.shift_given and not objective.shift and _is_causal(model):

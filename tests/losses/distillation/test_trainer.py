@@ -136,6 +136,33 @@ def test_the_mix_in_in_transformers(tmp_path):
     torch.testing.assert_close(student.transformer.wte.weight.detach(), weights[0], rtol=1e-4, atol=1e-6)
 
 
+@pytest.mark.skipif(importlib.util.find_spec("transformers") is None, reason="transformers is not installed")
+@pytest.mark.filterwarnings("ignore")  # of transformers and accelerate
+def test_packed_documents_in_transformers(tmp_path):
+    transformers = pytest.importorskip("transformers")
+    pytest.importorskip("accelerate")
+
+    def model(width, seed):
+        torch.manual_seed(seed)
+        config = transformers.GPT2Config(vocab_size=23, n_positions=16, n_embd=width, n_layer=1, n_head=2, initializer_range=0.5, resid_pdrop=0, embd_pdrop=0, attn_pdrop=0)  # fmt: skip
+        return transformers.GPT2LMHeadModel(config)
+
+    class Trainer(DistillationTrainerMixin, transformers.Trainer):
+        """A Trainer that distils."""
+
+    generator = torch.Generator().manual_seed(0)
+    texts = [torch.randint(23, (size,), generator=generator).tolist() for size in (5, 3, 7)]
+    data, collator = [{"input_ids": v, "labels": v} for v in texts], transformers.DataCollatorWithFlattening()
+    objective = DistillationObjective(SinKDLoss("token", shift=True), shift=True)
+    options = transformers.TrainingArguments(str(tmp_path), report_to=[], use_cpu=True, disable_tqdm=True)
+    trainer = Trainer(model(16, 0), options, train_dataset=data, data_collator=collator, teacher=model(32, 1), objective=objective)  # fmt: skip
+    packed, *each = (
+        trainer.compute_loss(trainer.model.eval(), collator(part), num_items_in_batch=12)
+        for part in (data, *([one] for one in data))
+    )
+    torch.testing.assert_close(packed, sum(each))
+
+
 class GPTLMHeadModel(Model):
     """A causal model by its name, with a configuration."""
 
@@ -283,6 +310,9 @@ def test_two_tokenizers_in_transformers(tmp_path):
     assert trainer.compute_loss(trainer.model.eval(), batch) < before
     with pytest.raises(ValueError, match="remove_unused_columns=False"):
         collator([{}])
+    for empty in ([], ["", {"text": ""}]):
+        with pytest.raises(ValueError, match="empty ones; drop empty texts"):
+            collator(empty)
     own.pad_token = None
     with pytest.raises(ValueError, match="token for padding, got none"):
         AlignedCollator(own, other)
