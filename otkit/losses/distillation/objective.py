@@ -235,6 +235,12 @@ class DistillationObjective(nn.Module):
         if self.shift:
             labels = torch.cat([labels[..., 1:], labels[..., :1]], -1)
         rows = keep.flatten().nonzero()[:, 0]
+        used, size = labels.flatten()[rows.to(labels.device)], logits.shape[-1]
+        if bool(((used < 0) | (used >= size)).any()):
+            raise ValueError(
+                f"labels must be below the {size} entries of the logits, or {self.ignore_index}, got "
+                f"{int(used.min())} to {int(used.max())}; pass the tokenizer's whole size as vocab_size"
+            )
         with torch.autocast(logits.device.type, enabled=False):
             tokens = labels.to(keep.device)[..., None]
             values = row_values(_cross_entropy, (logits, tokens), (rows, rows), None)

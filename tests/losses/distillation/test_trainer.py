@@ -231,6 +231,9 @@ def test_a_padded_vocabulary():
     for size in (0, 5.5, True):
         with pytest.raises(ValueError, match="vocab_size must be a positive whole number"):
             DistillationObjective(vocab_size=size)
+    for label in (7, -1):
+        with pytest.raises(ValueError, match="labels must be below the 7 entries"):
+            objective(padded, teacher, torch.full_like(tokens, label))
     options = DistillationObjective(SinKDLoss("token"), vocab_size=7), DistillationObjective(SinKDLoss("token"))
     assert options[0](head, teacher, tokens) == options[1](cut, teacher, tokens)
 
