@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import scipy.sparse
 from checks import torch
+from parallel import run_at_once
 from strategies import first
 
 import otkit
@@ -64,7 +65,7 @@ def work(rank, count, folder):
 
 @pytest.mark.parametrize("count", first(1, [2, 4]))
 def test_processes_agree_with_one(count, tmp_path):
-    torch.multiprocessing.spawn(work, (count, str(tmp_path)), count)
+    run_at_once(work, (count, str(tmp_path)), count)
     alone = found("sinkhorn")
     for rank in range(count):
         shared = np.load(tmp_path / f"{rank}.npz")

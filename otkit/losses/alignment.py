@@ -9,6 +9,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from otkit.losses.tensors import check_tensor
+
 
 @final
 @dataclass(frozen=True, eq=False)
@@ -50,6 +52,12 @@ class Alignment:
             firsts = [first & (v > begun) for first, v in zip(firsts, both, strict=True)]
         if keep is None:
             return firsts[0], firsts[1]
+        check_tensor("keep", keep, floating=False)
+        if keep.shape != self.spans.shape:
+            raise ValueError(
+                f"keep must have the shape {tuple(self.spans.shape)} of spans, a number for each token of the student, "
+                f"got {tuple(keep.shape)}; cut or pad it as the tokens"
+            )
         out = (keep == 0) & (self.spans >= 0)
         lost = torch.zeros(*out.shape[:-1], out.shape[-1] + 1, dtype=torch.bool, device=out.device)
         lost = lost.scatter(-1, torch.where(out, self.spans, -1) + 1, True)

@@ -11,7 +11,8 @@ from torch import Tensor, nn
 from otkit import arrays, checks
 from otkit.losses.chunks import row_values
 from otkit.losses.head import Head
-from otkit.losses.tensors import as_mask, check_option, check_tensor
+from otkit.losses.sequences import aligned_rows
+from otkit.losses.tensors import check_option, check_tensor, numbered
 from otkit.losses.topk.entries import TopK
 
 REDUCTIONS = ("mean", "sum", "none")
@@ -65,12 +66,13 @@ def row_mask(
     ignore_index: int,
     who: str = "",
 ) -> Tensor:
-    """The rows that take part, as a mask of the leading axes of `logits`.
+    """The rows that take part, as a mask of the leading axes of `logits`: bool, or the numbers of packed documents.
 
-    The token at t decides about row t of a sequence; with `shift` the token at t + 1, which a causal model predicts.
+    The token at t decides about row t of a sequence; with `shift` the token at t + 1, which a causal model predicts
+    within its document.
     """
     shape = logits.shape[:-1]
-    keep = torch.ones(shape, dtype=torch.bool, device=logits.device)
+    own = keep = torch.ones(shape, dtype=torch.bool, device=logits.device)
     for name, given in ((f"{who}mask", mask), (f"{who}labels", labels)):
         if given is None:
             continue
@@ -82,13 +84,17 @@ def row_mask(
             )
         if given.is_floating_point() and given is labels:
             raise ValueError(f"{name} must be whole numbers, got {given.dtype}; pass mask= for weights of 0 and 1")
-        keep = keep & (as_mask(name, given) if given is mask else given != ignore_index).to(keep.device)
+        there = (numbered(name, given) if given is mask else given != ignore_index).to(keep.device)
+        own = there if given is mask else own
+        keep = keep * there
     if shift:
         if logits.ndim < 3:
             raise ValueError(
                 f"shift=True is for logits (batch, length, V), got shape {tuple(logits.shape)}; pass shift=False"
             )
         keep = torch.cat([keep[..., 1:], torch.zeros_like(keep[..., :1])], -1)
+        if keep.dtype != torch.bool:  # the last row of a document does not predict the first token of the next
+            keep = keep.masked_fill((own != 0) & (own != keep), 0)
     return keep
 
 
@@ -120,8 +126,13 @@ def row_masks(
     keep = teacher_keep = row_mask(student, *given, loss.shift, loss.ignore_index)
     if given_teacher != (None, None) or student.shape[:-1] != teacher.shape[:-1]:
         teacher_keep = _teacher_mask(loss, logits, given, given_teacher)
+    if keep.dtype != teacher_keep.dtype:
+        raise ValueError(
+            "mask and teacher_mask must both number documents, or none, got numbers above 1 in one of them; pass the "
+            "same numbers for the same documents"
+        )
     if isinstance(teacher, TopK):
-        teacher.check_against(student.shape[-1] if one_vocabulary else None, teacher_keep)
+        teacher.check_against(student.shape[-1] if one_vocabulary else None, teacher_keep != 0)
     if loss.check:
         check_numbers("student_logits", student, keep)
         check_numbers("teacher_logits", teacher, teacher_keep)
@@ -131,7 +142,7 @@ def row_masks(
 def check_numbers(name: str, v: Tensor | TopK | Head, keep: Tensor) -> None:
     """Complain about rows that take part with NaN or +inf, of logits or of what they are computed from."""
     dense = v.hidden if isinstance(v, Head) else v.logprobs if isinstance(v, TopK) else v
-    bad = (dense.detach().amax(-1).isfinite() | (dense.detach().amax(-1) == -torch.inf)).logical_not() & keep
+    bad = (dense.detach().amax(-1).isfinite() | (dense.detach().amax(-1) == -torch.inf)).logical_not() & (keep != 0)
     if bool(bad.any()):
         raise ValueError(
             f"{name} must be numbers or -inf, got NaN or inf in {int(bad.sum())} rows that take part; leave them "
@@ -153,15 +164,6 @@ def _teacher_mask(
             f"{tuple(teacher.shape[:-1])}; pass teacher_mask= or teacher_labels= too"
         )
     return row_mask(teacher, *given_teacher, loss.shift, loss.ignore_index, "teacher_")
-
-
-def aligned_rows(keep: Tensor, teacher_keep: Tensor) -> tuple[Tensor, Tensor]:
-    """The indices of paired rows: in each sequence the first kept rows of both, until one has no more."""
-    both = [v.reshape(-1, v.shape[-1]) for v in (keep, teacher_keep)]
-    ranks = [v.cumsum(-1) for v in both]
-    common = torch.minimum(ranks[0][:, -1:], ranks[1][:, -1:])
-    student, teacher = ((v & (rank <= common)).flatten().nonzero()[:, 0] for v, rank in zip(both, ranks, strict=True))
-    return student, teacher
 
 
 def expectation(log_w: Tensor, t: Tensor) -> Tensor:
@@ -251,8 +253,8 @@ class RowLoss(nn.Module, ABC):
         """The loss ``(r,)`` of rows of logits ``(r, V)``, for any teacher."""
         return self.rows_of_known(student, teacher) if isinstance(teacher, TopK) else self.rows(student, teacher)
 
-    def reduced(self, values: Tensor, rows: Tensor, keep: Tensor, num_items: Tensor | float | None) -> Tensor:
-        """The reduction of the values ``(r,)`` of some rows of the student."""
+    def reduced(self, values: Tensor, sizes: Tensor, num_items: Tensor | float | None) -> Tensor:
+        """The reduction of the values ``(r,)`` of paired rows, of which `sizes` says how many each sequence has."""
         return reduce(values, None, self.reduction, num_items)
 
     @arrays.eager
@@ -276,7 +278,8 @@ class RowLoss(nn.Module, ABC):
         teacher_logits : Tensor, TopK or Head
             In each sequence the rows of both that take part are paired from the first on, until one has no more.
         mask : Tensor (rows,) or (batch, length), optional
-            0 where a row takes no part, whatever is in it.
+            0 where a row takes no part, whatever is in it. Whole numbers above 1 are those of the documents that are
+            packed in a sequence: rows are then paired by documents, and with `shift` none predicts another's token.
         labels : Tensor of int (rows,) or (batch, length), optional
             The same by labels: `ignore_index` where a row takes no part.
         teacher_mask, teacher_labels : Tensor, optional
@@ -302,10 +305,10 @@ class RowLoss(nn.Module, ABC):
         keep = row_masks(self, logits, *given, num_items_in_batch, one_vocabulary=self.one_vocabulary)
         if isinstance(teacher_logits, TopK):
             self.check_tail(teacher_logits)
-        rows = aligned_rows(*keep)
+        rows, sizes = aligned_rows(*keep)
         with torch.autocast(student_logits.device.type, enabled=False):
             values = row_values(self.compare, logits, rows, self.chunk_size, self._learned())
-            loss = self.reduced(values, rows[0], keep[0], num_items_in_batch)
+            loss = self.reduced(values, sizes, num_items_in_batch)
             if self.reduction == "none":
                 loss = scatter(values, rows[0], keep[0])
         if not return_stats:

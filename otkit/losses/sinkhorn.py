@@ -16,7 +16,7 @@ from otkit.divergence import sinkhorn_divergence
 from otkit.lists import answered, is_list
 from otkit.losses.chunks import upcast
 from otkit.losses.rows import REDUCTIONS, check_choice, reduce, uniform
-from otkit.losses.tensors import as_mask, check_tensor
+from otkit.losses.tensors import as_mask, check_tensor, shown
 from otkit.solvers import Solver
 
 
@@ -223,15 +223,9 @@ class SinkhornLoss(nn.Module):
 
     def extra_repr(self) -> str:
         given = {"reg": self.reg, "blur": self.blur, "unbalanced": self.unbalanced, "reach": self.reach}
-        units = [f"{name}={_shown(value)}" for name, value in given.items() if value is not None]
-        shown = [f"p={self.cost.power:g}", f"metric={self.cost.ground!r}", f"debias={self.debias}"]
-        return ", ".join([units[0], *shown, *units[1:]])
-
-
-def _shown(value: float | Tensor) -> str:
-    if isinstance(value, Tensor) and value.ndim:
-        return f"tensor {tuple(value.shape)}"
-    return f"{float(value.detach() if isinstance(value, Tensor) else value):g}"
+        units = [f"{name}={shown(value)}" for name, value in given.items() if value is not None]
+        always = [f"p={self.cost.power:g}", f"metric={self.cost.ground!r}", f"debias={self.debias}"]
+        return ", ".join([units[0], *always, *units[1:]])
 
 
 def _masked(x: Tensor, w: Tensor | None, mask: Tensor | None, name: str) -> tuple[Tensor, Tensor | None, Tensor]:

@@ -50,8 +50,8 @@ def doubly_stochastic(logits: Tensor, n_iters: int = 20, reg: float = 1.0) -> Te
     Sinkhorn & Knopp (1967); the mixing of residual streams of mHC (2025), and the attention of the Sinkformer (Sander
     et al. 2022). The result is n times the plan of ``solve(-logits, u, u, reg=reg, method=Sinkhorn(n_iters=n_iters))``
     with uniform u, which computes the matrices whose logits have too wide a range for exponentials. The others are
-    scaled on the CPU by compiled loops. Their backward pass computes the scalings again: only
-    the exponentials are kept. A matrix with NaN is NaN. Half precision is computed in float32.
+    scaled on the CPU by compiled loops. Their backward pass computes the scalings again: only the exponentials are
+    kept. A matrix with NaN, with +inf, or with a row or column of −inf is NaN. Half precision is computed in float32.
 
     Examples
     --------
@@ -73,6 +73,8 @@ def doubly_stochastic(logits: Tensor, n_iters: int = 20, reg: float = 1.0) -> Te
     with torch.autocast(logits.device.type, enabled=False):
         L = upcast(logits).reshape(-1, *logits.shape[-2:]) / reg
         L = L - L.detach().amax(-1, keepdim=True)
+        empty = (L.detach().amax(-2) == -torch.inf).any(-1)
+        L = L.masked_fill(empty[:, None, None], torch.nan)
         wide = -L.detach().amin((-2, -1)) > RANGE[L.dtype]
         if not wide.any():
             found = _scaled(L, n_iters)

@@ -41,8 +41,23 @@ def as_mask(name: str, mask: Tensor) -> Tensor:
     """A mask of any dtype as bool: True where it is not 0."""
     if mask.dtype == torch.bool:
         return mask
-    if mask.is_floating_point() and bool((mask < 0).any()):
+    if not bool((mask >= 0).all()):
         raise ValueError(
-            f"{name} must be 0 where nothing takes part, got negative entries; of an additive mask pass mask == 0"
+            f"{name} must be 0 where nothing takes part, got negative entries or NaN; of an additive mask pass "
+            "mask == 0, and of labels labels != -100"
         )
     return mask != 0
+
+
+def numbered(name: str, mask: Tensor) -> Tensor:
+    """`as_mask`, or the numbers of packed documents: whole numbers, of which some are above 1."""
+    there = as_mask(name, mask)
+    whole = mask.dtype != torch.bool and not mask.is_floating_point()
+    return mask.long() if whole and bool((mask > 1).any()) else there
+
+
+def shown(value: float | Tensor) -> str:
+    """An option in the `repr` of a module."""
+    if isinstance(value, Tensor) and value.ndim:
+        return f"tensor {tuple(value.shape)}"
+    return f"{float(value.detach() if isinstance(value, Tensor) else value):g}"

@@ -49,11 +49,12 @@ def test_a_stream_of_a_real_model():
 def test_two_tokenizers_with_a_random_teacher(monkeypatch, capsys):
     monkeypatch.syspath_prepend(EXAMPLES)
     example = importlib.import_module("distil_smollm")
+    monkeypatch.setattr(example, "VOCABULARY", 300)
+    monkeypatch.setattr(example, "PIECE", 50)
     # The teacher is another student, whose tokenizer is that of other texts.
     tokenizer = example.tokenizer_of(["The lines of the Zen of Python are words of another text. " * 3])
     monkeypatch.setattr(example, "pretrained", lambda: (example.student().eval(), tokenizer))
-    monkeypatch.setattr(example, "PIECE", 100)
-    monkeypatch.setattr(sys, "argv", ["distil_smollm.py", "--pieces", "40", "--epochs", "4"])
+    monkeypatch.setattr(sys, "argv", ["distil_smollm.py", "--pieces", "20", "--epochs", "4"])
     example.main()
     found = re.findall(r"text (?:alone|and teacher): (.*);", capsys.readouterr().out)
     alone, taught = ([float(v) for v in line.split(", ")] for line in found)

@@ -75,3 +75,11 @@ def test_no_tokens():
 def test_bad_input(student, teacher, message):
     with pytest.raises(ValueError, match=message):
         align(student, teacher)
+
+
+def test_tokens_that_are_not_those_of_the_spans():
+    found = align([(0, 1), (1, 2)], [(0, 2)])
+    with pytest.raises(ValueError, match=r"keep must have the shape \(2,\) of spans"):
+        found.masks(False, torch.ones(3))
+    with pytest.raises(TypeError, match="keep must be a tensor"):
+        found.masks(False, [1, 1])

@@ -9,7 +9,7 @@ import pytest
 import torch
 import torch.distributed as dist
 from pages import block_with
-from torch import multiprocessing
+from parallel import run_at_once
 from torch.nn.parallel import DistributedDataParallel
 
 from otkit.losses import (
@@ -120,7 +120,7 @@ def work(rank, folder, count):
 
 @pytest.mark.parametrize("count", [3, pytest.param(2, marks=pytest.mark.slow)])
 def test_a_step_is_that_of_one_process(tmp_path, count):
-    multiprocessing.spawn(work, (str(tmp_path), count), nprocs=count)
+    run_at_once(work, (str(tmp_path), count), count)
     wanted = {name: gradients(model(), name, (0, 8), 1) for name in LOSSES}
     x, teacher, labels = data()
     net = model()

@@ -52,6 +52,15 @@ def test_wide_ranges_and_excluded_entries():
     assert gradients[0].isfinite().all()
 
 
+def test_rows_and_columns_without_entries():
+    logits = normal(4, 3, 3).requires_grad_()
+    broken = logits.detach().clone()
+    broken[0, 1], broken[1, :, 1], broken[2, 0, 0] = -torch.inf, -torch.inf, torch.inf
+    found = doubly_stochastic(broken)
+    assert found.isnan().flatten(1).all(1).tolist() == [True, True, True, False]
+    assert (found[3] == doubly_stochastic(logits[3])).all()
+
+
 def test_a_matrix_does_not_depend_on_the_others():
     part = _ENTRIES // 16
     logits = normal(part + 5, 4, 4, dtype=torch.float32)

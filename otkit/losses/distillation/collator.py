@@ -28,7 +28,7 @@ class AlignedCollator:
     Raises
     ------
     ValueError
-        If a tokenizer has no token for padding or no offsets, or an example has no text.
+        If a tokenizer has no token for padding or no offsets, an example has no text, or a batch empty ones only.
 
     Notes
     -----
@@ -65,6 +65,8 @@ class AlignedCollator:
     def __call__(self, examples: Sequence[Any]) -> dict[str, Any]:
         """The batch of some examples, each a text or a mapping with one."""
         texts = [self._text(example) for example in examples]
+        if not any(texts):
+            raise ValueError(f"a batch must have a text, got {len(texts)} empty ones; drop empty texts from the data")
         inputs, offsets = _tokens(self.tokenizer, texts, self.max_length)
         teacher_inputs, teacher_offsets = _tokens(self.teacher_tokenizer, texts, self.teacher_max_length)
         found = align(offsets, teacher_offsets)

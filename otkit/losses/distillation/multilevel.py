@@ -9,7 +9,8 @@ from otkit import arrays, checks
 from otkit.losses.chunks import Chunk, chunk_values, upcast
 from otkit.losses.distillation.transport import RowTransport, l1_costs
 from otkit.losses.head import Head
-from otkit.losses.rows import REDUCTIONS, Stats, aligned_rows, check_choice, expectation, reduce, row_masks
+from otkit.losses.rows import REDUCTIONS, Stats, check_choice, expectation, reduce, row_masks
+from otkit.losses.sequences import aligned_rows
 from otkit.losses.topk.entries import TopK
 
 # Entries of a teacher's dense rows in memory at once.
@@ -110,7 +111,7 @@ class MultiLevelOTLoss(nn.Module):
         Returns
         -------
         Tensor
-            A number; without a reduction one for every sequence.
+            A number; without a reduction one for every sequence, or for every packed document with a row.
         dict of str to Tensor
             With `return_stats`: "rows", and means over the sequences of the parts "had", "sl" and "sd".
 
@@ -126,7 +127,7 @@ class MultiLevelOTLoss(nn.Module):
         seen: list[Tensor] = []
         with torch.autocast(student_logits.device.type, enabled=False):
             values, counts = self._sequences((student_logits, teacher_logits.detach()), keep, seen)
-            shape = student_logits.shape[:-2]
+            shape = student_logits.shape[:-2] if keep[0].dtype == torch.bool else values.shape
             loss = reduce(values.reshape(shape), counts.reshape(shape), self.reduction, num_items_in_batch)
         if not return_stats:
             return loss
@@ -139,10 +140,7 @@ class MultiLevelOTLoss(nn.Module):
         """The values of all sequences, and the numbers of rows that they compare."""
         student = logits[0].reshape(-1, logits[0].shape[-1])
         teacher = logits[1].reshape(-1, logits[1].shape[-1])
-        rows = aligned_rows(*keep)
-        sequence = rows[0] // keep[0].shape[-1]
-        number = keep[0].numel() // keep[0].shape[-1]
-        sizes = torch.bincount(sequence, minlength=number)
+        rows, sizes = aligned_rows(*keep)
         chunks = []
         for mine, theirs in zip(rows[0].split(sizes.tolist()), rows[1].split(sizes.tolist()), strict=True):
 

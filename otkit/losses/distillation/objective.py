@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from otkit import checks
+from otkit import checks, options
 from otkit.losses.alignment import Alignment
 from otkit.losses.chunks import row_values
 from otkit.losses.distillation.sinkd import SinKDLoss
@@ -17,7 +17,7 @@ from otkit.losses.distillation.soft_targets import SoftTargetLoss
 from otkit.losses.distillation.vocabulary_map import VocabularyMap
 from otkit.losses.head import Head
 from otkit.losses.rows import Stats, check_logits, check_numbers, reduce, row_mask
-from otkit.losses.tensors import check_option
+from otkit.losses.tensors import check_option, shown
 from otkit.losses.topk.entries import TopK
 
 Logits = TypeVar("Logits", Tensor | Head, Tensor | TopK | Head)
@@ -90,17 +90,18 @@ class DistillationObjective(nn.Module):
         super().__init__()
         self.shift_given = shift is not None
         shift = bool(getattr(ot_loss, "shift", False) if shift is None else shift)
-        checks.positive(vocab_size, "vocab_size")
+        if vocab_size is not None:
+            options.count(vocab_size, "vocab_size")
         for name, value in {"ce": ce, "kd": kd, "ot": ot}.items():
             if not 0 <= value < float("inf"):
                 raise ValueError(f"{name} must be a weight of at least 0, got {value!r}; 0 leaves its part out")
         if not ce + kd + ot > 0:
             raise ValueError("one of ce, kd and ot must be above 0, got three weights of 0; give one a weight")
         checks.positive(final_temperature, "final_temperature")
-        options: dict[str, Any] = {"shift": shift, "ignore_index": ignore_index, "check": check}
+        shared: dict[str, Any] = {"shift": shift, "ignore_index": ignore_index, "check": check}
         check_option("temperature", temperature)
-        self.soft = SoftTargetLoss(divergence, 1.0, squared, vocabulary=vocabulary, **options)
-        ot_loss = SinKDLoss(**options) if ot_loss is None else ot_loss
+        self.soft = SoftTargetLoss(divergence, 1.0, squared, vocabulary=vocabulary, **shared)
+        ot_loss = SinKDLoss(**shared) if ot_loss is None else ot_loss
         for name, value in {"shift": shift, "ignore_index": ignore_index}.items():
             if ot > 0 and getattr(ot_loss, name, value) != value:
                 raise ValueError(
@@ -161,7 +162,7 @@ class DistillationObjective(nn.Module):
         labels : Tensor of int (rows,) or (batch, length), optional
             The classes or tokens; `ignore_index` where a row takes no part. Needed for `ce` above 0.
         mask : Tensor (rows,) or (batch, length), optional
-            0 where a row takes no part.
+            0 where a row takes no part; whole numbers above 1 are those of packed documents, as in `SinKDLoss`.
         progress : float
             The progress of training, from 0 to 1.
         alignment : Alignment, optional
@@ -192,10 +193,15 @@ class DistillationObjective(nn.Module):
         last = self.temperature if self.final_temperature is None else self.final_temperature
         temperature = self.temperature + (last - self.temperature) * progress
         student_logits, teacher_logits = _cut(student_logits, self.vocab_size), _cut(teacher_logits, self.vocab_size)
-        options: dict[str, Any] = {"mask": mask, "labels": labels}
+        about: dict[str, Any] = {"mask": mask, "labels": labels}
         if alignment is not None:
             keep = row_mask(student_logits, mask, labels, False, self.ignore_index)
-            options = dict(zip(("mask", "teacher_mask"), alignment.masks(self.shift, keep), strict=True))
+            if keep.dtype != torch.bool:
+                raise ValueError(
+                    "mask must be of 0 and 1 beside an alignment, got numbers of packed documents; pass one document "
+                    "in each sequence"
+                )
+            about = dict(zip(("mask", "teacher_mask"), alignment.masks(self.shift, keep), strict=True))
         divisor = {} if num_items_in_batch is None else {"num_items_in_batch": num_items_in_batch}
         parts: Stats = {}
         if self.ce > 0:
@@ -204,10 +210,10 @@ class DistillationObjective(nn.Module):
         if self.kd > 0:
             soft = copy.copy(self.soft)
             soft.temperature = temperature  # a number or a tensor, never the parameter itself
-            parts["kd"] = soft(student_logits, teacher_logits, **options, **divisor)
+            parts["kd"] = soft(student_logits, teacher_logits, **about, **divisor)
         if self.ot > 0:
             divided = {} if getattr(self.ot_loss, "reduction", "mean") == "sum" else divisor
-            parts["ot"] = self.ot_loss(student_logits, teacher_logits, **options, **divided)
+            parts["ot"] = self.ot_loss(student_logits, teacher_logits, **about, **divided)
         loss = torch.stack([getattr(self, name) * part for name, part in parts.items()]).sum()
         if not return_stats:
             return loss
@@ -229,16 +235,22 @@ class DistillationObjective(nn.Module):
         if self.shift:
             labels = torch.cat([labels[..., 1:], labels[..., :1]], -1)
         rows = keep.flatten().nonzero()[:, 0]
+        used, size = labels.flatten()[rows.to(labels.device)], logits.shape[-1]
+        if bool(((used < 0) | (used >= size)).any()):
+            raise ValueError(
+                f"labels must be below the {size} entries of the logits, or {self.ignore_index}, got "
+                f"{int(used.min())} to {int(used.max())}; pass the tokenizer's whole size as vocab_size"
+            )
         with torch.autocast(logits.device.type, enabled=False):
             tokens = labels.to(keep.device)[..., None]
             values = row_values(_cross_entropy, (logits, tokens), (rows, rows), None)
             return reduce(values, None, "mean", num_items)
 
     def extra_repr(self) -> str:
-        end = "" if self.final_temperature is None else f" to {self.final_temperature:g}"
+        end = "" if self.final_temperature is None else f" to {shown(self.final_temperature)}"
         return (
             f"ce={self.ce:g}, kd={self.kd:g}, ot={self.ot:g}, divergence={self.soft.divergence!r}, "
-            f"temperature={self.temperature:g}{end}"
+            f"temperature={shown(self.temperature)}{end}"
         )
 
 

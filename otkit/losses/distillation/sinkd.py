@@ -13,8 +13,9 @@ from otkit.losses.chunks import Chunk, chunk_rows, chunk_values, row_values, upc
 from otkit.losses.distillation.l1 import l1_cost
 from otkit.losses.distillation.transport import Costs, RowTransport, l1_costs
 from otkit.losses.head import Head
-from otkit.losses.rows import REDUCTIONS, Stats, aligned_rows, check_choice, reduce, row_masks, scatter, uniform
-from otkit.losses.tensors import check_option
+from otkit.losses.rows import REDUCTIONS, Stats, check_choice, reduce, row_masks, scatter, uniform
+from otkit.losses.sequences import aligned_rows, by_sequence, table
+from otkit.losses.tensors import check_option, shown
 from otkit.losses.topk.cost import own_cost, topk_cost
 from otkit.losses.topk.entries import TopK
 
@@ -190,7 +191,8 @@ class SinKDLoss(nn.Module):
         teacher_logits : Tensor, TopK or Head
             Logits of the same vocabulary; at the levels "batch" and "token" of any number of rows.
         mask : Tensor (rows,) or (batch, length), optional
-            0 where a row takes no part, whatever is in it.
+            0 where a row takes no part, whatever is in it. Whole numbers above 1 number the documents that are packed
+            in a sequence: each is a sequence then, and without a reduction one value is for each document with a row.
         labels : Tensor of int (rows,) or (batch, length), optional
             The same by labels: `ignore_index` where a row takes no part.
         teacher_mask, teacher_labels : Tensor, optional
@@ -221,7 +223,8 @@ class SinKDLoss(nn.Module):
         check_option("tau", self.tau)
         seen: Seen = [] if return_stats else None
         with torch.autocast(student_logits.device.type, enabled=False):
-            measure = {"batch": self._batch, "token": self._tokens, "vocab": self._entries}[self.level]
+            tokens = self._tokens if keep[0].dtype == torch.bool else self._documents
+            measure = {"batch": self._batch, "token": tokens, "vocab": self._entries}[self.level]
             measured = measure(student_logits, teacher_logits.detach(), keep, seen)
             values = measured.values * self.scale
             if self.mass == "batch" and num_items_in_batch is None:
@@ -324,6 +327,25 @@ class SinKDLoss(nn.Module):
         shape = student.shape[:-2]
         return Measured(values.reshape(shape), keeps[0].sum(-1).to(values).reshape(shape))
 
+    def _documents(self, student: Logits, teacher: Logits | TopK, keep: Pair, seen: Seen) -> Measured:
+        """One problem for the rows of each packed document, some documents at a time."""
+        own, other = student.reshape(-1, student.shape[-1]), teacher.reshape(-1, teacher.shape[-1])
+        rows = [side.parts() for side in by_sequence(*keep)]
+        counts = [len(document) for document in rows[0]]
+        step = max(1, chunk_rows(self.chunk_size, own) // max([1, *counts, *map(len, rows[1])]))
+        chunks = []
+        for low in range(0, len(counts), step):
+            part = slice(low, low + step)
+            mine, theirs = (table(v[part], -1) for v in rows)
+
+            def loss(x: Tensor, part: slice = part, there: Tensor = mine >= 0, theirs: Tensor = theirs) -> Tensor:
+                x, y = table(x.split(counts[part]), 0.0), upcast(other[theirs.clamp_min(0)])
+                return self._sequences(x, y, (there, theirs >= 0), seen)
+
+            chunks.append(Chunk(mine[mine >= 0], len(mine), loss, (mine >= 0).nonzero()[:, 0]))
+        values = chunk_values(own, chunks, self._learned)
+        return Measured(values, values.new_tensor(counts))
+
     def _sequences(self, x: Tensor, y: Tensor | TopK, keep: Pair, seen: Seen) -> Tensor:
         """The values of sequences in which some positions are kept."""
         empty = ~(keep[0].any(-1) & keep[1].any(-1))
@@ -335,7 +357,7 @@ class SinKDLoss(nn.Module):
 
     def _entries(self, student: Logits, teacher: Logits | TopK, keep: Pair, seen: Seen) -> Measured:
         """One problem for the entries of each row."""
-        rows = aligned_rows(*keep)
+        rows, _ = aligned_rows(*keep)
 
         def loss(x: Tensor, y: Tensor | TopK) -> Tensor:
             x, y = y.against(x, self.tau) if isinstance(y, TopK) else (x, y)
@@ -372,6 +394,6 @@ class SinKDLoss(nn.Module):
     def extra_repr(self) -> str:
         until = f"n_iters={self.n_iters}" if self.tol is None else f"tol={self.tol:g}"
         return (
-            f"level={self.level!r}, tau={self.tau:g}, reg={self.reg:g}, {until}, objective={self.objective!r}, "
+            f"level={self.level!r}, tau={shown(self.tau)}, reg={self.reg:g}, {until}, objective={self.objective!r}, "
             f"mass={self.mass!r}, plan={self.plan!r}, reduction={self.reduction!r}, scale={self.scale:g}"
         )

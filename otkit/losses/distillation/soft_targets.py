@@ -9,7 +9,7 @@ from torch import Tensor
 
 from otkit.losses.distillation.vocabulary_map import VocabularyMap
 from otkit.losses.rows import RowLoss, check_choice, expectation
-from otkit.losses.tensors import check_option
+from otkit.losses.tensors import check_option, shown
 from otkit.losses.topk.entries import TopK
 
 DIVERGENCES = ("kl", "reverse_kl", "js", "tv", "cross_entropy")
@@ -114,7 +114,7 @@ class SoftTargetLoss(RowLoss):
             )
 
     def extra_repr(self) -> str:
-        return f"{self.divergence!r}, temperature={self.temperature:g}, squared={self.squared}"
+        return f"{self.divergence!r}, temperature={shown(self.temperature)}, squared={self.squared}"
 
 
 def _kl(log_p: Tensor, log_q: Tensor) -> Tensor:

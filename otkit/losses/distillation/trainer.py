@@ -19,7 +19,8 @@ class DistillationTrainerMixin:
     *args
         Arguments of the Trainer.
     teacher : Module
-        A model that returns ``logits``, like the student. It is put into evaluation mode and on the student's device.
+        A model that returns ``logits``, like the student. It is put into evaluation mode, without a cache of keys, and
+        on the student's device.
     objective : DistillationObjective
         The loss. That for a causal language model is shifted with a warning, unless its `shift` is given.
     **kwargs
@@ -38,7 +39,8 @@ class DistillationTrainerMixin:
 
     A batch may have, beside the inputs of the student: ``teacher_inputs``, those of a teacher with another tokenizer;
     ``spans`` and ``teacher_spans``, the two tensors of an `Alignment`. `AlignedCollator` makes all of them. A sum over
-    spans is divided by the number of labels, as the Trainer counts the items of an update.
+    spans is divided by the number of labels, as the Trainer counts the items of an update. Documents that are packed in
+    a sequence are kept apart by ``position_ids``, which begin at 0 in each, as those of ``DataCollatorWithFlattening``.
 
     Examples
     --------
@@ -58,6 +60,9 @@ class DistillationTrainerMixin:
     def __init__(self, *args: Any, teacher: torch.nn.Module, objective: DistillationObjective, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self.teacher, self.objective = teacher.eval().requires_grad_(False), objective
+        config: Any = getattr(teacher, "config", None)
+        if getattr(config, "use_cache", False):
+            config.use_cache = False  # as the Trainer sets it: with a cache, models mix documents that are packed
         self.model_accepts_loss_kwargs = True  # the Trainer then passes num_items_in_batch, and does not divide again
         model: Any = self.model  # type: ignore[attr-defined]
         if not objective.shift_given and not objective.shift and _is_causal(model):
@@ -87,6 +92,7 @@ class DistillationTrainerMixin:
             outputs.logits,
             teacher_logits,
             labels,
+            None if spans is not None else _documents(inputs.get("position_ids"), outputs.logits),
             alignment=None if spans is None else Alignment(spans, teacher_spans),
             progress=self._progress(),
             num_items_in_batch=num_items_in_batch,
@@ -109,6 +115,13 @@ class DistillationTrainerMixin:
     def _progress(self) -> float:
         state: Any = self.state  # type: ignore[attr-defined]
         return min(1.0, state.global_step / state.max_steps) if state.max_steps > 0 else 0.0
+
+
+def _documents(positions: torch.Tensor | None, logits: torch.Tensor) -> torch.Tensor | None:
+    """The numbers of packed documents, each of which begins at position 0."""
+    if positions is None or logits.ndim < 3 or positions.ndim != 2 or positions.shape[-1] != logits.shape[-2]:
+        return None
+    return (positions == 0).cumsum(-1).clamp_min(1).expand(logits.shape[:-1])
 
 
 def _is_causal(model: Any) -> bool:

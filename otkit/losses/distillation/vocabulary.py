@@ -11,7 +11,7 @@ from otkit import checks
 from otkit.autograd.torch import once
 from otkit.losses.distillation.vocabulary_cost import VocabularyCost
 from otkit.losses.rows import RowLoss, check_choice
-from otkit.losses.tensors import check_option
+from otkit.losses.tensors import check_option, shown
 from otkit.losses.topk.entries import TopK
 
 
@@ -103,12 +103,10 @@ class ULDLoss(RowLoss):
         p, q = torch.softmax(x / self.student_temperature, -1), torch.softmax(y / self.teacher_temperature, -1)
         return (p - q).abs().sum(-1)
 
-    def reduced(self, values: Tensor, rows: Tensor, keep: Tensor, num_items: Tensor | float | None) -> Tensor:
+    def reduced(self, values: Tensor, sizes: Tensor, num_items: Tensor | float | None) -> Tensor:
         if self.average == "rows" or num_items is not None:
-            return super().reduced(values, rows, keep, num_items)
-        sequence, number = rows // keep.shape[-1], max(1, keep.shape[:-1].numel())
-        counts = torch.bincount(sequence, minlength=number)
-        return (values / counts[sequence]).sum() / number
+            return super().reduced(values, sizes, num_items)
+        return (values / sizes.repeat_interleave(sizes)).sum() / max(1, len(sizes))
 
     def check_tail(self, teacher: TopK) -> None:
         if teacher.tail == "uniform" and teacher.vocab_size is None:
@@ -119,8 +117,9 @@ class ULDLoss(RowLoss):
 
     def extra_repr(self) -> str:
         return (
-            f"student_temperature={self.student_temperature:g}, teacher_temperature={self.teacher_temperature:g}, "
-            f"topk={self.topk}, reduction={self.reduction!r}"
+            f"student_temperature={shown(self.student_temperature)}, "
+            f"teacher_temperature={shown(self.teacher_temperature)}, "
+            f"topk={self.topk}, average={self.average!r}, reduction={self.reduction!r}"
         )
 
 

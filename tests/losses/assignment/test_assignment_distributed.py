@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 import torch.distributed as dist
-from torch import multiprocessing
+from parallel import run_at_once
 from torch.nn import functional
 
 from otkit.losses import Prototypes, SigmaLoss, SwappedPredictionLoss, assign, prototype_usage
@@ -110,7 +110,7 @@ def errors(rank, scores, pair):
 def processes(tmp_path_factory):
     """What three processes found."""
     folder = tmp_path_factory.mktemp("processes")
-    multiprocessing.spawn(work, (str(folder),), nprocs=len(SIZES))
+    run_at_once(work, (str(folder),), len(SIZES))
     found = []
     for rank in range(len(SIZES)):
         with open(folder / str(rank), "rb") as file:

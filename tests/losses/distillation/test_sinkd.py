@@ -7,7 +7,7 @@ import pickle
 import pytest
 import torch
 from logits import draw, gradient, released
-from torch import multiprocessing
+from parallel import run_at_once
 from torch.autograd import gradcheck
 
 import otkit
@@ -234,7 +234,7 @@ def test_a_compiled_step(logits):
 
 # Several processes
 
-ROWS = 3, 5  # of each process  # of each process
+ROWS = 3, 5  # of each process
 
 
 def share(rank, folder):
@@ -256,7 +256,7 @@ def share(rank, folder):
 
 
 def test_two_processes_are_one(tmp_path):
-    multiprocessing.spawn(share, (str(tmp_path),), nprocs=2)
+    run_at_once(share, (str(tmp_path),), 2)
     weight = draw(4, 6, seed=7).requires_grad_()
     value = SinKDLoss(mass="batch")(draw(sum(ROWS), 6, seed=8) @ weight.T, draw(sum(ROWS), 4, seed=9))
     value.backward()

@@ -28,6 +28,8 @@ def test_gradients_by_a_temperature(name):
     parameter = torch.nn.Parameter(given.detach().clone())
     loss = LOSSES[name](parameter)
     assert any(p is parameter for p in loss.parameters())
+    assert "=1.3" in repr(loss)
+    assert "=tensor (1,)" in repr(LOSSES[name](given.detach()[None]))
     value = loss(student, teacher)
     torch.testing.assert_close(value, LOSSES[name](1.3)(student, teacher))
     value.backward()

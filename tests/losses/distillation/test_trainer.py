@@ -1,7 +1,7 @@
 """Distillation in a plain loop and in the Trainer of Hugging Face."""
 
 import importlib.util
-import subprocess
+import runpy
 import sys
 from pathlib import Path
 from types import SimpleNamespace
@@ -37,7 +37,7 @@ class Model(torch.nn.Module):
         generator = torch.Generator().manual_seed(seed)
         self.weight = torch.nn.Parameter(torch.randn(7, 7, generator=generator))
 
-    def forward(self, input_ids):
+    def forward(self, input_ids, position_ids=None):
         return Outputs(logits=self.weight[input_ids])
 
 
@@ -136,6 +136,33 @@ def test_the_mix_in_in_transformers(tmp_path):
     torch.testing.assert_close(student.transformer.wte.weight.detach(), weights[0], rtol=1e-4, atol=1e-6)
 
 
+@pytest.mark.skipif(importlib.util.find_spec("transformers") is None, reason="transformers is not installed")
+@pytest.mark.filterwarnings("ignore")  # of transformers and accelerate
+def test_packed_documents_in_transformers(tmp_path):
+    transformers = pytest.importorskip("transformers")
+    pytest.importorskip("accelerate")
+
+    def model(width, seed):
+        torch.manual_seed(seed)
+        config = transformers.GPT2Config(vocab_size=23, n_positions=16, n_embd=width, n_layer=1, n_head=2, initializer_range=0.5, resid_pdrop=0, embd_pdrop=0, attn_pdrop=0)  # fmt: skip
+        return transformers.GPT2LMHeadModel(config)
+
+    class Trainer(DistillationTrainerMixin, transformers.Trainer):
+        """A Trainer that distils."""
+
+    generator = torch.Generator().manual_seed(0)
+    texts = [torch.randint(23, (size,), generator=generator).tolist() for size in (5, 3, 7)]
+    data, collator = [{"input_ids": v, "labels": v} for v in texts], transformers.DataCollatorWithFlattening()
+    objective = DistillationObjective(SinKDLoss("token", shift=True), shift=True)
+    options = transformers.TrainingArguments(str(tmp_path), report_to=[], use_cpu=True, disable_tqdm=True)
+    trainer = Trainer(model(16, 0), options, train_dataset=data, data_collator=collator, teacher=model(32, 1), objective=objective)  # fmt: skip
+    packed, *each = (
+        trainer.compute_loss(trainer.model.eval(), collator(part), num_items_in_batch=12)
+        for part in (data, *([one] for one in data))
+    )
+    torch.testing.assert_close(packed, sum(each))
+
+
 class GPTLMHeadModel(Model):
     """A causal model by its name, with a configuration."""
 
@@ -174,6 +201,23 @@ def test_a_causal_model_is_shifted_with_a_word():
     assert loss(DistillationObjective(SinKDLoss(shift=True))) == wanted
 
 
+def test_packed_documents_are_kept_apart_by_their_positions():
+    tokens = torch.randint(7, (1, 8), generator=torch.Generator().manual_seed(0))
+    positions = torch.tensor([[0, 1, 2, 0, 1, 2, 3, 0]])
+    student, teacher, objective = Model(0), Model(1), DistillationObjective(SinKDLoss("token", shift=True), shift=True)
+    trainer = LoopWithTeacher(student, 20, teacher=teacher, objective=objective)
+    inputs = {"input_ids": tokens, "labels": tokens, "position_ids": positions}
+    packed = trainer.compute_loss(student, inputs, num_items_in_batch=5)
+    parts = [{"input_ids": tokens[:, part], "labels": tokens[:, part]} for part in (slice(0, 3), slice(3, 7))]
+    torch.testing.assert_close(packed, sum(trainer.compute_loss(student, v, num_items_in_batch=5) for v in parts))
+    # Positions of one document, and those of padding on the left, change nothing.
+    del inputs["position_ids"]
+    whole = trainer.compute_loss(student, inputs)
+    for one in (torch.arange(8), torch.tensor([1, 1, 0, 1, 2, 3, 4, 5])):
+        assert trainer.compute_loss(student, {**inputs, "position_ids": one[None]}) == whole
+    assert abs(float((packed - whole).detach())) > 1e-3
+
+
 def test_a_padded_vocabulary():
     tokens = torch.randint(7, (2, 5), generator=torch.Generator().manual_seed(0))
     student, teacher = (Model(seed)(tokens).logits.detach() for seed in (0, 1))
@@ -184,6 +228,12 @@ def test_a_padded_vocabulary():
     assert objective(padded, torch.cat([teacher, padding[..., :1]], -1), tokens) == wanted
     head = Head(torch.eye(10).requires_grad_()[tokens], padded_weight := torch.randn(10, 10))
     cut = Head(head.hidden, padded_weight[:7])
+    for size in (0, 5.5, True):
+        with pytest.raises(ValueError, match="vocab_size must be a positive whole number"):
+            DistillationObjective(vocab_size=size)
+    for label in (7, -1):
+        with pytest.raises(ValueError, match="labels must be below the 7 entries"):
+            objective(padded, teacher, torch.full_like(tokens, label))
     options = DistillationObjective(SinKDLoss("token"), vocab_size=7), DistillationObjective(SinKDLoss("token"))
     assert options[0](head, teacher, tokens) == options[1](cut, teacher, tokens)
 
@@ -212,6 +262,8 @@ def test_a_teacher_of_another_tokenizer():
     torch.testing.assert_close(
         trainer.compute_loss(student, batch, num_items_in_batch=6), (6 * ce + 2 * ULDLoss()(rows, theirs)) / 6
     )
+    with pytest.raises(ValueError, match="one document in each sequence"):
+        objective(student(letters).logits, teacher(pairs).logits, letters, 1 + letters, alignment=found)
     del batch["spans"]
     with pytest.raises(ValueError, match="align gives both"):
         trainer.compute_loss(student, batch)
@@ -261,19 +313,23 @@ def test_two_tokenizers_in_transformers(tmp_path):
     assert trainer.compute_loss(trainer.model.eval(), batch) < before
     with pytest.raises(ValueError, match="remove_unused_columns=False"):
         collator([{}])
+    for empty in ([], ["", {"text": ""}]):
+        with pytest.raises(ValueError, match="empty ones; drop empty texts"):
+            collator(empty)
     own.pad_token = None
     with pytest.raises(ValueError, match="token for padding, got none"):
         AlignedCollator(own, other)
 
 
-def test_the_example_with_a_trainer():
+@pytest.mark.filterwarnings("ignore")  # of transformers and accelerate
+def test_the_example_with_a_trainer(monkeypatch, capsys):
     pytest.importorskip("transformers")
     pytest.importorskip("accelerate")
     example = Path(__file__).parents[3] / "examples" / "distil_trainer.py"
-    run = subprocess.run(
-        [sys.executable, example, "--steps", "4"], capture_output=True, text=True, timeout=300, check=False
-    )
-    assert run.returncode == 0, run.stderr
-    assert [line.partition(":")[0] for line in run.stdout.splitlines()] == [
+    monkeypatch.setattr(sys, "argv", [str(example), "--steps", "4"])
+    runpy.run_path(str(example), run_name="__main__")
+    found = [line.partition(":") for line in capsys.readouterr().out.splitlines() if not line.startswith("{")]
+    assert [name for name, _, _ in found] == [
         "teacher", "student alone", "student with KL", "student with KL and SinKD"
     ]  # fmt: skip
+    assert all(0 < float(loss.split()[0]) < 4 for _, _, loss in found)

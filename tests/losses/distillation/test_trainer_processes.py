@@ -8,7 +8,7 @@ from importlib.util import find_spec
 
 import pytest
 import torch
-from torch import multiprocessing
+from parallel import run_at_once
 
 from otkit.losses import DistillationObjective, DistillationTrainerMixin, MultiLevelOTLoss, SinKDLoss, ULDLoss
 
@@ -69,7 +69,7 @@ def test_a_step_of_two_processes(tmp_path, cases):
     with socket.socket() as free:
         free.bind(("localhost", 0))
         port = str(free.getsockname()[1])
-    multiprocessing.spawn(work, (str(tmp_path), port, cases), nprocs=2)
+    run_at_once(work, (str(tmp_path), port, cases), 2)
     wanted = {name: stepped(str(tmp_path), name, 8, 1) for name, _, _ in cases}
     for rank in range(2):
         for (name, size, accumulated), weights in torch.load(tmp_path / str(rank)).items():
