@@ -167,7 +167,8 @@ def solve_sample(
     x : array (..., n, d)
     y : array (..., m, d)
         The points. Of a list of arrays, clouds of any sizes, each is solved on its own, with those of the other side if
-        that is a list too, and the answer is a list. `otkit.split` makes one of a flat array.
+        that is a list too, and the answer is a list. `reg`, `unbalanced` and `mass` may then have one number for each
+        pair. `otkit.split` makes a list of a flat array.
     a, b : array (..., n), (..., m), optional
         Their weights, of the same total unless `unbalanced`; uniform by default. A list for lists of clouds.
     metric : str, tuple or callable
@@ -201,11 +202,11 @@ def solve_sample(
     if init is not None and any(map(lists.is_list, (x, y))):
         raise ValueError("init= is for one pair of clouds, got lists of them; call solve_sample for each pair")
 
-    def solution(x: Any, y: Any, a: Any, b: Any, reg: Any, mass: Any) -> Result:
+    def solution(x: Any, y: Any, a: Any, b: Any, reg: Any, unbalanced: Any, mass: Any) -> Result:
         cloud = PointCloud(x, y, metric if period is None else parse_cost(metric, period=period))
         return solved(cloud, Asked(a, b, reg, unbalanced, mass, penalty), method, options, init, watch, strict)
 
-    return lists.answered(solution, shortfall, (x, y, a, b), (reg, mass), strict, watch)
+    return lists.answered(solution, shortfall, (x, y, a, b), (reg, unbalanced, mass), strict, watch)
 
 
 @arrays.eager

@@ -143,24 +143,30 @@ def has_axes(x: Array, count: int, name: str, shape: str) -> None:
         raise ValueError(f"{name} must not be empty, got shape {tuple(x.shape)}; leave empty problems out")
 
 
-def points(x: Array, y: Array) -> tuple[float, float]:
-    """Require finite points, of the same dimension in both clouds; the smallest and the largest coordinate."""
-    low, high = math.inf, -math.inf
+def clouds(x: Array, y: Array) -> None:
+    """Require points in both clouds, of the same dimension."""
     for v, name, shape in ((x, "x", "(..., n, d)"), (y, "y", "(..., m, d)")):
         if v.ndim == 1:
             raise ValueError(
                 f"{name} must have shape {shape}, got shape {tuple(v.shape)}; for points on a line pass {name}[:, None]"
             )
         has_axes(v, 2, name, shape)
-        ends = arrays.extremes(arrays.float64(v))
-        if not all(map(math.isfinite, ends)):
-            raise ValueError(f"{name} must be finite, got NaN or inf in it; drop those points")
-        low, high = min(low, ends[0]), max(high, ends[1])
     if x.shape[-1] != y.shape[-1]:
         raise ValueError(
             f"points of x and y must have the same dimension, got {x.shape[-1]} and {y.shape[-1]} "
             f"(shapes {tuple(x.shape)} and {tuple(y.shape)}); coordinates are the last axis"
         )
+
+
+def points(x: Array, y: Array) -> tuple[float, float]:
+    """Require finite points, of the same dimension in both clouds; the smallest and the largest coordinate."""
+    clouds(x, y)
+    low, high = math.inf, -math.inf
+    for v, name in ((x, "x"), (y, "y")):
+        ends = arrays.extremes(arrays.float64(v))
+        if not all(map(math.isfinite, ends)):
+            raise ValueError(f"{name} must be finite, got NaN or inf in it; drop those points")
+        low, high = min(low, ends[0]), max(high, ends[1])
     return low, high
 
 

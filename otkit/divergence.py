@@ -157,7 +157,8 @@ def sinkhorn_divergence(
     ----------
     x : array (..., n, d)
     y : array (..., m, d)
-        The points; lists of clouds of any sizes, as in `solve_sample`, give a list.
+        The points; lists of clouds of any sizes, as in `solve_sample`, give a list. `reg` and `unbalanced` may then
+        have one number for each pair.
     a, b : array (..., n), (..., m), optional
         Their weights, of the same total unless `unbalanced`; uniform by default.
     reg : float or array (...)
@@ -201,7 +202,7 @@ def sinkhorn_divergence(
         tol = _TOL
     options = dict(tol=tol, rtol=None, max_iter=max_iter)
 
-    def divergence(x: Any, y: Any, a: Any, b: Any, reg: Any) -> DivergenceResult:
+    def divergence(x: Any, y: Any, a: Any, b: Any, reg: Any, unbalanced: Any) -> DivergenceResult:
         x, y = checks.as_array(x, "x", y), checks.as_array(y, "y", x)
         three = [
             solved(
@@ -211,7 +212,7 @@ def sinkhorn_divergence(
         ]
         return DivergenceResult(*three)
 
-    return lists.answered(divergence, _shortfall, (x, y, a, b), (reg,), strict)
+    return lists.answered(divergence, _shortfall, (x, y, a, b), (reg, unbalanced), strict)
 
 
 def _shortfall(answer: DivergenceResult) -> str:

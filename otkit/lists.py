@@ -57,10 +57,12 @@ def split(x: Any, lengths: Any = None, *, batch: Any = None) -> list[Any]:
         raise ValueError("one of lengths and batch must say where clouds begin, got both or none; pass one of them")
     name = "lengths" if batch is None else "batch"
     given = to_numpy(checks.as_array(lengths if batch is None else batch, name))
-    if given.ndim != 1 or given.dtype.kind not in "iu" or (given.size and given.min() < 0):
+    if given.ndim != 1 or given.dtype.kind not in "iu":
         raise ValueError(
             f"{name} must be whole numbers from 0, in one axis, got {given.dtype} {given.shape}; cast them"
         )
+    if given.size and given.min() < 0:
+        raise ValueError(f"{name} must be whole numbers from 0, got {given.min()}; pass one for each cloud or point")
     if batch is not None:
         if len(given) != x.shape[0] or (np.diff(given) < 0).any():
             raise ValueError(f"batch must be ascending, one index for each of the {x.shape[0]} points; sort the points")
@@ -89,7 +91,8 @@ def answered(
     """The answer for two clouds, or the list of answers for lists of them, after a report on convergence.
 
     `solve` takes x, y, a and b, each shared by all pairs unless it is a list, and then the `numbers`, each for all
-    pairs or an array with one for each. Pairs of NumPy arrays are shared by threads, unless a `watch` follows them.
+    pairs or an array with one for each, or a tuple of such. Pairs of NumPy arrays are shared by threads, unless a
+    `watch` follows them.
     """
     if not any(map(is_list, measures[:2])):
         answer = solve(*measures, *numbers)
@@ -104,11 +107,18 @@ def answered(
     pairs = []
     for k in range(count):
         mine = [v[k] if is_list(v, axes) else v for v, axes in zip(measures, (2, 2, 1, 1), strict=True)]
-        pairs.append((*mine, *(v[k] if is_array(v) and v.ndim == 1 and v.shape[0] == count else v for v in numbers)))
+        pairs.append((*mine, *(_number(v, k, count) for v in numbers)))
     answers = _solved(solve, pairs, in_turn=watch is not None and not watch.idle)
     short = [(k, text) for k, text in enumerate(map(shortfall, answers)) if text]
     message = f"{len(short)} of {count} pairs did not converge; pair {short[0][0]}: {short[0][1]}" if short else ""
     return reported(answers, message, strict)
+
+
+def _number(v: Any, k: int, count: int) -> Any:
+    """The number of pair `k` among `count`, or the tuple of its numbers."""
+    if isinstance(v, tuple):
+        return tuple(_number(side, k, count) for side in v)
+    return v[k] if is_array(v) and v.ndim == 1 and v.shape[0] == count else v
 
 
 def _solved(solve: Callable[..., _Answer], pairs: list[tuple[Any, ...]], *, in_turn: bool) -> list[_Answer]:
@@ -125,7 +135,8 @@ def _solved(solve: Callable[..., _Answer], pairs: list[tuple[Any, ...]], *, in_t
             wrong[k] = error
 
     # Whether operations of tensors are recorded is known to their thread alone, and processes meet in one order.
-    plain = all(v is None or isinstance(v, (np.ndarray, float, int)) for pair in pairs for v in pair)
+    given = (side for pair in pairs for v in pair for side in (v if isinstance(v, tuple) else (v,)))
+    plain = all(v is None or isinstance(v, (np.ndarray, float, int)) for v in given)
     if in_turn or not plain or shared_by() is not None:
         entries = 0
     else:

@@ -90,6 +90,18 @@ def test_one_reg_for_each_pair():
     ]
 
 
+@pytest.mark.parametrize("reg", [None, 0.1])
+def test_one_penalty_for_each_pair(reg):
+    x, y, a, b = clouds(3)
+    rho = np.array([0.5, 1.0, 2.0])
+    together = otkit.solve_sample(x, y, a, b, reg=reg, unbalanced=(rho, np.inf))
+    alone = [otkit.solve_sample(*one, reg=reg, unbalanced=(r, np.inf)) for *one, r in zip(x, y, a, b, rho, strict=True)]
+    np.testing.assert_allclose([number(r) for r in together], [number(r) for r in alone], rtol=1e-6)
+    divergences = otkit.sinkhorn_divergence(x, y, a, b, reg=0.5, unbalanced=rho)
+    for k, found in enumerate(divergences):
+        assert number(found) == number(otkit.sinkhorn_divergence(x[k], y[k], a[k], b[k], reg=0.5, unbalanced=rho[k]))
+
+
 def test_one_warning_counts_the_pairs():
     x, y, *_ = clouds()
     with pytest.warns(otkit.ConvergenceWarning, match="4 of 5 pairs did not converge; pair 0") as caught:
@@ -132,6 +144,7 @@ BAD = {
     "both": (lambda: otkit.split(np.zeros((3, 1)), [3], batch=[0, 0, 0]), "pass one of them"),
     "sum": (lambda: otkit.split(np.zeros((3, 1)), [1, 1]), "sum to the 3 points, got a sum of 2"),
     "fractions": (lambda: otkit.split(np.zeros((3, 1)), [1.0, 2.0]), "whole numbers"),
+    "negative": (lambda: otkit.split(np.zeros((3, 1)), [-1, 4]), "whole numbers from 0, got -1"),
     "order": (lambda: otkit.split(np.zeros((3, 1)), batch=[0, 1, 0]), "sort the points"),
     "lengths": (lambda: otkit.wasserstein([np.zeros((2, 1))] * 2, [np.zeros((2, 1))] * 3), r"one length, got \[2, 3\]"),
     "a pair": (lambda: otkit.wasserstein([np.zeros((2, 1)), np.zeros((2, 3))], np.zeros((1, 1))), "pair 1: "),

@@ -35,7 +35,7 @@ class PointCloud(GivenGeometry):
     Raises
     ------
     ValueError, TypeError
-        If the metric is unknown, or x or y is not an array of real numbers.
+        If the metric is unknown, or x and y are not arrays of real numbers ``(..., n, d)`` and ``(..., m, d)``.
 
     Notes
     -----
@@ -65,6 +65,7 @@ class PointCloud(GivenGeometry):
     def __post_init__(self) -> None:
         object.__setattr__(self, "x", checks.as_array(self.x, "x", self.y))
         object.__setattr__(self, "y", checks.as_array(self.y, "y", self.x))
+        checks.clouds(self.x, self.y)
         if not isinstance(self.metric, Cost):
             object.__setattr__(self, "metric", parse_cost(self.metric))
 

@@ -26,6 +26,7 @@ def run(
     limit: tuple[str, int | None, int | None],
     *,
     tol: float | None = None,
+    rtol: float | None = None,
     init: Any = None,
     verbose: bool = False,
     warns: bool = True,
@@ -40,7 +41,7 @@ def run(
     if geometry.convex_on_line and asked[2:] == (None, None):
         most, init = default, None
     method: Any = "auto"
-    options = dict(tol=tol, rtol=None, max_iter=None if most == default else most)
+    options = dict(tol=tol, rtol=rtol, max_iter=None if most == default else most)
     if tol is not None and tol == 0:
         method, options = Sinkhorn(n_iters=most, last="rows"), dict.fromkeys(options)
     result = solved(geometry, Asked(*asked), method, options, init, Watch.of(progress=verbose))

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import Any
 
+import numpy as np
+
 from otkit import arrays, checks
 from otkit.geometry.base import GivenGeometry
 from otkit.geometry.points import PointCloud
@@ -55,19 +57,18 @@ class _Asked:
         reg, c, reg_type, unbalanced, unbalanced_type = problem
         max_iter, tol, init, verbose, grad = options
         checks.positive(max_iter, "max_iter")
-        checks.positive(tol, "tol")
         if plan_init is not None:
             raise NotImplementedError("plan_init= does not apply: otkit starts from potentials; pass potentials_init=")
         if isinstance(reg, (int, float)) and reg == 0:
             reg = None
+        checks.positive(tol, "tol", below=np.inf if reg is not None or unbalanced is None else 1.0)
         penalty = unbalanced_type.lower() if isinstance(unbalanced_type, str) else unbalanced_type
-        if unbalanced is not None and (penalty, reg is None) not in (("kl", False), ("tv", True)):
+        if unbalanced is not None and penalty != "kl" and (penalty, reg) != ("tv", None):
             raise NotImplementedError(
-                "unbalanced_type must be 'KL' with a reg= above 0 or 'TV' without one, got "
-                f"{unbalanced_type!r} and reg={reg!r}; pass unbalanced_type='KL' and a small reg, such as "
-                "1e-3 * M.max(), or use POT"
+                f"unbalanced_type must be 'KL', or 'TV' without a reg=, got {unbalanced_type!r} and reg={reg!r}; "
+                "pass unbalanced_type='KL', or use POT"
             )
-        if unbalanced is not None and reg is None and options[2] is not None:
+        if unbalanced is not None and penalty == "tv" and init is not None:
             raise NotImplementedError("potentials_init= does not apply to unbalanced_type='TV'; drop it")
         if reg is not None:
             kind = reg_type.lower() if isinstance(reg_type, str) else reg_type
@@ -96,7 +97,8 @@ class _Asked:
 
     def _varied(self, geometry: GivenGeometry, a: Any, b: Any) -> OTResult:
         asked, limit = (a, b, None, self.unbalanced, None, self.penalty), ("max_iter", self.max_iter, None)
-        result = run(geometry, asked, limit, verbose=self.verbose)
+        rtol = self.tol if self.penalty == "kl" else None
+        result = run(geometry, asked, limit, rtol=rtol, init=self.init, verbose=self.verbose)
         plain = replace(result, link=None)  # only the value has gradients
         log = {"cost": plain.value_linear, "total_cost": plain.value}
         return self._named(result, (result.value, plain.value_linear), plain.potentials, log)
@@ -156,8 +158,8 @@ def solve(
     unbalanced : float, or 1 or 2 numbers, optional
         The penalty on the marginals.
     unbalanced_type : str
-        "KL", the divergence of the marginals, with a `reg`; or "TV", their total variation, without one. Of this the
-        value alone has gradients. POT descends to it, and may stop above the minimum. POT's "L2" is refused.
+        "KL", the divergence of the marginals, or "TV", their total variation, without a `reg`. Without one, the value
+        alone has gradients. POT descends to it, and may stop above the minimum. POT's "L2" is refused.
     method : str, optional
         One of POT's names, "sinkhorn", "sinkhorn_log", "mm" or "lbfgsb", which have one answer here.
     n_threads
@@ -169,7 +171,8 @@ def solve(
     potentials_init : tuple (u, v), optional
         Dual variables to start from, in the units of `OTResult.potentials`.
     tol : float, optional
-        With a `reg`: bound on the L1 errors of both marginals, 1e-9 by default. An exact solution meets every one.
+        With a `reg`: bound on the L1 errors of both marginals, 1e-9 by default. Without one, of "KL" penalties: bound
+        on the relative width of the interval of the value, 1e-6 by default. An exact solution meets every one.
     verbose : bool
         Show a progress bar on the standard error, if that is a terminal.
     grad : str

@@ -1,8 +1,10 @@
-"""POT's `ot.unbalanced`: entropic transport with penalties on the marginals."""
+"""POT's `ot.unbalanced`: transport with penalties on the marginals, with a regularisation or without one."""
 
 from __future__ import annotations
 
 from typing import Any
+
+import numpy as np
 
 from otkit import arrays, checks
 from otkit.pot.calls import history, initial, run, scalings
@@ -197,13 +199,14 @@ def mm_unbalanced(
     Parameters
     ----------
     reg : float
-        The weight of the divergence from `c`, above 0. Without one, POT's default, it is refused.
+        The weight of the divergence from `c`; 0, the default, leaves it out.
     div : str
         "kl". POT's "l2" is refused.
     G0
         No effect: where POT starts, on which the optimum does not depend.
     stopThr : float
-        Bound on the error of the optimality conditions; POT's default stands for otkit's own.
+        Bound on the error of the optimality conditions, or without a `reg` on the relative width of the interval of the
+        objective; POT's default stands for otkit's own.
     a, b, M, reg_m, c, numItermax, verbose, log
         As in `sinkhorn_unbalanced`.
 
@@ -217,9 +220,9 @@ def mm_unbalanced(
     Raises
     ------
     ValueError, TypeError
-        If the data or options are invalid.
+        If the data or options are invalid, or there is a `c` without a `reg`.
     NotImplementedError
-        Without a `reg`, or for ``div="l2"``.
+        For ``div="l2"``.
 
     Examples
     --------
@@ -228,6 +231,8 @@ def mm_unbalanced(
     >>> ot.unbalanced.mm_unbalanced(a, b, [[0.0, 1.0], [1.0, 0.0]], 1, reg=1).round(4)
     array([[0.3221, 0.1185],
            [0.1185, 0.3221]])
+    >>> ot.unbalanced.mm_unbalanced([1.0], [4.0], [[0.0]], 1).round(2)  # the geometric mean
+    array([[2.]])
     """
     at, result = _minimised((a, b, M), (reg, reg_m, div, c), (numItermax, stopThr), verbose)
     if not log:
@@ -263,7 +268,7 @@ def mm_unbalanced2(
     Returns
     -------
     array ()
-        The cost, differentiable by a, b, M, reg and reg_m.
+        The cost, differentiable by a, b, M, reg and reg_m; without a `reg`, the total alone is.
     dict
         With `log`, as in `mm_unbalanced`.
 
@@ -293,8 +298,15 @@ def _minimised(
     reg, reg_m, div, c = problem
     if one_of(div, "div", ("kl", "l2")) == "l2":
         raise NotImplementedError("div must be 'kl', got 'l2'; pass 'kl', or use POT")
-    if isinstance(reg, (int, float)) and reg == 0:
-        raise NotImplementedError("reg must be above 0, got 0; pass a small one, such as 1e-3 * M.max(), or use POT")
-    checks.positive(limits[1], "stopThr")
+    plain = isinstance(reg, (int, float)) and reg == 0
+    checks.positive(limits[1], "stopThr", below=1.0 if plain else np.inf)
     tol = None if limits[1] == _STOP else limits[1]
-    return _solved(measures, (reg, reg_m, "kl", c), (limits[0], tol), None, verbose)
+    if not plain:
+        return _solved(measures, (reg, reg_m, "kl", c), (limits[0], tol), None, verbose)
+    if c is not None:
+        raise ValueError("c= is the reference of the regularisation, and reg is 0; drop c=, or pass a reg above 0")
+    a, b, M = measures
+    geometry = costs(M, a, b)
+    asked = (weights(a, "a", geometry), weights(b, "b", geometry), None, pair_of(reg_m))
+    limit = ("numItermax", limits[0], _LIMIT)
+    return Reference(geometry), run(geometry, asked, limit, rtol=tol, verbose=verbose)

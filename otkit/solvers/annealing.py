@@ -13,11 +13,17 @@ from otkit.certificates.base import Certificate
 from otkit.certificates.certify import certify
 from otkit.certificates.width import narrow, precise, relative
 from otkit.geometry.costs import UNIT
+from otkit.kernels import shared_by
 from otkit.problems.linear import LinearProblem
 from otkit.results.outcome import Outcome, Status, marginal_error
 from otkit.solvers import descent
 from otkit.solvers.base import Solver, check_options
 from otkit.solvers.descent import Annealed
+from otkit.solvers.sns.descend import descend
+from otkit.solvers.sns.solver import by_mass
+
+# Failures of Newton steps in a stage after which it continues with sweeps.
+_FAILURES = 8
 
 
 @dataclass(frozen=True)
@@ -49,7 +55,8 @@ class Annealing(Solver[Bounded]):
         Divisor of the regularisation between stages.
     stage_tol : float
         The marginal error at which a stage ends. Below a hundredth of the range of the costs, it is proportional to
-        the square root of the regularisation, since ever smaller masses decide which arcs are kept.
+        the square root of the regularisation, since ever smaller masses decide which arcs are kept. So it
+        is to that of penalties above ten times that range, inversely.
     sweeps : int
         Iterations between two certificates.
 
@@ -57,7 +64,8 @@ class Annealing(Solver[Bounded]):
     -----
     The plan is feasible and its cost is the upper bound. It is a vertex where one was found. The potentials are
     feasible and their value is the lower bound. Where marginals are penalised, the plan is that of the last
-    regularisation, and its cost with the penalties is the upper bound.
+    regularisation, and its cost with the penalties is the upper bound. Such problems take the Newton steps of
+    `SparseNewton` where sweeps do not end a stage, except on grids and where processes share them.
 
     Examples
     --------
@@ -89,10 +97,23 @@ class Annealing(Solver[Bounded]):
         stage_tol, used = self._stage_tol(problem, state.reg), state.used
         sweeps = np.minimum(self.sweeps - used % self.sweeps, descent.patience(problem, state))
         state = descent.advance(problem, state, stage_tol, sweeps, self.max_iter)
+        slow = self._is_slow(problem, state, stage_tol)
+        for item in state.running[slow[state.running]]:
+            state = descend(problem, state, int(item), float(stage_tol[item]), self.max_iter, by_mass)
         reached = state.error <= stage_tol
-        due = reached | (state.used % self.sweeps == 0) | (state.n_iter >= self.max_iter)
+        due = reached | slow | (state.used % self.sweeps == 0) | (state.n_iter >= self.max_iter)
         items = state.running[due[state.running]]
         return self._certified(problem, state, items, reached) if items.size else state
+
+    def _is_slow(self, problem: LinearProblem, state: Bounded, stage_tol: np.ndarray) -> np.ndarray:
+        """Which items take Newton steps after the sweeps of a step ``(B,)``: penalised ones that are short of the goal.
+
+        Masses of weakly coupled parts are free there, and sweeps move them ever more slowly.
+        """
+        if problem.geometry.grid is not None or shared_by() is not None:
+            return np.zeros(problem.items, dtype=bool)
+        apt = ~problem.balanced & ~state.tally.dense & (state.tally.failed < _FAILURES)
+        return apt & (state.error > stage_tol) & (state.n_iter < self.max_iter)
 
     def _certified(self, problem: LinearProblem, state: Bounded, items: np.ndarray, reached: np.ndarray) -> Bounded:
         """The state with intervals of some items, which end, go to the next stage, or on."""
@@ -119,7 +140,9 @@ class Annealing(Solver[Bounded]):
         return descent.next_stage(state, moving, reg, reached) if moving.size else state
 
     def _stage_tol(self, problem: LinearProblem, reg: np.ndarray) -> np.ndarray:
-        return self.stage_tol * np.minimum(1.0, 10 * np.sqrt(reg / _top(problem)))
+        top = _top(problem)
+        steep = np.sqrt(top / np.maximum(_steepest(problem) / 10, top))
+        return self.stage_tol * np.minimum(1.0, 10 * np.sqrt(reg / top)) * steep
 
     def finish(self, problem: LinearProblem, state: Annealed, errors: np.ndarray) -> Outcome:
         found = self._certificate(problem, state, np.arange(problem.items))
@@ -142,6 +165,12 @@ class Annealing(Solver[Bounded]):
     def _certificate(part: LinearProblem, state: Annealed, items: np.ndarray) -> Certificate:
         f, g = take((state.f, state.g), items)
         return certify(part, f, g, from_numpy(state.reg[items], f))
+
+
+def _steepest(problem: LinearProblem) -> np.ndarray:
+    """The largest finite penalty ρ: an error δ of a marginal costs about ρ·δ²."""
+    sides = (to_numpy(rho) for rho in (problem.penalties.rho_a, problem.penalties.rho_b))
+    return np.maximum(*(np.where(rho < np.inf, rho, 0.0) for rho in sides))
 
 
 def _top(problem: LinearProblem) -> np.ndarray:

@@ -162,7 +162,7 @@ def test_total_variation_is_minimised(rho):
     assert float(result.value) <= float(expected.value) + 1e-12
     f, g = result.potentials
     assert (f[:, None] + g <= M + 1e-12).all()
-    with pytest.raises(NotImplementedError, match="unbalanced_type must be 'KL' with a reg= above 0 or 'TV' without"):
+    with pytest.raises(NotImplementedError, match="unbalanced_type must be 'KL', or 'TV' without a reg="):
         ot.solve(M, a, b, reg=0.1, unbalanced=rho, unbalanced_type="TV")
     with pytest.raises(NotImplementedError, match="potentials_init= does not apply to unbalanced_type='TV'"):
         ot.solve(M, a, b, unbalanced=rho, unbalanced_type="TV", potentials_init=(a, b))
@@ -182,6 +182,25 @@ def test_the_total_variation_of_clouds_is_that_of_their_matrix_with_gradients():
     np.testing.assert_allclose(slope, other, atol=1e-12)
 
 
+@pytest.mark.parametrize("rho", [0.3, (0.5, 0.9)])
+def test_without_a_reg_the_penalised_optimum_is_that_of_pot_within_its_interval(rho):
+    a, b, M = problem(9, totals=(1.3, 0.8))
+    plan, log = ot.unbalanced.mm_unbalanced(a, b, M, rho, log=True)
+    expected, known = theirs.unbalanced.mm_unbalanced(a, b, M, rho, log=True, numItermax=100_000)
+    np.testing.assert_allclose(plan, expected, atol=2e-3)
+    assert log.keys() == known.keys()
+    result = ot.solve(M, a, b, unbalanced=rho)
+    direct = ot.unbalanced.mm_unbalanced2(a, b, M, rho, returnCost="total")
+    assert float(result.value) == pytest.approx(float(direct), rel=1e-6)
+    assert float(result.value) == pytest.approx(float(log["total_cost"]), rel=1e-6)
+    assert result.result.lower <= float(known["total_cost"]) <= float(result.value) * (1 + 2e-6)
+    assert float(log["cost"]) == pytest.approx((plan * M).sum())
+    assert float(result.value_linear) == pytest.approx((result.plan * M).sum())
+    again = ot.solve(M, a, b, unbalanced=rho, potentials_init=result.potentials, tol=1e-3)
+    assert len(again.result.errors) < len(result.result.errors)
+    assert 1e-6 < again.result.gap / float(again.value) <= 1e-3
+
+
 def test_unbalanced_plans_of_mm_are_those_of_sinkhorn_and_of_pot():
     a, b, M = problem(8)
     c = np.full(M.shape, 0.02)
@@ -198,8 +217,10 @@ def test_unbalanced_plans_of_mm_are_those_of_sinkhorn_and_of_pot():
             assert float(value) == float(log[name]) == pytest.approx(float(known[name]), abs=1e-6)
     with pytest.raises(NotImplementedError, match="div must be 'kl', got 'l2'"):
         ot.unbalanced.mm_unbalanced(a, b, M, 1, reg=1, div="l2")
-    with pytest.raises(NotImplementedError, match="reg must be above 0, got 0"):
-        ot.unbalanced.mm_unbalanced2(a, b, M, 1)
+    with pytest.raises(ValueError, match="stopThr must be a positive number and below 1, got 2"):
+        ot.unbalanced.mm_unbalanced2(a, b, M, 1, stopThr=2)
+    with pytest.raises(ValueError, match="c= is the reference of the regularisation, and reg is 0"):
+        ot.unbalanced.mm_unbalanced(a, b, M, 1, c=c)
     with pytest.raises(ValueError, match="returnCost must be one of linear, total, got 'half'"):
         ot.unbalanced.mm_unbalanced2(a, b, M, 1, reg=1, returnCost="half")
     with pytest.raises(ValueError, match="div must be one of kl, l2, got 'js'"):

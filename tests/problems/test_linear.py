@@ -41,6 +41,8 @@ REFUSED = {
     "overflowing points": (lambda: otkit.solve_sample(1e200 * Y, X, reg=1), "range overflows"),
     "overflow on a line": (lambda: otkit.solve_sample([[1e200]], [[0.0]]), "range overflows"),
     "nan point": (lambda: otkit.solve_sample([[NAN, 0.0]], Y, reg=1), "x must be finite, got NaN or inf"),
+    "1-D points without reg": (lambda: otkit.solve_sample([1.0, 2.0], Y), "for points on a line pass x\\[:, None\\]"),
+    "no points": (lambda: otkit.solve_sample(1.0, Y), r"x must have shape \(\.\.\., n, d\), got shape \(\)"),
     "1-D points": (lambda: otkit.solve_sample([1.0, 2.0], Y, reg=1), "for points on a line pass x\\[:, None\\]"),
     "dimensions": (lambda: otkit.solve_sample(X, np.ones((3, 4)), reg=1), "same dimension, got 2 and 4"),
     "cosine of zero": (lambda: otkit.solve_sample(X, Y, metric="cosine", reg=1), "zero vector in x"),

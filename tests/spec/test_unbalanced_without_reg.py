@@ -101,6 +101,21 @@ def drawn(seed):
     return C * unit, a, b, rho_a * unit, rho_b * unit
 
 
+@pytest.mark.parametrize("rho", [5.0, 30.0, 1e3])
+def test_penalties_far_above_the_costs_are_resolved(rho):
+    rng = np.random.default_rng(42)
+    x, y = rng.normal(size=(2, 100, 2))
+    C, w = ((x[:, None] - y) ** 2).sum(-1), np.full(100, 0.01)
+    C /= C.max()
+    result = otkit.solve(C, w, w, unbalanced=rho)
+    assert result.converged
+    assert result.upper - result.lower <= RTOL * result.upper
+    assert objective(C, w, w, rho, rho, result.plan) == pytest.approx(result.value, rel=1e-9)
+    slack = np.maximum(result.f[:, None] + result.g - C, 0).max()
+    earned = sum(-w @ np.expm1(-(v - slack) / rho) * rho for v in (result.f, result.g))
+    assert earned == pytest.approx(result.lower, rel=1e-8)
+
+
 @pytest.mark.parametrize("seed", range(100))
 def test_it_is_the_optimum_of_an_interior_point_method(seed):
     C, a, b, *rho = drawn(seed)

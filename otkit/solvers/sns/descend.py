@@ -12,7 +12,7 @@ from otkit.arrays import Array, from_numpy, put, take
 from otkit.entropic.anderson import Mixing
 from otkit.linalg.cg import Memory
 from otkit.problems.linear import LinearProblem
-from otkit.solvers.descent import Annealed, Tally
+from otkit.solvers.descent import A, Tally
 from otkit.solvers.sns.dual import Entries, Point, evaluate
 from otkit.solvers.sns.newton import direction, search
 
@@ -45,9 +45,7 @@ class Sparsification(NamedTuple):
 Sparsify = Callable[[LinearProblem, Point, Array, float], tuple[Point, Sparsification] | None]
 
 
-def descend(
-    problem: LinearProblem, state: Annealed, item: int, goal: float, max_iter: int, sparsify: Sparsify
-) -> Annealed:
+def descend(problem: LinearProblem, state: A, item: int, goal: float, max_iter: int, sparsify: Sparsify) -> A:
     """Newton steps of one item, until its error reaches the goal, a step is cut short, or `_BURST` steps are done."""
     items = np.array([item])
     part = problem.take(items)

@@ -120,7 +120,7 @@ class SparseNewton(Solver[Annealed]):
         apt &= ~state.restless | (state.used > _SETTLING)
         apt &= is_slow(before, state.error, goal, sweeps, predicted(problem, state, USUAL))
         for item in state.running[apt[state.running]]:
-            state = descend(problem, state, int(item), float(goal[item]), self.max_iter, _by_mass)
+            state = descend(problem, state, int(item), float(goal[item]), self.max_iter, by_mass)
         state, stalled = descent.checked(problem, state, used)
         gone = self._is_lost(state)
         hard = stalled | (gone & ~state.tally.dense & (state.attempt < _ATTEMPTS))
@@ -152,7 +152,7 @@ class SparseNewton(Solver[Annealed]):
         return descent.finish(problem, state, descent.tolerance(problem, self.tol), errors)
 
 
-def _by_mass(part: LinearProblem, at: Point, reg: Array, goal: float) -> tuple[Point, Sparsification] | None:
+def by_mass(part: LinearProblem, at: Point, reg: Array, goal: float) -> tuple[Point, Sparsification] | None:
     """All entries except a fraction of the mass proportional to the error; None if there are too many entries."""
     listed = at.listed or Entries.of(part, at, reg, goal)
     if listed is None:
