@@ -73,15 +73,16 @@ def doubly_stochastic(logits: Tensor, n_iters: int = 20, reg: float = 1.0) -> Te
     with torch.autocast(logits.device.type, enabled=False):
         L = upcast(logits).reshape(-1, *logits.shape[-2:]) / reg
         L = L - L.detach().amax(-1, keepdim=True)
-        empty = (L.detach().amax(-2) == -torch.inf).any(-1)
-        L = L.masked_fill(empty[:, None, None], torch.nan)
         wide = -L.detach().amin((-2, -1)) > RANGE[L.dtype]
         if not wide.any():
             found = _scaled(L, n_iters)
         else:
+            empty = (L.detach().amax(-2) == -torch.inf).any(-1)
+            L, wide = L.masked_fill(empty[:, None, None], torch.nan), wide & ~empty
             found = torch.empty_like(L)
             found = found.index_put((~wide,), _scaled(L[~wide], n_iters))
-            found = found.index_put((wide,), _by_potentials(L[wide], method))
+            if wide.any():
+                found = found.index_put((wide,), _by_potentials(L[wide], method))
     return found.reshape(logits.shape).to(logits.dtype)
 
 
