@@ -31,6 +31,8 @@ from otkit.solvers.small import made
 # Maximum number of entries of a problem. Above, the simplex starts from masses that go along the arcs of least cost of
 # all. With 300 and 600 points, the mean over 28 families is 1.8 and 1.2 times as long then, with 1000 points the same.
 LARGEST = 2**19
+# So many times more where they are between points with mass: the other entries are only read by the proof.
+_IDLE = 8
 # Maximum number of entries of a problem that is solved without compilation: in up to 0.3 s, about as long as loading
 # compiled kernels takes.
 _FEW = 2**13
@@ -64,7 +66,7 @@ def runs_as_written(entries: int) -> bool:
 
 def solved(geometry: GivenGeometry, a: Any, b: Any) -> Result | None:
     """The solution of an exact problem; None where the general way must look."""
-    asked = small.read(geometry, a, b, LARGEST)
+    asked = small.read(geometry, a, b, _largest(a, b))
     if asked is None:
         return None
     found = _run(asked)
@@ -72,6 +74,14 @@ def solved(geometry: GivenGeometry, a: Any, b: Any) -> Result | None:
         return None
     problem = small.problem_of(asked, found.num, found.info, found.vectors)
     return small.result_of(asked, problem, "exact", _outcome(found, asked.flat.n, asked.flat.m))
+
+
+def _largest(a: Any, b: Any) -> int:
+    """The most entries that the pass takes: more than LARGEST if few of them are between points with mass."""
+    if all(small.ordinary(w) and w.ndim == 1 for w in (a, b)) and LARGEST < a.size * b.size <= _IDLE * LARGEST:
+        with_mass = np.count_nonzero(a) * np.count_nonzero(b)
+        return a.size * b.size if with_mass <= LARGEST else LARGEST
+    return LARGEST
 
 
 def certified(problem: LinearProblem) -> tuple[Certificate | None, np.ndarray]:

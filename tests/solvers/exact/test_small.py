@@ -311,3 +311,19 @@ def test_points_that_are_not_finite_are_refused_in_words(value, metric):
     for x, y in (([[value, 1.0]], [[1.0, 1.0]]), ([[2.0, 1.0]], [[1.0, value]])):
         with pytest.raises(ValueError, match="must be finite, got NaN or inf"):
             otkit.solve_sample(x, y, metric=metric)
+
+
+def test_points_without_mass_do_not_make_a_problem_large(monkeypatch, rng):
+    n, m = 900, 800
+    C = rng.integers(10, size=(n, m)).astype(float)
+    a, b = (w * (rng.random(w.size) > 0.6) for w in (rng.random(n), rng.random(m)))
+    a, b = a / a.sum(), b / b.sum()
+    assert n * m > small.LARGEST > np.count_nonzero(a) * np.count_nonzero(b)
+    result, compiled = taken(monkeypatch, lambda: otkit.solve(C, a, b))
+    assert compiled
+    assert result.value == pytest.approx(ot.emd2(a, b, C), abs=1e-12)
+    assert result.gap <= 1e-12
+    assert (result.f[:, None] + result.g <= C + 1e-12).all()
+    for bad in (C[0], C[:, :3]):
+        with pytest.raises(ValueError, match=r"shape|axes"):
+            otkit.solve(bad, a, b)
