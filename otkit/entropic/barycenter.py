@@ -91,8 +91,8 @@ def iterate(of: Measures, at: Potentials, own: Array) -> Average:
     reg, log_r = xp.reshape(at.reg, (groups, count))[:, :1], xp.reshape(at.log_b, (groups, count, m))[:, 0, :]
     sums = xp.reshape(exp((at.g - raised) / at.reg[:, None] + at.log_b), (groups, count, m))
     b = xp.sum(weights[:, :, None] * sums, axis=1)
-    wanted = xp.reshape(xp.broadcast_to(b[:, None, :], sums.shape), at.g.shape)
-    wanted = xp.reshape(of.penalties.target(wanted, at.g + costs.col, of.penalties.rho_b), sums.shape)
+    each = xp.reshape(xp.broadcast_to(b[:, None, :], sums.shape), at.g.shape)
+    wanted = xp.reshape(of.penalties.target(each, at.g + costs.col, of.penalties.rho_b), sums.shape)
     total = xp.reshape(xp.sum(exp(at.log_a), axis=-1), (groups, count))
     error = xp.max(xp.sum(xp.abs(sums - wanted), axis=-1) / total, axis=-1)
     shift = xp.broadcast_to((own - mean)[:, None, :], (groups, count, m))
@@ -105,7 +105,6 @@ def iterate(of: Measures, at: Potentials, own: Array) -> Average:
     new = keep_b * (raised + xp.reshape(shift, at.g.shape)) - (1 - keep_b) * costs.col
     if xp.any(of.penalties.coupling() > 0):
         sent = xp.sum(of.penalties.target(exp(at.log_a), f + costs.row, of.penalties.rho_a), axis=-1)
-        each = xp.reshape(xp.broadcast_to(b[:, None, :], sums.shape), at.g.shape)
         received = xp.sum(of.penalties.target(each, new + costs.col, of.penalties.rho_b), axis=-1)
         move = of.penalties.coupling() * finite_or_zero(log(sent) - log(received))
         new = new - move[:, None]

@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from otkit.arrays import Array, from_numpy
+from otkit.arrays import Array, from_numpy, renewed
 from otkit.certificates.base import Certificate
 from otkit.certificates.width import narrow, precise
 from otkit.problems.linear import LinearProblem
@@ -59,17 +59,10 @@ class Refined(State):
         n_iter[k], regs[k], errors[k] = n_iter[k] + done, reg, error
         return replace(self, reg=regs, n_iter=n_iter, error=errors)
 
-    def at(self, k: int, scale: Scale) -> Refined:
-        """The state with an item at another scale."""
-        return replace(self, scales=_put(self.scales, k, scale))
-
-    def pivoted(self, k: int, basis: Pivoted) -> Refined:
-        """The state with a basis of an item whose plans do not settle."""
-        return replace(self, bases=_put(self.bases, k, basis))
-
-    def certified(self, k: int, certificate: Certificate) -> Refined:
-        """The state with a certificate of an item."""
-        return replace(self, certificates=_put(self.certificates, k, certificate))
+    def put(self, k: int, **new: Any) -> Refined:
+        """The state with another value of an item in some of the tuples."""
+        old = {name: getattr(self, name) for name in new}
+        return renewed(self, **{name: (*v[:k], new[name], *v[k + 1 :]) for name, v in old.items()})
 
 
 @dataclass(frozen=True)
@@ -147,19 +140,18 @@ class Multiscale(Solver[Refined]):
         if unsettled and not first and self.rtol is None and _has_matrix(problem, scale):
             one = problem.take(np.array([k]))
             g = from_numpy(at_points(problem, k, scale, plan), problem.b)
-            return state.pivoted(k, from_potentials(one, g, state.n_iter[k : k + 1]))
-        return state.at(k, self._next(scale, plan, plan.P.size, size))
+            return state.put(k, bases=from_potentials(one, g, state.n_iter[k : k + 1]))
+        return state.put(k, scales=self._next(scale, plan, plan.P.size, size))
 
     def _price(self, problem: LinearProblem, state: Refined, k: int, basis: Pivoted) -> Refined:
         """The state after a bounded number of pivots of an item whose plans do not settle."""
         one, exact = problem.take(np.array([k])), self._exact
         new = exact.pivot(one, basis)
         done, error = int(new.n_iter[0] - basis.n_iter[0]), float(new.error[0])
-        state = state.moved(k, done, error, 0.0).pivoted(k, new)
+        state = state.moved(k, done, error, 0.0).put(k, bases=new)
         if not new.running.size:
             found = exact.finish(one, new, np.empty((0, 1)))
-            assert found.certificate is not None
-            state = state.certified(k, found.certificate).ended(np.array([k]), found.status[0])
+            state = state.put(k, certificates=found.certificate).ended(np.array([k]), found.status[0])
         return state
 
     @property
@@ -174,11 +166,11 @@ class Multiscale(Solver[Refined]):
         most = min(_PIVOTS, self.max_iter - int(state.n_iter[k]))
         basis, pivots, status = vertex.improved(scale.pairs, scale.basis, top, most)
         scale = replace(scale, basis=basis)
-        state = state.moved(k, pivots, basis.missing * 2 * GRAIN, scale.reg).at(k, scale)
+        state = state.moved(k, pivots, basis.missing * 2 * GRAIN, scale.reg).put(k, scales=scale)
         if status is not Status.CONVERGED:
             return state if status is None else state.ended(np.array([k]), status)
         found = proved(problem, k, scale)
-        state = state.certified(k, found.certificate)
+        state = state.put(k, certificates=found.certificate)
         lower, upper = found.certificate.lower, found.certificate.upper
         one = problem.take(np.array([k]))
         if self.rtol is not None and narrow(one, lower, upper, self.rtol, 0.0)[0]:
@@ -188,7 +180,7 @@ class Multiscale(Solver[Refined]):
             return state.ended(np.array([k]), Status.CONVERGED if exact else Status.IMPRECISE)
         assert self.rtol is not None
         wide = float((upper - lower)[0]) / (self.rtol * abs(float(upper[0])))
-        return state.at(k, _refined(scale, found, wide))
+        return state.put(k, scales=_refined(scale, found, wide))
 
     def _next(self, scale: Scale, plan: Plan, arcs: int, size: int) -> Scale:
         """The next scale, or this one with the first basis."""
@@ -254,7 +246,3 @@ def _refined(scale: Scale, found: Found, wide: float) -> Scale:
 def _stage(item: int, plan: Plan) -> Stage:
     counts = dict(newton_steps=plan.steps, cg_steps=plan.cg_steps, kept=plan.P.size)
     return Stage(item, plan.reg, plan.n_iter, plan.error, **counts)
-
-
-def _put(items: tuple[Any, ...], k: int, value: Any) -> tuple[Any, ...]:
-    return (*items[:k], value, *items[k + 1 :])
