@@ -41,7 +41,7 @@ def emd(x, y, a, b):
 def emd_lazy(x, y, a, b):
     import ot
 
-    value = ot.emd2_lazy(a, b, x, y, metric="sqeuclidean", numItermax=10**8)
+    value = ot.emd2_lazy(x, y, a, b, metric="sqeuclidean", numItermax=10**8, return_matrix=False)
     return value, value, "lazy"
 
 
