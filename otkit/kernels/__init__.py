@@ -11,7 +11,7 @@ from __future__ import annotations
 import os
 import warnings
 from abc import ABC, abstractmethod
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from functools import cache
@@ -98,10 +98,8 @@ def _alone(geometry: Geometry) -> Kernels:
 
         return CELLS
     if all(isinstance(x, np.ndarray) for x in given):
-        from otkit.kernels.numba import NUMBA
-        from otkit.kernels.searches import TREES, searches
-
-        return TREES if searches(geometry) else NUMBA
+        trees, numba, searches = _on_host()
+        return trees if searches(geometry) else numba
     if not all(_is_for_triton(x, asked) for x in given):
         from otkit.kernels.numba import HOSTED
 
@@ -113,6 +111,14 @@ def _alone(geometry: Geometry) -> Kernels:
     if geometry.cloud is not None and not isinstance(geometry.cloud.metric.ground, str):
         return CALLED
     return CUPY if any(map(arrays.is_cupy, given)) else TRITON
+
+
+@cache  # a statement of import in `_alone` would take longer than all else there
+def _on_host() -> tuple[Kernels, Kernels, Callable[[Geometry], bool]]:
+    from otkit.kernels.numba import NUMBA
+    from otkit.kernels.searches import TREES, searches
+
+    return TREES, NUMBA, searches
 
 
 def held(kernels: Kernels, geometry: Geometry) -> np.ndarray | None:

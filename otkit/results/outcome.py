@@ -120,7 +120,9 @@ class Outcome:
         The error after each step of the run.
     stages : tuple of Stage
     linear : numpy array (B,) or None
-        The cost of an optimal plan, where the bounds contain it by construction; None for other plans.
+        The cost of the plan, where the solver has computed it.
+    divergence : numpy array (B,) or None
+        reg·KL(P | a⊗b) of an entropic plan with exact marginals, where the solver has computed it and its cost.
     counted : tuple (n_iters, last) or None
         The number of textbook iterations from zero, and the side updated last; None for other solvers.
     """
@@ -137,6 +139,7 @@ class Outcome:
     errors: np.ndarray
     stages: tuple[Stage, ...]
     linear: np.ndarray | None = None
+    divergence: np.ndarray | None = None
     counted: tuple[int, str] | None = None
 
     @property

@@ -33,7 +33,7 @@ def without_border(whole: Result, asked: GivenGeometry, variation: Variation | N
         b=problem.b[:, :-1],
     )
     parts = later(_parts, whole, inside, variation)
-    found = replace(out, f=out.f[:, :-1], g=out.g[:, :-1], plan=parts, certificate=None, linear=None)
+    found = replace(out, f=out.f[:, :-1], g=out.g[:, :-1], plan=parts, certificate=None, linear=None, divergence=None)
     return Result(inside, found, whole.method, whole.kernel, None if whole.link is None else _linked, whole, variation)
 
 

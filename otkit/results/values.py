@@ -29,7 +29,8 @@ class Values(NamedTuple):
     @property
     def total(self) -> Array:
         """The objective."""
-        return sum((v for v in (self.reg, self.marginal) if v is not None), start=self.linear)
+        whole = self.linear if self.reg is None else self.linear + self.reg
+        return whole if self.marginal is None else whole + self.marginal
 
 
 @of_whole
@@ -91,12 +92,20 @@ def _varied(result: Solved, variation: Variation) -> Array:
 
 def _parts(result: Solved) -> Values:
     problem, out = result.problem, result.outcome
-    if out.reg is None:
-        linear = out.linear
-        if linear is None:
-            assert out.certificate is not None
-            linear = out.certificate.linear
-        return Values(from_numpy(linear * problem.mass, problem.penalties.rho_a), None, _by_marginals(result))
+    linear, divergence = out.linear, out.divergence
+    if linear is None:
+        if out.reg is not None:
+            return _entropic(result)
+        assert out.certificate is not None
+        linear = out.certificate.linear
+    like = problem.penalties.rho_a
+    by_reg = None if divergence is None else from_numpy(divergence * problem.mass, like)
+    return Values(from_numpy(linear * problem.mass, like), by_reg, _by_marginals(result))
+
+
+def _entropic(result: Solved) -> Values:
+    """The parts for an entropic plan, by its marginals and its cost."""
+    problem, out = result.problem, result.outcome
     xp, mass = namespace(problem.a), from_numpy(problem.mass, problem.a)
     sums, costs = moved(result), problem.reduced
     offset = xp.sum(costs.row * sums.row, axis=-1) + xp.sum(costs.col * sums.col, axis=-1)

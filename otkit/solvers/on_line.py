@@ -102,14 +102,23 @@ def _not_reduced(flat: PointCloud) -> Reduced:
     return Reduced(flat, np.zeros((1, flat.n)), np.zeros((1, flat.m)))
 
 
-@np.errstate(all="ignore")  # for kernels as they are written
 def _numbers(points: tuple[np.ndarray, np.ndarray], weights: tuple[Any, Any], metric: Cost) -> np.ndarray | None:
     """What `line.solve` writes about two measures, ``(1, 10)``; None if it does not solve them."""
+    if runs_as_written(points[0].size + points[1].size):
+        with np.errstate(all="ignore"):
+            return _numbers_by(as_written(in_order), as_written(line.solve), points, weights, metric)
+    return _numbers_by(in_order, line.solve, points, weights, metric)
+
+
+def _numbers_by(
+    sort: Callable[..., bool],
+    match: Callable[..., None],
+    points: tuple[np.ndarray, np.ndarray],
+    weights: tuple[Any, Any],
+    metric: Cost,
+) -> np.ndarray | None:
     n, m = points[0].size, points[1].size
     both, w = np.empty(n + m), np.empty(n + m)
-    sort, match = in_order, line.solve
-    if runs_as_written(n + m):
-        sort, match = as_written(in_order), as_written(line.solve)
     sides = tuple(zip(points, weights, ((both[:n], w[:n]), (both[n:], w[n:])), strict=True))
     threads.each(lambda side: _write(sort, *side), sides, _KEY * (n + m))
     x, y = both[:n], both[n:]
@@ -138,5 +147,7 @@ def _write(sort: Callable[..., bool], x: np.ndarray, w: Any, out: tuple[np.ndarr
 
 def _least(x: np.ndarray) -> float:
     """The least size of the sorted numbers that are not 0."""
-    below, above = x.searchsorted(0.0), x.searchsorted(0.0, "right")
+    below = above = x.searchsorted(0.0)
+    if above < x.size and x[above] == 0.0:
+        above = x.searchsorted(0.0, "right")
     return min(-x[below - 1] if below else np.inf, x[above] if above < x.size else np.inf)

@@ -140,7 +140,8 @@ def _outcome(found: _Solved, problem: LinearProblem, tol: np.ndarray) -> Outcome
         n_iter=found.info[:, t.PIVOTS],
         errors=num[None, :, t.ERROR],
         stages=later(_stages, found, n * m),
-        linear=None,
+        linear=num[:, k.LINEAR],
+        divergence=num[:, k.DIVERGENCE],
         counted=None,
     )
 
