@@ -170,8 +170,11 @@ class Item(NamedTuple):
 
 
 @ordered
-def begin(costs, measures, unit, k, num, info, v):
-    """The item k. Its numbers and counts are ``num (10,)`` and ``info (4,)``, with a flag; its weights go to ``v``."""
+def begin(costs, measures, unit, k, room, num, info, v):
+    """The item k, whose reduced costs are in ``room``.
+
+    Its numbers and counts are ``num (10,)`` and ``info (4,)``, with a flag; its weights go to ``v``.
+    """
     (C, x, y, metric), (w_a, w_b, at_a, at_b, first, second) = costs, measures
     p, q = first[k], second[k]
     n, m = at_a[p + 1] - at_a[p], at_b[q + 1] - at_b[q]
@@ -180,7 +183,7 @@ def begin(costs, measures, unit, k, num, info, v):
     total_b, nc = _weights(w_b, at_b[q], m, v[B], cols)
     num[MASS] = total_a / 2 + total_b / 2
     num[RESCALED] = abs(total_a - total_b) / num[MASS]
-    item = Item(np.empty((n, m)), np.empty(n), np.empty(m), nr, nc, rows, cols, np.empty(nr + nc))
+    item = Item(room[: n * m].reshape((n, m)), np.empty(n), np.empty(m), nr, nc, rows, cols, np.empty(nr + nc))
     info[FLAG] = 0
     if nr == 0 or nc == 0:
         info[FLAG] = WEIGHTS

@@ -382,7 +382,9 @@ def _item(item, reg, tol, num, info, v, stages):
 
 
 @jit
-def solve(C, x, y, metric, w_a, w_b, at_a, at_b, first, second, unit, reg, tol, low, high, num, info, vectors, stages):
+def solve(
+    C, x, y, metric, w_a, w_b, at_a, at_b, first, second, unit, reg, tol, low, high, room, num, info, vectors, stages
+):
     """Solve the items ``low … high`` at regularisations ``reg (items,)``; arguments are those of `vertices.solve`.
 
     `VALUE` is the reduced cost of the plan, whose marginals go to ``vectors (items, 8, w)``. `LINEAR` and `DIVERGENCE`
@@ -391,6 +393,6 @@ def solve(C, x, y, metric, w_a, w_b, at_a, at_b, first, second, unit, reg, tol, 
     """
     costs, measures = (C, x, y, metric), (w_a, w_b, at_a, at_b, first, second)
     for k in range(low, high):
-        item = begin(costs, measures, unit, k, num[k], info[k], vectors[k])
+        item = begin(costs, measures, unit, k, room, num[k], info[k], vectors[k])
         if info[k, FLAG] == 0:
             info[k, FLAG] = _item(item, reg[k], tol, num[k], info[k], vectors[k], stages[k])

@@ -131,7 +131,9 @@ def _item(item, v, metric, limit, num, info, ends, mass):
 
 
 @ordered
-def solve(C, x, y, metric, w_a, w_b, at_a, at_b, first, second, unit, limit, low, high, num, info, vectors, ends, mass):
+def solve(
+    C, x, y, metric, w_a, w_b, at_a, at_b, first, second, unit, limit, low, high, room, num, info, vectors, ends, mass
+):
     """Solve the items ``low … high``; only arrays of items are written, those of one item again by each.
 
     Parameters
@@ -152,6 +154,9 @@ def solve(C, x, y, metric, w_a, w_b, at_a, at_b, first, second, unit, limit, low
         The unit roundoff of the weights as given.
     limit : int
         Maximum number of pivots of an item.
+    room : array (K,)
+        Memory for the reduced costs of an item, at least n·m numbers. NumPy allocates it in huge pages where it is large,
+        and Numba does not.
     num, info : array (items, 10), array of int (items, 4)
         Numbers and counts, by the names from `VALUE` and from `FLAG` on. The flag is 0 where the item is solved.
     vectors : array (items or 1, 6, w)
@@ -162,6 +167,6 @@ def solve(C, x, y, metric, w_a, w_b, at_a, at_b, first, second, unit, limit, low
     costs, measures = (C, x, y, metric), (w_a, w_b, at_a, at_b, first, second)
     for k in range(low, high):
         own = k % vectors.shape[0]
-        item = begin(costs, measures, unit, k, num[k], info[k], vectors[own])
+        item = begin(costs, measures, unit, k, room, num[k], info[k], vectors[own])
         if info[k, FLAG] == 0:
             info[k, FLAG] = _item(item, vectors[own], metric, limit, num[k], info[k], ends[own], mass[own])

@@ -112,11 +112,11 @@ def solve(clouds: Clouds, first: np.ndarray, second: np.ndarray, stop: Callable[
             line.solve(x, w, start, metric, first, second, UNIT, *ends, num, info)
             return
         most_n, most_m = int(n[run.start : run.stop].max()), int(m[run.start : run.stop].max())
-        vectors = np.empty((1, 6, max(most_n, most_m)))
+        room, vectors = np.empty(most_n * most_m), np.empty((1, 6, max(most_n, most_m)))
         arcs, mass = np.empty((1, most_n + most_m, 2), dtype=np.int32), np.empty((1, most_n + most_m))
         costs = NO_MATRIX, x, x, metric
         measures = w, w, start, start, first, second
-        vertices.solve(*costs, *measures, UNIT, LIMIT, *ends, num, info, vectors, arcs, mass)
+        vertices.solve(*costs, *measures, UNIT, LIMIT, *ends, room, num, info, vectors, arcs, mass)
 
     time = PAIR + (_STEP * (n + m) if clouds.line else ENTRY * n * m)
     threads.each(work, runs(time), int(time.sum()))

@@ -108,9 +108,13 @@ def _run(asked: small.Read) -> _Solved:
     given = (*asked.costs, *asked.measures, asked.unit, LIMIT)
     if runs_as_written(items * n * m):
         with np.errstate(all="ignore"):
-            as_written(v.solve)(*given, 0, items, *found)
+            as_written(v.solve)(*given, 0, items, np.empty(n * m), *found)
     else:
-        small.each(lambda run: v.solve(*given, run.start, run.stop, *found), items, PAIR + ENTRY * n * m)
+
+        def work(run: range) -> None:
+            v.solve(*given, run.start, run.stop, np.empty(n * m), *found)
+
+        small.each(work, items, PAIR + ENTRY * n * m)
     return found
 
 

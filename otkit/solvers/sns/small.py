@@ -118,7 +118,7 @@ def _run(asked: small.Read, reg: np.ndarray, tol: float) -> _Solved:
         np.empty((items, k.STAGES, 4)),
     )
     given = (*asked.costs, *asked.measures, asked.unit, reg, tol)
-    small.each(lambda run: k.solve(*given, run.start, run.stop, *found), items, PAIR + _ENTRY * n * m)
+    small.each(lambda run: k.solve(*given, run.start, run.stop, np.empty(n * m), *found), items, PAIR + _ENTRY * n * m)
     return found
 
 

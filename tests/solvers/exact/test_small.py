@@ -261,7 +261,9 @@ def test_a_limit_of_pivots_is_a_flag(rng):
     num, info = np.empty((1, 10)), np.empty((1, 4), dtype=np.int64)
     out = num, info, np.empty((1, 6, 20)), np.empty((1, 40, 2), dtype=np.int32), np.empty((1, 40))
     weights = np.empty(0)
-    vertices.solve(C, nothing, nothing, np.zeros(9), weights, weights, at, at, first, first, 2.0**-53, 3, 0, 1, *out)
+    vertices.solve(
+        C, nothing, nothing, np.zeros(9), weights, weights, at, at, first, first, 2.0**-53, 3, 0, 1, np.empty(400), *out
+    )
     assert info[0, items.FLAG] == items.UNSOLVED
 
 
