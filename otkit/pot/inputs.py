@@ -18,7 +18,17 @@ _TOTALS = 1.5e-6
 
 
 class MarginalsError(ValueError, AssertionError):
-    """Shapes or totals that do not fit each other; POT raises an ``AssertionError`` for them."""
+    """Shapes or totals that do not fit each other; POT raises an ``AssertionError`` for them.
+
+    Examples
+    --------
+    >>> import otkit.pot as ot
+    >>> try:
+    ...     ot.emd([0.5, 0.5], [1.0, 2.0], [[0.0, 1.0], [1.0, 0.0]])
+    ... except AssertionError as error:
+    ...     print(type(error).__name__)
+    MarginalsError
+    """
 
 
 def is_given(w: Any) -> bool:
