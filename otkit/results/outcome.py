@@ -29,8 +29,8 @@ class Status(enum.Enum):
     """
 
     CONVERGED = "Converged to the tolerance."
-    MAX_ITER = "Stopped at max_iter before the tolerance was reached; raise max_iter, the tolerance or reg."
-    STALLED = "Stopped because the error no longer falls; raise the tolerance or reg."
+    MAX_ITER = "Stopped at max_iter before the tolerance was reached; raise max_iter or the tolerance."
+    STALLED = "Stopped because the error no longer falls; raise the tolerance."
     IMPRECISE = (
         "Stopped at rounding errors, which leave a wider interval than asked, though it holds. If some costs are far "
         "larger than all others, drop their points, or forbid their arcs by an infinite cost."

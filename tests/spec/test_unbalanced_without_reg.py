@@ -8,6 +8,9 @@ from strategies import hard_cases
 
 import otkit
 from otkit.arrays import namespace, to_numpy
+from otkit.certificates.certify import certify
+from otkit.geometry import Dense
+from otkit.problems import LinearProblem
 
 INF = np.inf
 RTOL = 1e-6
@@ -335,3 +338,32 @@ def test_an_early_end_leaves_an_interval(rng):
 def test_bad_input(options, words):
     with pytest.raises(ValueError, match=words):
         otkit.solve(options.pop("C", np.eye(3)), **options)
+
+
+def test_the_bounds_are_the_best_of_all_certificates():
+    rng = np.random.default_rng(2)
+    a, b, C = rng.random(30), rng.random(25), rng.integers(0, 4, (30, 25)).astype(float)
+    problem, solver = LinearProblem.build(Dense(C), a, b, None, (INF, 1.0)), otkit.Annealing(rtol=1e-14)
+    state = solver.init(problem, None)
+    widths = []
+    while state.running.size:
+        state = solver.step(problem, state)
+        last = certify(problem, state.f, state.g, state.reg)
+        assert (state.lower >= last.lower).all() or (state.certified_at < state.n_iter).all()
+        widths.append((state.upper - state.lower)[0])
+    assert (np.diff(np.array(widths)[np.isfinite(widths)]) <= 0).all()
+    found = solver.finish(problem, state, np.zeros((1, 1))).certificate
+    np.testing.assert_array_equal([found.lower, found.upper], [state.lower, state.upper])
+
+
+def test_the_advice_names_no_reg_where_there_is_none(rng):
+    with pytest.warns(otkit.ConvergenceWarning, match=r"raise max_iter or the tolerance\. The optimum lies in"):
+        otkit.solve(rng.random((9, 8)), unbalanced=1.0, max_iter=3)
+
+
+def test_the_accuracy_is_the_same_by_name(rng):
+    C, a = rng.random((6, 5)), rng.random(6)
+    auto, named = (otkit.solve(C, a, unbalanced=0.3, method=method) for method in ("auto", "annealing"))
+    assert auto.tol == named.tol == 1e-6
+    np.testing.assert_allclose(auto.value, named.value, rtol=1e-9)
+    assert otkit.solve(C, method="annealing").tol == 1e-2
