@@ -6,7 +6,6 @@ Data are checked here once. Code below the public functions relies on it and doe
 from __future__ import annotations
 
 import math
-import sys
 from typing import Any
 
 import numpy as np
@@ -32,7 +31,7 @@ def as_array(x: Any, name: str, like: Any = None) -> Array:
         return _of_numpy(_plain(x, name), name)
     if arrays.is_array(x):
         return _of_library(x, name)
-    if "scipy.sparse" in sys.modules and sys.modules["scipy.sparse"].issparse(x):
+    if arrays.is_scipy_sparse(x):
         raise TypeError(f"{name} must be a dense array, got a {type(x).__name__} of SciPy; pass {name}.toarray()")
     try:
         found = np.asarray(x)
