@@ -40,6 +40,8 @@ class Bounded(Annealed):
         Feasible potentials, which prove `lower`.
     primal : tuple (f, g, reg)
         The potentials, and the regularisation, from whose plan `upper` follows.
+    by_arcs : numpy array of bool (B,)
+        Whether this plan follows from the arcs that carry mass.
     certified_at : numpy array of int (B,)
         The iterations of each item up to its last certificate; −1 before the first.
     """
@@ -48,6 +50,7 @@ class Bounded(Annealed):
     upper: np.ndarray
     dual: tuple[Array, Array]
     primal: tuple[Array, Array, Array]
+    by_arcs: np.ndarray
     certified_at: np.ndarray
 
     @classmethod
@@ -55,24 +58,34 @@ class Bounded(Annealed):
         """The state without bounds."""
         unknown, pair = np.full(state.reg.size, np.inf), (state.f, state.g)
         primal = (*pair, from_numpy(state.reg, state.f))
-        never = np.full(unknown.size, -1)
-        return cls(**vars(state), lower=-unknown, upper=unknown, dual=pair, primal=primal, certified_at=never)
+        return cls(
+            **vars(state),
+            lower=-unknown,
+            upper=unknown,
+            dual=pair,
+            primal=primal,
+            by_arcs=np.zeros(unknown.size, dtype=bool),
+            certified_at=np.full(unknown.size, -1),
+        )
 
     @property
     def gap(self) -> np.ndarray:
         return relative(self.lower, self.upper)
 
-    def bounded(self, problem: LinearProblem, items: np.ndarray) -> tuple[Bounded, Certificate]:
+    def bounded(self, problem: LinearProblem, items: np.ndarray, by_arcs: np.ndarray) -> tuple[Bounded, Certificate]:
         """The state with better bounds of some items, if their potentials give these; and the bounds that they give."""
         at = take((self.f, self.g, from_numpy(self.reg, self.f)), items)
-        found = certify(problem.take(items), *at)
-        higher, less = found.lower > self.lower[items], found.upper < self.upper[items]
-        certified_at, lower, upper = self.certified_at.copy(), self.lower.copy(), self.upper.copy()
-        certified_at[items] = self.n_iter[items]
-        lower[items], upper[items] = np.maximum(found.lower, lower[items]), np.minimum(found.upper, upper[items])
-        dual = put(self.dual, items[higher], take((found.f, found.g), np.flatnonzero(higher)))
-        primal = put(self.primal, items[less], take(at, np.flatnonzero(less)))
-        return replace(self, lower=lower, upper=upper, dual=dual, primal=primal, certified_at=certified_at), found
+        found = certify(problem.take(items), *at, by_arcs)
+        higher, less = (np.flatnonzero(v) for v in (found.lower > self.lower[items], found.upper < self.upper[items]))
+        return replace(
+            self,
+            lower=put(self.lower, items[higher], found.lower[higher]),
+            upper=put(self.upper, items[less], found.upper[less]),
+            dual=put(self.dual, items[higher], take((found.f, found.g), higher)),
+            primal=put(self.primal, items[less], take(at, less)),
+            by_arcs=put(self.by_arcs, items[less], by_arcs[less]),
+            certified_at=put(self.certified_at, items, self.n_iter[items]),
+        ), found
 
 
 @dataclass(frozen=True)
@@ -154,7 +167,11 @@ class Annealing(Solver[Bounded]):
 
     def _certified(self, problem: LinearProblem, state: Bounded, items: np.ndarray, reached: np.ndarray) -> Bounded:
         """The state with intervals of some items, which end, go to the next stage, or on."""
-        state, found = state.bounded(problem, items)
+        reg = state.reg / self.factor
+        # Below this regularisation, rounding prevents a stage from reaching its tolerance.
+        last = reg < 8 * UNIT * _top(problem) / self._stage_tol(problem, reg)
+        at_end = last | (state.n_iter >= self.max_iter) | (state.gap <= _PENALISED)
+        state, found = state.bounded(problem, items, at_end[items])
         part, lower, upper = problem.take(items), state.lower[items], state.upper[items]
         close = narrow(part, lower, upper, self._rtol(part), self.atol)
         rounded = ~close & (found.upper < np.inf) & (found.upper - found.lower <= 1.01 * found.rounding)
@@ -167,10 +184,7 @@ class Annealing(Solver[Bounded]):
         state = state.ended(items[~close & hopeless], Status.INFEASIBLE)
         left = np.intersect1d(state.running, items)
         moving = left[reached[left] | (state.used[left] >= self.max_iter // 5)]
-        reg = state.reg / self.factor
-        # Below this regularisation, rounding prevents a stage from reaching its tolerance.
-        floor = 8 * UNIT * _top(problem) / self._stage_tol(problem, reg)
-        spent = moving[(reg < floor)[moving]]
+        spent = moving[last[moving]]
         state = state.ended(spent, Status.STALLED)
         moving = np.setdiff1d(moving, spent)
         return descent.next_stage(state, moving, reg, reached) if moving.size else state
@@ -188,8 +202,8 @@ class Annealing(Solver[Bounded]):
         state = state if isinstance(state, Bounded) else Bounded.of(state)
         moved = np.flatnonzero(state.certified_at < state.n_iter)
         if moved.size:
-            state, _ = state.bounded(problem, moved)
-        found = certify(problem, *state.primal)
+            state, _ = state.bounded(problem, moved, np.zeros(moved.size, dtype=bool))
+        found = certify(problem, *state.primal, state.by_arcs)
         better = np.flatnonzero(state.lower > found.lower)
         f, g = put((found.f, found.g), better, take(state.dual, better))
         lower = np.maximum(state.lower, found.lower)
