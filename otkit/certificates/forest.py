@@ -10,7 +10,8 @@ from dataclasses import replace
 
 import numpy as np
 
-from otkit.arrays import Array, from_numpy, to_numpy
+from otkit import arrays
+from otkit.arrays import Array, finite_or_zero, from_numpy, to_numpy
 from otkit.certificates.base import sides
 from otkit.certificates.rounding import Rounded, round_plan, spanning_trees
 from otkit.entropic.dual import Potentials
@@ -28,25 +29,16 @@ def settled(problem: LinearProblem, at: Potentials) -> tuple[Array, Array]:
     At least one side is penalised, and none is free.
     """
     a, b, row, col = sides(problem)
-    rho_a, rho_b = (to_numpy(rho) for rho in (problem.penalties.rho_a, problem.penalties.rho_b))
-    sums = [to_numpy(v) for v in problem.kernels.marginals(problem.reduced, at)]
-    found = []
+    rates = [1 / to_numpy(rho) for rho in (problem.penalties.rho_a, problem.penalties.rho_b)]
+    sums = np.concatenate([to_numpy(v) for v in problem.kernels.marginals(problem.reduced, at)], axis=1)
+    n, found = problem.reduced.n, np.empty(sums.shape)
     for k, tree in enumerate(spanning_trees(problem, at)):
-        with np.errstate(divide="ignore"):
-            mass = np.log(np.concatenate([v[k] for v in sums]))
-        of, value = _components(tree, mass)
-        n, size = tree.n, int(of.max()) + 1
-        logs = []
-        for w, potential, rho, label in (
-            (a[k], value[:n] + row[k], rho_a[k], of[:n]),
-            (b[k], value[n:] + col[k], rho_b[k], of[n:]),
-        ):
-            logs.append(_log_sums(w, -potential / rho, label, size))
-        shift = (logs[0] - logs[1]) / (1 / rho_a[k] + 1 / rho_b[k])
-        shift = np.where(np.isfinite(shift), shift, 0.0)[of]
-        found.append(value + np.where(np.arange(of.size) < n, shift, -shift))
-    both = np.stack(found)
-    return from_numpy(both[:, : problem.reduced.n], at.f), from_numpy(both[:, problem.reduced.n :], at.f)
+        of, value = _components(tree, arrays.log(sums[k]))
+        sent = _log_sums(a[k], -(value[:n] + row[k]) * rates[0][k], of[:n], of.max() + 1)
+        received = _log_sums(b[k], -(value[n:] + col[k]) * rates[1][k], of[n:], of.max() + 1)
+        shift = finite_or_zero((sent - received) / (rates[0][k] + rates[1][k]))[of]
+        found[k, :n], found[k, n:] = value[:n] + shift[:n], value[n:] - shift[n:]
+    return from_numpy(found[:, :n], at.f), from_numpy(found[:, n:], at.f)
 
 
 def _components(tree: SpanningTree, mass: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -75,14 +67,12 @@ def _log_sums(w: np.ndarray, exponent: np.ndarray, label: np.ndarray, size: int)
 def rounded_to(problem: LinearProblem, at: Potentials, f: Array, g: Array) -> Rounded:
     """The plan at `at` rounded to the marginals that are optimal for the potentials f and g."""
     penalties, costs = problem.penalties, problem.reduced
-    sides = (
-        penalties.target(problem.a, f + costs.row, penalties.rho_a),
-        penalties.target(problem.b, g + costs.col, penalties.rho_b),
-    )
-    total = to_numpy(sides[0]).sum(-1)
-    scale = from_numpy(1 / total, at.f)[:, None]
-    exact = replace(problem, a=sides[0] * scale, b=sides[1] * scale)
-    found = round_plan(exact, replace(at, log_a=at.log_a + from_numpy(np.log(1 / total), at.f)[:, None]))
+    a = penalties.target(problem.a, f + costs.row, penalties.rho_a)
+    b = penalties.target(problem.b, g + costs.col, penalties.rho_b)
+    total = to_numpy(a).sum(-1)
+    total = np.where(total > 0, total, 1.0)  # of nothing that moves
+    mass = from_numpy(total, at.f)[:, None]
+    found = round_plan(replace(problem, a=a / mass, b=b / mass), replace(at, log_a=at.log_a - arrays.log(mass)))
     return replace(found, plan=tuple(_scaled(part, total) for part in found.plan), linear=found.linear * total)
 
 
@@ -91,5 +81,5 @@ def _scaled(part: Plan, by: np.ndarray) -> Plan:
     if isinstance(part, SparsePlan):
         return replace(part, entries=replace(part.entries, mass=part.entries.mass * by[part.entries.item]))
     assert isinstance(part, EntropicPlan)
-    log_by = from_numpy(np.log(by), part.at.f)[:, None]
-    return replace(part, at=replace(part.at, log_a=part.at.log_a + log_by))
+    log_a = part.at.log_a + arrays.log(from_numpy(by, part.at.f))[:, None]
+    return replace(part, at=replace(part.at, log_a=log_a))

@@ -10,8 +10,6 @@ from strategies import hard_cases
 
 import otkit
 from otkit.arrays import namespace, to_numpy
-from otkit.geometry import Dense
-from otkit.problems import LinearProblem
 
 INF = np.inf
 RTOL = 1e-6
@@ -343,20 +341,6 @@ def test_bad_input(options, words):
         otkit.solve(options.pop("C", np.eye(3)), **options)
 
 
-def test_the_bounds_are_the_best_of_all_certificates():
-    rng = np.random.default_rng(2)
-    a, b, C = rng.random(30), rng.random(25), rng.integers(0, 4, (30, 25)).astype(float)
-    problem, solver = LinearProblem.build(Dense(C), a, b, None, (INF, 1.0)), otkit.Annealing(rtol=1e-14)
-    state = solver.init(problem, None)
-    widths = []
-    while state.running.size:
-        state = solver.step(problem, state)
-        widths.append((state.upper - state.lower)[0])
-    assert (np.diff(np.array(widths)[np.isfinite(widths)]) <= 0).all()
-    found = solver.finish(problem, state, np.zeros((1, 1))).certificate
-    np.testing.assert_array_equal([found.lower, found.upper], [state.lower, state.upper])
-
-
 @pytest.mark.parametrize("rho", [(INF, 1.0), 1.0, (0.3, 2.0), 1e-3, 30.0])
 @pytest.mark.parametrize("kind", ["ties", "log-normal", "points", "forbidden"])
 def test_arcs_that_carry_mass_make_it_exact(kind, rho):
@@ -377,24 +361,3 @@ def test_arcs_that_carry_mass_make_it_exact(kind, rho):
         want = optimum(C, a, b, rho_a, rho_b)
         assert found.lower * (1 - 1e-9) <= want <= found.upper * (1 + 1e-9)
         assert (found.f[:, None] + found.g <= C + 1e-9).all()
-
-
-def test_penalties_near_infinity_converge_to_a_valid_interval():
-    rng = np.random.default_rng(0)
-    C, a, b = rng.random((30, 25)), rng.random(30), rng.random(25)
-    found = otkit.solve(C, a, b * a.sum() / b.sum(), unbalanced=1e300)
-    assert found.status is otkit.Status.CONVERGED
-    assert found.lower <= otkit.solve(C, a, b * a.sum() / b.sum()).value
-
-
-def test_the_advice_names_no_reg_where_there_is_none(rng):
-    with pytest.warns(otkit.ConvergenceWarning, match=r"raise max_iter or the tolerance\. The optimum lies in"):
-        otkit.solve(rng.random((9, 8)), unbalanced=1.0, max_iter=3)
-
-
-def test_the_accuracy_is_the_same_by_name(rng):
-    C, a = rng.random((6, 5)), rng.random(6)
-    auto, named = (otkit.solve(C, a, unbalanced=0.3, method=method) for method in ("auto", "annealing"))
-    assert auto.tol == named.tol == 1e-6
-    np.testing.assert_allclose(auto.value, named.value, rtol=1e-9)
-    assert otkit.solve(C, method="annealing").tol == 1e-2
