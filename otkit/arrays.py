@@ -30,6 +30,12 @@ def is_array(x: Any) -> bool:
     return isinstance(x, np.ndarray) or array_api_compat.is_array_api_obj(x)
 
 
+def is_scipy_sparse(x: Any) -> bool:
+    """Whether `x` is a sparse matrix or array of SciPy, of a `scipy.sparse` that another thread may be importing."""
+    known = getattr(sys.modules.get("scipy.sparse"), "issparse", None)
+    return known is not None and bool(known(x))
+
+
 def namespace(*arrays: Array | None) -> Namespace:
     """The standard namespace of the arrays; ``TypeError`` for arrays of several libraries."""
     present = [x for x in arrays if x is not None]

@@ -6,7 +6,6 @@ Data are checked here once. Code below the public functions relies on it and doe
 from __future__ import annotations
 
 import math
-import sys
 from typing import Any
 
 import numpy as np
@@ -32,7 +31,7 @@ def as_array(x: Any, name: str, like: Any = None) -> Array:
         return _of_numpy(_plain(x, name), name)
     if arrays.is_array(x):
         return _of_library(x, name)
-    if "scipy.sparse" in sys.modules and sys.modules["scipy.sparse"].issparse(x):
+    if arrays.is_scipy_sparse(x):
         raise TypeError(f"{name} must be a dense array, got a {type(x).__name__} of SciPy; pass {name}.toarray()")
     try:
         found = np.asarray(x)
@@ -321,16 +320,22 @@ def one_penalty(unbalanced: Any) -> None:
 
 
 def equal_mass(
-    mass_a: np.ndarray, mass_b: np.ndarray, a: Array | None, b: Array | None, *, relaxes: bool = True
+    mass_a: np.ndarray,
+    mass_b: np.ndarray,
+    a: Array | None,
+    b: Array | None,
+    *,
+    names: str = "a and b",
+    otherwise: str = "",
 ) -> np.ndarray:
     """Relative difference of the masses; ``ValueError`` where it is too large to be rounding of the weights."""
     difference = np.abs(mass_a - mass_b) / (mass_a / 2 + mass_b / 2)
     k = int(np.argmax(difference))
     if difference[k] > math.sqrt(_DOUBLE) and difference[k] > max(allowance(a), allowance(b)):
         raise ValueError(
-            f"a and b must have the same total mass, got {mass_a[k]:.9g} and {mass_b[k]:.9g} "
+            f"{names} must have the same total mass, got {mass_a[k]:.9g} and {mass_b[k]:.9g} "
             f"(they differ by {difference[k]:.3g} relative{f', item {k}' if difference.size > 1 else ''}); "
-            f"divide each by its sum{', or pass unbalanced=' if relaxes else ''}"
+            f"divide each by its sum{otherwise and f', or {otherwise}'}"
         )
     return difference
 

@@ -50,6 +50,15 @@ class WassersteinResult:
     unit : float or numpy array (...)
         The power of two by which the points of `result` were divided: 1 unless powers of distances might overflow or
         underflow.
+
+    Examples
+    --------
+    >>> import otkit
+    >>> answer = otkit.wasserstein([[0.0, 0.0], [1.0, 0.0]], [[0.0, 1.0], [2.0, 1.0]])
+    >>> answer
+    WassersteinResult(W2 = 1.2247449 in [1.2247449, 1.2247449], exact; Converged to the tolerance.)
+    >>> answer.lower <= 1.5**0.5 <= answer.upper
+    True
     """
 
     result: Result

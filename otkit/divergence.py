@@ -29,6 +29,14 @@ class DivergenceResult:
     ----------
     cross, self_x, self_y : Result
         The problems between x and y, x and x, y and y.
+
+    Examples
+    --------
+    >>> import otkit
+    >>> answer = otkit.sinkhorn_divergence([[0.0], [1.0]], [[0.5], [2.0]], reg=0.5)
+    >>> own = (answer.self_x.value + answer.self_y.value) / 2
+    >>> bool(abs(answer.value - (answer.cross.value - own)) < 1e-12)
+    True
     """
 
     cross: Result

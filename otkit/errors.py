@@ -8,7 +8,17 @@ __all__ = ["ConvergenceWarning", "NotConverged"]
 
 
 class ConvergenceWarning(UserWarning):
-    """A solver stopped before it reached its tolerance; the result has the error that it reached."""
+    """A solver stopped before it reached its tolerance; the result has the error that it reached.
+
+    Examples
+    --------
+    >>> import warnings
+    >>> import otkit
+    >>> with warnings.catch_warnings(record=True, action="always") as caught:
+    ...     result = otkit.solve([[0.0, 1.0], [1.0, 0.0]], [0.3, 0.7], reg=0.01, max_iter=1)
+    >>> caught[0].category is otkit.ConvergenceWarning, result.status
+    (True, <Status.MAX_ITER>)
+    """
 
 
 class NotConverged(RuntimeError):
@@ -18,6 +28,15 @@ class NotConverged(RuntimeError):
     ----------
     result : otkit.Result or otkit.WassersteinResult
         The unconverged result, with its status, errors and certified bounds.
+
+    Examples
+    --------
+    >>> import otkit
+    >>> try:
+    ...     otkit.solve([[0.0, 1.0], [1.0, 0.0]], [0.3, 0.7], reg=0.01, max_iter=1, strict=True)
+    ... except otkit.NotConverged as error:
+    ...     error.result.status
+    <Status.MAX_ITER>
     """
 
     def __init__(self, message: str, result: object) -> None:

@@ -97,7 +97,8 @@ def answered(
     if not any(map(is_list, measures[:2])):
         answer = solve(*measures, *numbers)
         return reported(answer, shortfall(answer), strict)
-    lists = [v for v, axes in zip(measures, (2, 2, 1, 1), strict=True) if is_list(v, axes)]
+    listed = [is_list(v, axes) for v, axes in zip(measures, (2, 2, 1, 1), strict=True)]
+    lists = [v for v, several in zip(measures, listed, strict=True) if several]
     count = len(lists[0])
     if any(len(v) != count for v in lists):
         raise ValueError(
@@ -106,7 +107,7 @@ def answered(
         )
     pairs = []
     for k in range(count):
-        mine = [v[k] if is_list(v, axes) else v for v, axes in zip(measures, (2, 2, 1, 1), strict=True)]
+        mine = [v[k] if several else v for v, several in zip(measures, listed, strict=True)]
         pairs.append((*mine, *(_number(v, k, count) for v in numbers)))
     answers = _solved(solve, pairs, in_turn=watch is not None and not watch.idle)
     short = [(k, text) for k, text in enumerate(map(shortfall, answers)) if text]
@@ -138,10 +139,11 @@ def _solved(solve: Callable[..., _Answer], pairs: list[tuple[Any, ...]], *, in_t
     given = (side for pair in pairs for v in pair for side in (v if isinstance(v, tuple) else (v,)))
     plain = all(v is None or isinstance(v, (np.ndarray, float, int)) for v in given)
     if in_turn or not plain or shared_by() is not None:
-        entries = 0
-    else:
-        entries = _ENTRY * sum(x.size * y.size for x, y, *_ in pairs)
-    threads.each(work, range(len(pairs)), entries)
+        order, entries = np.arange(len(pairs)), 0
+    else:  # the largest first, so that threads end together
+        sizes = np.array([x.size * y.size for x, y, *_ in pairs])
+        order, entries = np.argsort(-sizes, kind="stable"), _ENTRY * int(sizes.sum())
+    threads.each(work, order.tolist(), entries)
     if wrong:
         k = min(wrong)
         raise type(wrong[k])(f"pair {k}: {wrong[k]}") from None

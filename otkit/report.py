@@ -36,6 +36,8 @@ def shortfall(result: Result, of: Any = None) -> str:
         message += f" Error {outcome.error[k]:.2g}, tolerance {outcome.tol[k]:.2g}."
         if outcome.tol[k] == result.problem.rounding[k]:
             message += " Rounding at this reg allows no smaller one; a larger reg does, and no reg needs none."
+        elif outcome.status[k] in (Status.MAX_ITER, Status.STALLED):
+            message += " A larger reg takes fewer iterations."
     elif outcome.status[k] is not Status.INFEASIBLE:
         quantity, interval = ("optimum", result) if of is None else ("distance", of)
         low, high = (np.reshape(bound, -1)[k] for bound in (interval.lower, interval.upper))

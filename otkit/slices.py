@@ -30,6 +30,16 @@ class SlicedResult:
         The directions.
     dtype : dtype
         The dtype of the distance.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import otkit
+    >>> answer = otkit.sliced_wasserstein([[0.0, 0.0], [1.0, 0.0]], [[0.0, 1.0], [2.0, 1.0]], projections=np.eye(2))
+    >>> answer
+    SlicedResult(SW2 = 0.866025 ± 0.14, 2 projections of 2 coordinates)
+    >>> answer.projected.distance.round(6)
+    array([0.707107, 1.      ])
     """
 
     projected: WassersteinResult

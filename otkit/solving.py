@@ -22,6 +22,7 @@ from otkit.results.partial import without_border
 from otkit.results.result import Result
 from otkit.solvers import cells_or_points, choose_solver, in_scales, on_line
 from otkit.solvers.base import Solver, run
+from otkit.solvers.exact import partial as small_partial
 from otkit.solvers.exact import small as small_exact
 from otkit.solvers.exact.solver import Exact
 from otkit.solvers.sns import small as small_entropic
@@ -88,6 +89,11 @@ def _solved_with_border(
     strict: bool,
 ) -> Result:
     """The solution of a problem whose mass may stay, by that of the balanced one with one more row and column."""
+    plain = method in ("auto", "exact") and init is None and watch.idle and not any(options.values())
+    if plain and asked.reg is None and asked.unbalanced is None and asked.penalty == "kl":
+        quick = small_partial.solved(geometry, asked.a, asked.b, asked.mass)
+        if quick is not None:
+            return without_border(quick, geometry)
     geometry = _cells(geometry, asked) if isinstance(geometry, Grid) else geometry
     bordered, variation = _bordered(geometry, asked)
     exceeds = variation is not None and variation.exceeds

@@ -1,6 +1,8 @@
 """Lists of clouds of unequal sizes: equal to single calls, bit for bit, with gradients and one report."""
 
+import sys
 import tracemalloc
+from types import ModuleType
 
 import numpy as np
 import pytest
@@ -156,3 +158,9 @@ BAD = {
 def test_bad_lists_are_refused_with_advice(call, message):
     with pytest.raises(ValueError, match=message):
         call()
+
+
+def test_another_thread_may_be_importing_sparse_matrices(monkeypatch):
+    monkeypatch.setitem(sys.modules, "scipy.sparse", ModuleType("scipy.sparse"))
+    x = np.arange(6.0).reshape(3, 2)
+    assert [float(r.value_linear) > 0 for r in otkit.solve_sample([x, x[:2]], x, reg=0.5)] == [True, True]

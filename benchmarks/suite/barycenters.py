@@ -1,8 +1,13 @@
 """Barycenters on a fixed support and of clouds: time and iterations."""
 
+from pathlib import Path
+
 import numpy as np
+from PIL import Image
 
 import otkit
+
+DATA = Path(__file__).parents[2] / "examples" / "data"
 
 
 def costs(images):
@@ -31,10 +36,17 @@ def _noise():
     return _normalised(np.random.default_rng(0).random((5, 24, 24)) ** 8)
 
 
+def _digits():
+    """Five handwritten digits of 8 × 8 pixels, of 4 × 4 cells each."""
+    pixels = [np.asarray(Image.open(DATA / f"digit_{k}.png"), dtype=float) for k in range(1, 6)]
+    return _normalised(np.kron(np.stack(pixels), np.ones((4, 4))))
+
+
 PROBLEMS = {
     "gaussians": lambda: (_gaussians(), np.array([0.2, 0.3, 0.5])),
     "shapes": lambda: (_shapes(), np.array([0.2, 0.2, 0.6])),
     "noise": lambda: (_noise(), np.full(5, 0.2)),
+    "digits": lambda: (_digits(), np.full(5, 0.2)),
 }
 
 

@@ -81,6 +81,16 @@ class Attachment:
     ----------
     model : PreTrainedModel
         The model.
+
+    Examples
+    --------
+    >>> from transformers import LlamaConfig, LlamaForCausalLM
+    >>> from otkit.attention import SinkMeter, attach
+    >>> sizes = dict(vocab_size=8, hidden_size=8, intermediate_size=8, num_hidden_layers=2, num_attention_heads=2)
+    >>> attachment = attach(LlamaForCausalLM(LlamaConfig(**sizes)), SinkMeter())
+    >>> attachment.close()
+    >>> attachment.model.config._attn_implementation  # its own again
+    'sdpa'
     """
 
     def __init__(self, model: Any, readers: tuple[Reader, ...], attention: Callable[..., Tensor] | None) -> None:
@@ -198,11 +208,8 @@ def attach(model: Any, *readers: Reader, attention: Callable[..., Tensor] | None
     --------
     >>> from transformers import LlamaConfig, LlamaForCausalLM
     >>> from otkit.attention import SinkMeter, attach
-    >>> model = LlamaForCausalLM(
-    ...     LlamaConfig(
-    ...         vocab_size=8, hidden_size=8, intermediate_size=8, num_hidden_layers=2, num_attention_heads=2
-    ...     )
-    ... ).eval()
+    >>> sizes = dict(vocab_size=8, hidden_size=8, intermediate_size=8, num_hidden_layers=2, num_attention_heads=2)
+    >>> model = LlamaForCausalLM(LlamaConfig(**sizes)).eval()
     >>> meter = SinkMeter()
     >>> with attach(model, meter):
     ...     logits = model(model.dummy_inputs["input_ids"] % 8).logits

@@ -35,7 +35,14 @@ class SinkMeter(Reader):
 
     Examples
     --------
-    See `attach`.
+    Read from a matrix; `attach` does it in a model:
+
+    >>> import torch
+    >>> from otkit.attention import SinkMeter
+    >>> meter, weights = SinkMeter(), torch.tensor([[1.0, 0.0], [0.75, 0.25]])
+    >>> meter.read(0, weights[None, None], weights[None, None] > 0, first=0, last=True)
+    >>> meter.importance.tolist(), meter.rates.tolist()
+    ([[[0.875, 0.25]]], [[[1.0, 0.0]]])
     """
 
     def __init__(self, eps: float = 0.3) -> None:

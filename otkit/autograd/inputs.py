@@ -35,6 +35,14 @@ class Gradients:
         Gradient by the regularisation.
     rho, rho_a, rho_b : array (...) or None
         Gradient by the common penalty of both marginals, or by each penalty of a pair; 0 where a marginal is exact.
+
+    Examples
+    --------
+    >>> import otkit
+    >>> result = otkit.solve([[0.0, 1.0], [1.0, 0.0]], [0.5, 0.5], [0.25, 0.75])
+    >>> otkit.vjp(result, value=1.0).C  # the plan
+    array([[0.25, 0.25],
+           [0.  , 0.5 ]])
     """
 
     C: Array | None

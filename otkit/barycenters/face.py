@@ -25,8 +25,6 @@ from otkit.solvers import run
 from otkit.solvers.watch import Callback, Watch
 from otkit.solving import costs_of, kernel_of, masses, with_options
 
-# Totals of measures may differ by this, relatively: more than rounding in float32 is a mistake.
-_EQUAL = 1e-5
 # The default tolerance of debiased barycenters. They undo a blur, which is ill-conditioned.
 _DEBIASED = 1e-4
 
@@ -245,14 +243,10 @@ def _mean_total(a: Array, *, equal: bool) -> np.ndarray:
     """The mean total mass of the measures of each barycenter, ``(...)``, which are equal if they must be."""
     checks.weights(arrays.detached(a), a.shape[-1], "measures")
     totals = to_numpy(arrays.float64(a)).sum(-1)
-    mean = totals.mean(-1)
-    off = abs(totals - mean[..., None]) / mean[..., None]
-    if equal and off.max() > _EQUAL:
-        raise ValueError(
-            f"measures must have the same total mass, got {totals.min():.9g} to {totals.max():.9g}; divide each by its "
-            "sum, or pass unbalanced= without a reg"
-        )
-    return np.asarray(mean)
+    if equal:
+        low, high = (np.reshape(end(totals, axis=-1), -1) for end in (np.min, np.max))
+        checks.equal_mass(low, high, a, None, names="measures", otherwise="pass unbalanced= without a reg")
+    return np.asarray(totals.mean(-1))
 
 
 def _support(problem: LinearProblem) -> Geometry:

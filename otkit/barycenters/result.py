@@ -41,6 +41,15 @@ class BarycenterResult:
         The weights of the measures, which sum to 1.
     support : Geometry or None
         The costs between the points of the support, if debiased.
+
+    Examples
+    --------
+    >>> import otkit
+    >>> answer = otkit.barycenter([[1.0, 0.0, 0.0], [0.0, 0.0, 1.0]], C=[[0, 1, 4], [1, 0, 1], [4, 1, 0]])
+    >>> answer
+    BarycenterResult(1 of 2 measures; CONVERGED)
+    >>> answer.masses.round(6), answer.result.value.round(6)  # halfway, at a cost of 1 from each
+    (array([0., 1., 0.]), array([1., 1.]))
     """
 
     masses: Array

@@ -11,34 +11,61 @@ from dataclasses import replace
 
 import numpy as np
 
-from otkit.arrays import Array, put, take
+from otkit.arrays import Array, put, take, to_numpy
 from otkit.certificates.balanced import certify_balanced
 from otkit.certificates.base import Certificate
 from otkit.certificates.glued import certify_glued
-from otkit.certificates.penalised import certify_relaxed
+from otkit.certificates.penalised import certify_relaxed, certify_settled
 from otkit.entropic.dual import Potentials
+from otkit.kernels import shared_by
 from otkit.plans import EntropicPlan, Glued, Plan, Shift, SparsePlan
 from otkit.problems.linear import LinearProblem
 
-_ARRAYS = ("lower", "upper", "f", "g", "linear", "rounding")
+_DUAL = ("lower", "f", "g")
+_ARRAYS = (*_DUAL, "upper", "linear", "rounding")
 
 
-def certify(problem: LinearProblem, f: Array, g: Array, reg: Array) -> Certificate:
-    """Bounds on the unregularised optimum, from potentials of the problem regularised by ``reg (B,)``."""
+def certify(problem: LinearProblem, f: Array, g: Array, reg: Array, by_arcs: np.ndarray | None = None) -> Certificate:
+    """Bounds on the unregularised optimum, from potentials of the problem regularised by ``reg (B,)``.
+
+    Of penalised items in the mask `by_arcs`, the arcs that carry mass are tried too. This takes a tree of the plan.
+    """
     if problem.balanced.all():
         return _exactly(problem, f, g, reg)
     found = certify_relaxed(problem, f, g, reg)
+    if by_arcs is not None:
+        found = _with_arcs(problem, found, (f, g, reg), by_arcs)
     items = np.flatnonzero(problem.balanced)
     if items.size:
         found = joined(found, items, _exactly(problem.take(items), *take((f, g, reg), items)))
     return found
 
 
+def _with_arcs(
+    problem: LinearProblem, found: Certificate, at: tuple[Array, Array, Array], by_arcs: np.ndarray
+) -> Certificate:
+    """The bounds of penalised items, with better ones from the arcs that carry mass. Free sides leave nothing to do."""
+    rho_a, rho_b = (to_numpy(rho) for rho in (problem.penalties.rho_a, problem.penalties.rho_b))
+    items = np.flatnonzero(by_arcs & ~problem.balanced & (np.minimum(rho_a, rho_b) > 0) & (found.upper < np.inf))
+    if not items.size or problem.geometry.grid is not None or shared_by() is not None:
+        return found
+    part = certify_settled(problem.take(items), *take(at, items))
+    higher, less = (np.flatnonzero(v) for v in (part.lower > found.lower[items], part.upper < found.upper[items]))
+    dual = {name: put(getattr(found, name), items[higher], take(getattr(part, name), higher)) for name in _DUAL}
+    found = replace(found, **dual)
+    if not less.size:
+        return found
+    items = items[less]
+    if less.size < len(part.lower):
+        part = certify_settled(problem.take(items), *take(at, items))
+    return joined(found, items, replace(part, **{name: take(getattr(found, name), items) for name in _DUAL}))
+
+
 def joined(found: Certificate, items: np.ndarray, part: Certificate) -> Certificate:
     """The certificate of entropic plans, with that of some items replaced by `part`."""
     arrays = {name: put(getattr(found, name), items, getattr(part, name)) for name in _ARRAYS}
-    (relaxed,) = found.plan
-    return replace(found, plan=_parts(relaxed, items, part.plan), **arrays)
+    relaxed, *others = found.plan
+    return replace(found, plan=(*_parts(relaxed, items, part.plan), *others), **arrays)
 
 
 def _parts(relaxed: Plan, items: np.ndarray, exact: tuple[Plan, ...]) -> tuple[Plan, ...]:

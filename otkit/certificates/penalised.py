@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
 
 from otkit.arrays import Array, finite_or_zero, from_numpy, log, namespace, only, to_numpy
 from otkit.certificates.base import Certificate, sides, sum_rounding
+from otkit.certificates.forest import rounded_to, settled
 from otkit.entropic.dual import Potentials
 from otkit.geometry.costs import UNIT
-from otkit.plans import EntropicPlan
+from otkit.plans import EntropicPlan, Plan, marginals
 from otkit.problems.linear import LinearProblem
 from otkit.problems.penalties import conjugate, penalty
 
@@ -22,55 +24,97 @@ def certify_relaxed(problem: LinearProblem, f: Array, g: Array, reg: Array) -> C
     An exact side is first scaled to its weights. Where to move nothing costs less, that is the plan. Bounds of balanced
     items are not valid; the caller replaces them.
     """
-    costs, penalties = problem.reduced, problem.penalties
-    a, b, row, col = sides(problem)
-    rho_a, rho_b = to_numpy(penalties.rho_a), to_numpy(penalties.rho_b)
-    relative, absolute = problem.geometry.rounding
-    top = np.maximum(abs(problem.low), abs(problem.high))
-    evaluation = 3 * UNIT * (2 * problem.span + abs(col).max(-1) + abs(row).max(-1)) + relative * top + absolute
-
-    best_f, best_g = f, g
-    lower = np.full(problem.items, -np.inf)
-    for start in (g, g + reg[:, None] * finite_or_zero(problem.log_b)):
-        f_new, g_new, shift = _feasible_relaxed(problem, start)
-        off = evaluation + 3 * UNIT * shift
-        # The bound on evaluation errors is subtracted from one potential, and with it from every constraint.
-        off_a = np.where(rho_b == 0, off, 0.0)[:, None]
-        both = (
-            (to_numpy(f_new) + row - off_a, a, rho_a),
-            (to_numpy(g_new) + col - off[:, None] + off_a, b, rho_b),
-        )
-        value = sum(conjugate(*side) - conjugate_rounding(*side) for side in both)
-        value = np.where((rho_a == 0) & (rho_b == 0) & (problem.low < 0), -np.inf, value)
-        better = from_numpy(value > lower, f)[:, None]
-        best_f, best_g = namespace(f).where(better, f_new, best_f), namespace(f).where(better, g_new, best_g)
-        lower = np.maximum(lower, value)
-
+    costs = problem.reduced
+    lower, dual = _dual_bound(problem, (g, g + reg[:, None] * finite_or_zero(problem.log_b)))
     at, missing = _exact_sides(problem, f, g, reg)
     cost, rows, cols = (to_numpy(v) for v in problem.kernels.transport_cost(costs, at))
-    linear = cost + (row * rows).sum(-1) + (col * cols).sum(-1)
-    paid = linear + penalty(rows, a, rho_a) + penalty(cols, b, rho_b)
-    idle = problem.idle_penalty
-    unmoved = problem.unmoved.sum(0) - idle
-    empty = ~(paid <= unmoved) & (unmoved < np.inf)  # to move nothing costs less
+    unmoved = problem.unmoved.sum(0) - problem.idle_penalty
+    empty = ~(_paid(problem, cost, rows, cols)[1] <= unmoved) & (unmoved < np.inf)  # to move nothing costs less
     if empty.any():
         at = replace(at, log_a=at.log_a - from_numpy(np.where(empty, np.inf, 0.0)[:, None], f))
         rows, cols = (np.where(empty[:, None], 0.0, v) for v in (rows, cols))
-        cost, linear, paid = (np.where(empty, v, w) for v, w in ((0.0, cost), (0.0, linear), (unmoved, paid)))
+        cost = np.where(empty, 0.0, cost)
+    plan = (EntropicPlan(costs, at, problem.kernels),)
+    return _certificate(problem, lower, dual, plan, (cost, rows, cols), missing)
+
+
+@np.errstate(over="ignore", invalid="ignore")
+def certify_settled(problem: LinearProblem, f: Array, g: Array, reg: Array) -> Certificate:
+    """The same from the arcs that carry mass (`otkit.certificates.forest`), where no side is free."""
+    at = problem.at(f, g, reg)
+    dual = settled(problem, at)
+    rounded = rounded_to(problem, at, *dual)
+    rows, cols = (to_numpy(v) for v in marginals(rounded.plan))
+    lower, dual = _dual_bound(problem, (dual[1],))
+    return _certificate(problem, lower, dual, rounded.plan, (rounded.linear, rows, cols), np.isinf(rounded.linear))
+
+
+def _dual_bound(problem: LinearProblem, starts: Sequence[Array]) -> tuple[np.ndarray, tuple[Array, Array]]:
+    """The best lower bound that potentials of the columns give, with feasible potentials that prove it."""
+    a, b, row, col = sides(problem)
+    rho_a, rho_b = (to_numpy(rho) for rho in (problem.penalties.rho_a, problem.penalties.rho_b))
+    evaluation, lower = _evaluation(problem), np.full(problem.items, -np.inf)
+    xp, best = namespace(starts[0]), None
+    for start in starts:
+        f, g, shift = _feasible_relaxed(problem, start)
+        off = evaluation + 3 * UNIT * shift
+        # The bound on evaluation errors is subtracted from one potential, and with it from every constraint.
+        off_a = np.where(rho_b == 0, off, 0.0)[:, None]
+        both = (to_numpy(f) + row - off_a, a, rho_a), (to_numpy(g) + col - off[:, None] + off_a, b, rho_b)
+        value = sum(conjugate(*side) - conjugate_rounding(*side) for side in both)
+        value = np.where((rho_a == 0) & (rho_b == 0) & (problem.low < 0), -np.inf, value)
+        better = from_numpy(value > lower, f)[:, None]
+        best = (f, g) if best is None else (xp.where(better, f, best[0]), xp.where(better, g, best[1]))
+        lower = np.maximum(lower, value)
+    assert best is not None
+    return lower, best
+
+
+def _evaluation(problem: LinearProblem) -> np.ndarray:
+    """A bound on the error of a cost less two potentials, ``(B,)``."""
+    _, _, row, col = sides(problem)
+    relative, absolute = problem.geometry.rounding
+    top = np.maximum(abs(problem.low), abs(problem.high))
+    return 3 * UNIT * (2 * problem.span + abs(col).max(-1) + abs(row).max(-1)) + relative * top + absolute
+
+
+def _paid(
+    problem: LinearProblem, cost: np.ndarray, rows: np.ndarray, cols: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """⟨C, P⟩, from the reduced cost of a plan and its marginals, and the same with the penalties."""
+    a, b, row, col = sides(problem)
+    linear = cost + (row * rows).sum(-1) + (col * cols).sum(-1)
+    rho_a, rho_b = (to_numpy(rho) for rho in (problem.penalties.rho_a, problem.penalties.rho_b))
+    return linear, linear + penalty(rows, a, rho_a) + penalty(cols, b, rho_b)
+
+
+def _certificate(
+    problem: LinearProblem,
+    lower: np.ndarray,
+    dual: tuple[Array, Array],
+    plan: tuple[Plan, ...],
+    costs: tuple[np.ndarray, np.ndarray, np.ndarray],
+    missing: np.ndarray,
+) -> Certificate:
+    """The certificate of potentials and a plan, of its reduced cost and marginals; none above where some is missing."""
+    (cost, rows, cols), idle = costs, problem.idle_penalty
+    (a, b, row, col), size = sides(problem), problem.reduced.n + problem.reduced.m
+    rho_a, rho_b = (to_numpy(rho) for rho in (problem.penalties.rho_a, problem.penalties.rho_b))
+    linear, paid = _paid(problem, *costs)
     # Rounding of sums of n or m terms. The exact side is scaled to its weights up to `miss`.
-    size = cost + (abs(row) * rows).sum(-1) + (abs(col) * cols).sum(-1)
-    size = size + _penalty_size(rows, a, rho_a) + _penalty_size(cols, b, rho_b)
+    terms = cost + (abs(row) * rows).sum(-1) + (abs(col) * cols).sum(-1)
+    terms = terms + _penalty_size(rows, a, rho_a) + _penalty_size(cols, b, rho_b)
     miss = _miss(rows, a, rho_a) + _miss(cols, b, rho_b)
-    widen = (4 * (costs.n + costs.m + 64) * UNIT + 4 * miss) * size + evaluation * rows.sum(-1)
+    evaluation = _evaluation(problem)
+    widen = (4 * (size + 64) * UNIT + 4 * miss) * terms + evaluation * rows.sum(-1)
     upper = np.where(missing | ~(miss <= 1e-3) | ~(paid < np.inf), np.inf, paid + widen)
-    rounding = sum_rounding(costs.n + costs.m)
-    lower, upper = lower - rounding * idle, upper + rounding * idle
+    rounding = sum_rounding(size) * idle
     return Certificate(
-        lower=lower + idle,
-        upper=upper + idle,
-        f=best_f,
-        g=best_g,
-        plan=(EntropicPlan(costs, at, problem.kernels),),
+        lower=lower - rounding + idle,
+        upper=upper + rounding + idle,
+        f=dual[0],
+        g=dual[1],
+        plan=plan,
         linear=linear,
         rounding=evaluation + widen,
     )

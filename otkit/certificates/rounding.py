@@ -61,7 +61,7 @@ def round_plan(problem: LinearProblem, at: Potentials) -> Rounded:
     linear, rows, cols = (to_numpy(v) for v in problem.kernels.transport_cost(costs, at))
     a, b = to_numpy(problem.a), to_numpy(problem.b)
     short_a, short_b = np.maximum(a - rows, 0.0), np.maximum(b - cols, 0.0)
-    trees = _trees(problem, at)
+    trees = spanning_trees(problem, at)
     # On the host, the last digits of the plan, and of costs from matrix products, may differ from the kernel's.
     relative, absolute = problem.geometry.rounding
     top = np.maximum(abs(problem.low), abs(problem.high))
@@ -120,7 +120,7 @@ def _product(like: Potentials, a: np.ndarray, b: np.ndarray, share: np.ndarray, 
     return Potentials(xp.zeros_like(like.f), xp.zeros_like(like.g), log_a, log_b, reg)
 
 
-def _trees(problem: LinearProblem, at: Potentials) -> list[SpanningTree]:
+def spanning_trees(problem: LinearProblem, at: Potentials) -> list[SpanningTree]:
     """The spanning tree of the largest entries of the plan of each item."""
     costs, host = problem.reduced, Potentials(*(to_numpy(v) for v in (at.f, at.g, at.log_a, at.log_b, at.reg)))
     if searches(costs):

@@ -44,7 +44,9 @@ def outliers(problem: LinearProblem, item: int) -> float:
     return size if problem.span[item] > ORDINARY * size else 0.0
 
 
-def narrow(problem: LinearProblem, lower: np.ndarray, upper: np.ndarray, rtol: float, atol: float) -> np.ndarray:
+def narrow(
+    problem: LinearProblem, lower: np.ndarray, upper: np.ndarray, rtol: float | np.ndarray, atol: float
+) -> np.ndarray:
     """Whether intervals ``(B,)`` are at most `rtol` of their upper end wide, or `atol` of the scale of the costs.
 
     The scale is their range, or the size of the ordinary costs if some are far larger; and at least the mean offsets.

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
@@ -10,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from otkit import checks
+from otkit.arrays import is_scipy_sparse
 from otkit.geometry.base import GivenGeometry
 
 
@@ -184,4 +184,4 @@ class StoredArcs(GivenGeometry):
 
 def is_sparse(C: Any) -> bool:
     """Whether `C` is a sparse matrix or array of SciPy."""
-    return type(C) is not np.ndarray and "scipy.sparse" in sys.modules and bool(sys.modules["scipy.sparse"].issparse(C))
+    return type(C) is not np.ndarray and is_scipy_sparse(C)

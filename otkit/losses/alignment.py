@@ -24,6 +24,13 @@ class Alignment:
         padding, or one of a text that the other side has not.
     teacher_spans : Tensor of int (length',) or (batch, length')
         The same of the teacher's tokens. Each span has tokens on both sides.
+
+    Examples
+    --------
+    >>> from otkit.losses import align
+    >>> found = align([(0, 3), (3, 6), (6, 7)], [(0, 6), (6, 7)])
+    >>> found.spans.tolist(), found.teacher_spans.tolist()
+    ([0, 0, 1], [0, 1])
     """
 
     spans: Tensor

@@ -29,6 +29,14 @@ class Coupling(NamedTuple):
         The samples of each pair.
     i, j : Tensor of int (size,)
         Their indices: ``x0[i]`` and ``x1[j]`` of what was given, and so the labels of a pair, ``labels[j]``.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from otkit.losses import coupled
+    >>> pairs = coupled(torch.tensor([[0.0], [1.0]]), torch.tensor([[9.0], [8.0]]), rng=0)
+    >>> sorted(zip(pairs.i.tolist(), pairs.j.tolist()))
+    [(0, 1), (1, 0)]
     """
 
     x0: Tensor

@@ -138,7 +138,7 @@ def _checked(x: Any, a: Any, first: Array | None, cost: Cost) -> tuple[Array, Ar
 def _check_masses(mass: np.ndarray, a: Array | None) -> None:
     low, high = int(mass.argmin()), int(mass.argmax())
     try:
-        checks.equal_mass(mass[low : low + 1], mass[high : high + 1], a, None, relaxes=False)
+        checks.equal_mass(mass[low : low + 1], mass[high : high + 1], a, None)
     except ValueError as error:
         raise ValueError(f"measures {low} and {high}, as a and b: {error}") from None
 

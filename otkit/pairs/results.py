@@ -115,6 +115,17 @@ class PairwiseResult:
         The order of the distance.
     names : list of str or None
         Names of the measures, if they were given.
+
+    Examples
+    --------
+    >>> import otkit
+    >>> answer = otkit.pairwise([[[0.0], [1.0]], [[2.0], [3.0]], [[7.0], [8.0]]])
+    >>> answer
+    PairwiseResult(W2 of 3 pairs of 3 measures; all converged)
+    >>> answer.distance
+    array([[0., 2., 7.],
+           [2., 0., 5.],
+           [7., 5., 0.]])
     """
 
     condensed: Answers
@@ -194,6 +205,15 @@ class NeighboursResult:
         The number of pairs that were solved, of all pairs. Lower bounds have excluded the others.
     p : float
         The order of the distance.
+
+    Examples
+    --------
+    >>> import otkit
+    >>> answer = otkit.pairwise([[[0.0], [1.0]], [[2.0], [3.0]], [[7.0], [8.0]]], neighbours=1)
+    >>> answer
+    NeighboursResult(W2 to the 1 nearest of 3 measures; 2 of 3 pairs solved; all certified)
+    >>> answer.indices.tolist(), answer.distance.tolist()
+    ([[1], [0], [1]], [[2.0], [2.0], [5.0]])
     """
 
     indices: np.ndarray

@@ -15,7 +15,7 @@ from otkit.errors import warn as told
 from otkit.geometry.costs import parse_cost
 from otkit.geometry.dense import Dense
 from otkit.pairs.clouds import checked
-from otkit.pot.inputs import like_of, one_of, threads, unused
+from otkit.pot.inputs import like_of, one_of, steering, threads
 from otkit.solvers.watch import Watch
 
 METHODS = ("sinkhorn", "sinkhorn_stabilized", "sinkhorn_log")
@@ -83,7 +83,7 @@ def barycenter(
     array([0., 0., 1., 0., 0.])
     """
     one_of(method, "method", METHODS)
-    unused(kwargs)
+    steering(kwargs)
     return _solved((A, M), (reg, weights), (numItermax, stopThr), (verbose, log, warn))
 
 
@@ -133,7 +133,7 @@ def barycenter_debiased(
     array([0., 0., 1., 0., 0.])
     """
     one_of(method, "method", _DEBIASED)
-    unused(kwargs)
+    steering(kwargs)
     return _solved((A, M), (reg, weights), (numItermax, stopThr), (verbose, log, warn), debias=True)
 
 

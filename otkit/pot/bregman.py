@@ -8,7 +8,7 @@ from otkit import arrays, checks
 from otkit.pot.barycenter import barycenter, barycenter_debiased
 from otkit.pot.calls import entropic_log, initial, run
 from otkit.pot.empirical import empirical_sinkhorn, empirical_sinkhorn2, empirical_sinkhorn_divergence
-from otkit.pot.inputs import costs, one_of, unused, weights
+from otkit.pot.inputs import costs, one_of, steering, weights
 from otkit.results import Result
 
 __all__ = [
@@ -90,7 +90,7 @@ def sinkhorn(
         Dual vectors to start from: logarithms of the scalings, or `reg` times these for the method
         "sinkhorn_stabilized" or "sinkhorn_epsilon_scaling".
     **kwargs
-        Refused: "tau", "epsilon0" and others steer algorithms that do not exist here.
+        "tau", "epsilon0" and "numInnerItermax" have no effect: how POT computes. Others are refused.
 
     Returns
     -------
@@ -112,7 +112,7 @@ def sinkhorn(
            [0.1345, 0.3655]])
     """
     method = one_of(method, "method", METHODS)
-    unused(kwargs)
+    steering(kwargs)
     result = _solved((a, b, M), reg, method, (numItermax, stopThr), (verbose, warn), warmstart)
     answer = result.value_linear if result.problem.batch else result.plan
     return (answer, entropic_log(result)) if log else answer
@@ -161,6 +161,6 @@ def sinkhorn2(
     0.268941
     """
     method = one_of(method, "method", _OF_LOSSES)
-    unused(kwargs)
+    steering(kwargs)
     result = _solved((a, b, M), reg, method, (numItermax, stopThr), (verbose, warn), warmstart)
     return (result.value_linear, entropic_log(result)) if log else result.value_linear

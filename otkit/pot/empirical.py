@@ -8,7 +8,7 @@ from otkit import arrays, checks
 from otkit.arrays import Array, namespace
 from otkit.geometry.points import PointCloud
 from otkit.pot.calls import entropic_log, initial, run, scalings
-from otkit.pot.inputs import costs, like_of, unused, weights
+from otkit.pot.inputs import costs, like_of, steering, weights
 from otkit.pot.results import lazy_plan
 from otkit.pot.utils import CLOUDS, dist
 from otkit.results import Result
@@ -107,7 +107,7 @@ def empirical_sinkhorn(
     array([[0.3655, 0.1345],
            [0.1345, 0.3655]])
     """
-    unused(kwargs)
+    steering(kwargs)
     points, problem = _arrays(X_s, X_t), (reg, metric)
     result = _solved(points, (a, b), problem, (numIterMax, stopThr), (verbose, warn), warmstart)
     if not isLazy:
@@ -161,7 +161,7 @@ def empirical_sinkhorn2(
     >>> float(ot.bregman.empirical_sinkhorn2([[0.0], [1.0]], [[0.0], [1.0]], 1).round(6))
     0.268941
     """
-    unused(kwargs)
+    steering(kwargs)
     points, problem = _arrays(X_s, X_t), (reg, metric)
     result = _solved(points, (a, b), problem, (numIterMax, stopThr), (verbose, warn), warmstart)
     if not log:

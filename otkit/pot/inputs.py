@@ -15,10 +15,22 @@ from otkit.geometry.stored import StoredArcs, is_sparse
 
 # By how much POT lets the totals of two measures differ.
 _TOTALS = 1.5e-6
+# Arguments of POT's stabilised and annealed iterations: how they compute.
+_STEERING = ("tau", "epsilon0", "numInnerItermax")
 
 
 class MarginalsError(ValueError, AssertionError):
-    """Shapes or totals that do not fit each other; POT raises an ``AssertionError`` for them."""
+    """Shapes or totals that do not fit each other; POT raises an ``AssertionError`` for them.
+
+    Examples
+    --------
+    >>> import otkit.pot as ot
+    >>> try:
+    ...     ot.emd([0.5, 0.5], [1.0, 2.0], [[0.0, 1.0], [1.0, 0.0]])
+    ... except AssertionError as error:
+    ...     print(type(error).__name__)
+    MarginalsError
+    """
 
 
 def is_given(w: Any) -> bool:
@@ -122,6 +134,11 @@ def one_of(value: Any, name: str, allowed: tuple[str, ...]) -> str:
     if known not in allowed:
         raise ValueError(f"{name} must be one of {', '.join(allowed)}, got {value!r}; pass one of these")
     return known
+
+
+def steering(given: dict[str, Any]) -> None:
+    """Refuse arguments that POT swallows, but for those of its stabilised iterations: no result depends on these."""
+    unused({name: v for name, v in given.items() if name not in _STEERING})
 
 
 def unused(given: dict[str, Any], why: str = "otkit works in the log domain and chooses its steps itself") -> None:

@@ -36,6 +36,16 @@ class OTResult:
         "Converged", or what went wrong. POT has it without `reg` only.
     recorded : bool
         Whether the plan is in autograd's graph where the input requires gradients.
+
+    Examples
+    --------
+    >>> import otkit.pot as ot
+    >>> answer = ot.solve([[0.0, 1.0], [1.0, 0.0]], [0.5, 0.5], [0.25, 0.75])
+    >>> answer.plan
+    array([[0.25, 0.25],
+           [0.  , 0.5 ]])
+    >>> answer.result.lower <= 0.25 <= answer.result.upper
+    True
     """
 
     result: Result | None

@@ -25,8 +25,8 @@ def get_random_projections(
     d, n_projections : int
     seed : int or numpy.random.RandomState, optional
         Also of tensors the numbers are drawn by NumPy.
-    backend : None
-        POT's backends do not exist here.
+    backend : optional
+        A backend of POT, whose library the directions are of where `type_as` is not given.
     type_as : array, optional
         The model for library, dtype and device.
 
@@ -41,12 +41,12 @@ def get_random_projections(
     >>> ot.sliced.get_random_projections(2, 3, seed=0).shape
     (2, 3)
     """
-    if backend is not None:
-        raise ValueError(f"backend must be None, got {type(backend).__name__}: pass type_as=, or drop it")
+    if backend is not None and not hasattr(backend, "from_numpy"):
+        raise ValueError(f"backend must be one of POT, got {type(backend).__name__}: pass type_as=, or drop it")
     drawn = (seed if isinstance(seed, np.random.RandomState) else np.random.RandomState(seed)).randn(d, n_projections)
     drawn = drawn / np.sqrt((drawn**2).sum(0, keepdims=True))
     if type_as is None:
-        return drawn
+        return drawn if backend is None else backend.from_numpy(drawn)
     return namespace(type_as).astype(from_numpy(drawn, type_as), type_as.dtype, copy=False)
 
 

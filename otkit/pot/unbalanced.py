@@ -8,7 +8,7 @@ import numpy as np
 
 from otkit import arrays, checks
 from otkit.pot.calls import history, initial, run, scalings
-from otkit.pot.inputs import costs, one_of, pair_of, unused, weights
+from otkit.pot.inputs import costs, one_of, pair_of, steering, weights
 from otkit.pot.reference import TYPES, Reference, reference
 from otkit.results import Result
 
@@ -117,7 +117,7 @@ def sinkhorn_unbalanced(
            [0.1185, 0.3221]])
     """
     one_of(method, "method", METHODS)
-    unused(kwargs)
+    steering(kwargs)
     problem = (reg, reg_m, reg_type, c)
     at, result = _solved((a, b, M), problem, (numItermax, stopThr), warmstart, verbose)
     answer = at.linear(result) if result.problem.batch else result.plan
@@ -172,7 +172,7 @@ def sinkhorn_unbalanced2(
     """
     one_of(method, "method", METHODS)
     one_of(returnCost, "returnCost", ("linear", "total"))
-    unused(kwargs)
+    steering(kwargs)
     problem = (reg, reg_m, reg_type, c)
     at, result = _solved((a, b, M), problem, (numItermax, stopThr), warmstart, verbose)
     cost = at.linear(result) if returnCost == "linear" else at.value(result)

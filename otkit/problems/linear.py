@@ -138,7 +138,7 @@ class LinearProblem:
         balanced, weights = (rho_a == np.inf) & (rho_b == np.inf), (a, b)
         a, mass_a = _normalised(a, asked.n, batch, balanced, like)
         b, mass_b = _normalised(b, asked.m, batch, balanced, like)
-        rescaled = checks.equal_mass(mass_a, mass_b, *weights, relaxes=relaxes)
+        rescaled = checks.equal_mass(mass_a, mass_b, *weights, otherwise="pass unbalanced=" if relaxes else "")
         matrix, reg = (None, None) if reg is None else (held(kernels, geometry), _by_item(reg, batch))
         costs = cost_range(kernels, geometry, matrix, a > 0, b > 0, bounded=reg is None, reduces=reduces)
         a, b, idle = _reached(costs, (a, b), (rho_a, rho_b), relaxes=relaxes)

@@ -136,10 +136,14 @@ def _edges(
             "some costs between points with mass must be finite, got only infinite (forbidden) ones; allow an arc"
         )
     with np.errstate(over="ignore", invalid="ignore"):  # refused later
-        spread = np.where(high > low, high - low, np.where(high != 0, _EQUAL * abs(high), 1.0))
-        corner = spread - low + (0.0 if reg is None else _FAR * reg)
+        corner = np.vectorize(corner_cost, otypes=[float])(low, high) + (0.0 if reg is None else _FAR * reg)
     corner = corner[..., None]
     return np.zeros_like(corner), np.zeros_like(corner), corner
+
+
+def corner_cost(low: float, high: float) -> float:
+    """The cost of the corner, from the range of the costs. It exceeds −min C by this range, also where it is 0."""
+    return (high - low if high > low else _EQUAL * abs(high) or 1.0) - low
 
 
 def moved_mass(given: Given) -> Array:

@@ -16,11 +16,21 @@ from otkit.problems.linear import LinearProblem
 
 
 class Status(enum.Enum):
-    """Termination status of a solve. The value is the message for the user."""
+    """Termination status of a solve. The value is the message for the user.
+
+    Examples
+    --------
+    >>> import otkit
+    >>> result = otkit.solve([[0.0, 1.0], [1.0, 0.0]], reg=0.1)
+    >>> result.status
+    <Status.CONVERGED>
+    >>> print(result.status.value)
+    Converged to the tolerance.
+    """
 
     CONVERGED = "Converged to the tolerance."
-    MAX_ITER = "Stopped at max_iter before the tolerance was reached; raise max_iter, the tolerance or reg."
-    STALLED = "Stopped because the error no longer falls; raise the tolerance or reg."
+    MAX_ITER = "Stopped at max_iter before the tolerance was reached; raise max_iter or the tolerance."
+    STALLED = "Stopped because the error no longer falls; raise the tolerance."
     IMPRECISE = (
         "Stopped at rounding errors, which leave a wider interval than asked, though it holds. If some costs are far "
         "larger than all others, drop their points, or forbid their arcs by an infinite cost."
@@ -59,6 +69,13 @@ class Stage:
         Number of entries of the plan that the last Newton step kept; 0 without Newton steps.
     dropped : float
         The fraction of the mass that the last Newton step dropped; 0 without Newton steps.
+
+    Examples
+    --------
+    >>> import otkit
+    >>> result = otkit.solve([[0.0, 1.0], [1.0, 0.0]], [0.3, 0.7], reg=0.01)
+    >>> [stage.reg for stage in result.stages]
+    [0.16, 0.04, 0.01]
     """
 
     item: int
@@ -83,6 +100,13 @@ class SparseArcs:
         The mass on each arc, positive.
     item : array of int (K,)
         Index of the problem in the batch, in row-major order; zeros for a single problem.
+
+    Examples
+    --------
+    >>> import otkit
+    >>> arcs = otkit.solve([[0.0, 1.0], [1.0, 0.0]], [0.5, 0.5], [0.25, 0.75]).plan_sparse()
+    >>> arcs.row, arcs.col, arcs.mass
+    (array([0, 0, 1]), array([0, 1, 1]), array([0.25, 0.25, 0.5 ]))
     """
 
     row: np.ndarray

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
 from otkit import checks
-from otkit.arrays import Array, later, namespace, to_numpy
+from otkit.arrays import Array, later, namespace, renewed, to_numpy
 from otkit.geometry.base import GivenGeometry
 from otkit.geometry.reduced import Reduced
 from otkit.kernels import choose, hosted
@@ -22,18 +21,19 @@ from otkit.results.result import Result
 def without_border(whole: Result, asked: GivenGeometry, variation: Variation | None = None) -> Result:
     """The result of the problem `asked`, from that of the problem with one more row and one more column."""
     problem, out = whole.problem, whole.outcome
-    inner, costs = hosted(asked.owned()).flat(problem.batch), problem.reduced
-    inside = replace(
+    owned, costs = asked.owned(), problem.reduced
+    inner = hosted(owned).flat(problem.batch)
+    inside = renewed(
         problem,
-        asked=asked.owned(),
+        asked=owned,
         geometry=inner,
         reduced=Reduced(inner, costs.row[:, :-1], costs.col[:, :-1]),
-        kernels=choose(inner),
+        kernels=problem.kernels if isinstance(inner.matrix, np.ndarray) else choose(inner),
         a=problem.a[:, :-1],
         b=problem.b[:, :-1],
     )
     parts = later(_parts, whole, inside, variation)
-    found = replace(out, f=out.f[:, :-1], g=out.g[:, :-1], plan=parts, certificate=None, linear=None, divergence=None)
+    found = renewed(out, f=out.f[:, :-1], g=out.g[:, :-1], plan=parts, certificate=None, linear=None, divergence=None)
     return Result(inside, found, whole.method, whole.kernel, None if whole.link is None else _linked, whole, variation)
 
 
@@ -69,7 +69,7 @@ def _part(part: Plan, inside: LinearProblem) -> Plan:
         return EntropicPlan(inside.reduced, part.at.inside, inside.kernels)
     assert isinstance(part, SparsePlan)
     n, m, e = inside.reduced.n, inside.reduced.m, part.entries
-    some = (e.row < n) & (e.col < m)
+    some = np.flatnonzero((e.row < n) & (e.col < m))
     return SparsePlan((inside.items, n, m), Arcs(*(v[some] for v in (e.item, e.row, e.col, e.mass))), part.like)
 
 

@@ -46,6 +46,17 @@ class Result:
         column; None for others.
     variation : Variation or None
         The total-variation penalties; None for others.
+
+    Examples
+    --------
+    >>> import otkit
+    >>> result = otkit.solve([[0.0, 1.0], [1.0, 0.0]], [0.5, 0.5], [0.25, 0.75])
+    >>> result
+    Result(2 × 2, unregularised, value = 0.25 in [0.25, 0.25], 0 iterations; exact,
+    numba (numpy); Converged to the tolerance.)
+    >>> result.plan
+    array([[0.25, 0.25],
+           [0.  , 0.5 ]])
     """
 
     problem: LinearProblem

@@ -45,8 +45,7 @@ __all__ = [
 ]
 
 # Maximum number of points with mass of a side of which many are solved exactly by default, and the accuracy beyond.
-# The accuracy of problems with penalised marginals.
-_EXACT, _RTOL, _PENALISED = 2**18, 1e-2, 1e-6
+_EXACT, _RTOL = 2**18, 1e-2
 # Maximum number of cells of a grid that are solved exactly by default, of the squared distance; of others a quarter. Of
 # points that trees search, those without mass cost little, and only the cells with mass count.
 _EXACT_CELLS = 2**14
@@ -162,7 +161,7 @@ def _chosen(problem: LinearProblem, bounded: bool) -> str | Solver[Any]:
     if problem.reg is not None:
         return "sns" if grid is None and not shared else "sinkhorn"
     if not problem.balanced.all():
-        return Annealing(rtol=_PENALISED)
+        return "annealing"
     if grid is not None:
         return "flow" if grid.power == 1 else "coarse-to-fine" if grid.power <= 2 else "annealing"
     if shared and bounded:

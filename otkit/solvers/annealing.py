@@ -24,18 +24,68 @@ from otkit.solvers.sns.solver import by_mass
 
 # Failures of Newton steps in a stage after which it continues with sweeps.
 _FAILURES = 8
+# The default accuracy, and that of problems with penalised marginals.
+_RTOL, _PENALISED = 1e-2, 1e-6
 
 
 @dataclass(frozen=True)
 class Bounded(Annealed):
-    """A state with the last certified intervals ``lower, upper (B,)``, infinite before the first."""
+    """A state with the best bounds so far and their proofs.
+
+    Attributes
+    ----------
+    lower, upper : numpy array (B,)
+        Infinite before the first certificate.
+    dual : tuple (f, g)
+        Feasible potentials, which prove `lower`.
+    primal : tuple (f, g, reg)
+        The potentials, and the regularisation, from whose plan `upper` follows.
+    by_arcs : numpy array of bool (B,)
+        Whether this plan follows from the arcs that carry mass.
+    certified_at : numpy array of int (B,)
+        The iterations of each item up to its last certificate; −1 before the first.
+    """
 
     lower: np.ndarray
     upper: np.ndarray
+    dual: tuple[Array, Array]
+    primal: tuple[Array, Array, Array]
+    by_arcs: np.ndarray
+    certified_at: np.ndarray
+
+    @classmethod
+    def of(cls, state: Annealed) -> Bounded:
+        """The state without bounds."""
+        unknown, pair = np.full(state.reg.size, np.inf), (state.f, state.g)
+        primal = (*pair, from_numpy(state.reg, state.f))
+        return cls(
+            **vars(state),
+            lower=-unknown,
+            upper=unknown,
+            dual=pair,
+            primal=primal,
+            by_arcs=np.zeros(unknown.size, dtype=bool),
+            certified_at=np.full(unknown.size, -1),
+        )
 
     @property
     def gap(self) -> np.ndarray:
         return relative(self.lower, self.upper)
+
+    def bounded(self, problem: LinearProblem, items: np.ndarray, by_arcs: np.ndarray) -> tuple[Bounded, Certificate]:
+        """The state with better bounds of some items, if their potentials give these; and the bounds that they give."""
+        at = take((self.f, self.g, from_numpy(self.reg, self.f)), items)
+        found = certify(problem.take(items), *at, by_arcs)
+        higher, less = (np.flatnonzero(v) for v in (found.lower > self.lower[items], found.upper < self.upper[items]))
+        return replace(
+            self,
+            lower=put(self.lower, items[higher], found.lower[higher]),
+            upper=put(self.upper, items[less], found.upper[less]),
+            dual=put(self.dual, items[higher], take((found.f, found.g), higher)),
+            primal=put(self.primal, items[less], take(at, less)),
+            by_arcs=put(self.by_arcs, items[less], by_arcs[less]),
+            certified_at=put(self.certified_at, items, self.n_iter[items]),
+        ), found
 
 
 @dataclass(frozen=True)
@@ -44,8 +94,8 @@ class Annealing(Solver[Bounded]):
 
     Attributes
     ----------
-    rtol : float
-        Stop when ``upper − lower ≤ rtol·|upper|``.
+    rtol : float, optional
+        Stop when ``upper − lower ≤ rtol·|upper|``. By default 1e-2, and 1e-6 where marginals are penalised.
     atol : float
         Also stop when ``upper − lower`` is at most this fraction of the range of the costs without outliers. Rounding
         errors end the solve too; unless the interval counts as exact, the status says so.
@@ -75,7 +125,7 @@ class Annealing(Solver[Bounded]):
     0.0
     """
 
-    rtol: float = 1e-2
+    rtol: float | None = None
     atol: float = 1e-9
     max_iter: int = 10_000
     factor: float = 4.0
@@ -89,9 +139,9 @@ class Annealing(Solver[Bounded]):
         check_options(self)
 
     def init(self, problem: LinearProblem, start: tuple[Array, Array] | None) -> Bounded:
-        reg, unknown = _top(problem), np.full(problem.items, np.inf)
+        reg = _top(problem)
         g, reg = (None, reg) if start is None else (start[1], reg / 1024)
-        return Bounded(**vars(descent.begin(problem, g, reg)), lower=-unknown, upper=unknown)
+        return Bounded.of(descent.begin(problem, g, reg))
 
     def step(self, problem: LinearProblem, state: Bounded) -> Bounded:
         stage_tol, used = self._stage_tol(problem, state.reg), state.used
@@ -117,13 +167,16 @@ class Annealing(Solver[Bounded]):
 
     def _certified(self, problem: LinearProblem, state: Bounded, items: np.ndarray, reached: np.ndarray) -> Bounded:
         """The state with intervals of some items, which end, go to the next stage, or on."""
-        found = self._certificate(problem.take(items), state, items)
-        state = replace(state, lower=put(state.lower, items, found.lower), upper=put(state.upper, items, found.upper))
-        part = problem.take(items)
-        close = narrow(part, found.lower, found.upper, self.rtol, self.atol)
+        reg = state.reg / self.factor
+        # Below this regularisation, rounding prevents a stage from reaching its tolerance.
+        last = reg < 8 * UNIT * _top(problem) / self._stage_tol(problem, reg)
+        at_end = last | (state.n_iter >= self.max_iter) | (state.gap <= _PENALISED)
+        state, found = state.bounded(problem, items, at_end[items])
+        part, lower, upper = problem.take(items), state.lower[items], state.upper[items]
+        close = narrow(part, lower, upper, self._rtol(part), self.atol)
         rounded = ~close & (found.upper < np.inf) & (found.upper - found.lower <= 1.01 * found.rounding)
         if rounded.any():
-            exact = rounded & precise(part, found.lower, found.upper)
+            exact = rounded & precise(part, lower, upper)
             close, rounded = close | exact, rounded & ~exact
         state = state.ended(items[close], Status.CONVERGED).ended(items[rounded], Status.IMPRECISE)
         close = close | rounded
@@ -131,10 +184,7 @@ class Annealing(Solver[Bounded]):
         state = state.ended(items[~close & hopeless], Status.INFEASIBLE)
         left = np.intersect1d(state.running, items)
         moving = left[reached[left] | (state.used[left] >= self.max_iter // 5)]
-        reg = state.reg / self.factor
-        # Below this regularisation, rounding prevents a stage from reaching its tolerance.
-        floor = 8 * UNIT * _top(problem) / self._stage_tol(problem, reg)
-        spent = moving[(reg < floor)[moving]]
+        spent = moving[last[moving]]
         state = state.ended(spent, Status.STALLED)
         moving = np.setdiff1d(moving, spent)
         return descent.next_stage(state, moving, reg, reached) if moving.size else state
@@ -144,9 +194,22 @@ class Annealing(Solver[Bounded]):
         steep = np.sqrt(top / np.maximum(_steepest(problem) / 10, top))
         return self.stage_tol * np.minimum(1.0, 10 * np.sqrt(reg / top)) * steep
 
+    def _rtol(self, problem: LinearProblem) -> np.ndarray:
+        """The accuracy asked for, ``(B,)``."""
+        return np.where(problem.balanced, _RTOL, _PENALISED) if self.rtol is None else np.full(problem.items, self.rtol)
+
     def finish(self, problem: LinearProblem, state: Annealed, errors: np.ndarray) -> Outcome:
-        found = self._certificate(problem, state, np.arange(problem.items))
-        error, tol = marginal_error(problem, found.plan, found.f, found.g), np.full(problem.items, self.rtol)
+        state = state if isinstance(state, Bounded) else Bounded.of(state)
+        moved = np.flatnonzero(state.certified_at < state.n_iter)
+        if moved.size:
+            state, _ = state.bounded(problem, moved, np.zeros(moved.size, dtype=bool))
+        found = certify(problem, *state.primal, state.by_arcs)
+        better = np.flatnonzero(state.lower > found.lower)
+        f, g = put((found.f, found.g), better, take(state.dual, better))
+        lower = np.maximum(state.lower, found.lower)
+        linear = np.where(problem.balanced, np.maximum(found.linear, lower), found.linear)
+        found = replace(found, lower=lower, linear=linear, f=f, g=g)
+        error = marginal_error(problem, found.plan, found.f, found.g)
         return Outcome(
             f=found.f,
             g=found.g,
@@ -155,16 +218,11 @@ class Annealing(Solver[Bounded]):
             certificate=found,
             status=state.status,
             error=error,
-            tol=tol,
+            tol=self._rtol(problem),
             n_iter=state.n_iter,
             errors=errors,
             stages=descent.log(state),
         )
-
-    @staticmethod
-    def _certificate(part: LinearProblem, state: Annealed, items: np.ndarray) -> Certificate:
-        f, g = take((state.f, state.g), items)
-        return certify(part, f, g, from_numpy(state.reg[items], f))
 
 
 def _steepest(problem: LinearProblem) -> np.ndarray:

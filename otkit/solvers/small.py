@@ -33,7 +33,7 @@ from otkit.solvers.exact.packed import NO_MATRIX, described, runs
 # The largest cost of points is between this and its reciprocal: none that matters under- or overflows.
 _LEAST = 2.0**-500
 F64 = np.dtype(np.float64)
-NO_WEIGHTS, _NO_POINTS, _EXACT_COSTS = np.empty(0), np.empty((0, 0)), np.array([*7 * [0.0], *exactness(1.0)])
+NO_WEIGHTS, NO_POINTS, EXACT_COSTS = np.empty(0), np.empty((0, 0)), np.array([*7 * [0.0], *exactness(1.0)])
 _Class = TypeVar("_Class")
 
 
@@ -93,13 +93,13 @@ def read(geometry: GivenGeometry, a: Any, b: Any, largest: int, *others: tuple[i
     kernels = choose(flat)
     if kernels.name != "numba" or not (common or all(isinstance(v, np.ndarray) for v in flat.arrays.values())):
         return None
-    items, bordered, cloud, left, right = math.prod(batch), flat.bordered, points_of(flat), _NO_POINTS, _NO_POINTS
+    items, bordered, cloud, left, right = math.prod(batch), flat.bordered, points_of(flat), NO_POINTS, NO_POINTS
     if cloud is not None and not all(np.isfinite(x).all() for x in (cloud.x, cloud.y)):
         return None
     if cloud is None or bordered is not None:
         entries = flat.matrix if bordered is None else flat.block(slice(0, items), slice(0, n))
         matrix = np.ascontiguousarray(entries, dtype=np.float64)
-        metric = _EXACT_COSTS if cloud is None else described(cloud.metric, cloud.rounding)
+        metric = EXACT_COSTS if cloud is None else described(cloud.metric, cloud.rounding)
     else:
         with np.errstate(over="ignore", invalid="ignore"):  # as in `LinearProblem.build`
             matrix, metric = NO_MATRIX, described(cloud.metric, cloud.rounding)

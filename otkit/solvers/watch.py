@@ -42,6 +42,18 @@ class Progress:
         Time since the call.
     seconds_left : float
         Time until the `time_limit`; infinite without one.
+
+    Examples
+    --------
+    A callback that keeps the regularisation of each stage:
+
+    >>> import numpy as np
+    >>> import otkit
+    >>> seen = set()
+    >>> C, a = abs(np.subtract.outer(np.arange(50.0), np.arange(50.0))), np.arange(1, 51) / 1275
+    >>> result = otkit.solve(C, a, reg=0.01, method="sinkhorn", callback=lambda progress: seen.update(progress.reg))
+    >>> [float(reg) for reg in sorted(seen)]
+    [0.01, 0.04, 0.16]
     """
 
     n_iter: np.ndarray

@@ -368,7 +368,8 @@ def test_high_penalties_are_the_balanced_barycenter_and_items_are_single_calls(r
 
 BAD = {
     "C or spacing": (dict(measures=np.ones((2, 3)) / 3, C=np.ones((3, 3)), spacing=1.0), "pass one of them"),
-    "unequal masses": (dict(measures=[[0.5, 0.5], [1.0, 1.0]], C=np.ones((2, 2))), "divide each by its sum"),
+    "unequal masses": (dict(measures=[[0.5, 0.5], [1.0, 1.0]], C=np.ones((2, 2))), "measures .*divide each by its sum"),
+    "more than rounding": (dict(measures=[[0.5, 0.5], [0.5, 0.500001]], C=np.ones((2, 2))), "divide each by its sum"),
     "negative weights": (dict(measures=np.ones((2, 3)), weights=[1, -1], C=np.ones((3, 3))), "non-negative"),
     "number of weights": (dict(measures=np.ones((2, 3)), weights=[1, 1, 1], C=np.ones((3, 3))), "each of the 2"),
     "a histogram": (dict(measures=np.ones(3), C=np.ones((3, 3))), "stack K histograms"),

@@ -6,6 +6,8 @@ from scipy.optimize import linear_sum_assignment
 from strategies import hard_cases
 
 import otkit
+from otkit.geometry import Dense
+from otkit.problems import LinearProblem
 
 solve, _ = solved_by("annealing")
 
@@ -59,3 +61,48 @@ def test_batches_are_certified_item_by_item():
         one = otkit.wasserstein(x[k], y[k], rtol=1e-3)
         assert found.distance[k] == pytest.approx(one.distance, rel=1e-12)
         assert found.result.n_iter[k] == one.result.n_iter
+
+
+def test_the_bounds_are_the_best_of_all_certificates():
+    rng = np.random.default_rng(2)
+    a, b, C = rng.random(30), rng.random(25), rng.integers(0, 4, (30, 25)).astype(float)
+    problem, solver = LinearProblem.build(Dense(C), a, b, None, (np.inf, 1.0)), otkit.Annealing(rtol=1e-14)
+    state = solver.init(problem, None)
+    widths = []
+    while state.running.size:
+        state = solver.step(problem, state)
+        widths.append((state.upper - state.lower)[0])
+    assert (np.diff(np.array(widths)[np.isfinite(widths)]) <= 0).all()
+    found = solver.finish(problem, state, np.zeros((1, 1))).certificate
+    np.testing.assert_array_equal([found.lower, found.upper], [state.lower, state.upper])
+
+
+def test_the_accuracy_is_the_same_by_name(rng):
+    C, a = rng.random((6, 5)), rng.random(6)
+    auto, named = (otkit.solve(C, a, unbalanced=0.3, method=method) for method in ("auto", "annealing"))
+    assert auto.tol == named.tol == 1e-6
+    np.testing.assert_allclose(auto.value, named.value, rtol=1e-9)
+    assert otkit.solve(C, method="annealing").tol == 1e-2
+
+
+def test_the_advice_names_no_reg_where_there_is_none(rng):
+    with pytest.warns(otkit.ConvergenceWarning, match=r"raise max_iter or the tolerance\. The optimum lies in"):
+        otkit.solve(rng.random((9, 8)), unbalanced=1.0, max_iter=3)
+
+
+def test_penalties_near_infinity_converge_to_a_valid_interval():
+    rng = np.random.default_rng(0)
+    C, a, b = rng.random((30, 25)), rng.random(30), rng.random(25)
+    found = otkit.solve(C, a, b * a.sum() / b.sum(), unbalanced=1e300)
+    assert found.status is otkit.Status.CONVERGED
+    assert found.lower <= otkit.solve(C, a, b * a.sum() / b.sum()).value
+
+
+def test_items_of_a_batch_keep_their_own_arcs(rng):
+    C, a, b = rng.random((5, 9, 8)), rng.dirichlet(np.ones(9)), rng.dirichlet(np.ones(8))
+    rho = np.array([np.inf, 1.0, 1e-4, 1e4, 0.1])
+    found = otkit.solve(C, a, b, unbalanced=rho, rtol=1e-9)
+    for k in range(5):
+        one = otkit.solve(C[k], a, b, unbalanced=rho[k], rtol=1e-9)
+        np.testing.assert_allclose(found.value[k], one.value, rtol=1e-9)
+        np.testing.assert_allclose(found.plan[k], one.plan, atol=1e-7)

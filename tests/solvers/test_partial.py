@@ -1,5 +1,7 @@
 """Partial transport: linear programs, plans and potentials of the problem as given, and finite differences."""
 
+import pickle
+
 import numpy as np
 import pytest
 import scipy.sparse as sp
@@ -376,3 +378,23 @@ def test_small_problems_take_one_pass_with_the_answer_of_the_general_way(monkeyp
     assert quick.method == general.method
     if "reg" not in asked:
         assert (quick.upper - quick.lower <= 1e-11).all()
+
+
+@pytest.mark.parametrize("kind", ["weights", "negative costs", "equal costs", "a view", "all that fits"])
+def test_ordinary_arrays_go_straight_to_the_pass(monkeypatch, kind, rng):
+    monkeypatch.setattr("otkit.solving.partial_problem", None)
+    a, b, C = rng.random(6), rng.random(9), rng.random((6, 9)) - (kind == "negative costs") / 2
+    mass = min(a.sum(), b.sum()) if kind == "all that fits" else 0.4
+    C = {"equal costs": np.full((6, 9), -2.0), "a view": rng.random((18, 6))[::2].T}.get(kind, C)
+    result = otkit.solve(C, a, b, mass=mass)
+    assert_optimal(C, a, b, mass, result)
+    assert (result.status, result.method) == (Status.CONVERGED, "exact")
+    np.testing.assert_array_equal(result.plan, pickle.loads(pickle.dumps(result)).plan)
+    assert otkit.solve(np.eye(3), mass=1).value == 0
+
+
+def test_costs_out_of_reach_go_the_general_way():
+    assert otkit.solve([[1.0, 2.0], [0.5, np.inf]], mass=0.75).value == pytest.approx(0.25 + 0.5)
+    assert otkit.solve([[1.0], [1e300]], [1.0, 0.0], [1.0], mass=0.5).value == 0.5
+    with pytest.raises(ValueError, match="finite"):
+        otkit.solve([[-1e308, 1e308]], mass=0.5)

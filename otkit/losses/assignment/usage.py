@@ -26,6 +26,14 @@ class Usage:
         The share of each prototype in all that is assigned.
     taken : Tensor (K,)
         The number of samples that have it as their label.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from otkit.losses import prototype_usage
+    >>> usage = prototype_usage(torch.tensor([0, 1, 1, 0]), 4)
+    >>> usage.shares.tolist(), usage.taken.tolist()
+    ([0.5, 0.5, 0.0, 0.0], [2, 2, 0, 0])
     """
 
     shares: Tensor

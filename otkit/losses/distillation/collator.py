@@ -38,10 +38,18 @@ class AlignedCollator:
 
     Examples
     --------
-    Called on texts, as a Trainer with ``data_collator=`` does::
+    Called on texts, as a Trainer with ``data_collator=`` does; the tokenizers here have letters, and pairs of them:
 
-        collator = AlignedCollator(tokenizer, teacher_tokenizer, max_length=256)
-        batch = collator(["A text.", {"text": "Another one."}])
+    >>> from tokenizers import Tokenizer, models
+    >>> from transformers import PreTrainedTokenizerFast
+    >>> from otkit.losses import AlignedCollator
+    >>> def tokenizer(*pieces):
+    ...     words = models.WordPiece({v: k for k, v in enumerate(("[PAD]", *pieces))}, unk_token="[PAD]")
+    ...     return PreTrainedTokenizerFast(tokenizer_object=Tokenizer(words), pad_token="[PAD]")
+    >>> collator = AlignedCollator(tokenizer("a", "##b", "##c"), tokenizer("ab", "##c"), max_length=256)
+    >>> batch = collator(["abc", {"text": "ab"}])
+    >>> batch["spans"].tolist(), batch["teacher_spans"].tolist()
+    ([[0, 0, 1], [0, 0, -1]], [[0, 1], [0, -1]])
     """
 
     tokenizer: Any

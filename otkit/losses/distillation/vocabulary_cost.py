@@ -24,6 +24,14 @@ class VocabularyCost:
     first : Tensor of int (V + 1,)
     column : Tensor of int (E,)
     cost : Tensor (E,)
+
+    Examples
+    --------
+    >>> import torch
+    >>> from otkit.losses import VocabularyCost
+    >>> cost = VocabularyCost.nearest(torch.tensor([[1.0, 0.0], [1.0, 1.0], [0.0, 1.0]]), k=1)
+    >>> cost.first.tolist(), cost.column.tolist()
+    ([0, 2, 5, 7], [0, 1, 0, 1, 2, 1, 2])
     """
 
     first: Tensor

@@ -79,6 +79,16 @@ def read_topk(path: str | os.PathLike[str], rows: slice | None = None, tail: str
     Notes
     -----
     Whole numbers and floats of any width are read. Gaps of a row are ids of −1 or log-probabilities of −inf.
+
+    Examples
+    --------
+    >>> import tempfile, torch
+    >>> from pathlib import Path
+    >>> from otkit.losses import TopK, read_topk, write_topk
+    >>> path = Path(tempfile.mkdtemp(), "teacher.safetensors")
+    >>> write_topk(path, TopK(torch.tensor([[3, 8], [5, 1]]), torch.tensor([[-0.2, -2.0], [-0.1, -3.0]]), "one bucket"))
+    >>> read_topk(path, rows=slice(0, 1)).indices
+    tensor([[3, 8]])
     """
     if rows is not None and rows.step not in (None, 1):
         raise ValueError(f"rows must be a slice without a step, got {rows}; index the TopK instead")

@@ -67,8 +67,11 @@ def runs_as_written(entries: int) -> bool:
 def solved(geometry: GivenGeometry, a: Any, b: Any) -> Result | None:
     """The solution of an exact problem; None where the general way must look."""
     asked = small.read(geometry, a, b, _largest(a, b))
-    if asked is None:
-        return None
+    return None if asked is None else solved_as_read(asked)
+
+
+def solved_as_read(asked: small.Read) -> Result | None:
+    """The solution of a problem as the pass reads it; None where the general way must look."""
     found = _run(asked)
     if not small.all_solved(asked, found.num, found.info):
         return None

@@ -113,7 +113,8 @@ class Entries(NamedTuple):
             return None
         masses = row_masses(part, at.f)
         xp, lengths = namespace(entries.log_plan), from_numpy(log_of(masses), entries.log_plan)
-        values = xp.exp(entries.log_plan - xp.take(lengths, entries.row, axis=0))
+        with np.errstate(over="ignore"):  # where potentials are far off; no step follows
+            values = xp.exp(entries.log_plan - xp.take(lengths, entries.row, axis=0))
         shape = part.reduced.n, part.reduced.m
         return Entries(at.f, at.g, masses, part.kernels.compressed((entries.row, entries.col, values), shape))
 

@@ -70,6 +70,7 @@ def search(part: LinearProblem, at: Point, reg: Array, move: np.ndarray, goal: f
     return evaluate(part, at.f, at.following, reg, goal, at.listed), False
 
 
+@np.errstate(over="ignore")  # far below, the dual of penalties has no bound
 def _rise(part: LinearProblem, at: Point, to: Point, reg: Array) -> float:
     """Difference of the dual between two points, computed from differences only, to avoid cancellation."""
     rho_a, rho_b = float(part.penalties.rho_a[0]), float(part.penalties.rho_b[0])
