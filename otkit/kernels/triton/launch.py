@@ -102,10 +102,19 @@ class Shape(NamedTuple):
     warps: int
 
 
-# Number of programs that keep a GPU busy: two for each multiprocessor, of which the largest GPUs have about 130.
-BUSY = 264
+# Multiprocessors of a large GPU, and number of programs that keep it busy.
+_PROCESSORS = 132
+BUSY = 2 * _PROCESSORS
 # In the interpreter, the overhead of a tile costs as much as a few thousand entries.
 _INTERPRETED = Shape(32, 64, 4)
+
+
+def processors(like: Tensor) -> int:
+    """The number of multiprocessors of the GPU of a tensor, or that of a large one for tensors of the host."""
+    if not like.is_cuda:
+        return _PROCESSORS
+    cuda: Any = torch.cuda
+    return int(cuda.get_device_properties(like.device).multi_processor_count)
 
 
 def shape(n: int, items: int, precision: Precision) -> Shape:
@@ -139,6 +148,15 @@ def launch(
     cuda: Any = torch.cuda
     with cuda.device_of(like):
         kernel[grid](*args, num_warps=warps, maxnreg=registers, enable_fp_fusion=fused)
+
+
+def room(like: Tensor) -> float:
+    """Bytes that new tensors on the device of a tensor may take: free there, or kept free by torch."""
+    if not like.is_cuda:
+        return math.inf
+    cuda: Any = torch.cuda
+    free, _ = cuda.mem_get_info(like.device)
+    return float(free + cuda.memory_reserved(like.device) - cuda.memory_allocated(like.device))
 
 
 class DelayedRead:
@@ -177,18 +195,22 @@ class DelayedRead:
         return copy, event
 
 
-def follow(step: Callable[[int], None], ended: Callable[[], Tensor], limit: int, chunk: int) -> bool:
+def follow(
+    step: Callable[[int], None], ended: Callable[[], Tensor], limit: int, chunk: int, first: int | None = None
+) -> bool:
     """Enqueue at most `limit` steps, until a check finds that they have ended; returns whether it did.
 
     `ended` returns a number on the device, 0 while steps continue. It is checked once per chunk of steps, with a delay
-    of one chunk.
+    of one chunk. The `first` chunk may be shorter; each is then twice as long as the one before, up to `chunk`.
     """
     read = DelayedRead(ended)
-    for first in range(0, limit, chunk):
-        for number in range(first, min(first + chunk, limit)):
+    done, size = 0, chunk if first is None else first
+    while done < limit:
+        for number in range(done, min(done + size, limit)):
             step(number)
         if read():
             return True
+        done, size = done + size, min(2 * size, chunk)
     return False
 
 

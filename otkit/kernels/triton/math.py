@@ -99,8 +99,12 @@ def _to_power(s, power: tl.constexpr):
 
 @triton.jit
 def _from_products(costs, b, i, j):
-    """Squared distances ‖x‖² + ‖y‖² − 2·⟨x, y⟩ in float32; three products in TF32 give the accuracy of float32."""
-    product = tl.zeros((i.shape[0], j.shape[0]), tl.float32)
+    """Squared distances ‖x‖² + ‖y‖² − 2·⟨x, y⟩ in float32; three products in TF32 give the accuracy of float32.
+
+    Tensor cores truncate their sums. Each step therefore has a sum of its own, and float32 additions, which round, take
+    these together.
+    """
+    opposite = tl.zeros((i.shape[0], j.shape[0]), tl.float32)
     lengths, others = tl.zeros((i.shape[0],), tl.float32), tl.zeros((j.shape[0],), tl.float32)
     for first in range(0, costs.d, _DEPTH):
         k = first + tl.arange(0, _DEPTH)
@@ -108,10 +112,11 @@ def _from_products(costs, b, i, j):
         y = costs.y + b * costs.y_item + k[:, None] * costs.m + j[None, :]
         one = tl.load(x, mask=(k < costs.d)[None, :] & (i < costs.n)[:, None], other=0.0)
         other = tl.load(y, mask=(k < costs.d)[:, None] & (j < costs.m)[None, :], other=0.0)
-        product = tl.dot(one, other, product, input_precision="tf32x3")
+        # The compiler makes a sum of tensor cores of an addition, and leaves a subtraction as it is.
+        opposite -= tl.dot(one, other, input_precision="tf32x3")
         lengths += tl.sum(one * one, 1)
         others += tl.sum(other * other, 0)
-    return tl.maximum(lengths[:, None] + others[None, :] - 2.0 * product, 0.0)
+    return tl.maximum(lengths[:, None] + others[None, :] + 2.0 * opposite, 0.0)
 
 
 @triton.jit
@@ -133,15 +138,15 @@ def _distances(costs, b, i, j, D: tl.constexpr):
 
 
 @triton.jit
-def given_tile(costs, b, i, j, D: tl.constexpr):
-    """Costs of rows ``i`` and columns ``j`` of item ``b`` as given, ``inf`` outside; i, j and b are int64."""
+def given_tile(costs, b, i, j, D: tl.constexpr, outside: tl.constexpr = float("inf")):
+    """Costs of rows ``i`` and columns ``j`` of item ``b`` as given, or the number ``outside``; i, j and b are int64."""
     # Tell the compiler that the unit divides these numbers.
     item, down = costs.item // costs.unit * costs.unit, costs.down // costs.unit * costs.unit
     m = costs.m // costs.unit * costs.unit
     inside = (i < costs.n)[:, None] & (j < m)[None, :]
     if costs.kind == DENSE:
         at = costs.C + b * item + i[:, None] * down + j[None, :] * costs.across
-        C = tl.load(at, mask=inside, other=float("inf")).to(D)
+        C = tl.load(at, mask=inside, other=outside).to(D)
     else:
         if (costs.kind == PRODUCT) or (costs.kind == COSINE_PRODUCT):
             s = _from_products(costs, b, i, j)
@@ -149,7 +154,7 @@ def given_tile(costs, b, i, j, D: tl.constexpr):
             s = _distances(costs, b, i, j, D)
         if (costs.kind == COSINE) or (costs.kind == COSINE_PRODUCT):
             s *= 0.5
-        C = tl.where(inside, _to_power(s, costs.power), float("inf"))
+        C = tl.where(inside, _to_power(s, costs.power), outside)
     return C
 
 
@@ -196,7 +201,7 @@ def _shifted(costs, b, i, j, g, log_b, reg, D: tl.constexpr):
 def guessed_sums(costs, b, i, g, log_b, reg, top, D: tl.constexpr, E: tl.constexpr, BN: tl.constexpr):
     """Σ_j of the exponentials divided by 2^top, with one exponential per entry."""
     sums = tl.zeros((i.shape[0], BN), E)
-    for first in range(0, costs.m, BN):
+    for first in tl.range(0, costs.m, BN, num_stages=2):
         j = (first + tl.arange(0, BN)).to(tl.int64)
         exponent = _shifted(costs, b, i, j, g, log_b, reg, D)
         sums += tl.exp2((exponent - top.to(D)[:, None]).to(E))

@@ -69,6 +69,15 @@ def test_answers_are_those_of_the_host(on, copied, options, rng):
         close(one, other, 1e-8)
 
 
+def test_what_begins_as_zeros_is_made_on_the_device(on, monkeypatch, rng):
+    sent, C = [], on(rng.random((3, 14, 18)))
+    xp = arrays.namespace(C)
+    asarray = xp.asarray
+    monkeypatch.setattr(xp, "asarray", lambda x, **options: sent.append(np.size(x)) or asarray(x, **options))
+    otkit.solve(C, reg=0.1, method="sinkhorn")
+    assert max(sent) == 3  # a number for each item
+
+
 def test_every_item_of_a_batch(on, copied, rng):
     C, reg = rng.random((3, 9, 11)), np.array([0.05, 0.1, 1.0])
     found, wanted = (otkit.solve(x, reg=reg, tol=1e-9) for x in (on(C), C))
@@ -99,6 +108,17 @@ def test_exact_plans_fetch_the_arcs_that_they_need(on, copied, monkeypatch, rng)
     assert found.converged
     assert float(found.value) == pytest.approx(float(wanted.value), abs=1e-12)
     assert max(copied) < C.size
+
+
+def test_an_interval_leaves_the_costs_where_they_are(on, copied, monkeypatch, rng):
+    """Of many costs, a sample is read; here two rows."""
+    for name, value in (("_SAMPLE", 30), ("_ROWS", 2)):
+        monkeypatch.setattr(f"otkit.certificates.width.{name}", value)
+    C = on(rng.random((20, 15)))
+    copied.clear()
+    found = otkit.solve(C, rtol=1e-2)
+    assert found.lower <= found.upper <= found.lower + 1e-2 * abs(found.upper) + 1e-12
+    assert max(copied) <= 35  # vectors of the points of both sides
 
 
 def test_types_and_devices_come_back(on, device, rng):

@@ -18,7 +18,7 @@ triton = pytest.importorskip("triton")
 if os.environ.get("TRITON_INTERPRET") == "1":
     pytest.skip("kernels are interpreted in this process", allow_module_level=True)
 
-from compiled import compiled  # noqa: E402
+from device.compiled import compiled  # noqa: E402
 
 from otkit.entropic.anderson import WINDOW, Mixing  # noqa: E402
 from otkit.entropic.dual import Penalties, Potentials  # noqa: E402
@@ -26,10 +26,15 @@ from otkit.geometry import Dense, PointCloud  # noqa: E402
 from otkit.geometry.reduced import Reduced  # noqa: E402
 from otkit.kernels.triton import TRITON, cg  # noqa: E402
 from otkit.kernels.triton import operations as ops  # noqa: E402
+from otkit.kernels.triton import sweep as iterations  # noqa: E402
 from otkit.kernels.triton.launch import BUSY, DOUBLE, MIXED, SINGLE, shape  # noqa: E402
 from otkit.linalg.cg import Schur  # noqa: E402
 
 ALL, QUICK = (80, 89, 90, 100), 90
+# Triton before 3.9 unrolls loops otherwise. Its ptxas, and any for sm_80, keeps a few registers of rare branches in memory.
+EXACT = tuple(int(part) for part in triton.__version__.split(".")[:2]) >= (3, 9)
+HOT = {"rows", "columns", "differences", "decide", "combine", "advance"}  # kernels that keep none
+RARE = 16  # the most loads and stores of others
 TENSOR_CORE = r"HMMA|HGMMA|UTC\w*MMA"
 MANY, FEW, COLUMNS = 32 * BUSY, 1024, 1024  # rows for programs of either shape
 
@@ -44,12 +49,15 @@ class Must:
         Those of float32 per thread, in all and in the shortest loop that has any.
     wide : int
         Loads of 128 bits, at least: in that loop, or in the kernel where there is none.
+    ahead : bool
+        Whether the next rows have to be loaded meanwhile, to shared memory.
     tensor : bool
         Whether matrices are multiplied by tensor cores.
     """
 
     exponentials: tuple[int, int] | None = (0, 0)
     wide: int = 0
+    ahead: bool = False
     tensor: bool = False
 
 
@@ -112,14 +120,6 @@ def by_guess(n, precision, dtype=None, tensor=False):
     return Must((2 * entries, entries) if entries > 4 else None, wide, tensor=tensor)
 
 
-def by_maximum(n, precision):
-    """One exponential for each entry."""
-    entries, _ = per_thread(n, precision)
-    if precision is DOUBLE:
-        return Must()
-    return Must((entries, entries) if entries > 4 else None)
-
-
 def softmin(geometry, precision):
     g, guess = full(0.0, 1, geometry.m), full(0.0, 1, geometry.n)
     return ops.softmin(geometry, g, g, full(1.0, 1), guess=guess, precision=precision)
@@ -178,6 +178,15 @@ def sweep(geometry, tol, reach=0.0, items=1, window=WINDOW):
 FORMS = {"single": dict(tol=1e-4), "mixed": dict(tol=1e-4, reach=1e9), "double": dict(tol=1e-9)}
 
 
+END = dict.fromkeys(("differences", "decide", "combine", "advance"), Must())
+
+
+def columns(precision):
+    """One exponential for each entry of a block that is recomputed."""
+    entries = iterations._BLOCK * iterations._AT_ONCE // (32 * iterations._FEW_WARPS)
+    return Must((entries, entries) if precision is not DOUBLE else (0, 0))
+
+
 def sweeps():
     def case(what, name, form, size, kernels, where=(90,), quick=True):
         call = partial(sweep, GEOMETRIES[name](*size), **FORMS[form])
@@ -189,10 +198,9 @@ def sweeps():
         precision, dtype = PRECISIONS[form], dtype_of(GEOMETRIES[name](1, 1))
         one = (held, held) if precision is not DOUBLE else (0, 0)
         kernels = {
-            "rows": Must(one, held * dtype.itemsize // 16 if dtype else 0),
-            "columns": Must(),
-            "mend_columns": by_maximum(COLUMNS, precision),
-            "settle": Must(),
+            "rows": Must(one, held * dtype.itemsize // 16 if dtype else 0, ahead=dtype is not None),
+            "columns": columns(precision),
+            **END,
         }
         yield case("whole rows", name, form, (MANY, COLUMNS), kernels, where)
     # The longest rows that registers hold, aligned or not.
@@ -211,9 +219,10 @@ def sweeps():
         held = triton.next_power_of_2(m) // 256
         one = (held, held) if precision is not DOUBLE else (0, 0)
         wide = held * dtype.itemsize // 16 if dtype and m % 4 == 0 else 0
-        kernels = {"rows": Must(one, wide), "columns": Must(), "mend_columns": by_maximum(m, precision)}
+        added = columns(precision) if m % 4 == 0 else Must(None)  # the loop may be unrolled
+        kernels = {"rows": Must(one, wide, ahead=wide > 0), "columns": added, **END}
         quick = m in (10_001, 4095, 4096)
-        yield case(f"{m} columns", name, form, (512, m), kernels | {"settle": Must()}, where, quick)
+        yield case(f"{m} columns", name, form, (512, m), kernels, where, quick)
     for name, form, size, where in (
         ("many coordinates", "single", (MANY, MANY), ALL),
         ("float32", "mixed", (512, 20_000), (90,)),
@@ -221,13 +230,13 @@ def sweeps():
     ):
         precision = PRECISIONS[form]
         dtype, tensor = dtype_of(GEOMETRIES[name](1, 1)), name == "many coordinates"
-        rows, columns = (by_guess(n, precision, dtype, tensor) for n in size)
+        rows, cols = (by_guess(n, precision, dtype, tensor) for n in size)
         yield case(
             "tiles",
             name,
             form,
             size,
-            {"update_rows": rows, "update_columns": columns, "settle": Must()},
+            {"update_rows": rows, "update_columns": cols, **END},
             where,
         )
 
@@ -277,10 +286,19 @@ def test_the_machine_code(case, capability):
     assert set(found) == set(case.kernels)
     for name, must in case.kernels.items():
         code = found[name]
-        assert (code.stack, code.spills) == (0, 0), (name, code.registers, code.stack, code.spills)
+        assert keeps_its_registers(code, capability), (name, code.registers, code.stack, code.spills)
         assert code.threads * code.registers <= 65536, name  # or it cannot be launched
         assert bool(code.count(TENSOR_CORE)) == must.tensor, name
-        loop = code.innermost("MUFU.EX2") if code.count("MUFU.EX2") else code
-        if must.exponentials is not None:
+        loop = code.shortest("MUFU.EX2") if code.count("MUFU.EX2") else code
+        if EXACT and must.exponentials is not None:
             assert (code.count("MUFU.EX2"), loop.count("MUFU.EX2")) == must.exponentials, name
-        assert loop.count(r"LDG\.E\S*\.128") >= must.wide, name
+        assert loop.count(r"(LDG|LDGSTS)\.E\S*\.128") >= must.wide, name
+        assert code.count("LDGSTS") or not must.ahead, name
+
+
+def keeps_its_registers(code, capability):
+    """Whether a kernel keeps no registers in memory; with older versions, a few out of the quickest loop."""
+    if (EXACT and capability > 80) or code.name in HOT:
+        return (code.stack, code.spills) == (0, 0)
+    streams = [loop for loop in code.loops if loop.count("LDG")]
+    return code.spills <= RARE and not (streams and streams[0].spills)

@@ -3,10 +3,11 @@
 import ast
 import shutil
 import sys
-from contextlib import nullcontext
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 
 torch = pytest.importorskip("torch")
@@ -18,6 +19,7 @@ from otkit.entropic.dual import Penalties, Potentials  # noqa: E402
 from otkit.geometry.reduced import Reduced  # noqa: E402
 from otkit.kernels.triton import CUPY, TRITON, cupy, launch, sweep  # noqa: E402
 from otkit.kernels.triton import operations as ops  # noqa: E402
+from otkit.solvers import descent  # noqa: E402
 
 # Maximum sizes of the axes of a grid.
 MOST = 2**31 - 1, 65_535, 65_535
@@ -63,6 +65,52 @@ def test_millions_of_rows_or_columns_and_many_items(grids):
     assert all(size <= most for grid in grids for size, most in zip(grid, MOST, strict=False))
 
 
+@pytest.mark.parametrize(
+    ("m", "window", "kernels"),
+    [
+        (10_000, 30, ["rows", "columns", "differences", "decide", "combine", "advance"]),
+        (10_000, 0, ["rows", "columns", "decide", "advance"]),
+        (40_000, 30, ["update_rows", "update_columns", "differences", "decide", "combine", "advance"]),
+    ],
+)
+def test_launches_of_an_iteration(m, window, kernels, monkeypatch):
+    """All but one of an item share its columns between programs, of which there are enough to fill a GPU."""
+    found = {}
+    monkeypatch.setattr(sweep, "launch", lambda kernel, grid, *args, **options: found.update({kernel.__name__: grid}))
+    zeros, one = torch.zeros((1, m), dtype=torch.float64), torch.ones(1, dtype=torch.float64)
+    costs = Reduced(Dense(torch.zeros((1, 1, m), dtype=torch.float32).expand(1, m, m)), zeros, zeros)
+    at = Potentials(zeros, zeros, zeros, zeros, one)
+    state = sweep.begin(costs, at, Penalties(one, one), Mixing.begin(zeros, one, window), one, one)
+    sweep.iteration(state, costs, 1, launch.SINGLE)()
+    assert list(found) == kernels
+    assert found.pop("decide") == (1,)
+    assert all(np.prod(grid) >= 132 for grid in found.values())
+
+
+@pytest.mark.parametrize(("n", "host", "gpu"), [(1000, 100, 100), (10_000, 21, 100), (50_000, 1, 13)])
+def test_a_gpu_is_asked_after_more_entries_than_the_host(n, host, gpu):
+    state = SimpleNamespace(effort=np.array([np.nan]))
+    for of, wanted in ((kernels.REFERENCE, host), (TRITON, gpu), (CUPY, gpu)):
+        problem = SimpleNamespace(kernels=of, reduced=SimpleNamespace(n=n, m=n))
+        assert descent.patience(problem, state).tolist() == [wanted]
+
+
+def test_rows_are_shared_by_as_many_programs_as_a_gpu_runs_at_once(grids, monkeypatch):
+    """Two for each multiprocessor if their registers suffice."""
+    properties = SimpleNamespace(multi_processor_count=108)
+    monkeypatch.setattr(torch.cuda, "get_device_properties", lambda device: properties)
+    assert launch.processors(SimpleNamespace(is_cuda=True, device="cuda:1")) == 108
+    monkeypatch.setattr(sweep, "processors", lambda like: 108)
+    for m, precision, wanted in ((1000, launch.SINGLE, 216), (1000, launch.DOUBLE, 108), (10_000, launch.SINGLE, 108)):
+        zeros, one = torch.zeros((1, m), dtype=torch.float64), torch.ones(1, dtype=torch.float64)
+        costs = Reduced(Dense(torch.zeros((1, 1, m), dtype=torch.float32).expand(1, m, m)), zeros, zeros)
+        at = Potentials(zeros, zeros, zeros, zeros, one)
+        state = sweep.begin(costs, at, Penalties(one, one), Mixing.begin(zeros, one, 0), one, one)
+        grids.clear()
+        sweep.iteration(state, costs, 1, precision)()
+        assert grids[0] == (1, wanted)
+
+
 @pytest.mark.parametrize(("pointer", "wanted"), [(0, ("default", 1)), (77, ("external", 77, 1))])
 @pytest.mark.parametrize("operation", ["bridged", "streamed"])
 def test_operations_on_arrays_of_cupy_are_on_its_stream(pointer, wanted, operation, monkeypatch):
@@ -85,7 +133,7 @@ def test_operations_on_arrays_of_cupy_are_on_its_stream(pointer, wanted, operati
 
 def test_every_operation_of_triton_has_a_version_for_cupy():
     own = {name for name, of in vars(TRITON).items() if of is not getattr(kernels.REFERENCE, name)}
-    assert {name for name in own if getattr(CUPY, name) is getattr(TRITON, name)} == {"name"}
+    assert {name for name in own if getattr(CUPY, name) is getattr(TRITON, name)} == {"name", "pace"}
 
 
 @pytest.fixture
@@ -119,6 +167,51 @@ def test_other_gpus_run_the_reference_and_one_warning_says_so(where, name, value
         assert kernels.choose(costs).name == "reference"
     assert kernels.choose(costs).name == "reference"
     kernels._fits.cache_clear()
+
+
+class OfGPU:
+    """Stands in for a number on a GPU."""
+
+    is_cuda, device, shape, dtype = True, "cuda:1", (), torch.int32
+
+
+def test_room_is_what_is_free_on_the_device_or_kept_by_torch(monkeypatch):
+    assert launch.room(torch.zeros(1)) == float("inf")
+    sizes = {"mem_get_info": (100, 999), "memory_reserved": 70, "memory_allocated": 30}
+    for name, size in sizes.items():
+        monkeypatch.setattr(torch.cuda, name, {"cuda:1": size}.__getitem__)
+    assert launch.room(OfGPU()) == 140
+
+
+def test_arcs_that_do_not_fit_on_the_device_are_too_many(grids, monkeypatch):
+    """Every row has an arc. What a caller cannot do without is not refused."""
+    monkeypatch.setattr(torch, "empty", torch.ones)
+    zeros, one = torch.zeros((1, 5), dtype=torch.float64), torch.ones(1, dtype=torch.float64)
+    costs, at = Dense(torch.zeros((1, 5, 5))), Potentials(zeros, zeros, zeros, zeros, one)
+    for arcs, limit, some in ((4, 9, False), (5, 9, True), (5, 4, False), (0, float("inf"), True)):
+        monkeypatch.setattr(ops, "room", lambda like, arcs=arcs: ops._PER_ARC * arcs)
+        assert (ops.select(costs, at, zeros, zeros, limit) is not None) == some
+
+
+def test_pinned_memory_is_made_in_the_context_of_its_device(monkeypatch):
+    """In another context it would take half a gigabyte of another GPU."""
+    log = []
+
+    @contextmanager
+    def device_of(like):
+        log.append(like.device)
+        yield
+        log.append("left")
+
+    def empty(shape, *, dtype, pin_memory):
+        log.append(("pinned", pin_memory))
+        return SimpleNamespace(copy_=lambda now, non_blocking: log.append("copied"))
+
+    monkeypatch.setattr(torch.cuda, "device_of", device_of)
+    monkeypatch.setattr(torch.cuda, "Event", lambda: SimpleNamespace(record=lambda: log.append("recorded")))
+    monkeypatch.setattr(torch, "empty", empty)
+    launch.DelayedRead(OfGPU)()
+    assert log == ["cuda:1", ("pinned", True), "copied", "recorded", "left"]
 
 
 def test_constants_stand_on_the_right():
