@@ -6,8 +6,9 @@ item still runs, and every kernel checks it first.
 - `rows` keeps whole rows of costs on chip. One read and one exponential per entry then update the rows and add to the
   column sums. The last softmin of a row is the guess of its largest exponent. If a guess is too far off, the iteration
   is repeated with maxima. The first iteration always uses maxima. `columns` adds up the sums of all programs. If a sum
-  has underflowed, `mend_columns` recomputes it. As a rule it has nothing to do and costs only its launch.
+  has underflowed, it recomputes that block of columns.
 - `update_rows` and `update_columns` are for longer rows, in two passes over tiles.
+- `settle` has the kernels for the end of an iteration.
 - `small` runs all iterations of a problem that fits on chip in one launch.
 """
 
@@ -17,7 +18,17 @@ import triton
 import triton.language as tl
 
 from otkit.kernels.triton.math import FEW, LN_2, LOG2_E, MANY, block_of_rows, given_tile, softmin_rows, vector
-from otkit.kernels.triton.settle import offset, settle_item
+from otkit.kernels.triton.mixing import combine_columns, has_pair, pair_products
+from otkit.kernels.triton.settle import (
+    advance_columns,
+    column_masses,
+    conclude,
+    error_of,
+    measure,
+    row_masses,
+    shift_of,
+)
+from otkit.kernels.triton.state import offset, pulled_by
 
 # Smallest column sums without intermediate underflow.
 _LIGHT_SINGLE, _LIGHT_DOUBLE = tl.constexpr(1e-28), tl.constexpr(1e-250)
@@ -63,41 +74,28 @@ def _row_update(s, costs, b, i, C, h, robust, D: tl.constexpr, E: tl.constexpr):
 
 
 @triton.jit
-def _pulled(s, costs, b, j, D: tl.constexpr):
-    """x_j + reg·log b_j + the offset of the column, from which costs are subtracted."""
-    h = vector(s.x, b, j, costs.m, 0.0) + tl.load(s.reg + b) * vector(s.log_b, b, j, costs.m, float("-inf"))
-    return (h + offset(costs.col, b, j, costs.m)).to(D)
-
-
-@triton.jit
 def _from_rows(costs, b, i, j, D: tl.constexpr):
     """Costs less the offsets of the rows. These are subtracted first, since a common offset may be large."""
     return given_tile(costs, b, i, j, D) - offset(costs.row, b, i, costs.n).to(D)[:, None]
 
 
 @triton.jit
-def rows(
-    s, costs, pulled, sums, D: tl.constexpr, E: tl.constexpr, R: tl.constexpr, M: tl.constexpr, BLOCK: tl.constexpr
-):
+def rows(s, costs, pulled, sums, D: tl.constexpr, E: tl.constexpr, R: tl.constexpr, M: tl.constexpr):
     """Update the rows, R at a time, and store their column sums in ``sums (B, programs, m)``; M ≥ m.
 
-    ``pulled`` is a buffer of the same shape for the results of `_pulled`.
+    ``pulled (B, m)`` is what `settle.advance` stores there.
     """
     b = tl.program_id(0).to(tl.int64)
     part, parts = tl.program_id(1).to(tl.int64), tl.num_programs(1)
     if tl.load(s.running + b) != 0:
-        own, robust = (b * parts + part) * costs.m, tl.load(s.robust + b)
-        for first in range(0, costs.m, BLOCK):  # in blocks, since all in float64 exceed the registers
-            k = first + tl.arange(0, BLOCK)
-            tl.store(pulled + own + k, _pulled(s, costs, b, k, D), mask=k < costs.m)
-        tl.debug_barrier()
+        robust = tl.load(s.robust + b)
         j = tl.arange(0, M)
-        h = tl.load(pulled + own + j, mask=j < costs.m, other=float("-inf"))
+        h = tl.load(pulled + b * costs.m + j, mask=j < costs.m, other=float("-inf"))
         sent = tl.zeros((R, M), E)
         for first in range(part * R, costs.n, parts * R):
             i = first + tl.arange(0, R)
             sent += _row_update(s, costs, b, i, _from_rows(costs, b, i, j, D), h, robust, D, E)
-        tl.store(sums + own + j, tl.sum(sent, 0), mask=j < costs.m)
+        tl.store(sums + (b * parts + part) * costs.m + j, tl.sum(sent, 0), mask=j < costs.m)
 
 
 @triton.jit
@@ -117,31 +115,21 @@ def _is_light(s, b, j, m, total, E: tl.constexpr):
 
 
 @triton.jit
-def columns(s, costs, sums, parts, E: tl.constexpr, BN: tl.constexpr):
-    """The softmins of the columns from the ``parts`` of their sums."""
-    b = tl.program_id(0).to(tl.int64)
+def columns(s, costs, transposed, sums, parts, D: tl.constexpr, E: tl.constexpr, BM: tl.constexpr, BN: tl.constexpr):
+    """The softmins of BM columns from the ``parts`` of their sums, by their largest exponents if a sum is too small."""
+    b, block = tl.program_id(0).to(tl.int64), tl.program_id(1)
     if tl.load(s.running + b) != 0:
-        j = tl.program_id(1).to(tl.int64) * BN + tl.arange(0, BN)
-        total = tl.zeros((BN,), tl.float64)
-        for part in range(parts):
-            total += tl.load(sums + (b * parts + part) * costs.m + j, mask=j < costs.m, other=0.0)
-        tl.store(s.tau + b * costs.m + j, _column_softmin(s, b, j, costs.m, total), mask=j < costs.m)
+        j, part = block.to(tl.int64) * BM + tl.arange(0, BM), tl.arange(0, BN)[:, None]
+        some = tl.zeros((BN, BM), tl.float64)
+        for first in range(0, parts, BN):
+            at = sums + (b * parts + first + part) * costs.m + j[None, :]
+            some += tl.load(at, mask=(first + part < parts) & (j < costs.m)[None, :], other=0.0)
+        total = tl.sum(some, 0)
+        tau = _column_softmin(s, b, j, costs.m, total)
         if _is_light(s, b, j, costs.m, total, E):
-            tl.store(s.unsafe + b, 1)
-
-
-@triton.jit
-def _softmin_of_columns(s, transposed, b, j, guess, D: tl.constexpr, E: tl.constexpr, BN: tl.constexpr):
-    found = softmin_rows(transposed, b, j, s.f, s.log_a, tl.load(s.reg + b), guess, D, E, BN)
-    tl.store(s.tau + b * transposed.n + j, found, mask=j < transposed.n)
-
-
-@triton.jit
-def mend_columns(s, transposed, D: tl.constexpr, E: tl.constexpr, BM: tl.constexpr, BN: tl.constexpr):
-    """The softmins of the columns by their largest exponents, for items with an unsafe sum."""
-    b, j = block_of_rows(transposed.n, BM)
-    if (tl.load(s.running + b) != 0) & (tl.load(s.unsafe + b) != 0):
-        _softmin_of_columns(s, transposed, b, j, None, D, E, BN)
+            tau = softmin_rows(transposed, b, j, s.f, s.log_a, tl.load(s.reg + b), None, D, E, BN)
+        tl.store(s.tau + b * costs.m + j, tau, mask=j < costs.m)
+        measure(s, costs, b, j, tau, block, tl.num_programs(1), BM)
 
 
 @triton.jit
@@ -156,11 +144,15 @@ def update_rows(s, costs, D: tl.constexpr, E: tl.constexpr, BM: tl.constexpr, BN
 
 
 @triton.jit
-def update_columns(s, transposed, D: tl.constexpr, E: tl.constexpr, BM: tl.constexpr, BN: tl.constexpr):
+def update_columns(s, costs, transposed, D: tl.constexpr, E: tl.constexpr, BM: tl.constexpr, BN: tl.constexpr):
     """The softmins of the columns, tile by tile, after `update_rows`."""
-    b, j = block_of_rows(transposed.n, BM)
+    b, j = block_of_rows(costs.m, BM)
     if tl.load(s.running + b) != 0:
-        _softmin_of_columns(s, transposed, b, j, vector(s.tau, b, j, transposed.n, 0.0), D, E, BN)
+        guess, reg = vector(s.tau, b, j, costs.m, 0.0), tl.load(s.reg + b)
+        tau = softmin_rows(transposed, b, j, s.f, s.log_a, reg, guess, D, E, BN)
+        tl.store(s.tau + b * costs.m + j, tau, mask=j < costs.m)
+        blocks = tl.cdiv(costs.m, BM)
+        measure(s, costs, b, j, tau, tl.program_id(0) % blocks, blocks, BM)
 
 
 @triton.jit
@@ -182,17 +174,41 @@ def _columns_of_small(s, costs, b, i, j, C, sent, D: tl.constexpr, E: tl.constex
 
 
 @triton.jit
-def small(s, costs, D: tl.constexpr, E: tl.constexpr, R: tl.constexpr, M: tl.constexpr, BLOCK: tl.constexpr):
+def _settle_small(s, costs, b, j, tau, BLOCK: tl.constexpr):
+    """End an iteration of a problem of at most BLOCK columns; returns whether it continues."""
+    miss, received = column_masses(s, costs, b, j, tau)
+    error, shift = error_of(s, b, miss), tl.load(s.coupling + b) * 0.0
+    if tl.load(s.coupling + b) > 0.0:
+        shift = shift_of(s, b, row_masses(s, costs, b, 0, costs.n, BLOCK), received)
+    inner, along = tl.zeros((s.W,), tl.float64), tl.zeros((s.W,), tl.float64)
+    centre, longest = shift * 0.0, shift * 0.0
+    if s.window > 0:
+        if has_pair(s, b, error):
+            inner, along, centre = pair_products(s, costs, b, shift, 0, costs.m, BLOCK)
+    tl.debug_barrier()
+    going = conclude(s, b, error, shift, inner, along, centre)
+    tl.debug_barrier()
+    if s.window > 0:
+        if tl.load(s.known + b) > 0:
+            longest = combine_columns(s, costs, b, 0, costs.m, BLOCK)
+        tl.debug_barrier()
+    advance_columns(s, costs, b, None, longest, 0, costs.m, BLOCK)
+    return going
+
+
+@triton.jit
+def small(s, costs, D: tl.constexpr, E: tl.constexpr, R: tl.constexpr, M: tl.constexpr):
     """All iterations of a problem, in one program that keeps the costs on chip; R ≥ n, M ≥ m."""
     b = tl.program_id(0).to(tl.int64)
     i, j = tl.arange(0, R).to(tl.int64), tl.arange(0, M).to(tl.int64)
     going = tl.load(s.running + b) != 0
     C = _from_rows(costs, b, i, j, D)
     while going:
-        sent = _row_update(s, costs, b, i, C, _pulled(s, costs, b, j, D), True, D, E)
+        h = pulled_by(s, costs, b, j, vector(s.x, b, j, costs.m, 0.0)).to(D)
+        sent = _row_update(s, costs, b, i, C, h, True, D, E)
         tl.debug_barrier()
         tau = _columns_of_small(s, costs, b, i, j, C, sent, D, E)
         tl.store(s.tau + b * costs.m + j, tau, mask=j < costs.m)
         tl.debug_barrier()
-        going = settle_item(s, costs, b, BLOCK)
+        going = _settle_small(s, costs, b, j, tau, M)
         tl.debug_barrier()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import torch
 import triton
@@ -12,7 +13,7 @@ from otkit.entropic.anderson import Mixing
 from otkit.entropic.dual import Penalties, Potentials
 from otkit.entropic.sinkhorn import Swept
 from otkit.geometry.reduced import Reduced
-from otkit.kernels.triton.iterations import columns, mend_columns, rows, small, update_columns, update_rows
+from otkit.kernels.triton.iterations import columns, rows, small, update_columns, update_rows
 from otkit.kernels.triton.launch import (
     BUSY,
     DOUBLE,
@@ -28,7 +29,9 @@ from otkit.kernels.triton.launch import (
     shape,
     solid,
 )
-from otkit.kernels.triton.settle import State, settle
+from otkit.kernels.triton.math import Costs
+from otkit.kernels.triton.settle import advance, combine, decide, differences
+from otkit.kernels.triton.state import PARTS, State
 
 _TYPES = {tl.float32: torch.float32, tl.float64: torch.float64}
 # Maximum sides of a problem that a single program computes.
@@ -37,9 +40,12 @@ _SMALL = 64
 _WHOLE = {SINGLE: 16384, MIXED: 8192, DOUBLE: 4096}
 # Entries of the rows that a program keeps on chip at a time.
 _HELD = 4096
-# Columns per block at the end of an iteration: one for each thread, so that no two threads share one.
+# Warps of the programs of rows that are kept on chip, and of small problems that are mixed.
 _WARPS = 8
-_BLOCK = 32 * _WARPS
+# Columns of a block at the end of an iteration, and warps of its programs.
+_BLOCK, _FEW_WARPS = 64, 4
+# Partial sums of a column, or of a product, that are added at a time.
+_AT_ONCE = 16
 # Iterations between two checks for running items. Each check reads the flags as of the check before.
 _CHUNK = 8
 
@@ -103,22 +109,31 @@ def begin(costs: Reduced, start: Potentials, penalties: Penalties, mixing: Mixin
     vectors |= {name: solid(v, items).clone() for name, v in written.items()}
     a, b, reg, bends = vectors["log_a"].exp(), vectors["log_b"].exp(), vectors["reg"], vectors["bends"]
     wide = max(16, triton.next_power_of_2(window))
-    gram = torch.zeros((items, wide, wide), dtype=torch.float64, device=a.device)
+    gram, centres = (
+        torch.zeros(size, dtype=torch.float64, device=a.device) for size in ((items, wide, wide), (items, wide))
+    )
     if window:
         gram[:, :window, :window] = (bends * b[:, None, :]) @ bends.mT
+        centres[:, :window] = (vectors["moves"] @ b[:, :, None])[:, :, 0] / b.sum(-1, keepdim=True)
     running = (vectors["limit"] > 0).int()
     return State(
         running=running,
         robust=torch.ones_like(running),
         missed=torch.zeros_like(running),
-        unsafe=torch.zeros_like(running),
         count=torch.zeros_like(reg),
         error=torch.full_like(reg, float("inf")),
         a=a,
         b=b,
         scale=(a.sum(-1) + b.sum(-1)) / 2,
+        total=b.sum(-1),
         gram=gram,
+        centres=centres,
         change=torch.empty_like(b),
+        shift=torch.empty_like(reg),
+        shares=torch.empty_like(centres),
+        older=torch.empty_like(centres),
+        **{name: torch.zeros_like(running) for name in ("action", "better", "known", "slot")},
+        **dict.fromkeys(("misses", "products", "furthest")),
         window=tl.constexpr(window),
         W=tl.constexpr(wide),
         **vectors,
@@ -166,7 +181,7 @@ def _small(state: State, costs: Reduced, items: int, precision: Precision, *, mi
     # Mixing needs many registers. By default the compiler limits a thread to fewer than available, and spills.
     held = 256 if precision is DOUBLE else 512
     warps = _WARPS if mixed else min(_WARPS, max(1, rows * cols // held))
-    args = state, kernel_costs(costs, precision), *precision, rows, cols, 32 * warps
+    args = state, kernel_costs(costs, precision), *precision, rows, cols
     launch(small, (items,), *args, like=state.f, warps=warps, registers=255)
 
 
@@ -174,40 +189,67 @@ def _whole(state: State, costs: Reduced, items: int, precision: Precision) -> Ca
     """A function that enqueues an iteration with one read of the costs."""
     n, m, like = costs.n, costs.m, state.f
     upright, transposed = kernel_costs(costs, precision), kernel_costs(costs.T, precision)
-    wide = triton.next_power_of_2(m)
+    wide, blocks = triton.next_power_of_2(m), triton.cdiv(m, _BLOCK)
     high = max(1, _HELD // wide)
     parts = min(triton.cdiv(n, high), max(1, BUSY // items))
-    pulled, sums = (torch.empty((items, parts, m), dtype=_TYPES[kind], device=like.device) for kind in precision)
-    form = shape(m, items, precision)
-    held, blocks = (*precision, high, wide, _BLOCK), (items, triton.cdiv(m, _BLOCK))
+    sums = torch.empty((items, parts, m), dtype=_TYPES[precision.exponential], device=like.device)
+    pulled = state.x + state.reg[:, None] * state.log_b
+    pulled = (pulled if upright.col is None else pulled + upright.col).to(_TYPES[precision.difference])
+    state, end = _end(state, upright, items, blocks, pulled)
 
     def once() -> None:
-        launch(rows, (items, parts), state, upright, pulled, sums, *held, like=like, warps=_WARPS)
-        added = state, upright, sums, parts, precision.exponential, _BLOCK
-        launch(columns, blocks, *added, like=like, warps=_WARPS)
-        mended = state, transposed, *precision, form.rows, form.cols
-        launch(mend_columns, programs(m, items, form), *mended, like=like, warps=form.warps)
-        launch(settle, (items,), state, upright, _BLOCK, like=like, warps=_WARPS)
+        args = state, upright, pulled, sums, *precision, high, wide
+        launch(rows, (items, parts), *args, like=like, warps=_WARPS)
+        added = state, upright, transposed, sums, parts, *precision, _BLOCK, _AT_ONCE
+        launch(columns, (items, blocks), *added, like=like, warps=_FEW_WARPS)
+        end()
 
     return once
 
 
 def _tiled(state: State, costs: Reduced, items: int, precision: Precision) -> Callable[[], None]:
     """A function that enqueues an iteration in two passes over tiles."""
-    like = state.f
-    passes = [
-        (kernel, kernel_costs(side, precision), shape(side.n, items, precision), side.n)
-        for kernel, side in ((update_rows, costs), (update_columns, costs.T))
-    ]
-    upright = passes[0][1]
+    n, m, like = costs.n, costs.m, state.f
+    upright, transposed = kernel_costs(costs, precision), kernel_costs(costs.T, precision)
+    high, wide = (shape(size, items, precision) for size in (n, m))
+    state, end = _end(state, upright, items, triton.cdiv(m, wide.rows), None)
 
     def once() -> None:
-        for kernel, side, form, size in passes:
-            args = state, side, *precision, form.rows, form.cols
-            launch(kernel, programs(size, items, form), *args, like=like, warps=form.warps)
-        launch(settle, (items,), state, upright, _BLOCK, like=like, warps=_WARPS)
+        updated = state, upright, *precision, high.rows, high.cols
+        launch(update_rows, programs(n, items, high), *updated, like=like, warps=high.warps)
+        added = state, upright, transposed, *precision, wide.rows, wide.cols
+        launch(update_columns, programs(m, items, wide), *added, like=like, warps=wide.warps)
+        end()
 
     return once
+
+
+def _end(
+    state: State, upright: Costs, items: int, blocks: int, pulled: Tensor | None
+) -> tuple[State, Callable[[], None]]:
+    """The state with buffers for sums, and a function that enqueues the end of an iteration.
+
+    ``blocks`` is the number of blocks of columns that the last kernel measures.
+    """
+    m, like, mixed = upright.m, state.f, state.window.value > 0
+    width = _BLOCK * triton.cdiv(triton.cdiv(m, _BLOCK), PARTS.value)
+    parts = triton.cdiv(m, width)
+    sizes = dict(misses=(3, blocks), products=(2 * state.W.value + 1, parts), furthest=(parts,))
+    buffers = {name: like.new_empty((items, *size)) for name, size in sizes.items()}
+    state = state._replace(**buffers)
+
+    def run(kernel: Any, grid: tuple[int, ...], *args: Any) -> None:
+        launch(kernel, grid, state, *args, like=like, warps=_FEW_WARPS)
+
+    def end() -> None:
+        if mixed:
+            run(differences, (items, parts), upright, blocks, width, _BLOCK)
+        run(decide, (items,), blocks, parts, _AT_ONCE)
+        if mixed:
+            run(combine, (items, parts), upright, width, _BLOCK)
+        run(advance, (items, parts), upright, pulled, width, _BLOCK)
+
+    return state, end
 
 
 def _again(once: Callable[[], None], running: Tensor, k: int) -> None:

@@ -26,6 +26,7 @@ from otkit.geometry import Dense, PointCloud  # noqa: E402
 from otkit.geometry.reduced import Reduced  # noqa: E402
 from otkit.kernels.triton import TRITON, cg  # noqa: E402
 from otkit.kernels.triton import operations as ops  # noqa: E402
+from otkit.kernels.triton import sweep as iterations  # noqa: E402
 from otkit.kernels.triton.launch import BUSY, DOUBLE, MIXED, SINGLE, shape  # noqa: E402
 from otkit.linalg.cg import Schur  # noqa: E402
 
@@ -112,14 +113,6 @@ def by_guess(n, precision, dtype=None, tensor=False):
     return Must((2 * entries, entries) if entries > 4 else None, wide, tensor=tensor)
 
 
-def by_maximum(n, precision):
-    """One exponential for each entry."""
-    entries, _ = per_thread(n, precision)
-    if precision is DOUBLE:
-        return Must()
-    return Must((entries, entries) if entries > 4 else None)
-
-
 def softmin(geometry, precision):
     g, guess = full(0.0, 1, geometry.m), full(0.0, 1, geometry.n)
     return ops.softmin(geometry, g, g, full(1.0, 1), guess=guess, precision=precision)
@@ -178,6 +171,15 @@ def sweep(geometry, tol, reach=0.0, items=1, window=WINDOW):
 FORMS = {"single": dict(tol=1e-4), "mixed": dict(tol=1e-4, reach=1e9), "double": dict(tol=1e-9)}
 
 
+END = dict.fromkeys(("differences", "decide", "combine", "advance"), Must())
+
+
+def columns(precision):
+    """One exponential for each entry of a block that is recomputed."""
+    entries = iterations._BLOCK * iterations._AT_ONCE // (32 * iterations._FEW_WARPS)
+    return Must((entries, entries) if precision is not DOUBLE else (0, 0))
+
+
 def sweeps():
     def case(what, name, form, size, kernels, where=(90,), quick=True):
         call = partial(sweep, GEOMETRIES[name](*size), **FORMS[form])
@@ -190,9 +192,8 @@ def sweeps():
         one = (held, held) if precision is not DOUBLE else (0, 0)
         kernels = {
             "rows": Must(one, held * dtype.itemsize // 16 if dtype else 0),
-            "columns": Must(),
-            "mend_columns": by_maximum(COLUMNS, precision),
-            "settle": Must(),
+            "columns": columns(precision),
+            **END,
         }
         yield case("whole rows", name, form, (MANY, COLUMNS), kernels, where)
     # The longest rows that registers hold, aligned or not.
@@ -211,9 +212,9 @@ def sweeps():
         held = triton.next_power_of_2(m) // 256
         one = (held, held) if precision is not DOUBLE else (0, 0)
         wide = held * dtype.itemsize // 16 if dtype and m % 4 == 0 else 0
-        kernels = {"rows": Must(one, wide), "columns": Must(), "mend_columns": by_maximum(m, precision)}
+        kernels = {"rows": Must(one, wide), "columns": columns(precision), **END}
         quick = m in (10_001, 4095, 4096)
-        yield case(f"{m} columns", name, form, (512, m), kernels | {"settle": Must()}, where, quick)
+        yield case(f"{m} columns", name, form, (512, m), kernels, where, quick)
     for name, form, size, where in (
         ("many coordinates", "single", (MANY, MANY), ALL),
         ("float32", "mixed", (512, 20_000), (90,)),
@@ -221,13 +222,13 @@ def sweeps():
     ):
         precision = PRECISIONS[form]
         dtype, tensor = dtype_of(GEOMETRIES[name](1, 1)), name == "many coordinates"
-        rows, columns = (by_guess(n, precision, dtype, tensor) for n in size)
+        rows, cols = (by_guess(n, precision, dtype, tensor) for n in size)
         yield case(
             "tiles",
             name,
             form,
             size,
-            {"update_rows": rows, "update_columns": columns, "settle": Must()},
+            {"update_rows": rows, "update_columns": cols, **END},
             where,
         )
 

@@ -7,6 +7,7 @@ from contextlib import nullcontext
 from pathlib import Path
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 
 torch = pytest.importorskip("torch")
@@ -61,6 +62,28 @@ def test_millions_of_rows_or_columns_and_many_items(grids):
                 sweep.iteration(state, costs, items, precision)()
     assert len(grids) > 40
     assert all(size <= most for grid in grids for size, most in zip(grid, MOST, strict=False))
+
+
+@pytest.mark.parametrize(
+    ("m", "window", "kernels"),
+    [
+        (10_000, 30, ["rows", "columns", "differences", "decide", "combine", "advance"]),
+        (10_000, 0, ["rows", "columns", "decide", "advance"]),
+        (40_000, 30, ["update_rows", "update_columns", "differences", "decide", "combine", "advance"]),
+    ],
+)
+def test_launches_of_an_iteration(m, window, kernels, monkeypatch):
+    """All but one of an item share its columns between programs, of which there are enough to fill a GPU."""
+    found = {}
+    monkeypatch.setattr(sweep, "launch", lambda kernel, grid, *args, **options: found.update({kernel.__name__: grid}))
+    zeros, one = torch.zeros((1, m), dtype=torch.float64), torch.ones(1, dtype=torch.float64)
+    costs = Reduced(Dense(torch.zeros((1, 1, m), dtype=torch.float32).expand(1, m, m)), zeros, zeros)
+    at = Potentials(zeros, zeros, zeros, zeros, one)
+    state = sweep.begin(costs, at, Penalties(one, one), Mixing.begin(zeros, one, window), one, one)
+    sweep.iteration(state, costs, 1, launch.SINGLE)()
+    assert list(found) == kernels
+    assert found.pop("decide") == (1,)
+    assert all(np.prod(grid) > 132 for grid in found.values())
 
 
 @pytest.mark.parametrize(("pointer", "wanted"), [(0, ("default", 1)), (77, ("external", 77, 1))])

@@ -1,6 +1,7 @@
 """The iterations of Triton's kernels against the reference, iteration by iteration."""
 
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -100,6 +101,20 @@ def test_each_item_stops_by_itself(device, form, rng):
 def test_penalties(device, form, rho, rng):
     case = Case(device, dense(rng, device, 2, 18, 21), 0.05, 2 * weights(rng, 2, 18), weights(rng, 2, 21), rho)
     case.check(12)
+
+
+@pytest.mark.parametrize(("block", "programs"), [(64, 256), (16, 256), (16, 2)])
+@pytest.mark.parametrize(("rho", "window"), [(None, WINDOW), ((1.0, 3.0), WINDOW), ((1.0, 3.0), 0)])
+def test_columns_are_shared_by_programs(device, form, rho, window, block, programs, monkeypatch, rng):
+    """By one, by several, and by few with several blocks each; also for items that have ended."""
+    if form == "small":
+        pytest.skip("a small problem has one program")
+    monkeypatch.setattr(triton_sweep, "_BLOCK", block)
+    monkeypatch.setattr(triton_sweep, "PARTS", SimpleNamespace(value=programs))
+    costs, b = dense(rng, device, 3, 9, 53), weights(rng, 3, 53)
+    case = Case(device, costs, np.array([0.5, 0.1, 0.05]), 2 * weights(rng, 3, 9) if rho else None, b, rho, window)
+    found, _ = case.check(12, tol=[1e-6, 1e-10, -INF], limit=[INF, 3, INF])
+    assert len(set(found.count.tolist())) == 3
 
 
 def test_nothing_is_mixed_without_a_window(device, form, rng):
