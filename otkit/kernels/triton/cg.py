@@ -8,6 +8,7 @@ programs or threads may still read.
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -17,6 +18,7 @@ import triton.language as tl
 from torch.utils.dlpack import from_dlpack
 
 from otkit.arrays import from_numpy, to_numpy
+from otkit.kernels.triton.graphs import Repeated
 from otkit.kernels.triton.launch import Tensor, follow, interpreted, launch
 from otkit.linalg.cg import Memory, Schur, Solution
 from otkit.linalg.sparse import Coupling, Scaling, Sparse, kept_entries
@@ -27,8 +29,8 @@ _RUNNING, _SOLVED, _BROKEN = tl.constexpr(0), tl.constexpr(1), tl.constexpr(2)
 _PARTS = tl.constexpr(256)
 # Entries of the matrix per program at a time. Minimum elements of vectors per program, and maximum number of programs.
 _ENTRIES, _ELEMENTS, _PROGRAMS = 1024, 1024, 256
-# Iterations between two checks of the state. Each check reads the state as of the check before.
-_CHUNK = 16
+# Iterations between two checks of the state, at first and later. Each check reads the state as of the check before.
+_FIRST, _CHUNK = 4, 8
 _WARPS = 4
 
 
@@ -241,14 +243,15 @@ def conjugate_gradients(
     def run(kernel: Any, programs: int, *args: Any) -> None:
         launch(kernel, (programs,), *args, like=system.y, warps=_WARPS)
 
-    def iterate(count: int) -> None:
-        here, there = count % 2, 1 - count % 2
+    def iterate(here: int) -> None:
+        there = 1 - here
         run(_back, transposed.programs, transposed, system, directions[here], directions[there], *transposed.block)
         run(_step, programs, system, directions[there], sums[here], sums[there], m, width)
         run(_ahead, T.programs, T, system, directions[there], sums[there], sums[here], *T.block)
 
     run(_ahead, T.programs, T, system, directions[0], sums[0], sums[1], *T.block)
-    follow(iterate, lambda: system.state[0], limit, _CHUNK)
+    with Repeated(partial(iterate, 0), system.y) as even, Repeated(partial(iterate, 1), system.y) as odd:
+        follow(lambda count: (odd if count % 2 else even)(), lambda: system.state[0], limit, _CHUNK, _FIRST)
     state, _, steps = to_numpy(system.state)
     return Solution(to_numpy(system.y), int(steps), bool(state == _SOLVED.value))
 

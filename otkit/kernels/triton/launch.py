@@ -177,18 +177,22 @@ class DelayedRead:
         return copy, event
 
 
-def follow(step: Callable[[int], None], ended: Callable[[], Tensor], limit: int, chunk: int) -> bool:
+def follow(
+    step: Callable[[int], None], ended: Callable[[], Tensor], limit: int, chunk: int, first: int | None = None
+) -> bool:
     """Enqueue at most `limit` steps, until a check finds that they have ended; returns whether it did.
 
     `ended` returns a number on the device, 0 while steps continue. It is checked once per chunk of steps, with a delay
-    of one chunk.
+    of one chunk. The `first` chunk may be shorter; each is then twice as long as the one before, up to `chunk`.
     """
     read = DelayedRead(ended)
-    for first in range(0, limit, chunk):
-        for number in range(first, min(first + chunk, limit)):
+    done, size = 0, chunk if first is None else first
+    while done < limit:
+        for number in range(done, min(done + size, limit)):
             step(number)
         if read():
             return True
+        done, size = done + size, min(2 * size, chunk)
     return False
 
 

@@ -13,6 +13,7 @@ from otkit.entropic.anderson import Mixing
 from otkit.entropic.dual import Penalties, Potentials
 from otkit.entropic.sinkhorn import Swept
 from otkit.geometry.reduced import Reduced
+from otkit.kernels.triton.graphs import Repeated
 from otkit.kernels.triton.iterations import columns, rows, small, update_columns, update_rows
 from otkit.kernels.triton.launch import (
     BUSY,
@@ -67,9 +68,10 @@ def sweep(
     if max(n, m) <= _SMALL and not _in_products(costs, precision):
         _small(state, costs, items, precision, mixed=mixing.window > 0)
     else:
-        once, running = iteration(state, costs, items, precision), state.running
-        if not follow(lambda _: once(), lambda: running.max() == 0, k, _CHUNK):
-            _again(once, running, k)
+        running = state.running
+        with Repeated(iteration(state, costs, items, precision), state.f) as once:
+            if not follow(lambda _: once(), lambda: running.max() == 0, k, _CHUNK):
+                _again(once, running, k)
     past = (state.moves, state.bends, state.old, state.residual, state.best, state.best_error, state.wait, state.age)
     return Swept(
         f=state.f, g=state.g, point=state.x, error=state.error, count=state.count, mixing=Mixing(*past, state.reach)
