@@ -50,16 +50,17 @@ def _row_update(s, costs, b, i, C, h, robust, D: tl.constexpr, E: tl.constexpr):
     """
     reg, inside = tl.load(s.reg + b), i < costs.n
     inverse = (1.0 / reg) * LOG2_E
-    exponent = (h[None, :] - C) * inverse.to(D)
+    difference = h[None, :] - C
     if robust:
-        top = tl.max(exponent, 1).to(tl.float64)
+        top = tl.max(difference, 1).to(tl.float64) * inverse
         top = tl.where(top > float("-inf"), top, 0.0)  # a row without arcs to mass
     else:
-        top = -vector(s.sigma, b, i, costs.n, 0.0) * inverse
-    e = tl.exp2((exponent - top.to(D)[:, None]).to(E))
-    total = tl.sum(e, 1).to(tl.float64)
+        top = -vector(s.sigma, b, i, costs.n, float("-inf")) * inverse  # entries outside become 0
+    e = tl.exp2((difference * inverse.to(D) - top.to(D)[:, None]).to(E))
+    total = tl.sum(e, 1)
     good = (total > FEW) & (total < MANY)
-    sigma = tl.where(good, -reg * (top + tl.log2(tl.where(good, total, 1.0))) * LN_2, 0.0)
+    total = tl.where(good, total, 1.0).to(E)
+    sigma = tl.where(good, -reg * (top + tl.log2(total).to(tl.float64)) * LN_2, 0.0)
     f = _row_potential(s, costs, b, i, sigma)
     mass = vector(s.a, b, i, costs.n, 0.0)
     if tl.load(s.keep_a + b) != 1.0:
@@ -70,17 +71,22 @@ def _row_update(s, costs, b, i, C, h, robust, D: tl.constexpr, E: tl.constexpr):
             e = tl.where(good[:, None], e, 0.0).to(E)  # may be infinite
     tl.store(s.sigma + b * costs.n + i, sigma, mask=inside)
     tl.store(s.f + b * costs.n + i, f, mask=inside)
-    return e * tl.where(good, mass / tl.where(good, total, 1.0), 0.0).to(E)[:, None]
+    return e * tl.where(good, mass.to(E) / total, 0.0).to(E)[:, None]
 
 
 @triton.jit
 def _from_rows(costs, b, i, j, D: tl.constexpr):
-    """Costs less the offsets of the rows. These are subtracted first, since a common offset may be large."""
-    return given_tile(costs, b, i, j, D) - offset(costs.row, b, i, costs.n).to(D)[:, None]
+    """Costs less the offsets of the rows. These are subtracted first, since a common offset may be large.
+
+    Outside they are finite, where nothing pulls at rows, and rows have no mass.
+    """
+    return given_tile(costs, b, i, j, D, 0.0) - offset(costs.row, b, i, costs.n).to(D)[:, None]
 
 
 @triton.jit
-def rows(s, costs, pulled, sums, D: tl.constexpr, E: tl.constexpr, R: tl.constexpr, M: tl.constexpr):
+def rows(
+    s, costs, pulled, sums, D: tl.constexpr, E: tl.constexpr, R: tl.constexpr, M: tl.constexpr, STAGES: tl.constexpr
+):
     """Update the rows, R at a time, and store their column sums in ``sums (B, programs, m)``; M ≥ m.
 
     ``pulled (B, m)`` is what `settle.advance` stores there.
@@ -92,7 +98,7 @@ def rows(s, costs, pulled, sums, D: tl.constexpr, E: tl.constexpr, R: tl.constex
         j = tl.arange(0, M)
         h = tl.load(pulled + b * costs.m + j, mask=j < costs.m, other=float("-inf"))
         sent = tl.zeros((R, M), E)
-        for first in range(part * R, costs.n, parts * R):
+        for first in tl.range(part * R, costs.n, parts * R, num_stages=STAGES):
             i = first + tl.arange(0, R)
             sent += _row_update(s, costs, b, i, _from_rows(costs, b, i, j, D), h, robust, D, E)
         tl.store(sums + (b * parts + part) * costs.m + j, tl.sum(sent, 0), mask=j < costs.m)

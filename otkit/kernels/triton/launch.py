@@ -102,10 +102,19 @@ class Shape(NamedTuple):
     warps: int
 
 
-# Number of programs that keep a GPU busy: two for each multiprocessor, of which the largest GPUs have about 130.
-BUSY = 264
+# Multiprocessors of a large GPU, and number of programs that keep it busy.
+_PROCESSORS = 132
+BUSY = 2 * _PROCESSORS
 # In the interpreter, the overhead of a tile costs as much as a few thousand entries.
 _INTERPRETED = Shape(32, 64, 4)
+
+
+def processors(like: Tensor) -> int:
+    """The number of multiprocessors of the GPU of a tensor, or that of a large one for tensors of the host."""
+    if not like.is_cuda:
+        return _PROCESSORS
+    cuda: Any = torch.cuda
+    return int(cuda.get_device_properties(like.device).multi_processor_count)
 
 
 def shape(n: int, items: int, precision: Precision) -> Shape:

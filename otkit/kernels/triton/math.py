@@ -133,15 +133,15 @@ def _distances(costs, b, i, j, D: tl.constexpr):
 
 
 @triton.jit
-def given_tile(costs, b, i, j, D: tl.constexpr):
-    """Costs of rows ``i`` and columns ``j`` of item ``b`` as given, ``inf`` outside; i, j and b are int64."""
+def given_tile(costs, b, i, j, D: tl.constexpr, outside: tl.constexpr = float("inf")):
+    """Costs of rows ``i`` and columns ``j`` of item ``b`` as given, or the number ``outside``; i, j and b are int64."""
     # Tell the compiler that the unit divides these numbers.
     item, down = costs.item // costs.unit * costs.unit, costs.down // costs.unit * costs.unit
     m = costs.m // costs.unit * costs.unit
     inside = (i < costs.n)[:, None] & (j < m)[None, :]
     if costs.kind == DENSE:
         at = costs.C + b * item + i[:, None] * down + j[None, :] * costs.across
-        C = tl.load(at, mask=inside, other=float("inf")).to(D)
+        C = tl.load(at, mask=inside, other=outside).to(D)
     else:
         if (costs.kind == PRODUCT) or (costs.kind == COSINE_PRODUCT):
             s = _from_products(costs, b, i, j)
@@ -149,7 +149,7 @@ def given_tile(costs, b, i, j, D: tl.constexpr):
             s = _distances(costs, b, i, j, D)
         if (costs.kind == COSINE) or (costs.kind == COSINE_PRODUCT):
             s *= 0.5
-        C = tl.where(inside, _to_power(s, costs.power), float("inf"))
+        C = tl.where(inside, _to_power(s, costs.power), outside)
     return C
 
 

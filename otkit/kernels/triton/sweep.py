@@ -16,7 +16,6 @@ from otkit.geometry.reduced import Reduced
 from otkit.kernels.triton.graphs import Repeated
 from otkit.kernels.triton.iterations import columns, rows, small, update_columns, update_rows
 from otkit.kernels.triton.launch import (
-    BUSY,
     DOUBLE,
     MIXED,
     SINGLE,
@@ -26,6 +25,7 @@ from otkit.kernels.triton.launch import (
     kernel_costs,
     launch,
     multiplies,
+    processors,
     programs,
     shape,
     solid,
@@ -43,6 +43,8 @@ _WHOLE = {SINGLE: 16384, MIXED: 8192, DOUBLE: 4096}
 _HELD = 4096
 # Warps of the programs of rows that are kept on chip, and of small problems that are mixed.
 _WARPS = 8
+# Rows that are loaded while others are worked on need 16 bytes at a time; in smaller pieces, registers do not suffice.
+_PIECE = 16
 # Columns of a block at the end of an iteration, and warps of its programs.
 _BLOCK, _FEW_WARPS = 64, 4
 # Partial sums of a column, or of a product, that are added at a time.
@@ -193,14 +195,17 @@ def _whole(state: State, costs: Reduced, items: int, precision: Precision) -> Ca
     upright, transposed = kernel_costs(costs, precision), kernel_costs(costs.T, precision)
     wide, blocks = triton.next_power_of_2(m), triton.cdiv(m, _BLOCK)
     high = max(1, _HELD // wide)
-    parts = min(triton.cdiv(n, high), max(1, BUSY // items))
+    # With few entries and in single precision, the registers of a multiprocessor suffice for two programs.
+    resident = 2 if high * wide <= _HELD and precision is not DOUBLE else 1
+    parts = min(triton.cdiv(n, high), max(1, resident * processors(like) // items))
+    stages = 2 if costs.matrix is not None and upright.unit.value * costs.matrix.itemsize >= _PIECE else 1
     sums = torch.empty((items, parts, m), dtype=_TYPES[precision.exponential], device=like.device)
     pulled = state.x + state.reg[:, None] * state.log_b
     pulled = (pulled if upright.col is None else pulled + upright.col).to(_TYPES[precision.difference])
     state, end = _end(state, upright, items, blocks, pulled)
 
     def once() -> None:
-        args = state, upright, pulled, sums, *precision, high, wide
+        args = state, upright, pulled, sums, *precision, high, wide, stages
         launch(rows, (items, parts), *args, like=like, warps=_WARPS)
         added = state, upright, transposed, sums, parts, *precision, _BLOCK, _AT_ONCE
         launch(columns, (items, blocks), *added, like=like, warps=_FEW_WARPS)

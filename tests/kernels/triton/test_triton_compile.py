@@ -45,12 +45,15 @@ class Must:
         Those of float32 per thread, in all and in the shortest loop that has any.
     wide : int
         Loads of 128 bits, at least: in that loop, or in the kernel where there is none.
+    ahead : bool
+        Whether the next rows have to be loaded meanwhile, to shared memory.
     tensor : bool
         Whether matrices are multiplied by tensor cores.
     """
 
     exponentials: tuple[int, int] | None = (0, 0)
     wide: int = 0
+    ahead: bool = False
     tensor: bool = False
 
 
@@ -191,7 +194,7 @@ def sweeps():
         precision, dtype = PRECISIONS[form], dtype_of(GEOMETRIES[name](1, 1))
         one = (held, held) if precision is not DOUBLE else (0, 0)
         kernels = {
-            "rows": Must(one, held * dtype.itemsize // 16 if dtype else 0),
+            "rows": Must(one, held * dtype.itemsize // 16 if dtype else 0, ahead=dtype is not None),
             "columns": columns(precision),
             **END,
         }
@@ -212,7 +215,7 @@ def sweeps():
         held = triton.next_power_of_2(m) // 256
         one = (held, held) if precision is not DOUBLE else (0, 0)
         wide = held * dtype.itemsize // 16 if dtype and m % 4 == 0 else 0
-        kernels = {"rows": Must(one, wide), "columns": columns(precision), **END}
+        kernels = {"rows": Must(one, wide, ahead=wide > 0), "columns": columns(precision), **END}
         quick = m in (10_001, 4095, 4096)
         yield case(f"{m} columns", name, form, (512, m), kernels, where, quick)
     for name, form, size, where in (
@@ -284,4 +287,5 @@ def test_the_machine_code(case, capability):
         loop = code.innermost("MUFU.EX2") if code.count("MUFU.EX2") else code
         if must.exponentials is not None:
             assert (code.count("MUFU.EX2"), loop.count("MUFU.EX2")) == must.exponentials, name
-        assert loop.count(r"LDG\.E\S*\.128") >= must.wide, name
+        assert loop.count(r"(LDG|LDGSTS)\.E\S*\.128") >= must.wide, name
+        assert code.count("LDGSTS") or not must.ahead, name

@@ -83,7 +83,23 @@ def test_launches_of_an_iteration(m, window, kernels, monkeypatch):
     sweep.iteration(state, costs, 1, launch.SINGLE)()
     assert list(found) == kernels
     assert found.pop("decide") == (1,)
-    assert all(np.prod(grid) > 132 for grid in found.values())
+    assert all(np.prod(grid) >= 132 for grid in found.values())
+
+
+def test_rows_are_shared_by_as_many_programs_as_a_gpu_runs_at_once(grids, monkeypatch):
+    """Two for each multiprocessor if their registers suffice."""
+    properties = SimpleNamespace(multi_processor_count=108)
+    monkeypatch.setattr(torch.cuda, "get_device_properties", lambda device: properties)
+    assert launch.processors(SimpleNamespace(is_cuda=True, device="cuda:1")) == 108
+    monkeypatch.setattr(sweep, "processors", lambda like: 108)
+    for m, precision, wanted in ((1000, launch.SINGLE, 216), (1000, launch.DOUBLE, 108), (10_000, launch.SINGLE, 108)):
+        zeros, one = torch.zeros((1, m), dtype=torch.float64), torch.ones(1, dtype=torch.float64)
+        costs = Reduced(Dense(torch.zeros((1, 1, m), dtype=torch.float32).expand(1, m, m)), zeros, zeros)
+        at = Potentials(zeros, zeros, zeros, zeros, one)
+        state = sweep.begin(costs, at, Penalties(one, one), Mixing.begin(zeros, one, 0), one, one)
+        grids.clear()
+        sweep.iteration(state, costs, 1, precision)()
+        assert grids[0] == (1, wanted)
 
 
 @pytest.mark.parametrize(("pointer", "wanted"), [(0, ("default", 1)), (77, ("external", 77, 1))])
