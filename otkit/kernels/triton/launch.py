@@ -150,6 +150,15 @@ def launch(
         kernel[grid](*args, num_warps=warps, maxnreg=registers, enable_fp_fusion=fused)
 
 
+def room(like: Tensor) -> float:
+    """Bytes that new tensors on the device of a tensor may take: free there, or kept free by torch."""
+    if not like.is_cuda:
+        return math.inf
+    cuda: Any = torch.cuda
+    free, _ = cuda.mem_get_info(like.device)
+    return float(free + cuda.memory_reserved(like.device) - cuda.memory_allocated(like.device))
+
+
 class DelayedRead:
     """Asynchronous read of a device scalar: each call returns the previous value and starts copying the current one.
 

@@ -99,8 +99,12 @@ def _to_power(s, power: tl.constexpr):
 
 @triton.jit
 def _from_products(costs, b, i, j):
-    """Squared distances ‖x‖² + ‖y‖² − 2·⟨x, y⟩ in float32; three products in TF32 give the accuracy of float32."""
-    product = tl.zeros((i.shape[0], j.shape[0]), tl.float32)
+    """Squared distances ‖x‖² + ‖y‖² − 2·⟨x, y⟩ in float32; three products in TF32 give the accuracy of float32.
+
+    Tensor cores truncate their sums. Each step therefore has a sum of its own, and float32 additions, which round, take
+    these together.
+    """
+    opposite = tl.zeros((i.shape[0], j.shape[0]), tl.float32)
     lengths, others = tl.zeros((i.shape[0],), tl.float32), tl.zeros((j.shape[0],), tl.float32)
     for first in range(0, costs.d, _DEPTH):
         k = first + tl.arange(0, _DEPTH)
@@ -108,10 +112,11 @@ def _from_products(costs, b, i, j):
         y = costs.y + b * costs.y_item + k[:, None] * costs.m + j[None, :]
         one = tl.load(x, mask=(k < costs.d)[None, :] & (i < costs.n)[:, None], other=0.0)
         other = tl.load(y, mask=(k < costs.d)[:, None] & (j < costs.m)[None, :], other=0.0)
-        product = tl.dot(one, other, product, input_precision="tf32x3")
+        # The compiler makes a sum of tensor cores of an addition, and leaves a subtraction as it is.
+        opposite -= tl.dot(one, other, input_precision="tf32x3")
         lengths += tl.sum(one * one, 1)
         others += tl.sum(other * other, 0)
-    return tl.maximum(lengths[:, None] + others[None, :] - 2.0 * product, 0.0)
+    return tl.maximum(lengths[:, None] + others[None, :] + 2.0 * opposite, 0.0)
 
 
 @triton.jit

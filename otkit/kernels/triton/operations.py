@@ -20,9 +20,22 @@ from otkit.geometry.points import PointCloud
 from otkit.geometry.reduced import Reduced
 from otkit.kernels.triton import entries, math
 from otkit.kernels.triton.entries import Point
-from otkit.kernels.triton.launch import DOUBLE, MIXED, Precision, Tensor, kernel_costs, launch, programs, shape, solid
+from otkit.kernels.triton.launch import (
+    DOUBLE,
+    MIXED,
+    Precision,
+    Tensor,
+    kernel_costs,
+    launch,
+    programs,
+    room,
+    shape,
+    solid,
+)
 
 _SLAB = 2**22  # entries of an intermediate slab of the plan: large enough to hide the launch overhead
+# Bytes of the device for each selected arc: itself, its place in two sparse matrices, and what sorts it there.
+_PER_ARC = 128
 _FEW = 4  # maximum number of columns multiplied by entries of the plan on the fly; for more, slabs are stored first
 
 
@@ -177,7 +190,7 @@ def select(geometry: Geometry, at: Potentials, rows: Tensor, cols: Tensor, limit
     _launch(entries.count, geometry, items, *chosen, counts, fused=False)
     ends = counts.flatten().cumsum(0)
     total = int(ends[-1])
-    if total > limit:
+    if total > limit or (limit < torch.inf and _PER_ARC * total > room(counts)):
         return None
     item, row, col = (_empty(at.f, total, dtype=torch.int64) for _ in range(3))
     found = Arcs(item, row, col, _empty(at.f, total))

@@ -176,8 +176,12 @@ def _lost(costs: Reduced, span: Tensor) -> Tensor:
     power, scale = order * metric.exponent, metric.factor**metric.exponent
     widest = 2 * max(torch.linalg.vector_norm(v, order, -1).max() for v in (cloud.x, cloud.y))
     # The error of a distance is a unit of the widest one. From products, this is the error of the squared distance.
-    steps, unit = (power / 2, 2.0**-21) if multiplies(costs) else (power, 2.0**-23)
-    return 2.0**-24 * span + scale * widest**power * max(steps, 1.0) * unit ** min(steps, 1.0)
+    steps, unit = (power / 2, 2.0**-20 * (1 + cloud.d / 256)) if multiplies(costs) else (power, 2.0**-23)
+    most = scale * widest**power
+    lost = 2.0**-24 * span + most * max(steps, 1.0) * unit ** min(steps, 1.0)
+    if metric.exponent not in (0.5, 1.0, 2.0):  # of s^p = 2^(p·log2 s), the exponent is rounded
+        lost = lost + 2.0**-23 * most * (2.0 + torch.log2(most.clamp(min=1e-300)).abs())
+    return lost
 
 
 def _small(state: State, costs: Reduced, items: int, precision: Precision, *, mixed: bool) -> None:

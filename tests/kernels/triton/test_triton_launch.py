@@ -3,7 +3,7 @@
 import ast
 import shutil
 import sys
-from contextlib import nullcontext
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -158,6 +158,51 @@ def test_other_gpus_run_the_reference_and_one_warning_says_so(where, name, value
         assert kernels.choose(costs).name == "reference"
     assert kernels.choose(costs).name == "reference"
     kernels._fits.cache_clear()
+
+
+class OfGPU:
+    """Stands in for a number on a GPU."""
+
+    is_cuda, device, shape, dtype = True, "cuda:1", (), torch.int32
+
+
+def test_room_is_what_is_free_on_the_device_or_kept_by_torch(monkeypatch):
+    assert launch.room(torch.zeros(1)) == float("inf")
+    sizes = {"mem_get_info": (100, 999), "memory_reserved": 70, "memory_allocated": 30}
+    for name, size in sizes.items():
+        monkeypatch.setattr(torch.cuda, name, {"cuda:1": size}.__getitem__)
+    assert launch.room(OfGPU()) == 140
+
+
+def test_arcs_that_do_not_fit_on_the_device_are_too_many(grids, monkeypatch):
+    """Every row has an arc. What a caller cannot do without is not refused."""
+    monkeypatch.setattr(torch, "empty", torch.ones)
+    zeros, one = torch.zeros((1, 5), dtype=torch.float64), torch.ones(1, dtype=torch.float64)
+    costs, at = Dense(torch.zeros((1, 5, 5))), Potentials(zeros, zeros, zeros, zeros, one)
+    for arcs, limit, some in ((4, 9, False), (5, 9, True), (5, 4, False), (0, float("inf"), True)):
+        monkeypatch.setattr(ops, "room", lambda like, arcs=arcs: ops._PER_ARC * arcs)
+        assert (ops.select(costs, at, zeros, zeros, limit) is not None) == some
+
+
+def test_pinned_memory_is_made_in_the_context_of_its_device(monkeypatch):
+    """In another context it would take half a gigabyte of another GPU."""
+    log = []
+
+    @contextmanager
+    def device_of(like):
+        log.append(like.device)
+        yield
+        log.append("left")
+
+    def empty(shape, *, dtype, pin_memory):
+        log.append(("pinned", pin_memory))
+        return SimpleNamespace(copy_=lambda now, non_blocking: log.append("copied"))
+
+    monkeypatch.setattr(torch.cuda, "device_of", device_of)
+    monkeypatch.setattr(torch.cuda, "Event", lambda: SimpleNamespace(record=lambda: log.append("recorded")))
+    monkeypatch.setattr(torch, "empty", empty)
+    launch.DelayedRead(OfGPU)()
+    assert log == ["cuda:1", ("pinned", True), "copied", "recorded", "left"]
 
 
 def test_constants_stand_on_the_right():
