@@ -75,6 +75,40 @@ def test_a_kernel_that_raises_leaves_a_row_with_its_error(measuring, monkeypatch
     assert rows["sweep", "float32"].startswith("failed: RuntimeError")
 
 
+def test_every_row_is_written_when_it_is_measured(measuring, monkeypatch, tmp_path):
+    """A run that ends early keeps its rows."""
+    gpu, path, seen = importlib.import_module("device.gpu"), tmp_path / "found.json", []
+
+    def rows(*_):
+        for name in "ab":
+            yield {"call": name, "problem": "", "dtype": "", "status": "ok", "seconds": 1.0}
+            seen.append([row["call"] for row in json.loads(path.read_text())["batches"]])
+        raise RuntimeError("an illegal memory access was encountered")
+
+    path.write_text("{}")
+    monkeypatch.setattr(measuring, "measure_batches", rows)
+    with pytest.raises(RuntimeError, match="illegal"):
+        gpu.measure("cpu", gpu.REHEARSAL, str(path), "batches")
+    assert seen == [["a"], ["a", "b"]]
+
+
+def test_a_part_that_ends_early_leaves_the_others(measuring, monkeypatch, tmp_path):
+    gpu, path, called = importlib.import_module("device.gpu"), tmp_path / "found.json", []
+
+    def ended(command):
+        called.append(command[command.index("--part") + 1])
+        return SimpleNamespace(returncode=134 if called[-1] == "operations" else 0)
+
+    monkeypatch.setattr(gpu.subprocess, "run", ended)
+    monkeypatch.setattr(gpu, "about", lambda *_: {"device": "none", "versions": {}, "kernels": "triton"})
+    args = SimpleNamespace(quick=True, rehearse=False)
+    gpu.measure_all("cpu", gpu.REHEARSAL, args, str(path))
+    assert called == list(gpu.PARTS)
+    found = json.loads(path.read_text())
+    assert {name: found[name] for name in found if "status" in name} == {"operations, status": 134}
+    assert [row["met"] for row in found["predictions"]] == [None] * 3
+
+
 def test_iterations_that_are_none_are_not_measured(measuring):
     """Iterations after the end, or those that have to be repeated, take less time than others."""
     endless = object.__new__(measuring.Endless)

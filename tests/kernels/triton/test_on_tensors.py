@@ -101,6 +101,17 @@ def test_exact_plans_fetch_the_arcs_that_they_need(on, copied, monkeypatch, rng)
     assert max(copied) < C.size
 
 
+def test_an_interval_leaves_the_costs_where_they_are(on, copied, monkeypatch, rng):
+    """Of many costs, a sample is read; here two rows."""
+    for name, value in (("_SAMPLE", 30), ("_ROWS", 2)):
+        monkeypatch.setattr(f"otkit.certificates.width.{name}", value)
+    C = on(rng.random((20, 15)))
+    copied.clear()
+    found = otkit.solve(C, rtol=1e-2)
+    assert found.lower <= found.upper <= found.lower + 1e-2 * abs(found.upper) + 1e-12
+    assert max(copied) <= 35  # vectors of the points of both sides
+
+
 def test_types_and_devices_come_back(on, device, rng):
     for dtype in (torch.float64, torch.float32, torch.bfloat16):
         result = otkit.solve(on(rng.random((8, 9)), dtype), reg=0.1)
