@@ -24,6 +24,7 @@ from otkit.kernels.triton.settle import (
     column_masses,
     conclude,
     error_of,
+    mass_by,
     measure,
     row_masses,
     shift_of,
@@ -105,11 +106,10 @@ def rows(
 
 
 @triton.jit
-def _column_softmin(s, b, j, m, total):
+def _column_softmin(s, b, j, m, total, E: tl.constexpr):
     """The softmin of columns with the mass ``total``; unchanged for columns without weight."""
-    weight = vector(s.b, b, j, m, 0.0)
-    some = (weight > 0) & (total > 0)
-    ratio = tl.log2(tl.where(some, total, 1.0)) - tl.log2(tl.where(some, weight, 1.0))
+    some = (vector(s.b, b, j, m, 0.0) > 0) & (total > 0)
+    ratio = tl.log2(tl.where(some, total, 1.0).to(E)).to(tl.float64) - vector(s.log_b, b, j, m, 0.0) * LOG2_E
     return vector(s.x, b, j, m, 0.0) - tl.where(some, tl.load(s.reg + b) * LN_2 * ratio, 0.0)
 
 
@@ -131,11 +131,11 @@ def columns(s, costs, transposed, sums, parts, D: tl.constexpr, E: tl.constexpr,
             at = sums + (b * parts + first + part) * costs.m + j[None, :]
             some += tl.load(at, mask=(first + part < parts) & (j < costs.m)[None, :], other=0.0)
         total = tl.sum(some, 0)
-        tau = _column_softmin(s, b, j, costs.m, total)
+        tau = _column_softmin(s, b, j, costs.m, total, E)
         if _is_light(s, b, j, costs.m, total, E):
             tau = softmin_rows(transposed, b, j, s.f, s.log_a, tl.load(s.reg + b), None, D, E, BN)
         tl.store(s.tau + b * costs.m + j, tau, mask=j < costs.m)
-        measure(s, costs, b, j, tau, block, tl.num_programs(1), BM)
+        measure(s, costs, b, j, total, tau, block, tl.num_programs(1), BM)
 
 
 @triton.jit
@@ -157,15 +157,18 @@ def update_columns(s, costs, transposed, D: tl.constexpr, E: tl.constexpr, BM: t
         guess, reg = vector(s.tau, b, j, costs.m, 0.0), tl.load(s.reg + b)
         tau = softmin_rows(transposed, b, j, s.f, s.log_a, reg, guess, D, E, BN)
         tl.store(s.tau + b * costs.m + j, tau, mask=j < costs.m)
-        blocks = tl.cdiv(costs.m, BM)
-        measure(s, costs, b, j, tau, tl.program_id(0) % blocks, blocks, BM)
+        blocks, mass = tl.cdiv(costs.m, BM), mass_by(s, b, j, costs.m, tau)
+        measure(s, costs, b, j, mass, tau, tl.program_id(0) % blocks, blocks, BM)
 
 
 @triton.jit
 def _columns_of_small(s, costs, b, i, j, C, sent, D: tl.constexpr, E: tl.constexpr):
-    """The softmins of the columns of a problem that is stored whole, by their largest exponents if necessary."""
+    """The masses and the softmins of the columns of a problem that is stored whole.
+
+    Softmins are found by the largest exponents if masses are too small.
+    """
     total = tl.sum(sent, 0).to(tl.float64)
-    tau = _column_softmin(s, b, j, costs.m, total)
+    tau = _column_softmin(s, b, j, costs.m, total, E)
     if _is_light(s, b, j, costs.m, total, E):
         reg = tl.load(s.reg + b)
         h = vector(s.f, b, i, costs.n, 0.0) + reg * vector(s.log_a, b, i, costs.n, float("-inf"))
@@ -176,13 +179,13 @@ def _columns_of_small(s, costs, b, i, j, C, sent, D: tl.constexpr, E: tl.constex
         sums = tl.sum(tl.exp2((exponent - top[None, :]).to(E)), 0).to(tl.float64)
         some = sums > 0
         tau = tl.where(some, -reg * (top.to(tl.float64) + tl.log2(tl.where(some, sums, 1.0))) * LN_2, 0.0)
-    return tau
+    return total, tau
 
 
 @triton.jit
-def _settle_small(s, costs, b, j, tau, BLOCK: tl.constexpr):
+def _settle_small(s, costs, b, j, mass, tau, BLOCK: tl.constexpr):
     """End an iteration of a problem of at most BLOCK columns; returns whether it continues."""
-    miss, received = column_masses(s, costs, b, j, tau)
+    miss, received = column_masses(s, costs, b, j, mass, tau)
     error, shift = error_of(s, b, miss), tl.load(s.coupling + b) * 0.0
     if tl.load(s.coupling + b) > 0.0:
         shift = shift_of(s, b, row_masses(s, costs, b, 0, costs.n, BLOCK), received)
@@ -213,8 +216,8 @@ def small(s, costs, D: tl.constexpr, E: tl.constexpr, R: tl.constexpr, M: tl.con
         h = pulled_by(s, costs, b, j, vector(s.x, b, j, costs.m, 0.0)).to(D)
         sent = _row_update(s, costs, b, i, C, h, True, D, E)
         tl.debug_barrier()
-        tau = _columns_of_small(s, costs, b, i, j, C, sent, D, E)
+        mass, tau = _columns_of_small(s, costs, b, i, j, C, sent, D, E)
         tl.store(s.tau + b * costs.m + j, tau, mask=j < costs.m)
         tl.debug_barrier()
-        going = _settle_small(s, costs, b, j, tau, M)
+        going = _settle_small(s, costs, b, j, mass, tau, M)
         tl.debug_barrier()

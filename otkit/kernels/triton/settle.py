@@ -26,21 +26,32 @@ from otkit.kernels.triton.state import PARTS, REST, RETURN, STEP, added, followi
 @triton.jit
 def _target(weight, potential, rho):
     """Optimal mass w·e^(−f/ρ) at a potential f in the costs as given."""
-    penalised = (rho > 0) & (rho < float("inf"))
-    exponent = -potential * (LOG2_E / tl.where(penalised, rho, 1.0).to(tl.float64))
-    return weight * tl.exp2(tl.where(penalised, exponent, 0.0))
+    if (rho > 0) & (rho < float("inf")):
+        weight *= tl.exp2(-potential * (LOG2_E / rho))
+    return weight
 
 
 @triton.jit
-def column_masses(s, costs, b, j, tau):
-    """Sums over columns: the L1 distance of their masses from the optimal ones at ``x``, and the optimal ones after."""
-    rho, reg = tl.load(s.rho_b + b), tl.load(s.reg + b)
+def mass_by(s, b, j, m, tau):
+    """The masses of columns at ``x`` by their softmins."""
+    weight, x = vector(s.b, b, j, m, 0.0), vector(s.x, b, j, m, 0.0)
+    rise = (x - tau) * ((1.0 / tl.load(s.reg + b)) * LOG2_E)
+    return weight * tl.exp2(tl.minimum(tl.where(weight > 0, rise, 0.0), 1009.9))
+
+
+@triton.jit
+def column_masses(s, costs, b, j, mass, tau):
+    """Sums over columns: the L1 distance of their masses from the optimal ones at ``x``, and the optimal ones after.
+
+    The latter is 0 where it is not needed.
+    """
+    rho, col = tl.load(s.rho_b + b), offset(costs.col, b, j, costs.m)
     weight, x = vector(s.b, b, j, costs.m, 0.0), vector(s.x, b, j, costs.m, 0.0)
-    col = offset(costs.col, b, j, costs.m)
-    rise = (x - tau) * ((1.0 / reg) * LOG2_E)
-    mass = weight * tl.exp2(tl.minimum(tl.where(weight > 0, rise, 0.0), 1009.9))
-    miss = tl.abs(mass - _target(weight, x + col, rho))
-    return tl.sum(miss), tl.sum(_target(weight, following(s, costs, b, j, tau) + col, rho))
+    miss = tl.sum(tl.abs(mass - _target(weight, x + col, rho)))
+    received = miss * 0.0
+    if tl.load(s.coupling + b) > 0.0:
+        received = tl.sum(_target(weight, following(s, costs, b, j, tau) + col, rho))
+    return miss, received
 
 
 @triton.jit
@@ -56,9 +67,9 @@ def row_masses(s, costs, b, first, end, BLOCK: tl.constexpr):
 
 
 @triton.jit
-def measure(s, costs, b, j, tau, block, blocks, BLOCK: tl.constexpr):
+def measure(s, costs, b, j, mass, tau, block, blocks, BLOCK: tl.constexpr):
     """Store the sums of a block of columns, and of as large a share of the rows if they are needed."""
-    miss, received = column_masses(s, costs, b, j, tau)
+    miss, received = column_masses(s, costs, b, j, mass, tau)
     at = s.misses + b * 3 * blocks + block
     tl.store(at, miss)
     tl.store(at + blocks, received)
