@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from pkgutil import resolve_name
-from typing import Any
+from typing import Any, NamedTuple
 
 from otkit.arrays import Array
 from otkit.entropic import operations, sinkhorn
@@ -14,6 +14,50 @@ from otkit.entropic.sinkhorn import Swept
 from otkit.linalg import cg, sparse
 from otkit.linalg.cg import Solution
 from otkit.linalg.sparse import Sparse
+
+
+class Pace(NamedTuple):
+    """A model of the costs of solvers in seconds, by which sweeps give way to Newton steps.
+
+    Attributes
+    ----------
+    looked : int
+        Number of entries visited between two checks of the errors: at most a second or two of work.
+    sweep, mixed, visited : float
+        Cost of a sweep: overhead, per column, and per visited entry.
+    compiled : int
+        Number of entries of a matrix from which on a sweep has its overhead. Iterations of smaller ones are compiled as
+        a whole.
+    passes, lists : float
+        Cost to start Newton's method: per entry of the matrix, and per visited entry.
+    step, products : float
+        Cost of a Newton step: overhead, and per visited entry. Successful steps cost less. The model includes steps
+        that are cut short, which are more frequent if more entries matter.
+    """
+
+    looked: int
+    sweep: float
+    mixed: float
+    visited: float
+    compiled: int
+    passes: float
+    lists: float
+    step: float
+    products: float
+
+
+# `benchmarks/compare/switch.py` compares these with measured times.
+HOST = Pace(
+    looked=2**31,
+    sweep=2e-5,
+    mixed=5e-8,
+    visited=0.25e-9,
+    compiled=2**16,
+    passes=4.2e-9,
+    lists=2e-8,
+    step=1e-3,
+    products=4e-8,
+)
 
 
 @dataclass(frozen=True, repr=False)
@@ -29,10 +73,13 @@ class Kernels:
         The name of the implementation, for ``Result.kernel``.
     home : str
         The location of the table, ``"module:NAME"``. A pickle contains only this.
+    pace : Pace
+        The costs of solvers with these operations.
     """
 
     name: str
     home: str
+    pace: Pace
     softmin: Callable[..., Array]
     sweep: Callable[..., Swept]
     marginals: Callable[..., tuple[Array, Array]]
@@ -59,6 +106,7 @@ class Kernels:
 REFERENCE = Kernels(
     name="reference",
     home="otkit.kernels.table:REFERENCE",
+    pace=HOST,
     softmin=operations.softmin,
     sweep=sinkhorn.sweep,
     marginals=operations.marginals,

@@ -12,7 +12,7 @@ from typing import Protocol, TypeVar
 
 import numpy as np
 
-from otkit.arrays import Array, from_numpy, namespace, put, take, to_numpy
+from otkit.arrays import Array, from_numpy, later, namespace, put, take, to_numpy, zeros
 from otkit.certificates.base import dual_value
 from otkit.entropic.anderson import WINDOW, Mixing
 from otkit.geometry.costs import UNIT
@@ -132,11 +132,11 @@ def begin(problem: LinearProblem, g: Array | None, reg: np.ndarray, window: int 
     """The state before the first iteration, at regularisation ``reg (B,)``."""
     items = problem.items
     if g is None:
-        g = from_numpy(np.zeros((items, problem.reduced.m)), problem.a)
+        g = zeros((items, problem.reduced.m), problem.a)
     free = problem.penalties.rho_b == 0  # the potentials of a free marginal are 0 in the costs as given
     g = namespace(g).where(free[:, None], -problem.reduced.col, g)
     return Annealed(
-        f=from_numpy(np.zeros((items, problem.reduced.n)), g),  # the first iteration begins with the rows
+        f=zeros((items, problem.reduced.n), g),  # the first iteration begins with the rows
         g=g,
         reg=reg,
         status=np.full(items, None, dtype=object),
@@ -174,13 +174,13 @@ def top(problem: LinearProblem) -> np.ndarray:
     return np.where(problem.span > 0, problem.span, 1.0)
 
 
-# Number of entries visited between two checks of the errors, and maximum number of iterations between them.
-_VISITS, _LONGEST = 2**31, 100
+# Maximum number of iterations between two checks of the errors.
+_LONGEST = 100
 
 
 def patience(problem: LinearProblem, state: Annealed) -> np.ndarray:
     """Iterations of each item between two checks of the errors, ``(B,)``: at most a second or two of work."""
-    return np.clip(_VISITS // np.maximum(visited(problem, state), 1.0), 1, _LONGEST).astype(int)
+    return np.clip(problem.kernels.pace.looked // np.maximum(visited(problem, state), 1.0), 1, _LONGEST).astype(int)
 
 
 def visited(problem: LinearProblem, state: Annealed, share: float = 1.0) -> np.ndarray:
@@ -240,7 +240,7 @@ def next_stage(state: A, items: np.ndarray, reg: np.ndarray, reached: np.ndarray
         reg=np.where(moving, reg, state.reg),
         effort=np.where(moving, state.effort * np.sqrt(reg / state.reg), state.effort),  # the usual decrease
         listed=put(state.listed, items, np.full(items.size, None)),
-        stages=state.stages + tuple(_stage(state, int(k)) for k in items),
+        stages=_stages(_columns(state, items), state.stages),
         used=np.where(moving, 0, state.used),
         past=xp.where(here, state.point, state.past),
         past_reg=np.where(moving, np.where(reached, state.reg, np.nan), state.past_reg),
@@ -325,24 +325,21 @@ def _again(problem: LinearProblem, state: Annealed, items: np.ndarray) -> Anneal
     return replace(state, point=point, attempt=state.attempt + going)
 
 
-def _stage(state: Annealed, item: int) -> Stage:
-    """The log entry of the current stage of an item."""
+def _columns(state: Annealed, items: np.ndarray) -> tuple[np.ndarray, ...]:
+    """The log entries of the current stages of some items, by the fields of `Stage`."""
     done = state.tally
-    return Stage(
-        item=item,
-        reg=float(state.reg[item]),
-        n_iter=int(state.used[item]),
-        error=float(state.error[item]),
-        newton_steps=int(done.steps[item]),
-        cg_steps=int(done.cg[item]),
-        kept=int(done.kept[item]),
-        dropped=float(done.dropped[item]),
-    )
+    vectors = state.reg, state.used, state.error, done.steps, done.cg, done.kept, done.dropped
+    return items, *(v[items] for v in vectors)
+
+
+def _stages(columns: tuple[np.ndarray, ...], before: tuple[Stage, ...] = ()) -> tuple[Stage, ...]:
+    """The log with these entries at its end."""
+    return before + tuple(map(Stage, *(v.tolist() for v in columns)))
 
 
 def log(state: Annealed) -> tuple[Stage, ...]:
     """The log of all stages, including the current ones."""
-    return state.stages + tuple(_stage(state, int(k)) for k in np.flatnonzero(state.used))
+    return _stages(_columns(state, np.flatnonzero(state.used)), state.stages)
 
 
 def finish(problem: LinearProblem, state: Annealed, tol: np.ndarray, errors: np.ndarray) -> Outcome:
@@ -380,7 +377,7 @@ def finish(problem: LinearProblem, state: Annealed, tol: np.ndarray, errors: np.
         tol=tol,
         n_iter=state.n_iter,
         errors=errors,
-        stages=log(state),
+        stages=later(_stages, _columns(state, np.flatnonzero(state.used)), state.stages),
     )
 
 

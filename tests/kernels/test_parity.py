@@ -186,7 +186,13 @@ def test_no_operation_is_left_out():
     assert set(COMPARED) == set(REPLACED)
     # Compressing is SciPy's work, and arcs that leave components are asked for where costs are not on the host. What does
     # both for a GPU is compared there.
-    assert {field.name for field in fields(Kernels)} - set(REPLACED) == {"name", "home", "compressed", "leaving"}
+    assert {field.name for field in fields(Kernels)} - set(REPLACED) == {
+        "name",
+        "home",
+        "pace",
+        "compressed",
+        "leaving",
+    }
 
 
 @pytest.mark.parametrize("name", REPLACED)

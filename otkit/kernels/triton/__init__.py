@@ -4,14 +4,30 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from otkit.kernels.table import REFERENCE, Kernels
+from otkit.kernels.table import REFERENCE, Kernels, Pace
 from otkit.kernels.triton import cg, operations, sweep
 from otkit.kernels.triton.cupy import bridged, streamed
+
+# Predicted for an H200, from bytes and launches; not measured. Faster and slower GPUs differ in all of these alike. An
+# entry of a sweep is read once. One that matters is counted, listed, sorted and read by conjugate gradients, twice in
+# each of some fifty iterations. The overhead is that of the host.
+PACE = Pace(
+    looked=2**35,
+    sweep=3e-5,
+    mixed=5e-10,
+    visited=1e-12,
+    compiled=1,
+    passes=1e-11,
+    lists=2e-10,
+    step=5e-3,
+    products=5e-10,
+)
 
 TRITON = replace(
     REFERENCE,
     name="triton",
     home="otkit.kernels.triton:TRITON",
+    pace=PACE,
     softmin=operations.softmin,
     sweep=sweep.sweep,
     marginals=operations.marginals,

@@ -17,7 +17,7 @@ from otkit.solvers.descent import Annealed
 from otkit.solvers.sns.descend import Sparsification, descend
 from otkit.solvers.sns.dual import Entries, Point
 from otkit.solvers.sns.published import Published
-from otkit.solvers.sns.switch import COMPILED, FIRST_CHECK, USUAL, is_slow, predicted
+from otkit.solvers.sns.switch import FIRST_CHECK, USUAL, is_slow, predicted
 
 # Number of restarts of the descent, each with smaller steps.
 _ATTEMPTS = 2
@@ -144,7 +144,7 @@ class SparseNewton(Solver[Annealed]):
         longest, entries = descent.patience(problem, state), problem.reduced.n * problem.reduced.m
         usual = np.minimum(longest, np.maximum(_SWEEPS, 2 * (FIRST_CHECK * step / sweep / 2).astype(int)))
         # If most entries matter, Newton steps are expensive, and so is a check: entries have to be recomputed.
-        usual = np.where((entries >= COMPILED) & ~(state.effort < entries / 2), longest, usual)
+        usual = np.where((entries >= problem.kernels.pace.compiled) & ~(state.effort < entries / 2), longest, usual)
         quick = (state.used > 0) & (state.tally.steps == 0)  # sweeps that needed no Newton steps are checked less often
         return np.where(state.attempt > 0, np.minimum(_SWEEPS, usual), np.where(quick, 2 * usual, usual))
 

@@ -15,14 +15,6 @@ from otkit.solvers.descent import Annealed
 _NEAR, _LIKELY, _DAMPED = 1e-4, 30.0, 2.0
 # Ratio of the number of sweeps to its prediction from their first rate: fast modes of the error vanish first.
 _SLOWER = 5.0
-# Cost model in seconds. `benchmarks/compare/switch.py` compares its predictions with measured times. Cost of a sweep:
-# overhead, for matrices of at least COMPILED entries, whose iterations are not compiled as a whole; per column; per
-# visited entry.
-_SWEEP, COMPILED, _MIX, _VISIT = 2e-5, 2**16, 5e-8, 0.25e-9
-# Costs of Newton's method. To start: per entry of the matrix, and per visited entry. Of a step: overhead, and per
-# visited entry. Successful steps cost less. The model includes steps that are cut short, which are more frequent if
-# more entries matter.
-_PASSES, _LISTS, _STEP, _PRODUCTS = 4.2e-9, 2e-8, 1e-3, 4e-8
 # Assumed fraction of the entries that matter, if unknown.
 USUAL = 1 / 8
 # Cost of the sweeps before the first check, relative to a Newton step.
@@ -41,9 +33,10 @@ def predicted(problem: LinearProblem, state: Annealed, usual: float) -> Costs:
     """Predicted costs, by the number of entries that a sweep visits; if unknown, by the fraction `usual` of all."""
     entries = problem.reduced.n * problem.reduced.m
     visited, matter = descent.visited(problem, state), descent.visited(problem, state, usual)
-    sweep = _SWEEP * min(1.0, entries / COMPILED) + _MIX * problem.reduced.m + _VISIT * visited
-    passes = np.where(state.listed == None, _PASSES * entries, 0.0)  # noqa: E711 (elementwise)
-    return Costs(sweep, passes + _LISTS * matter, _STEP + _PRODUCTS * matter)
+    pace = problem.kernels.pace
+    sweep = pace.sweep * min(1.0, entries / pace.compiled) + pace.mixed * problem.reduced.m + pace.visited * visited
+    passes = np.where(state.listed == None, pace.passes * entries, 0.0)  # noqa: E711 (elementwise)
+    return Costs(sweep, passes + pace.lists * matter, pace.step + pace.products * matter)
 
 
 def is_slow(before: np.ndarray, error: np.ndarray, goal: np.ndarray, sweeps: np.ndarray, costs: Costs) -> np.ndarray:

@@ -69,6 +69,15 @@ def test_answers_are_those_of_the_host(on, copied, options, rng):
         close(one, other, 1e-8)
 
 
+def test_what_begins_as_zeros_is_made_on_the_device(on, monkeypatch, rng):
+    sent, C = [], on(rng.random((3, 14, 18)))
+    xp = arrays.namespace(C)
+    asarray = xp.asarray
+    monkeypatch.setattr(xp, "asarray", lambda x, **options: sent.append(np.size(x)) or asarray(x, **options))
+    otkit.solve(C, reg=0.1, method="sinkhorn")
+    assert max(sent) == 3  # a number for each item
+
+
 def test_every_item_of_a_batch(on, copied, rng):
     C, reg = rng.random((3, 9, 11)), np.array([0.05, 0.1, 1.0])
     found, wanted = (otkit.solve(x, reg=reg, tol=1e-9) for x in (on(C), C))

@@ -19,6 +19,7 @@ from otkit.entropic.dual import Penalties, Potentials  # noqa: E402
 from otkit.geometry.reduced import Reduced  # noqa: E402
 from otkit.kernels.triton import CUPY, TRITON, cupy, launch, sweep  # noqa: E402
 from otkit.kernels.triton import operations as ops  # noqa: E402
+from otkit.solvers import descent  # noqa: E402
 
 # Maximum sizes of the axes of a grid.
 MOST = 2**31 - 1, 65_535, 65_535
@@ -86,6 +87,14 @@ def test_launches_of_an_iteration(m, window, kernels, monkeypatch):
     assert all(np.prod(grid) >= 132 for grid in found.values())
 
 
+@pytest.mark.parametrize(("n", "host", "gpu"), [(1000, 100, 100), (10_000, 21, 100), (50_000, 1, 13)])
+def test_a_gpu_is_asked_after_more_entries_than_the_host(n, host, gpu):
+    state = SimpleNamespace(effort=np.array([np.nan]))
+    for of, wanted in ((kernels.REFERENCE, host), (TRITON, gpu), (CUPY, gpu)):
+        problem = SimpleNamespace(kernels=of, reduced=SimpleNamespace(n=n, m=n))
+        assert descent.patience(problem, state).tolist() == [wanted]
+
+
 def test_rows_are_shared_by_as_many_programs_as_a_gpu_runs_at_once(grids, monkeypatch):
     """Two for each multiprocessor if their registers suffice."""
     properties = SimpleNamespace(multi_processor_count=108)
@@ -124,7 +133,7 @@ def test_operations_on_arrays_of_cupy_are_on_its_stream(pointer, wanted, operati
 
 def test_every_operation_of_triton_has_a_version_for_cupy():
     own = {name for name, of in vars(TRITON).items() if of is not getattr(kernels.REFERENCE, name)}
-    assert {name for name in own if getattr(CUPY, name) is getattr(TRITON, name)} == {"name"}
+    assert {name for name in own if getattr(CUPY, name) is getattr(TRITON, name)} == {"name", "pace"}
 
 
 @pytest.fixture
