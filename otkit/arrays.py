@@ -92,8 +92,15 @@ def from_numpy(x: Any, like: Array) -> Array:
 
 
 def zeros(shape: tuple[int, ...], like: Array) -> Array:
-    """Zeros in float64, in the library and on the device of `like`."""
-    return from_numpy(np.zeros(shape), like)
+    """Float64 zeros in the library of `like`, made on its device."""
+    xp = namespace(like)
+    return xp.zeros(shape, dtype=xp.float64, device=device(like))
+
+
+def full(shape: tuple[int, ...], value: float, like: Array) -> Array:
+    """A float64 number in every place, in the library of `like`, made on its device."""
+    xp = namespace(like)
+    return xp.full(shape, value, dtype=xp.float64, device=device(like))
 
 
 def extremes(x: Array) -> tuple[float, float]:

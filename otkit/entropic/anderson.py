@@ -12,11 +12,10 @@ best point and takes plain steps. Plain sweeps never raise the L1 error, so this
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
-import numpy as np
-
-from otkit.arrays import Array, from_numpy, namespace
+from otkit.arrays import Array, full, namespace, zeros
 
 # Number of residuals that are combined.
 WINDOW = 30
@@ -71,8 +70,8 @@ class Mixing:
     def begin(g: Array, reach: Array, window: int = WINDOW) -> Mixing:
         """An empty history."""
         items, m = g.shape
-        empty = from_numpy(np.zeros((items, window, m)), g)
-        inf, wait, age = (from_numpy(np.full(items, v), g) for v in (np.inf, PLAIN_STEPS, 0.0))
+        empty = zeros((items, window, m), g)
+        inf, wait, age = (full((items,), v, g) for v in (math.inf, PLAIN_STEPS, 0.0))
         return Mixing(
             moves=empty, bends=empty, point=g, residual=g, best_point=g, best_error=inf, wait=wait, age=age, reach=reach
         )

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from otkit import arrays, checks
-from otkit.arrays import Array, deferrable, from_numpy, namespace, to_numpy
+from otkit.arrays import Array, deferrable, from_numpy, full, namespace, to_numpy
 from otkit.entropic.dual import Penalties, Potentials
 from otkit.entropic.operations import CostRange
 from otkit.geometry.base import GivenGeometry
@@ -378,7 +378,7 @@ def _normalised(
     """Weights ``(B, size)`` in float64, with total 1 for balanced items, and the divisors used for it."""
     xp, items = namespace(like), balanced.size
     if w is None:
-        return from_numpy(np.full((items, size), 1 / size), like), np.ones(items)
+        return full((items, size), 1 / size, like), np.ones(items)
     w = arrays.float64(w)
     if w.ndim > 1 or batch:
         w = xp.broadcast_to(w, (*batch, size))

@@ -48,7 +48,7 @@ class State:
     @property
     def running(self) -> np.ndarray:
         """Indices of the items that are still running."""
-        return np.array([k for k, status in enumerate(self.status.tolist()) if status is None], dtype=np.int64)
+        return np.flatnonzero(self.status == None)  # noqa: E711 (elementwise)
 
     @property
     def gap(self) -> np.ndarray:

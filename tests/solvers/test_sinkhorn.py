@@ -133,3 +133,12 @@ def test_weakly_coupled_blocks_are_balanced_by_extrapolation(rng):
     result = solve_sample(x, x[::-1] + 0.01, a, metric="euclidean", reg=0.014, tol=1e-8)
     assert result.converged
     assert result.plan[:20, :20].sum() == pytest.approx(a[:20].sum() - 0.5, rel=1e-3)
+
+
+def test_the_log_of_a_batch_is_made_when_it_is_read(rng):
+    """A hundred thousand entries take as long as the solve of small problems on a GPU."""
+    found = otkit.solve(rng.random((4, 9, 12)), reg=0.1, method="sinkhorn")
+    assert type(vars(found.outcome)["stages"]) is not tuple
+    assert [stage.item for stage in found.stages] == [0, 1, 2, 3]
+    assert [stage.n_iter for stage in found.stages] == found.n_iter.tolist()
+    assert {type(value) for stage in found.stages for value in vars(stage).values()} == {int, float}
