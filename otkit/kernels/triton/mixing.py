@@ -93,7 +93,7 @@ def _solve(gram, along, known, W: tl.constexpr):
         row = tl.sum(tl.where((p == k)[:, None], A, 0.0), 0)
         col = tl.sum(tl.where((p == k)[None, :], A, 0.0), 1)
         pivot = tl.maximum(tl.sum(tl.where(p == k, row, 0.0)), 1e-3 * _RIDGE)
-        factor = tl.where(p == k, 0.0, col / pivot)
+        factor = tl.where(p == k, 0.0, col * (1.0 / pivot))
         A -= factor[:, None] * row[None, :]
         x -= factor * tl.sum(tl.where(p == k, x, 0.0))
     diagonal = tl.maximum(tl.sum(tl.where(same, A, 0.0), 1), 1e-3 * _RIDGE)
