@@ -25,6 +25,8 @@ from otkit.problems.linear import LinearProblem
 # Entries of the scaled plans of all items that are kept in memory between iterations. Larger ones are recomputed each
 # time.
 _HELD = 2**25
+# Share of the free memory of a GPU that they may take, where that is more.
+_SHARE = 1 / 4
 # Points with less than this fraction of the largest mass of their side are treated as points without mass.
 _NOTHING = 1e-60
 # Rounding error of a difference, relative to its largest term.
@@ -318,7 +320,8 @@ def _transposed(problem: LinearProblem) -> LinearProblem:
 def _products(problem: LinearProblem, scaled: Potentials) -> tuple[Callable[[Array], Array], Callable[[Array], Array]]:
     """Products of A and its transpose with vectors ``(B, m)`` and ``(B, n)``; A is stored unless it is too large."""
     costs, xp = problem.reduced, namespace(scaled.f)
-    if problem.items * costs.n * costs.m <= _HELD:
+    most = max(_HELD, _SHARE * problem.kernels.room(scaled.f) / 8)
+    if problem.items * costs.n * costs.m <= most:
         A = problem.kernels.plan(costs, scaled)
         transposed = xp.matrix_transpose(A)
         return (lambda v: (A @ v[:, :, None])[:, :, 0]), (lambda u: (transposed @ u[:, :, None])[:, :, 0])

@@ -75,11 +75,14 @@ class Kernels:
         The location of the table, ``"module:NAME"``. A pickle contains only this.
     pace : Pace
         The costs of solvers with these operations.
+    room : callable
+        The bytes that new arrays on the device of an array may take; 0 if unknown.
     """
 
     name: str
     home: str
     pace: Pace
+    room: Callable[[Array], float]
     softmin: Callable[..., Array]
     sweep: Callable[..., Swept]
     marginals: Callable[..., tuple[Array, Array]]
@@ -103,10 +106,15 @@ class Kernels:
         return resolve_name, (self.home,)
 
 
+def _unknown(like: Array) -> float:
+    return 0.0
+
+
 REFERENCE = Kernels(
     name="reference",
     home="otkit.kernels.table:REFERENCE",
     pace=HOST,
+    room=_unknown,
     softmin=operations.softmin,
     sweep=sinkhorn.sweep,
     marginals=operations.marginals,

@@ -1,6 +1,8 @@
 """The formulas: golden numbers, other libraries, and the linear systems behind them."""
 
+from dataclasses import replace
 from functools import partial
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -127,6 +129,15 @@ def test_large_problems_hold_no_matrix(rng, monkeypatch):
         monkeypatch.undo()
         for one, other in ((held.x, streamed.x), (held.y, streamed.y)):
             assert_allclose(one, other, rtol=1e-7, atol=1e-9)
+
+
+@pytest.mark.parametrize(("free", "plans"), [(0.0, 0), (32 * 72 - 1, 0), (32 * 72, 1)])
+def test_a_quarter_of_the_free_memory_holds_a_plan(free, plans, monkeypatch):
+    monkeypatch.setattr(adjoint, "_HELD", 71)
+    made, plan = [], otkit.solve(np.eye(8, 9), reg=0.1).outcome.plan[0]
+    kernels = replace(plan.kernels, room=lambda like: free, plan=lambda *_: made.append(1) or np.eye(8, 9)[None])
+    adjoint._products(SimpleNamespace(items=1, reduced=plan.geometry, kernels=kernels), plan.at)
+    assert len(made) == plans
 
 
 @pytest.mark.parametrize("shape", [(200, 150), (150, 200)])

@@ -190,6 +190,7 @@ def test_no_operation_is_left_out():
         "name",
         "home",
         "pace",
+        "room",
         "compressed",
         "leaving",
     }

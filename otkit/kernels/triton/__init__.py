@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from otkit.kernels.table import REFERENCE, Kernels, Pace
-from otkit.kernels.triton import cg, operations, sweep
+from otkit.kernels.triton import cg, launch, operations, sweep
 from otkit.kernels.triton.cupy import bridged, streamed
 
 # Predicted for an H200, from bytes and launches; not measured. Faster and slower GPUs differ in all of these alike. An
@@ -28,6 +28,7 @@ TRITON = replace(
     name="triton",
     home="otkit.kernels.triton:TRITON",
     pace=PACE,
+    room=launch.room,
     softmin=operations.softmin,
     sweep=sweep.sweep,
     marginals=operations.marginals,
@@ -49,6 +50,7 @@ TRITON = replace(
 CUPY: Kernels = replace(
     TRITON,
     home="otkit.kernels.triton:CUPY",
+    room=REFERENCE.room,  # what CuPy has freed and keeps, torch does not see
     softmin=bridged(TRITON.softmin),
     sweep=bridged(TRITON.sweep),
     marginals=bridged(TRITON.marginals),
