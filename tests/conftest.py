@@ -27,7 +27,6 @@ _OF_TORCH = [
     "autograd/test_gradients.py",
     "autograd/test_torch.py",
     "kernels/triton/*",
-    "compiled.py",
 ]
 # kernels/ is on the path of what is imported there: without Triton its folder of that name would be taken for it.
 if find_spec("triton") is None:

@@ -1,8 +1,12 @@
 """Where Triton's kernels run: on a GPU, or with ``TRITON_INTERPRET=1`` in its interpreter on the host."""
 
 import os
+import sys
+from pathlib import Path
 
 import pytest
+
+sys.path.append(str(Path(__file__).parents[3] / "benchmarks"))  # what reads the machine code
 
 INTERPRETED = os.environ.get("TRITON_INTERPRET", "0") == "1"
 if INTERPRETED:  # a run that asks for the interpreter fails without it

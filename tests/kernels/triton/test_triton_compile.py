@@ -18,7 +18,7 @@ triton = pytest.importorskip("triton")
 if os.environ.get("TRITON_INTERPRET") == "1":
     pytest.skip("kernels are interpreted in this process", allow_module_level=True)
 
-from compiled import compiled  # noqa: E402
+from device.compiled import compiled  # noqa: E402
 
 from otkit.entropic.anderson import WINDOW, Mixing  # noqa: E402
 from otkit.entropic.dual import Penalties, Potentials  # noqa: E402
@@ -33,7 +33,10 @@ from otkit.linalg.cg import Schur  # noqa: E402
 ALL, QUICK = (80, 89, 90, 100), 90
 # Triton before 3.9 unrolls loops otherwise. Its ptxas, and any for sm_80, keeps a few registers of rare branches in memory.
 EXACT = tuple(int(part) for part in triton.__version__.split(".")[:2]) >= (3, 9)
-HOT, RARE = {"rows", "columns", "settle"}, 16  # kernels that keep none, and the most loads and stores of others
+HOT, RARE = (
+    {"rows", "columns", "differences", "decide", "combine", "advance"},
+    16,
+)  # kernels that keep none, and the most loads and stores of others
 TENSOR_CORE = r"HMMA|HGMMA|UTC\w*MMA"
 MANY, FEW, COLUMNS = 32 * BUSY, 1024, 1024  # rows for programs of either shape
 
@@ -287,7 +290,7 @@ def test_the_machine_code(case, capability):
         assert keeps_its_registers(code, capability), (name, code.registers, code.stack, code.spills)
         assert code.threads * code.registers <= 65536, name  # or it cannot be launched
         assert bool(code.count(TENSOR_CORE)) == must.tensor, name
-        loop = code.innermost("MUFU.EX2") if code.count("MUFU.EX2") else code
+        loop = code.shortest("MUFU.EX2") if code.count("MUFU.EX2") else code
         if EXACT and must.exponentials is not None:
             assert (code.count("MUFU.EX2"), loop.count("MUFU.EX2")) == must.exponentials, name
         assert loop.count(r"(LDG|LDGSTS)\.E\S*\.128") >= must.wide, name
