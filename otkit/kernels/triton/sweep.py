@@ -47,6 +47,8 @@ _WARPS = 8
 _PIECE = 16
 # Columns of a block at the end of an iteration, and warps of its programs.
 _BLOCK, _FEW_WARPS = 64, 4
+# Registers of a thread. By default the compiler may limit it to fewer than available, and keep the others in memory.
+_MOST = 255
 # Partial sums of a column, or of a product, that are added at a time.
 _AT_ONCE = 16
 # Iterations between two checks for running items. Each check reads the flags as of the check before.
@@ -186,11 +188,10 @@ def _lost(costs: Reduced, span: Tensor) -> Tensor:
 
 def _small(state: State, costs: Reduced, items: int, precision: Precision, *, mixed: bool) -> None:
     rows, cols = (max(16, triton.next_power_of_2(v)) for v in (costs.n, costs.m))
-    # Mixing needs many registers. By default the compiler limits a thread to fewer than available, and spills.
     held = 256 if precision is DOUBLE else 512
     warps = _WARPS if mixed else min(_WARPS, max(1, rows * cols // held))
     args = state, kernel_costs(costs, precision), *precision, rows, cols
-    launch(small, (items,), *args, like=state.f, warps=warps, registers=255)
+    launch(small, (items,), *args, like=state.f, warps=warps, registers=_MOST)
 
 
 def _whole(state: State, costs: Reduced, items: int, precision: Precision) -> Callable[[], None]:
@@ -212,7 +213,7 @@ def _whole(state: State, costs: Reduced, items: int, precision: Precision) -> Ca
         args = state, upright, pulled, sums, *precision, high, wide, stages
         launch(rows, (items, parts), *args, like=like, warps=_WARPS)
         added = state, upright, transposed, sums, parts, *precision, _BLOCK, _AT_ONCE
-        launch(columns, (items, blocks), *added, like=like, warps=_FEW_WARPS)
+        launch(columns, (items, blocks), *added, like=like, warps=_FEW_WARPS, registers=_MOST)
         end()
 
     return once
@@ -250,7 +251,7 @@ def _end(
     state = state._replace(**buffers)
 
     def run(kernel: Any, grid: tuple[int, ...], *args: Any) -> None:
-        launch(kernel, grid, state, *args, like=like, warps=_FEW_WARPS)
+        launch(kernel, grid, state, *args, like=like, warps=_FEW_WARPS, registers=_MOST)
 
     def end() -> None:
         if mixed:

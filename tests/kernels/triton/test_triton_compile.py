@@ -33,10 +33,8 @@ from otkit.linalg.cg import Schur  # noqa: E402
 ALL, QUICK = (80, 89, 90, 100), 90
 # Triton before 3.9 unrolls loops otherwise. Its ptxas, and any for sm_80, keeps a few registers of rare branches in memory.
 EXACT = tuple(int(part) for part in triton.__version__.split(".")[:2]) >= (3, 9)
-HOT, RARE = (
-    {"rows", "columns", "differences", "decide", "combine", "advance"},
-    16,
-)  # kernels that keep none, and the most loads and stores of others
+HOT = {"rows", "columns", "differences", "decide", "combine", "advance"}  # kernels that keep none
+RARE = 16  # the most loads and stores of others
 TENSOR_CORE = r"HMMA|HGMMA|UTC\w*MMA"
 MANY, FEW, COLUMNS = 32 * BUSY, 1024, 1024  # rows for programs of either shape
 
