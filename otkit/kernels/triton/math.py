@@ -201,7 +201,7 @@ def _shifted(costs, b, i, j, g, log_b, reg, D: tl.constexpr):
 def guessed_sums(costs, b, i, g, log_b, reg, top, D: tl.constexpr, E: tl.constexpr, BN: tl.constexpr):
     """Σ_j of the exponentials divided by 2^top, with one exponential per entry."""
     sums = tl.zeros((i.shape[0], BN), E)
-    for first in range(0, costs.m, BN):
+    for first in tl.range(0, costs.m, BN, num_stages=2):
         j = (first + tl.arange(0, BN)).to(tl.int64)
         exponent = _shifted(costs, b, i, j, g, log_b, reg, D)
         sums += tl.exp2((exponent - top.to(D)[:, None]).to(E))
