@@ -8,6 +8,8 @@ Prints Markdown tables. ``--json FILE`` writes every measurement. How it measure
   the device. Problems that the cache of the device holds may be above 1.
 - An iteration of a sweep is enqueued alone, with nothing that ends the sweep, after as many that fill the window of its
   mixing. The device counts the iterations, which must be as many as the calls.
+- Such iterations are also split: the time of the host and of the device, launched one by one and as a CUDA graph, and
+  that of each kernel. ``device/model.py`` predicts these.
 - Solves are timed by the clock of the host, from call to answer. Their true error ‖P1 − a‖₁ + ‖Pᵀ1 − b‖₁ is recomputed
   in float64. The stopping rule of every library is tightened until that error is at most ACCEPT. The loosest setting
   tried that reaches it is timed. A dense problem ends with the plan, one of points with the potentials.
@@ -34,7 +36,7 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 from common import described, parser, save, timed
 from compare.tables import heading, line
 
-DELAY = 2_000_000  # cycles that the device waits, so that the host is ahead of it when the clock starts
+DELAY = 4_000_000  # cycles that the device waits, so that the host is ahead of it when the clock starts
 PACKAGES = ("otkit", "torch", "triton", "numpy", "pot", "geomloss", "pykeops", "flash-sinkhorn", "curegot")
 
 
@@ -159,6 +161,16 @@ def operation_cells(row):
     return *what, milliseconds, row["bytes"], row["exponentials"], rate, number(row["fraction"], 2)
 
 
+def split_cells(row):
+    if row["status"] != "ok":
+        return row["n"], row["status"], *["–"] * 4
+    times = [
+        value for way in ("one by one", "graph") for value in (row[way] or {"host": None, "device": None}).values()
+    ]
+    each = [f"{name} {number(1e6 * seconds)}" for name, seconds in row["kernels"].items()]
+    return row["n"], *(number(value and 1e6 * value) for value in times), ", ".join(each) or "–"
+
+
 def solve_cells(row):
     seconds = number(1e3 * row["seconds"]) if "seconds" in row else row["status"]
     return row["solver"], kind(row), row["n"], row["reg"], seconds, number(row.get("error"), 1), row.get("setting", "–")
@@ -191,7 +203,7 @@ def about(device, args):
     return found | {"device": f"{properties.name}, {capability}, {properties.multi_processor_count} SMs, {memory}"}
 
 
-PARTS = ("ceilings", "operations", "batches", "solves")
+PARTS = ("ceilings", "operations", "split", "batches", "solves")
 
 
 def measure(device, sizes, path, part):
@@ -199,6 +211,7 @@ def measure(device, sizes, path, part):
     from device.ceilings import measured
     from device.operations import measure_batches, measure_operations
     from device.solves import measure_solves
+    from device.split import measure_split
 
     clock, found = Clock(device, sizes.repeat), json.loads(Path(path).read_text())
 
@@ -213,6 +226,9 @@ def measure(device, sizes, path, part):
         rows = measure_operations(device, clock, sizes, found["ceilings"])
         titles = "operation, costs, n, ms, bytes/entry, exponential, rate, fraction"
         return table(titles, rows, operation_cells, keep)
+    if part == "split":
+        titles = "n, iteration on the host: µs, device: µs, in a graph on the host: µs, device: µs, kernels: µs"
+        return table(titles, measure_split(device, clock, sizes), split_cells, keep)
     if part == "batches":
         return table("call, batch, dtype, ms", measure_batches(device, clock, sizes), batch_cells, keep)
     rows = measure_solves(device, clock, sizes)

@@ -155,8 +155,8 @@ def solve(
     limit : int
         Maximum number of pivots of an item.
     room : array (K,)
-        Memory for the reduced costs of an item, at least n·m numbers. NumPy allocates it in huge pages where it is large,
-        and Numba does not.
+        Memory for the reduced costs of an item, at least n·m numbers. NumPy allocates it in huge pages where it is
+        large, and Numba does not.
     num, info : array (items, 10), array of int (items, 4)
         Numbers and counts, by the names from `VALUE` and from `FLAG` on. The flag is 0 where the item is solved.
     vectors : array (items or 1, 6, w)

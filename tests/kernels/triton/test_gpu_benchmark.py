@@ -36,6 +36,9 @@ def test_it_goes_through_everything_in_a_rehearsal(tmp_path):
     assert {(row["call"], row["dtype"]) for row in found["batches"]} == {
         (call, dtype) for call in ("sweep", "solve") for dtype in ("float32", "float64")
     }
+    (row,) = found["split"]
+    assert (row["status"], row["graph"], row["kernels"]) == ("ok", None, {})  # those are of a GPU
+    assert min(row["one by one"].values()) > 0
     mine = [row for row in found["solves"] if row["solver"] == "otkit"]
     assert len(mine) == 4
     assert all(row["status"] == "ok" for row in mine), mine
