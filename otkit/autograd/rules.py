@@ -146,7 +146,7 @@ def _combine(result: Result, given: dict[str, Array]) -> None:
     more += [(name, None if own is None else own / 2) for name in ("f", "g")]
     if result.outcome.counted is None:
         more.append(("value", given.pop("value_dual", None)))
-    if objective(result).marginal is None:
+    if ("value_marginal" in given or by_reg is not None) and objective(result).marginal is None:
         given.pop("value_marginal", None)
     elif by_reg is not None:
         more.append(("value_marginal", -by_reg))
@@ -180,10 +180,11 @@ def _regularised(result: Result, given: dict[str, Array], products: list[Product
     problem, out, xp = result.problem, result.outcome, namespace(pull.a)
     at = problem.at(out.f, out.g, out.reg)
     mass = from_numpy(problem.mass, pull.a)
-    values = objective(result)
-    for name, inner in (("value", values.total), ("value_linear", values.linear), ("value_dual", dual(result))):
+    inner = {"value": lambda: objective(result).total, "value_linear": lambda: objective(result).linear}
+    for name, value in {**inner, "value_dual": lambda: dual(result)}.items():
         if name in given:
-            pull.mass = pull.mass + given[name] * inner / mass
+            if pull.wants("a", "b"):
+                pull.mass = pull.mass + given[name] * value() / mass
             given[name] = given[name] * mass
     by_plan = ByPlan([], [], xp.zeros_like(at.reg))
     if "plan" in given:
