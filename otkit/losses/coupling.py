@@ -44,6 +44,7 @@ def coupled(
     *,
     reg: float | None = None,
     unbalanced: float | tuple[float, float] | None = None,
+    mass: float | None = None,
     metric: str = "sqeuclidean",
     size: int | None = None,
     rng: int | np.random.Generator | None = None,
@@ -62,6 +63,9 @@ def coupled(
     reg, unbalanced, metric
         As in `otkit.solve_sample`: without a `reg` the plan is the optimum, with one it is entropic. With `unbalanced`
         far samples lose mass, and are drawn seldom.
+    mass : float, optional
+        The share of the samples of each side, or of each class, that the plan moves, at most 1. Those whose pairs would
+        cost most are left out.
     size : int, optional
         The number of pairs; by default as many as samples in `x1`.
     rng : int or numpy.random.Generator, optional
@@ -101,11 +105,9 @@ def coupled(
         )
     count, random = options.count(len(x1) if size is None else size, "size"), options.generator(rng)
     points = [upcast(v.detach()).flatten(1) for v in (x0, x1)]
-    found = []
+    asked, found = {"reg": reg, "unbalanced": unbalanced, "mass": mass}, []
     for rows, columns, pairs in _classes(labels, (len(x0), len(x1)), x0.device, count, random):
-        i, j = _solved(points[0][rows], points[1][columns], metric, reg=reg, unbalanced=unbalanced).sample(
-            pairs, random
-        )
+        i, j = _solved(points[0][rows], points[1][columns], metric, **asked).sample(pairs, random)
         found.append((rows[i], columns[j]))
     i, j = (torch.cat(parts) for parts in zip(*found, strict=True))
     return Coupling(x0[i], x1[j], i, j)

@@ -166,7 +166,7 @@ def test_weights_of_integers_do_not_widen_the_answer():
     assert result.plan.sum() == pytest.approx(4, rel=1e-6)
 
 
-@pytest.mark.parametrize("n, m, reg", [(70, 90, 0.05), (100, 80, 0.5), (800, 700, 0.05)])
+@pytest.mark.parametrize(("n", "m", "reg"), [(70, 90, 0.05), (100, 80, 0.5), (800, 700, 0.05)])
 def test_the_error_of_a_loose_tolerance_is_that_of_the_final_potentials(rng, n, m, reg):
     a, b = rng.random(n), rng.random(m)
     a[::7] = 0
