@@ -180,11 +180,10 @@ def _regularised(result: Result, given: dict[str, Array], products: list[Product
     problem, out, xp = result.problem, result.outcome, namespace(pull.a)
     at = problem.at(out.f, out.g, out.reg)
     mass = from_numpy(problem.mass, pull.a)
-    inner = {"value": lambda: objective(result).total, "value_linear": lambda: objective(result).linear}
-    for name, value in {**inner, "value_dual": lambda: dual(result)}.items():
+    for name in ("value", "value_linear", "value_dual"):
         if name in given:
             if pull.wants("a", "b"):
-                pull.mass = pull.mass + given[name] * value() / mass
+                pull.mass = pull.mass + given[name] * _value(result, name) / mass
             given[name] = given[name] * mass
     by_plan = ByPlan([], [], xp.zeros_like(at.reg))
     if "plan" in given:
@@ -203,6 +202,14 @@ def _regularised(result: Result, given: dict[str, Array], products: list[Product
         error, tol = out.error[k], out.tol[k]
         warn(f"gradients are approximate: the solve did not converge (error {error:.2g}, tolerance {tol:.2g})")
     return by_input(result, pull)
+
+
+def _value(result: Result, name: str) -> Array:
+    """A value of a problem with a reg, ``(B,)``."""
+    if name == "value_dual":
+        return dual(result)
+    values = objective(result)
+    return values.total if name == "value" else values.linear
 
 
 def _by_solve(result: Result, pull: Pullback, by_plan: ByPlan, given: dict[str, Array], at: Potentials) -> None:
