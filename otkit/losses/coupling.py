@@ -117,8 +117,11 @@ def _solved(x0: Tensor, x1: Tensor, metric: str, **options: Any) -> Result:
     """The plan between points."""
     if metric not in ("sqeuclidean", "euclidean") or x0.shape[1] <= _ENTRIES or len(x0) * len(x1) > _PAIRS:
         return solve_sample(x0, x1, metric=metric, **options)
-    x, y = (v.double() - x1.double().mean(0) for v in (x0, x1))
-    C = (x.square().sum(1)[:, None] + y.square().sum(1) - 2 * x @ y.T).clamp_min(0.0)
+    # In the precision of the samples: rounding is relative to lengths from the mean, as that of their distances is.
+    centre = x1.mean(0)
+    x, y = x0 - centre, x1 - centre
+    rows, cols = (torch.linalg.vector_norm(v, dim=1).square() for v in (x, y))
+    C = torch.addmm(rows[:, None] + cols, x, y.T, alpha=-2).clamp_min_(0.0)
     return solve(C if metric == "sqeuclidean" else C.sqrt(), **options)
 
 
