@@ -46,10 +46,10 @@ def certificate(result: Solved) -> Certificate:
 
 def moved(result: Solved) -> Moved:
     """⟨C, P⟩ in reduced costs and the marginals, for an entropic plan."""
-    return _entropic(result).moved
+    return _entropic_plan(result).moved
 
 
-def _entropic(result: Solved) -> EntropicPlan:
+def _entropic_plan(result: Solved) -> EntropicPlan:
     (plan,) = result.outcome.plan
     assert isinstance(plan, EntropicPlan)
     return plan
@@ -140,7 +140,7 @@ def dual(result: Solved) -> Array | None:
     sides = ((out.f + costs.row, problem.a, penalties.rho_a), (out.g + costs.col, problem.b, penalties.rho_b))
     earned = plans.add([conjugate(*(to_numpy(v) for v in side)) for side in sides]) + problem.idle_penalty
     earned = from_numpy(earned, problem.a)
-    sent = _entropic(result).mass
+    sent = _entropic_plan(result).mass
     return (earned - out.reg * (sent - _product(problem))) * from_numpy(problem.mass, problem.a)
 
 
