@@ -50,9 +50,10 @@ def batches_of(texts, collator, teacher):
     batches = []
     for first in range(0, len(texts), BATCH):
         batch = collator(texts[first : first + BATCH])
-        with torch.no_grad():
-            known = teacher(**batch["teacher_inputs"], use_cache=False).logits.log_softmax(-1).topk(KNOWN, -1)
-        batch["teacher"] = TopK(known.indices, known.values)
+        with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
+            logits = teacher(**batch["teacher_inputs"], use_cache=False).logits
+        known = logits.topk(KNOWN, -1)
+        batch["teacher"] = TopK(known.indices, known.values.float() - logits.float().logsumexp(-1, keepdim=True))
         batch["alignment"] = Alignment(batch["spans"], batch["teacher_spans"])
         batches.append(batch)
     return batches

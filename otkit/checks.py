@@ -162,7 +162,7 @@ def points(x: Array, y: Array) -> tuple[float, float]:
     clouds(x, y)
     low, high = math.inf, -math.inf
     for v, name in ((x, "x"), (y, "y")):
-        ends = arrays.extremes(arrays.float64(v))
+        ends = arrays.extremes(v)
         if not all(map(math.isfinite, ends)):
             raise ValueError(f"{name} must be finite, got NaN or inf in it; drop those points")
         low, high = min(low, ends[0]), max(high, ends[1])

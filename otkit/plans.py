@@ -66,15 +66,24 @@ class Arcs:
 
 @dataclass(frozen=True)
 class EntropicPlan(Plan):
-    """The plan exp((f_i + g_j − C_ij)/reg + log a_i + log b_j); the potentials may be given as a value for `later`."""
+    """The plan exp((f_i + g_j − C_ij)/reg + log a_i + log b_j); the potentials may be given as a value for `later`.
+
+    Its mass ``known (B,)`` may be known without a pass over its entries.
+    """
 
     geometry: Geometry
     at: Potentials
     kernels: Kernels
+    known: Array | None = None
 
     @property
     def T(self) -> EntropicPlan:
-        return EntropicPlan(self.geometry.T, self.at.T, self.kernels)
+        return EntropicPlan(self.geometry.T, self.at.T, self.kernels, self.known)
+
+    @property
+    def mass(self) -> Array:
+        """The total mass, ``(B,)``."""
+        return namespace(self.at.reg).sum(self.moved.row, axis=-1) if self.known is None else self.known
 
     @cached_property
     def moved(self) -> Moved:

@@ -17,7 +17,7 @@ LONGEST_FILE, LONGEST_FUNCTION, PARAMETERS = 400, 60, 8
 # Their arguments are those of their field: POT's, torch's, or a loss's.
 PUBLIC = {
     *("solve", "solve_sample", "solve_grid", "wasserstein", "sliced_wasserstein", "sinkhorn_divergence", "pairwise"),
-    *("barycenter", "certify", "assign", "__init__"),
+    *("barycenter", "certify", "assign", "coupled", "__init__"),
     *("emd", "emd2", "emd_1d", "emd2_1d", "emd2_lazy", "sinkhorn", "sinkhorn2", "sinkhorn_unbalanced"),
     *("sinkhorn_unbalanced2", "sliced_wasserstein_distance", "max_sliced_wasserstein_distance"),
     *("empirical_sinkhorn", "empirical_sinkhorn2", "empirical_sinkhorn_divergence", "free_support_barycenter"),

@@ -37,6 +37,8 @@ def _where_penalised(rho: Array, value: Array) -> Array:
 
 def by_penalties(result: Result, pull: Pullback, cotangent: Array) -> None:
     """Pull back from the optimal value to the penalties on the marginals, at a fixed plan."""
+    if not pull.wants("rho", "rho_a", "rho_b"):
+        return
     penalties = pull.problem.penalties
     divergences = _divergences(pull.problem, *plans.marginals(result.outcome.plan))
     pull.rho_a = pull.rho_a + cotangent * _where_penalised(penalties.rho_a, divergences[0])
@@ -64,11 +66,14 @@ def envelope(result: Result, pull: Pullback, cotangent: Array, at: Potentials) -
     penalties, (f, g) = problem.penalties, _given_costs(problem, at)
     ones = [xp.ones_like(v)[:, :, None] for v in (f, g)]
     pull.terms.append(Term(at, cotangent[:, None, None] * ones[0], ones[1]))
-    pull.reg = pull.reg + cotangent * values.objective(result).reg / from_numpy(problem.mass, f) / at.reg
+    if pull.wants("reg"):
+        pull.reg = pull.reg + cotangent * values.objective(result).reg / from_numpy(problem.mass, f) / at.reg
     by_penalties(result, pull, cotangent)
+    if not pull.wants("a", "b"):
+        return
     total_a, total_b = problem.totals
     unit_a, unit_b = ones[0][:, :, 0], ones[1][:, :, 0]
-    if not problem.balanced.all() and pull.wants("a", "b"):
+    if not problem.balanced.all():
         # Mass per weight, Σ_j P_ij/a_i, defined also for points without weight.
         unit_a = problem.kernels.apply_plan(problem.reduced, replace(at, log_a=f * 0.0), ones[1])[:, :, 0]
         unit_b = problem.kernels.apply_plan(problem.reduced.T, replace(at, log_b=g * 0.0).T, ones[0])[:, :, 0]

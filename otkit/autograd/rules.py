@@ -146,7 +146,7 @@ def _combine(result: Result, given: dict[str, Array]) -> None:
     more += [(name, None if own is None else own / 2) for name in ("f", "g")]
     if result.outcome.counted is None:
         more.append(("value", given.pop("value_dual", None)))
-    if objective(result).marginal is None:
+    if ("value_marginal" in given or by_reg is not None) and objective(result).marginal is None:
         given.pop("value_marginal", None)
     elif by_reg is not None:
         more.append(("value_marginal", -by_reg))
@@ -180,10 +180,10 @@ def _regularised(result: Result, given: dict[str, Array], products: list[Product
     problem, out, xp = result.problem, result.outcome, namespace(pull.a)
     at = problem.at(out.f, out.g, out.reg)
     mass = from_numpy(problem.mass, pull.a)
-    values = objective(result)
-    for name, inner in (("value", values.total), ("value_linear", values.linear), ("value_dual", dual(result))):
+    for name in ("value", "value_linear", "value_dual"):
         if name in given:
-            pull.mass = pull.mass + given[name] * inner / mass
+            if pull.wants("a", "b"):
+                pull.mass = pull.mass + given[name] * _value(result, name) / mass
             given[name] = given[name] * mass
     by_plan = ByPlan([], [], xp.zeros_like(at.reg))
     if "plan" in given:
@@ -202,6 +202,14 @@ def _regularised(result: Result, given: dict[str, Array], products: list[Product
         error, tol = out.error[k], out.tol[k]
         warn(f"gradients are approximate: the solve did not converge (error {error:.2g}, tolerance {tol:.2g})")
     return by_input(result, pull)
+
+
+def _value(result: Result, name: str) -> Array:
+    """A value of a problem with a reg, ``(B,)``."""
+    if name == "value_dual":
+        return dual(result)
+    values = objective(result)
+    return values.total if name == "value" else values.linear
 
 
 def _by_solve(result: Result, pull: Pullback, by_plan: ByPlan, given: dict[str, Array], at: Potentials) -> None:

@@ -52,6 +52,7 @@ def coupled(
     *,
     reg: float | None = None,
     unbalanced: float | tuple[float, float] | None = None,
+    mass: float | None = None,
     metric: str = "sqeuclidean",
     size: int | None = None,
     rng: int | np.random.Generator | None = None,
@@ -70,6 +71,9 @@ def coupled(
     reg, unbalanced, metric
         As in `otkit.solve_sample`: without a `reg` the plan is the optimum, with one it is entropic. With `unbalanced`
         far samples lose mass, and are drawn seldom.
+    mass : float, optional
+        The share of the samples of each side, or of each class, that the plan moves, at most 1. Those whose pairs would
+        cost most are left out.
     size : int, optional
         The number of pairs; by default as many as samples in `x1`.
     rng : int or numpy.random.Generator, optional
@@ -109,11 +113,9 @@ def coupled(
         )
     count, random = options.count(len(x1) if size is None else size, "size"), options.generator(rng)
     points = [upcast(v.detach()).flatten(1) for v in (x0, x1)]
-    found = []
+    asked, found = {"reg": reg, "unbalanced": unbalanced, "mass": mass}, []
     for rows, columns, pairs in _classes(labels, (len(x0), len(x1)), x0.device, count, random):
-        i, j = _solved(points[0][rows], points[1][columns], metric, reg=reg, unbalanced=unbalanced).sample(
-            pairs, random
-        )
+        i, j = _solved(points[0][rows], points[1][columns], metric, **asked).sample(pairs, random)
         found.append((rows[i], columns[j]))
     i, j = (torch.cat(parts) for parts in zip(*found, strict=True))
     return Coupling(x0[i], x1[j], i, j)
@@ -123,8 +125,11 @@ def _solved(x0: Tensor, x1: Tensor, metric: str, **options: Any) -> Result:
     """The plan between points."""
     if metric not in ("sqeuclidean", "euclidean") or x0.shape[1] <= _ENTRIES or len(x0) * len(x1) > _PAIRS:
         return solve_sample(x0, x1, metric=metric, **options)
-    x, y = (v.double() - x1.double().mean(0) for v in (x0, x1))
-    C = (x.square().sum(1)[:, None] + y.square().sum(1) - 2 * x @ y.T).clamp_min(0.0)
+    # In the precision of the samples: rounding is relative to lengths from the mean, as that of their distances is.
+    centre = x1.mean(0)
+    x, y = x0 - centre, x1 - centre
+    rows, cols = (torch.linalg.vector_norm(v, dim=1).square() for v in (x, y))
+    C = torch.addmm(rows[:, None] + cols, x, y.T, alpha=-2).clamp_min_(0.0)
     return solve(C if metric == "sqeuclidean" else C.sqrt(), **options)
 
 

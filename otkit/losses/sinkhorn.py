@@ -162,6 +162,7 @@ class SinkhornLoss(nn.Module):
                 "(batch, d, height, width) pass x.flatten(2).mT, for masses of images use otkit.solve_grid, and make "
                 "one of more batch axes by x.flatten(0, -3)"
             )
+        checks.batch_shape(x=tuple(x.shape[:-2]), y=tuple(y.shape[:-2]))
         with torch.autocast(x.device.type, enabled=False):
             x, a, some_x = _masked(upcast(x), None if a is None else upcast(a), mask_x, "x")
             y, b, some_y = _masked(upcast(y), None if b is None else upcast(b), mask_y, "y")

@@ -13,7 +13,7 @@ from otkit.autograd.torch import once
 from otkit.kernels import threads
 from otkit.kernels.numba import scalings as kernels
 from otkit.losses.chunks import upcast
-from otkit.losses.distillation.unrolled import RANGE
+from otkit.losses.distillation.unrolled import RANGE, scaled
 from otkit.losses.tensors import check_tensor
 from otkit.solvers import Sinkhorn, Solver
 
@@ -71,67 +71,55 @@ def doubly_stochastic(logits: Tensor, n_iters: int = 20, reg: float = 1.0) -> Te
     checks.positive(reg, "reg")
     checks.no_transform(logits, "logits")
     with torch.autocast(logits.device.type, enabled=False):
-        L = upcast(logits).reshape(-1, *logits.shape[-2:]) / reg
-        L = L - L.detach().amax(-1, keepdim=True)
-        wide = -L.detach().amin((-2, -1)) > RANGE[L.dtype]
-        if not wide.any():
-            found = _scaled(L, n_iters)
-        else:
-            empty = (L.detach().amax(-2) == -torch.inf).any(-1)
-            L, wide = L.masked_fill(empty[:, None, None], torch.nan), wide & ~empty
-            found = torch.empty_like(L)
-            found = found.index_put((~wide,), _scaled(L[~wide], n_iters))
-            if wide.any():
-                found = found.index_put((wide,), _by_potentials(L[wide], method))
+        L = upcast(logits).reshape(-1, *logits.shape[-2:])
+        found, far = (_Rounds.apply if logits.device.type == "cpu" else rounds)(L, reg, n_iters)
+        if far.any():
+            found = found.index_put((far,), _by_potentials(L[far] / reg, method))
     return found.reshape(logits.shape).to(logits.dtype)
 
 
-def _scaled(L: Tensor, n_iters: int) -> Tensor:
-    if L.device.type != "cpu":
-        return rounds(L.exp(), n_iters)
-    P: Tensor = _Rounds.apply(L, n_iters)
-    return P
-
-
-def rounds(P: Tensor, n_iters: int) -> Tensor:
-    """The rounds of matrices ``(B, n, n)`` in PyTorch; the reference of the compiled ones."""
-    for _ in range(n_iters):
-        P = P / P.sum(-1, keepdim=True)
-        P = P / P.sum(-2, keepdim=True)
-    return P
+def rounds(L: Tensor, reg: float, n_iters: int) -> tuple[Tensor, Tensor]:
+    """The rounds of matrices ``(B, n, n)`` in PyTorch, and those that it leaves out; the reference of `_Rounds`."""
+    C = L.detach().amax(-1, keepdim=True) - L
+    far = C.detach().amax((-2, -1)) > reg * RANGE[L.dtype]
+    one = torch.ones_like(L[..., 0])
+    return scaled(C.masked_fill(far[:, None, None], 0.0), one, one, reg, n_iters)[0], far
 
 
 def _by_potentials(L: Tensor, method: Solver[Any]) -> Tensor:
-    n = L.shape[-1]
+    """The rounds of matrices whose exponentials under- or overflow."""
+    n, empty = L.shape[-1], (L.detach().amax(-2) == -torch.inf).any(-1)[:, None, None]
     u = L.new_full((n,), 1 / n)
-    P: Tensor = n * solve(-L, u, u, reg=1.0, method=method).plan
-    return P
+    P: Tensor = n * solve(-L.masked_fill(empty, 0.0), u, u, reg=1.0, method=method).plan
+    return P.masked_fill(empty, torch.nan)
 
 
 class _Rounds(torch.autograd.Function):
     """Compiled rounds, of which only the exponentials are saved for the backward pass."""
 
     @staticmethod
-    def forward(ctx: Any, L: Tensor, n_iters: int) -> Tensor:
-        E = L.detach().exp().contiguous()
+    def forward(ctx: Any, L: Tensor, reg: float, n_iters: int) -> tuple[Tensor, Tensor]:
+        given = L.detach().contiguous()
+        E, P, far = torch.empty_like(given), torch.empty_like(given), torch.empty(len(L), dtype=torch.bool)
+        scale, limit = given.numpy().dtype.type(1 / reg), RANGE[L.dtype]
+        _each(lambda L, *rest: kernels.rounds(L, scale, limit, *rest), n_iters, given, E, P, far)
         ctx.save_for_backward(L, E)
-        ctx.n_iters = n_iters
-        P = torch.empty_like(E)
-        _each(kernels.rounds, n_iters, E, P)
-        return P
+        ctx.reg, ctx.n_iters = reg, n_iters
+        ctx.mark_non_differentiable(far)
+        return P, far
 
     @staticmethod
-    def backward(ctx: Any, cotangent: Tensor) -> tuple[Tensor | None, ...]:
+    def backward(ctx: Any, cotangent: Tensor, _: Any) -> tuple[Tensor | None, ...]:
         L, E = ctx.saved_tensors
         by_L = torch.empty_like(E)
         _each(kernels.rounds_gradient, ctx.n_iters, E, cotangent.detach().contiguous(), by_L)
-        return *once("doubly_stochastic", (by_L,), cotangent, L), None
+        return *once("doubly_stochastic", (by_L / ctx.reg,), cotangent, L), None, None
 
 
-def _each(kernel: Any, n_iters: int, E: Tensor, *more: Tensor) -> None:
+def _each(kernel: Any, n_iters: int, *tensors: Tensor) -> None:
     """Run a kernel on the matrices, some at a time; threads share them."""
-    first, *rest = (v.numpy() for v in (E, *more))
-    size = max(1, _ENTRIES // E[0].numel()) if len(E) else 1
-    parts = [slice(low, low + size) for low in range(0, len(E), size)]
+    first, *rest = (v.numpy() for v in tensors)
+    size = max(1, _ENTRIES // first[0].size) if len(first) else 1
+    parts = [slice(low, low + size) for low in range(0, len(first), size)]
     # A multiplication takes about an eighth of the time of an exponential.
-    threads.each(lambda part: kernel(first[part], n_iters, *(v[part] for v in rest)), parts, E.numel() * n_iters // 4)
+    threads.each(lambda part: kernel(first[part], n_iters, *(v[part] for v in rest)), parts, first.size * n_iters // 4)

@@ -89,7 +89,7 @@ class Result:
         """(‖P1 − a·e^(−f/ρ_a)‖₁ + ‖Pᵀ1 − b·e^(−g/ρ_b)‖₁) / (½(Σa + Σb)): float, or an array ``(...)``.
 
         The exponential is 1 where a marginal is exact. A free side (ρ = 0) adds nothing. The error is recomputed from
-        the final potentials.
+        the final potentials; for a tolerance of at least 1e-3 it may be that of the last sweep, at these potentials.
         """
         return self._bookkeeping(self.outcome.error)
 

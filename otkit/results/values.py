@@ -46,9 +46,13 @@ def certificate(result: Solved) -> Certificate:
 
 def moved(result: Solved) -> Moved:
     """⟨C, P⟩ in reduced costs and the marginals, for an entropic plan."""
+    return _entropic_plan(result).moved
+
+
+def _entropic_plan(result: Solved) -> EntropicPlan:
     (plan,) = result.outcome.plan
     assert isinstance(plan, EntropicPlan)
-    return plan.moved
+    return plan
 
 
 @kept
@@ -129,14 +133,14 @@ def _by_marginals(result: Solved) -> Array | None:
 @kept
 def dual(result: Solved) -> Array | None:
     """The dual objective at the potentials, ``(B,)``; None for an unregularised problem."""
-    out, problem, xp = result.outcome, result.problem, namespace(result.problem.a)
+    out, problem = result.outcome, result.problem
     if out.reg is None:
         return None
     penalties, costs = problem.penalties, problem.reduced
     sides = ((out.f + costs.row, problem.a, penalties.rho_a), (out.g + costs.col, problem.b, penalties.rho_b))
     earned = plans.add([conjugate(*(to_numpy(v) for v in side)) for side in sides]) + problem.idle_penalty
     earned = from_numpy(earned, problem.a)
-    sent = xp.sum(moved(result).row, axis=-1)
+    sent = _entropic_plan(result).mass
     return (earned - out.reg * (sent - _product(problem))) * from_numpy(problem.mass, problem.a)
 
 

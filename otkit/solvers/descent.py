@@ -23,6 +23,8 @@ from otkit.solvers.base import State
 
 # Safety factor on the tolerance: rounding may make the recomputed error differ from that of the last iteration.
 SLACK = 0.999
+# From this tolerance on, rounding in the error of a sweep does not matter, and no other pass computes it again.
+_LOOSE = 1e-3
 # A tolerance that rounding raised above this is too large to count as reached.
 _NOISE = 1e-3
 # Down to the range of the costs divided by this, zero is as good a start as the solution at a larger regularisation.
@@ -359,8 +361,11 @@ def finish(problem: LinearProblem, state: Annealed, tol: np.ndarray, errors: np.
         f = xp.where(problem.a > 0, f, problem.update_rows(g, reg))
     if xp.any(problem.b == 0):
         g = xp.where(problem.b > 0, g, problem.update_columns(f, reg))
-    plan = (EntropicPlan(problem.reduced, problem.at(f, g, reg), problem.kernels),)
-    error = marginal_error(problem, plan, f, g)
+    # The last sweep leaves the weights of the rows, and its error is that of its potentials.
+    known = problem.balanced & (state.status == Status.CONVERGED) & (state.tally.steps == 0) & (tol >= _LOOSE)
+    mass = problem.totals[0] if (known & ~early & ~left).all() else None
+    plan = (EntropicPlan(problem.reduced, problem.at(f, g, reg), problem.kernels, mass),)
+    error = marginal_error(problem, plan, f, g) if mass is None else state.error
     # The status is that of the recomputed error, which may exceed the tolerance by rounding.
     noisy = tol <= np.where(problem.rounding > _NOISE, problem.rounding, 0.0)
     worse = (state.status == Status.CONVERGED) & ((error > tol) | noisy)

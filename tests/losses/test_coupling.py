@@ -39,6 +39,24 @@ def test_pairs_are_drawn_in_proportion_to_the_plan(options, entries):
     assert bool(((shares - P).abs() <= 5 * (P * (1 - P) / size).sqrt() + 1e-9).all())
 
 
+@pytest.mark.parametrize("entries", [2, 40])
+def test_a_share_of_the_samples_is_paired_and_the_farthest_are_left_out(entries):
+    x0, x1 = draw(20, entries), draw(20, entries, seed=1)
+    x0[3], x1[5] = 100.0, -100.0
+    C = torch.cdist(x0, x1) ** 2
+    # A partner that costs nothing takes what is left out, and the two of them cost too much.
+    wide = torch.zeros(25, 25)
+    wide[:20, :20], wide[20:, 20:] = C, 1e6
+    partner = linear_sum_assignment(wide)[1][:20]
+    wanted = {(i, j) for i, j in enumerate(partner.tolist()) if j < 20}
+    pairs = coupled(x0, x1, mass=0.75, size=2000, rng=0)
+    assert set(zip(pairs.i.tolist(), pairs.j.tolist(), strict=True)) == wanted
+    soft = coupled(x0, x1, mass=0.75, reg=float(C.median()) / 50, size=2000, rng=0)
+    assert not bool(((soft.i == 3) | (soft.j == 5)).any())
+    with pytest.raises(ValueError, match="mass"):
+        coupled(x0, x1, mass=1.5)
+
+
 def test_labels_are_kept_apart_and_have_their_shares():
     x0, x1 = draw(60, 2), draw(40, 2, seed=1)
     labels = torch.arange(60) % 3, (torch.arange(40) % 4).clamp_max(2)

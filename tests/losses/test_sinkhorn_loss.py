@@ -240,3 +240,9 @@ def test_images_are_no_points():
     maps = torch.rand(2, 3, 4, 4, generator=torch.Generator().manual_seed(0))
     points = maps.flatten(2).mT
     assert SinkhornLoss(0.1)(points, points + 1).isclose(torch.tensor(3.0))
+
+
+@pytest.mark.parametrize("batch", [0, 3])
+def test_batches_that_do_not_fit_are_refused(batch):
+    with pytest.raises(ValueError, match="must broadcast to one shape, got x"):
+        SinkhornLoss(reg=0.5)(torch.zeros(batch, 5, 2), torch.zeros(2, 4, 2))

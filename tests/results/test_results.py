@@ -164,3 +164,15 @@ def test_weights_of_integers_do_not_widen_the_answer():
     result = otkit.solve(np.float32([[0, 1], [1, 0]]), [1, 3], [2, 2], reg=0.5)
     assert result.plan.dtype == np.float32
     assert result.plan.sum() == pytest.approx(4, rel=1e-6)
+
+
+@pytest.mark.parametrize(("n", "m", "reg"), [(70, 90, 0.05), (100, 80, 0.5), (800, 700, 0.05)])
+def test_the_error_of_a_loose_tolerance_is_that_of_the_final_potentials(rng, n, m, reg):
+    a, b = rng.random(n), rng.random(m)
+    a[::7] = 0
+    result = otkit.solve(rng.random((n, m)), a / a.sum(), b / b.sum(), reg=reg, tol=1e-2)
+    assert 1e-9 < result.error <= 1e-2
+    rows, cols = result.plan.sum(1), result.plan.sum(0)
+    np.testing.assert_allclose(abs(rows - a / a.sum()).sum() + abs(cols - b / b.sum()).sum(), result.error, atol=1e-6)
+    dual = result.f @ a / a.sum() + result.g @ b / b.sum() - reg * (rows.sum() - 1)
+    np.testing.assert_allclose(result.value_dual, dual, rtol=1e-6)

@@ -13,7 +13,7 @@ from otkit.entropic.operations import Arcs, CostRange, Moved
 from otkit.geometry.base import Geometry
 from otkit.geometry.reduced import Reduced
 from otkit.kernels.numba import entries
-from otkit.kernels.numba.tiles import Tiles, groups, solid
+from otkit.kernels.numba.tiles import Tiles, groups, is_squared, solid
 
 
 def _at(at: Potentials) -> tuple[np.ndarray, ...]:
@@ -96,19 +96,23 @@ def apply_cost_gradient(
     items, tiles = at.reg.shape[0], Tiles(geometry)
     assert geometry.cloud is not None
     cloud = geometry.cloud.centred()
-    vectors, offsets = _at(at), tiles.reduction(items)
-    transposed = V.transpose(0, 2, 1)
+    vectors, offsets, slopes = (
+        _at(at),
+        tiles.reduction(items),
+        np.zeros(items) if slope is None else solid(slope, items),
+    )
+    U, V = solid(U, items), solid(V.transpose(0, 2, 1), items)
+    squared, x, y = is_squared(cloud.metric), np.ascontiguousarray(cloud.x), np.ascontiguousarray(cloud.y)
     out = np.empty((items, tiles.n, cloud.d))
 
     def work(C: np.ndarray, low: int, high: int, first: int, _: int) -> None:
-        some, rows = slice(low, high), slice(first, first + C.shape[1])
-        P = np.empty((high - low, *C.shape[1:]))
-        entries.plan(C, low, high, first, *offsets, *vectors, P)
-        weights = U[some, rows] @ transposed[some]
-        if slope is not None:
-            weights += slope[some, None, None] * _costs_of(C, offsets, some, first)
-        P *= weights
-        out[some, rows] = cloud.pulled(P, some, rows)
+        W = np.empty((high - low, *C.shape[1:]))
+        entries.weighted(C, low, high, first, *offsets, *vectors, U, V, slopes, W)
+        if squared:
+            entries.pulled(W, low, first, x, y, out)
+        else:
+            some, rows = slice(low, high), slice(first, first + C.shape[1])
+            out[some, rows] = cloud.pulled(W, some, rows)
 
     tiles.each(items, work)
     return out

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from otkit.kernels.numba.jit import exact, jit
+from otkit.kernels.numba.jit import exact, exp, exp_single, jit, wide
 
 
 @jit
@@ -57,11 +57,45 @@ def unscale(K, per_a, per_b, U, V, by_u, by_v, W, Z):
 
 
 @jit
-def rounds(E, n_iters, P):
-    """The matrices ``E (B, n, n)`` after some rounds, with weights of 1, to P."""
+def _exponents(L, inverse, out):
+    """Write (L_ij − max_j L_ij)/reg; returns the least, and the number of those that are no number."""
+    lowest, bad = L.dtype.type(0), 0
+    for i in range(L.shape[0]):
+        top = -np.inf
+        for j in range(L.shape[1]):
+            top = L[i, j] if L[i, j] > top else top
+        for j in range(L.shape[1]):
+            out[i, j] = (L[i, j] - L.dtype.type(top)) * inverse
+        for j in range(L.shape[1]):
+            bad += not out[i, j] <= 0
+            lowest = out[i, j] if out[i, j] < lowest else lowest
+    return lowest, bad
+
+
+@jit
+def _exponentials(E):
+    wide()
+    for i in range(E.shape[0]):
+        for j in range(E.shape[1]):
+            E[i, j] = exp_single(E[i, j]) if E.itemsize == 4 else exp(E[i, j])
+
+
+@jit
+def rounds(L, inverse, limit, n_iters, E, P, far):
+    """The matrices exp(L/reg) after some rounds, ``(B, n, n)``, with weights of 1, to P; E has their exponentials.
+
+    Matrices of which an exponent is below −limit are `far`, and left out. Those with NaN, or a row without a finite
+    maximum, are NaN.
+    """
     n = E.shape[1]
     one, U, V = np.ones(n, E.dtype), np.empty((n_iters, n), E.dtype), np.ones((n_iters + 1, n), E.dtype)
     for k in range(len(E)):
+        lowest, bad = _exponents(L[k], inverse, E[k])
+        far[k] = not bad and lowest < -limit
+        if bad or far[k]:
+            E[k] = np.nan if bad else 1.0
+        else:
+            _exponentials(E[k])
         scale(E[k], one, one, U, V)
         for i in range(n):
             for j in range(n):
@@ -70,7 +104,7 @@ def rounds(E, n_iters, P):
 
 @jit
 def rounds_gradient(E, n_iters, by_P, by_E):
-    """The gradient by log E of `rounds`, from scalings that are computed again."""
+    """The gradient of `rounds` by log E, from scalings that are computed again."""
     n = E.shape[1]
     one, U, V = np.ones(n, E.dtype), np.empty((n_iters, n), E.dtype), np.ones((n_iters + 1, n), E.dtype)
     W, Z = np.empty((n_iters, n), E.dtype), np.empty((n_iters, n), E.dtype)

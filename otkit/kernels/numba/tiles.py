@@ -90,15 +90,14 @@ class Tiles:
             assert given is not None
             return np.ascontiguousarray(given.block(items, rows))
         assert self.cloud is not None
-        x = self.cloud.x[shared(items, self.cloud.x.shape[0]), rows]
+        x = np.ascontiguousarray(self.cloud.x[shared(items, self.cloud.x.shape[0]), rows])
         y = self.y[shared(items, self.y.shape[0])]
-        if not self.cloud.metric.direct(self.cloud.d):
-            out = x @ y.transpose(0, 2, 1)
-            lengths = [v[shared(items, v.shape[0])] for v in self.squares]
-            entries.from_products(out, x, y, lengths[0][:, rows], lengths[1], self.form[1], CANCELLED)
-            return out
         out = np.empty((max(x.shape[0], y.shape[0]), x.shape[1], self.m))
-        entries.distances(np.ascontiguousarray(x), y, *self.form, out)
+        if not self.cloud.metric.direct(self.cloud.d):
+            lengths = [v[shared(items, v.shape[0])] for v in self.squares]
+            entries.from_products(x, y, lengths[0][:, rows], lengths[1], self.form[1], CANCELLED, out)
+            return out
+        entries.distances(x, y, *self.form, out)
         return out
 
     def walk(self, part: Part, work: Work) -> None:
@@ -144,6 +143,11 @@ def _form(metric: Cost) -> tuple[int, float] | None:
 def computes(metric: Cost) -> bool:
     """Whether a compiled loop computes this cost."""
     return _form(metric) is not None
+
+
+def is_squared(metric: Cost) -> bool:
+    """Whether a cost is the squared Euclidean distance."""
+    return _form(metric) == (entries.EUCLIDEAN, 1.0)
 
 
 def solid(x: Any, items: int) -> np.ndarray:

@@ -53,7 +53,7 @@ def unrolled_plan(
         result = solve(C, a, b, reg=reg, method=Sinkhorn(n_iters=n_iters, last="cols"))
         return result.plan, result.value if value else None
     a, b = a.to(dtype), b.to(dtype)
-    P, u, v = _Scalings.apply(C.to(dtype), a, b, reg, n_iters)
+    P, u, v = scaled(C.to(dtype), a, b, reg, n_iters)
     if not value:
         return P.to(C.dtype), None
     # Columns have the masses b: with potentials f = reg·log(u/a) and g = reg·log(v/b) the value is ⟨P1, f⟩ + ⟨b, g⟩.
@@ -61,8 +61,17 @@ def unrolled_plan(
     return P.to(C.dtype), ((P.sum(-1) * f).sum(-1) + (b * g).sum(-1)).to(C.dtype)
 
 
+def scaled(C: Tensor, a: Tensor, b: Tensor, reg: float, n_iters: int) -> tuple[Tensor, Tensor, Tensor]:
+    """The plan ``(B, n, m)`` and the last scalings u and v, from v = b: of costs whose exponentials are normal numbers.
+
+    u = a/(K·v), v = b/(Kᵀ·u), with K = exp(−C/reg).
+    """
+    P, u, v = _Scalings.apply(C, a, b, reg, n_iters)
+    return P, u, v
+
+
 class _Scalings(torch.autograd.Function):
-    """Iterations by scalings: u = a/(K·v), v = b/(Kᵀ·u), with K = exp(−C/reg)."""
+    """`scaled`, with the backward pass of its iterations."""
 
     @staticmethod
     def forward(ctx: Any, C: Tensor, a: Tensor, b: Tensor, reg: float, n_iters: int) -> tuple[Tensor, ...]:

@@ -138,8 +138,8 @@ class VocabOTLoss(RowLoss):
         The penalty of a unit of KL divergence of the masses, in units of the cost. None asks for exact marginals. A
         sparse cost seldom has a plan with these: the iterations then do not converge, and the loss is that after
         `n_iters`.
-    tau : float
-        The temperature of both softmaxes.
+    tau : float or Tensor
+        The temperature of both softmaxes. A tensor is as in `SoftTargetLoss`.
     reduction, shift, ignore_index, chunk_size, check
         As in `SinKDLoss`.
 
@@ -151,8 +151,8 @@ class VocabOTLoss(RowLoss):
     Notes
     -----
     WASD (2026) with nearest neighbours of embeddings, and WKD-L (Lv et al. 2024) with similarities of classes. The
-    gradient by the student's probabilities is that of the divergence by its weights: the difference of two potentials
-    (envelope theorem). The iterations have no backward pass.
+    gradient by probabilities is that of the divergence by its weights: the difference of two potentials (envelope
+    theorem). The iterations have no backward pass.
 
     Examples
     --------
@@ -165,13 +165,15 @@ class VocabOTLoss(RowLoss):
     [0.056, 0.659]
     """
 
+    temperatures = ("tau",)
+
     def __init__(
         self,
         cost: VocabularyCost,
         reg: float = 0.05,
         n_iters: int = 10,
         unbalanced: float | None = None,
-        tau: float = 2.0,
+        tau: float | Tensor = 2.0,
         reduction: str = "mean",
         *,
         shift: bool = False,
@@ -180,9 +182,9 @@ class VocabOTLoss(RowLoss):
         check: bool = False,
     ) -> None:
         super().__init__(reduction, shift, ignore_index, chunk_size, check)
-        numbers = {"reg": reg, "n_iters": n_iters, "unbalanced": unbalanced, "tau": tau}
-        for name, value in numbers.items():
+        for name, value in {"reg": reg, "n_iters": n_iters, "unbalanced": unbalanced}.items():
             checks.positive(value, name)
+        check_option("tau", tau)
         if not isinstance(cost, VocabularyCost):
             raise ValueError(
                 f"cost must be a VocabularyCost, got {type(cost).__name__}; VocabularyCost.dense(matrix) makes one"
@@ -203,11 +205,10 @@ class VocabOTLoss(RowLoss):
                 f"logits must have {size} entries, as many as the cost, got {student.shape[-1]}; cut off padding, or "
                 "make a cost of as many"
             )
-        p = torch.softmax(student / self.tau, -1)
+        p, q = torch.softmax(student / self.tau, -1), torch.softmax(teacher / self.tau, -1)
         with torch.no_grad():
-            q = torch.softmax(teacher / self.tau, -1)
-            value, derivative = self.cost.divergence(p, q, self.reg, self.n_iters, self.unbalanced)
-        rows: Tensor = _Known.apply(p, value, derivative)
+            found = self.cost.divergence(p, q, self.reg, self.n_iters, self.unbalanced)
+        rows: Tensor = _Known.apply(p, q, *found)
         return rows
 
     def check_tail(self, teacher: TopK) -> None:
@@ -219,21 +220,22 @@ class VocabOTLoss(RowLoss):
 
     def extra_repr(self) -> str:
         return (
-            f"reg={self.reg:g}, n_iters={self.n_iters}, unbalanced={self.unbalanced}, tau={self.tau:g}, "
+            f"reg={self.reg:g}, n_iters={self.n_iters}, unbalanced={self.unbalanced}, tau={shown(self.tau)}, "
             f"reduction={self.reduction!r}"
         )
 
 
 class _Known(torch.autograd.Function):
-    """Values ``(r,)`` of rows of probabilities, whose derivatives ``(r, V)`` are known."""
+    """Values ``(r,)`` of rows of probabilities p and q, by which their derivatives ``(r, V)`` are known."""
 
     @staticmethod
-    def forward(ctx: Any, p: Tensor, values: Tensor, derivatives: Tensor) -> Tensor:
-        ctx.save_for_backward(p, derivatives)
+    def forward(ctx: Any, p: Tensor, q: Tensor, values: Tensor, by_p: Tensor, by_q: Tensor) -> Tensor:
+        needed = ctx.needs_input_grad
+        ctx.save_for_backward(p, q, by_p if needed[0] else None, by_q if needed[1] else None)
         return values
 
     @staticmethod
     def backward(ctx: Any, cotangent: Tensor) -> tuple[Tensor | None, ...]:
-        p, derivatives = ctx.saved_tensors
-        by_p = cotangent.detach()[:, None] * derivatives
-        return *once("VocabOTLoss", (by_p,), cotangent, p), None, None
+        p, q, *derivatives = ctx.saved_tensors
+        by = tuple(None if v is None else cotangent.detach()[:, None] * v for v in derivatives)
+        return *once("VocabOTLoss", by, cotangent, p, q), None, None, None

@@ -122,26 +122,26 @@ class VocabularyCost:
 
     def divergence(
         self, p: Tensor, q: Tensor, reg: float, n_iters: int, unbalanced: float | None
-    ) -> tuple[Tensor, Tensor]:
-        """The Sinkhorn divergences ``(r,)`` of rows of weights ``(r, V)``, and their derivatives ``(r, V)`` by `p`."""
+    ) -> tuple[Tensor, ...]:
+        """The Sinkhorn divergences ``(r,)`` of rows of weights ``(r, V)``, and their derivatives by `p` and `q`."""
         size = max(1, _ENTRIES // len(self.cost))
         found = [
             self._divergence(a.T.contiguous(), b.T.contiguous(), reg, n_iters, unbalanced)
             for a, b in zip(p.split(size), q.split(size), strict=True)
         ]
-        values, derivatives = zip(*found, strict=True)
-        return torch.cat(values), torch.cat(derivatives)
+        return tuple(map(torch.cat, zip(*found, strict=True)))
 
     def _divergence(
         self, a: Tensor, b: Tensor, reg: float, n_iters: int, unbalanced: float | None
-    ) -> tuple[Tensor, Tensor]:
+    ) -> tuple[Tensor, ...]:
         keep = 1.0 if unbalanced is None else unbalanced / (unbalanced + reg)
         log_a, log_b = (w.clamp_min(torch.finfo(w.dtype).tiny).log() for w in (a, b))
         h_a, h_b = (self._own_potential(log_w, reg, n_iters, keep) for log_w in (log_a, log_b))
         f, g = self._potentials(h_b, (log_a, log_b), reg, n_iters, keep)
         by_a, by_b, own_a, own_b = (_dual(h, reg, unbalanced) for h in (f, g, h_a, h_b))
         value = (a * (by_a - own_a) + b * (by_b - own_b)).sum(0)
-        return value, (_derivative(f, reg, unbalanced) - _derivative(h_a, reg, unbalanced)).T
+        of_f, of_g, of_a, of_b = (_derivative(h, reg, unbalanced) for h in (f, g, h_a, h_b))
+        return value, (of_f - of_a).T, (of_g - of_b).T
 
     def _own_potential(self, log_w: Tensor, reg: float, n_iters: int, keep: float) -> Tensor:
         """The potential of weights with themselves after `n_iters` iterations of means (Feydy et al. 2019).

@@ -5,7 +5,18 @@ import torch
 from logits import draw
 from torch.autograd import gradcheck
 
-from otkit.losses import DistillationObjective, SinKDLoss, SoftTargetLoss, TopK, ULDLoss
+from otkit.losses import (
+    DistillationObjective,
+    SinKDLoss,
+    SoftTargetLoss,
+    TopK,
+    ULDLoss,
+    VocabOTLoss,
+    VocabularyCost,
+)
+
+AT = draw(6, 2, seed=2)
+COST = VocabularyCost.dense(torch.cdist(AT, AT))
 
 LOSSES = {
     "KL": lambda t: SoftTargetLoss("kl", t, chunk_size=2),
@@ -16,6 +27,8 @@ LOSSES = {
     "SinKD, tokens": lambda t: SinKDLoss("token", t, n_iters=5, chunk_size=3),
     "SinKD, divergence": lambda t: SinKDLoss("token", t, n_iters=5, objective="divergence"),
     "SinKD, entries": lambda t: SinKDLoss("vocab", t, chunk_size=2),
+    "VocabOT": lambda t: VocabOTLoss(COST, 0.5, 200, tau=t, chunk_size=2),
+    "VocabOT, unbalanced": lambda t: VocabOTLoss(COST, 0.5, 200, 1.0, t, chunk_size=2),
     "objective": lambda t: DistillationObjective(ULDLoss(), ce=0.0, temperature=t, final_temperature=1.0),
 }
 
