@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from typing import ClassVar
 
 import numpy as np
@@ -56,10 +56,11 @@ class Bounded(Annealed):
     @classmethod
     def of(cls, state: Annealed) -> Bounded:
         """The state without bounds."""
+        known = {field.name: getattr(state, field.name) for field in fields(Annealed)}  # some states have more
         unknown, pair = np.full(state.reg.size, np.inf), (state.f, state.g)
         primal = (*pair, from_numpy(state.reg, state.f))
         return cls(
-            **vars(state),
+            **known,
             lower=-unknown,
             upper=unknown,
             dual=pair,

@@ -40,7 +40,7 @@ def taken(monkeypatch, call):
 def problem(seed):
     """Costs of many kinds, weights and a regularisation."""
     rng = np.random.default_rng(seed)
-    n, m = rng.integers(1, 40, 2)
+    n, m = rng.integers(1, 65, 2)
     x, y = rng.normal(size=(n, 2)), rng.normal(size=(m, 2)) + 3 * (seed % 2)
     if seed % 7 == 1:  # clusters that hardly exchange mass
         x, y = x + 20 * rng.integers(2, size=(n, 1)), y + 20 * rng.integers(2, size=(m, 1))
