@@ -35,7 +35,7 @@ def ordinary(problem: LinearProblem, item: int) -> float:
     row, col = to_numpy(costs.row)[item, rows, None], to_numpy(costs.col)[item]
     with_mass = (to_numpy(problem.a)[item, rows, None] > 0) & (to_numpy(problem.b)[item] > 0)
     R = R[with_mass & np.isfinite(R) & (_ZERO * (abs(row) + abs(col)) < R)]
-    return float(np.mean(R**-0.5) ** -2) if R.size else 0.0
+    return float(np.mean(1 / np.sqrt(R)) ** -2) if R.size else 0.0
 
 
 def outliers(problem: LinearProblem, item: int) -> float:

@@ -24,6 +24,14 @@ def reduce_costs(C, row, col, transposed, out):
 
 
 @jit
+def reduce_some(C, rows, cols, row, col, transposed, out):
+    """The matrix of reduced costs between some points."""
+    for i in range(rows.size):
+        for j in range(cols.size):
+            out[i, j] = _reduced(C[rows[i], cols[j]], row[rows[i]], col[cols[j]], transposed)
+
+
+@jit
 def round_costs(C, out, low, high):
     """The costs of some rows in single precision."""
     for i in range(low, high):

@@ -206,10 +206,11 @@ def matrix_of(
     as_given = every and limit == np.inf and base.flags.c_contiguous
     if as_given and _largest(problem, item) <= _MODERATE * span:
         return Matrix(base, _single(base, span), (row, col))
-    if not every:
-        base, row, col = base[np.ix_(rows, cols)], row[rows], col[cols]
-    out = np.empty(base.shape)  # unlike Numba's, memory of NumPy is in huge pages, so that pivots are faster
-    starts.reduce_costs(base, row, col, costs.transposed, out)
+    out = np.empty((rows.size, cols.size))  # unlike Numba's, in huge pages, so that pivots are faster
+    if every:
+        starts.reduce_costs(base, row, col, costs.transposed, out)
+    else:
+        starts.reduce_some(base, rows, cols, row, col, costs.transposed, out)
     if limit < np.inf:
         out[out > limit] = np.inf
     return Matrix(out, _single(out, min(span, limit)), (np.zeros(rows.size), np.zeros(cols.size)))
