@@ -106,8 +106,8 @@ class Annealing(Solver[Bounded]):
         Divisor of the regularisation between stages.
     stage_tol : float
         The marginal error at which a stage ends. Below a hundredth of the range of the costs, it is proportional to
-        the square root of the regularisation, since ever smaller masses decide which arcs are kept. So it
-        is to that of penalties above ten times that range, inversely.
+        the square root of the regularisation, since ever smaller masses decide which arcs are kept. So it is
+        to that of penalties above ten times that range, inversely.
     sweeps : int
         Iterations between two certificates.
 

@@ -1,8 +1,10 @@
 """Memory over many steps: losses that are differentiated, and losses that are computed and dropped, leave nothing."""
 
 import gc
+from functools import partial
 from pathlib import Path
 
+import logits
 import pytest
 import torch
 
@@ -35,10 +37,7 @@ LOGITS, POINTS = (2, 64, 1024), (4, 64, 512)  # half of 1 MiB each
 LABELS = torch.zeros(LOGITS[:2], dtype=torch.long)
 
 
-def draw(*shape, seed=0):
-    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
-
-
+draw = partial(logits.draw, dtype=torch.float32, size=1.0)
 COST = VocabularyCost.nearest(draw(1024, 4), k=2)
 TEACHER = draw(*LOGITS, seed=1)
 KNOWN = TopK(*reversed(TEACHER.log_softmax(-1).topk(8, -1)), "one bucket")

@@ -99,20 +99,26 @@ def test_items_of_all_processes(together, gpus, processes, alike, factor):
         torch.testing.assert_close(found, factor * alone)
 
 
-@pytest.mark.skipif(importlib.util.find_spec("transformers") is None, reason="transformers is not installed")
-@pytest.mark.filterwarnings("ignore")  # of transformers and accelerate
-def test_the_mix_in_in_transformers(tmp_path):
+def small_gpt2(**sizes):
+    """transformers, a Trainer that distils, and a function that makes a model of some width."""
     transformers = pytest.importorskip("transformers")
     pytest.importorskip("accelerate")
-
-    def model(width, seed):
-        torch.manual_seed(seed)
-        config = transformers.GPT2Config(vocab_size=23, n_positions=8, n_embd=width, n_layer=1, n_head=2, resid_pdrop=0, embd_pdrop=0, attn_pdrop=0)  # fmt: skip
-        return transformers.GPT2LMHeadModel(config)
 
     class Trainer(DistillationTrainerMixin, transformers.Trainer):
         """A Trainer that distils."""
 
+    def model(width, seed):
+        torch.manual_seed(seed)
+        config = transformers.GPT2Config(vocab_size=23, n_embd=width, n_layer=1, n_head=2, resid_pdrop=0, embd_pdrop=0, attn_pdrop=0, **sizes)  # fmt: skip
+        return transformers.GPT2LMHeadModel(config)
+
+    return transformers, Trainer, model
+
+
+@pytest.mark.skipif(importlib.util.find_spec("transformers") is None, reason="transformers is not installed")
+@pytest.mark.filterwarnings("ignore")  # of transformers and accelerate
+def test_the_mix_in_in_transformers(tmp_path):
+    transformers, Trainer, model = small_gpt2(n_positions=8)
     generator = torch.Generator().manual_seed(0)
     tokens = torch.randint(23, (8, 8), generator=generator)
     labels = torch.where(torch.arange(8) < torch.randint(3, 9, (8, 1), generator=generator), tokens, -100)
@@ -139,17 +145,7 @@ def test_the_mix_in_in_transformers(tmp_path):
 @pytest.mark.skipif(importlib.util.find_spec("transformers") is None, reason="transformers is not installed")
 @pytest.mark.filterwarnings("ignore")  # of transformers and accelerate
 def test_packed_documents_in_transformers(tmp_path):
-    transformers = pytest.importorskip("transformers")
-    pytest.importorskip("accelerate")
-
-    def model(width, seed):
-        torch.manual_seed(seed)
-        config = transformers.GPT2Config(vocab_size=23, n_positions=16, n_embd=width, n_layer=1, n_head=2, initializer_range=0.5, resid_pdrop=0, embd_pdrop=0, attn_pdrop=0)  # fmt: skip
-        return transformers.GPT2LMHeadModel(config)
-
-    class Trainer(DistillationTrainerMixin, transformers.Trainer):
-        """A Trainer that distils."""
-
+    transformers, Trainer, model = small_gpt2(n_positions=16, initializer_range=0.5)
     generator = torch.Generator().manual_seed(0)
     texts = [torch.randint(23, (size,), generator=generator).tolist() for size in (5, 3, 7)]
     data, collator = [{"input_ids": v, "labels": v} for v in texts], transformers.DataCollatorWithFlattening()
