@@ -1,12 +1,10 @@
-"""Small entropic problems, compiled: from weights and costs to potentials at the tolerance, item by item.
+"""Newton's method for small entropic problems, compiled: from the potentials to begin with to those at the tolerance.
 
-Newton's method maximises the dual over the potentials of the columns, as in `otkit.solvers.sns.newton`, at decreasing
-regularisation. Its matrix is ``diag(c) − Σ_i Q_i Q_iᵀ·a_i`` with the column masses c and the rows Q_i = P_i/a_i of the
-plan, none of whose entries is dropped. This is the Laplacian of a graph, whose nodes are the columns and whose weights
-are the sums of ``a_i·Q_ij·Q_ik``. Elimination of a node adds weights between its neighbours, and subtracts nothing
-(Grassmann, Taksar & Heyman 1985): parts of a problem that hardly exchange mass do not drown in rounding.
-
-An item that does not converge in a few steps gets a flag.
+It maximises the dual over the potentials of the columns, as in `otkit.solvers.sns.newton`. Its matrix is
+``diag(c) − Σ_i Q_i Q_iᵀ·a_i`` with the column masses c and the rows Q_i = P_i/a_i of the plan, none of whose entries is
+dropped. This is the Laplacian of a graph, whose nodes are the columns and whose weights are the sums of
+``a_i·Q_ij·Q_ik``. Elimination of a node adds weights between its neighbours, and subtracts nothing (Grassmann, Taksar &
+Heyman 1985): parts of a problem that hardly exchange mass do not drown in rounding.
 """
 
 from __future__ import annotations
@@ -16,31 +14,24 @@ from typing import NamedTuple
 import numpy as np
 
 from otkit.geometry.costs import UNIT
-from otkit.kernels.numba.items import ARCS, ERROR, FLAG, LOWER, PIVOTS, SPAN, UNSOLVED, UPPER, VALUE, begin, write
 from otkit.kernels.numba.iterations import exponent
-from otkit.kernels.numba.jit import clear, copy, dot, exp, jit, log, most, ordered, wide
+from otkit.kernels.numba.jit import clear, copy, dot, exp, jit, log, most, wide
 
 # Columns of the log of a stage.
 REG, ITERATIONS, MISS, NEWTON = range(4)
-# Rows of the vectors of an item after those of `items`: the marginals of the plan.
-SENT, RECEIVED = 6, 7
-# Numbers of an item in place of its bounds: ⟨C, P⟩ and reg·KL(P | a⊗b).
-LINEAR, DIVERGENCE = LOWER, UPPER
 # Maximum number of stages; that of Newton steps of an item.
-STAGES, _STEPS = 32, 60
-# The first regularisation is at most the range of the costs over _EASY. It is divided by _FACTOR from stage to stage.
-_EASY = _FACTOR = 4.0
-# The error that ends a stage before the last, and the number of sweeps with which each begins. Measured on ten kinds of
-# problems, n = 20 and 50: errors of 1e-3 take a tenth more time; with 1e-2, or one sweep, a few items stay unsolved.
-_STAGE_TOL, _SWEEPS = 5e-3, 2
+STAGES, _STEPS = 2, 60
+# The error that ends the first of two stages. Sweeps go on while they look likely to end within _SWEEPS per column, as
+# long as two Newton steps take. Scalings stay between _FAR and its reciprocal.
+_STAGE_TOL, _SWEEPS, _FAR = 5e-3, 1.0, 1e100
 # As in `otkit.solvers.sns.solver` and `newton`: the shift of the matrix relative to the error, the constant of Armijo's
 # condition, and the shortest step.
 _SHIFT, _RISE, _SHORTEST = 0.05, 1e-4, 1e-3
-# As in `otkit.solvers.descent`: the share of the tolerance to reach, and the largest tolerance that rounding may set.
-_SLACK, _NOISE = 0.999, 1e-3
+# As in `otkit.solvers.descent`: the share of the tolerance to reach.
+_SLACK = 0.999
 
 
-class _Problem(NamedTuple):
+class Problem(NamedTuple):
     """Reduced costs and weights, and memory of an evaluation: exponents of the columns, and the rows Q."""
 
     R: np.ndarray
@@ -51,7 +42,7 @@ class _Problem(NamedTuple):
     Q: np.ndarray
 
 
-class _Point(NamedTuple):
+class Point(NamedTuple):
     """A point of the dual: potentials of rows and columns, and the masses of the columns."""
 
     f: np.ndarray
@@ -95,6 +86,30 @@ def _send(Q, a, c):
     while i < n:
         for j in range(m):
             c[j] += a[i] * Q[i, j]
+        i += 1
+
+
+@jit
+def _resend(Q, a, v, c):
+    """Add the masses that the rows send to the columns, for scaled columns, over the scalings."""
+    wide()
+    n, m = Q.shape
+    i = 0
+    while i + 4 <= n:
+        t0 = t1 = t2 = t3 = 0.0
+        for j in range(m):
+            t0 += Q[i, j] * v[j]
+            t1 += Q[i + 1, j] * v[j]
+            t2 += Q[i + 2, j] * v[j]
+            t3 += Q[i + 3, j] * v[j]
+        t0, t1, t2, t3 = a[i] / t0, a[i + 1] / t1, a[i + 2] / t2, a[i + 3] / t3
+        for j in range(m):
+            c[j] += (t0 * Q[i, j] + t1 * Q[i + 1, j]) + (t2 * Q[i + 2, j] + t3 * Q[i + 3, j])
+        i += 4
+    while i < n:
+        t0 = a[i] / dot(Q[i], v)
+        for j in range(m):
+            c[j] += t0 * Q[i, j]
         i += 1
 
 
@@ -196,6 +211,43 @@ def _sweep(at, b, reg, g):
 
 
 @jit
+def _scale(problem, reg, error, goal, at, v, c):
+    """Update the potentials of the columns by sweeps with the rows Q; returns their number.
+
+    There are at least two, and more if these are likely to reach the goal soon.
+    """
+    b, most_of_all, count = problem.b, 2.0 + _SWEEPS * problem.b.size, 0
+    copy(at.c, c)
+    while count < most_of_all:
+        near = True
+        for j in range(b.size):
+            near &= b[j] < _FAR * c[j] and c[j] < _FAR * b[j]
+        if not near:
+            break
+        for j in range(b.size):
+            v[j] = b[j] / c[j]
+        clear(c)
+        _resend(problem.Q, problem.a, v, c)
+        past, error, count = error, 0.0, count + 1
+        for j in range(b.size):
+            error += abs(c[j] * v[j] - b[j])
+        if error <= goal or (count > 1 and not _left(past, error, goal) <= most_of_all - count):
+            break
+    if count == 0:
+        _sweep(at, b, reg, at.g)
+        return 1
+    for j in range(b.size):
+        at.g[j] += reg * np.log(v[j])
+    return count
+
+
+@jit
+def _left(past, error, goal):
+    """The number of sweeps to the goal, at the rate of the last one."""
+    return np.log(goal / error) / np.log(error / past) if error < past else np.inf
+
+
+@jit
 def _search(problem, reg, at, past, move, longest, trial):
     """Evaluate a better point, by a step along `move` or a sweep; returns its error. That of `at` is `past`.
 
@@ -221,22 +273,18 @@ def _search(problem, reg, at, past, move, longest, trial):
 
 
 @jit
-def _descend(problem, target, tol, span, at, stages):
-    """Maximise the dual from zero; returns the numbers of iterations and stages, and whether it converged."""
+def descend(problem, target, reg, tol, span, at, stages):
+    """Maximise the dual from ``at.g``; returns the numbers of iterations and stages, and whether it converged."""
     n, m = problem.R.shape
-    trial, W, vectors = _Point(np.empty(n), np.empty(m), np.empty(m)), np.empty((m, m)), np.zeros((4, m))
-    ground, r, move, past = vectors[0], vectors[1], vectors[2], vectors[3]
-    reg, past_reg, total, newton = target, 0.0, 0, 0
-    while reg * _FACTOR <= span / _EASY:
-        reg *= _FACTOR
-    clear(at.g)
+    trial, W, vectors = Point(np.empty(n), np.empty(m), np.empty(m)), np.empty((m, m)), np.empty((3, m))
+    ground, r, move, total, newton = vectors[0], vectors[1], vectors[2], 0, 0
     for stage in range(STAGES):
         goal = tol * _SLACK if reg == target else _STAGE_TOL
         error, steps, sweeps = _evaluate(problem, reg, at), 0, 0
         while not error <= goal:
-            if sweeps < _SWEEPS:
-                _sweep(at, problem.b, reg, at.g)
-                error, sweeps = _evaluate(problem, reg, at), sweeps + 1
+            if sweeps == 0:
+                sweeps = _scale(problem, reg, error, goal, at, ground, r)
+                error = _evaluate(problem, reg, at)
                 continue
             shift = _SHIFT * error + 8 * UNIT * (1.0 + span / reg)
             furthest = _direct(problem, at, reg, shift, W, ground, r, move) if newton < _STEPS else np.inf
@@ -252,147 +300,5 @@ def _descend(problem, target, tol, span, at, stages):
         stages[stage, MISS], stages[stage, NEWTON] = error, steps
         if reg == target:
             return total, stage + 1, True
-        # The next stage starts from a linear extrapolation, as in `otkit.solvers.descent`.
-        ratio = (reg / _FACTOR - reg) / (reg - past_reg) if stage else 0.0
-        for j in range(m):
-            at.g[j], past[j] = at.g[j] + ratio * (at.g[j] - past[j]), at.g[j]
-        past_reg, reg = reg, reg / _FACTOR
+        reg = target
     return total, STAGES, False
-
-
-@ordered
-def _turned(item, turn):
-    """The costs between points with mass, transposed where asked."""
-    n, m = item.nr, item.nc
-    out = np.empty((m, n) if turn else (n, m))
-    for i in range(n):
-        for j in range(m):
-            if turn:
-                out[j, i] = item.R[i, j]
-            else:
-                out[i, j] = item.R[i, j]
-    return out
-
-
-@jit
-def _softmin(R, g, b, reg):
-    """The softmin over the columns with weights; 0 where no cost is finite."""
-    top, total = -np.inf, 0.0
-    for j in range(b.size):
-        top = most(top, g[j] - R[j] + reg * np.log(b[j]))
-    if top == -np.inf:
-        return 0.0
-    for j in range(b.size):
-        total += b[j] * np.exp((g[j] - R[j] - top) / reg)
-    return -top - reg * np.log(total)
-
-
-@ordered
-def _extended(item, f, g, reg):
-    """Potentials of all points from those of the points with mass."""
-    nr, nc = item.nr, item.nc
-    all_f, all_g, column = np.empty(item.rows.size), np.empty(item.cols.size), np.empty(nr)
-    copy(f, all_f[:nr])
-    copy(g, all_g[:nc])
-    for i in range(nr, all_f.size):
-        all_f[i] = _softmin(item.R[i], g, item.weight[nr:], reg)
-    for j in range(nc, all_g.size):
-        for i in range(nr):
-            column[i] = item.R[i, j]
-        all_g[j] = _softmin(column, f, item.weight[:nr], reg)
-    return all_f, all_g
-
-
-@jit
-def _measure(problem, reg, at, sent, received):
-    """Write the marginals of the plan of potentials; returns its reduced cost, and the error."""
-    R, a, b, log_b, h, Q = problem
-    inverse, cost, error, mass = 1.0 / reg, 0.0, 0.0, 0.0
-    for j in range(b.size):
-        h[j], received[j] = at.g[j] + reg * log_b[j], 0.0
-    for i in range(a.size):
-        for j in range(b.size):
-            Q[i, j] = exp(exponent(h[j], R[i, j], at.f[i], inverse))
-        total = paid = 0.0
-        for j in range(b.size):
-            total += Q[i, j]
-            paid += Q[i, j] * (R[i, j] if R[i, j] < np.inf else 0.0)
-        sent[i] = a[i] * total
-        cost += a[i] * paid
-        error, mass = error + abs(sent[i] - a[i]), mass + a[i]
-        for j in range(b.size):
-            received[j] += a[i] * Q[i, j]
-    for j in range(b.size):
-        error, mass = error + abs(received[j] - b[j]), mass + b[j]
-    return cost, 2.0 * error / mass
-
-
-@ordered
-def _value(item, reg, f, g, sent, received, cost):
-    """⟨C, P⟩ and reg·KL(P | a⊗b) of a plan, from its reduced cost and its marginals."""
-    linear, gained, mass, total_a, total_b = cost, -cost, 0.0, 0.0, 0.0
-    for i in range(f.size):
-        linear += item.row[i] * sent[i]
-        gained += f[i] * sent[i]
-        mass, total_a = mass + sent[i], total_a + item.weight[i]
-    for j in range(g.size):
-        linear += item.col[j] * received[j]
-        gained += g[j] * received[j]
-        total_b += item.weight[f.size + j]
-    return linear, gained - reg * (mass - total_a * total_b)
-
-
-@ordered
-def _note(item, sent, received, v):
-    """Write the marginals of the plan at the places of its points."""
-    for i in range(sent.size):
-        v[SENT, item.rows[i]] = sent[i]
-    for j in range(received.size):
-        v[RECEIVED, item.cols[j]] = received[j]
-
-
-@jit
-def _item(item, reg, tol, num, info, v, stages):
-    """Solve an item; returns a flag. Newton's steps are on the shorter side."""
-    rounding = 8 * UNIT * num[SPAN] / reg
-    if rounding > _NOISE:
-        return UNSOLVED
-    turn = item.nc > item.nr
-    a, b, R = item.weight[: item.nr], item.weight[item.nr :], _turned(item, turn)
-    if turn:
-        a, b = b, a
-    problem = _Problem(R, a, b, np.log(b), np.empty(b.size), np.empty(R.shape))
-    at = _Point(np.empty(a.size), np.empty(b.size), np.empty(b.size))
-    tol = max(tol, rounding)
-    info[PIVOTS], info[ARCS], good = _descend(problem, reg, tol, num[SPAN], at, stages)
-    if not good:
-        return UNSOLVED
-    sent, received = np.empty(a.size), np.empty(b.size)
-    num[VALUE], num[ERROR] = _measure(problem, reg, at, sent, received)
-    if not num[ERROR] <= tol:
-        return UNSOLVED
-    f, g = (at.g, at.f) if turn else (at.f, at.g)
-    sent, received = (received, sent) if turn else (sent, received)
-    num[LINEAR], num[DIVERGENCE] = _value(item, reg, f, g, sent, received, num[VALUE])
-    _note(item, sent, received, v)
-    if f.size < item.rows.size or g.size < item.cols.size:
-        f, g = _extended(item, f, g, reg)
-    write(item, f, g, v)
-    return 0
-
-
-@jit
-def solve(
-    C, x, y, metric, w_a, w_b, at_a, at_b, first, second, unit, reg, tol, low, high, room, num, info, vectors, stages
-):
-    """Solve the items ``low … high`` at regularisations ``reg (items,)``; arguments are those of `vertices.solve`.
-
-    `VALUE` is the reduced cost of the plan, whose marginals go to ``vectors (items, 8, w)``. `LINEAR` and `DIVERGENCE`
-    are the parts of the objective. `PIVOTS` and `ARCS` count iterations and stages. ``stages (items, STAGES, 4)`` is
-    their log, by the names from `REG` on.
-    """
-    costs, measures = (C, x, y, metric), (w_a, w_b, at_a, at_b, first, second)
-    for k in range(low, high):
-        item = begin(costs, measures, unit, k, room, num[k], info[k], vectors[k])
-        if info[k, FLAG] == 0:
-            info[k, FLAG] = _item(item, reg[k], tol, num[k], info[k], vectors[k], stages[k])

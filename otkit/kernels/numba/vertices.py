@@ -98,28 +98,39 @@ def _narrow(R, n, m, row, col, span, width, upper, metric):
 
 
 @ordered
-def _item(item, v, metric, limit, num, info, ends, mass):
-    """Solve an item; returns a flag."""
-    R, row, col, nr, nc, rows, cols, weight = item
-    (n, m), nodes = R.shape, nr + nc
+def optimum(R, n, m, weight, span, limit):
+    """An optimal basis of the first n rows and m columns, from masses that are sent greedily.
+
+    Returns the number of pivots, −1 if none was found, and the parent, the node before, the flow, the cost of the arc,
+    and the price of each node, as in `otkit.kernels.numba.simplex`.
+    """
+    nodes = n + m
     links = np.empty((5, nodes + 1), dtype=np.int32)
     parent, thread, reverse, size, last = links[0], links[1], links[2], links[3], links[4]
     up, flow = np.empty(nodes + 1, dtype=np.bool_), np.empty(nodes + 1, dtype=np.int64)
     numbers = np.empty((3, nodes + 1))
     cost, pi, natural = numbers[0], numbers[1], numbers[2]
-    plant(R, nr, nc, weight, parent, thread, reverse, size, last, up, flow, cost, natural)
-    scale = num[SPAN] if num[SPAN] > 0.0 else 1.0
+    plant(R, n, m, weight, parent, thread, reverse, size, last, up, flow, cost, natural)
+    scale = span if span > 0.0 else 1.0
     surcharge, state, pivots = charge(natural, scale, scale, parent, up, flow, cost), GOES_ON, 0
     while state == GOES_ON:
         left = limit - pivots
-        done, optimal = _improve(R, nr, nc, scale, left, parent, thread, reverse, size, last, up, flow, cost, pi)
+        done, optimal = _improve(R, n, m, scale, left, parent, thread, reverse, size, last, up, flow, cost, pi)
         pivots += done
         if not optimal:
-            return UNSOLVED
-        state, surcharge = judge(natural, scale, n + m, surcharge, parent, up, flow, cost, pi)
-    if state != OPTIMAL:
+            return -1, parent, reverse, flow, cost, pi
+        state, surcharge = judge(natural, scale, R.shape[0] + R.shape[1], surcharge, parent, up, flow, cost, pi)
+    return pivots if state == OPTIMAL else -1, parent, reverse, flow, cost, pi
+
+
+@ordered
+def _item(item, v, metric, limit, num, info, ends, mass):
+    """Solve an item; returns a flag."""
+    R, row, col, nr, nc, rows, cols, weight = item
+    n, m = R.shape
+    info[PIVOTS], parent, reverse, _, cost, pi = optimum(R, nr, nc, weight, num[SPAN], limit)
+    if info[PIVOTS] < 0:
         return UNSOLVED
-    info[PIVOTS] = pivots
     info[ARCS], linear, defect, num[ERROR] = masses(nr, weight, rows, cols, parent, reverse, cost, ends, mass)
     f, g = np.empty(n), np.empty(m)
     potentials(R, nr, nc, weight, pi, f, g)

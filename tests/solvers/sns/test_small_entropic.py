@@ -15,10 +15,10 @@ FIELDS = (
 )
 
 
-def bump(centre):
-    """Weights of five points that are tiny far from the centre."""
-    w = np.exp(-((np.arange(5) - centre) ** 2) * 4) + 1e-12
-    return w / w.sum()
+def left():
+    """Costs and weights on which the compiled pass gives up, at a reg of 1e-3."""
+    w = np.exp(-3.0 * np.arange(5))
+    return dict(C=np.random.default_rng(9508).random((5, 5)), a=w / w.sum(), b=w[::-1] / w.sum())
 
 
 def generally(monkeypatch, call):
@@ -40,7 +40,7 @@ def taken(monkeypatch, call):
 def problem(seed):
     """Costs of many kinds, weights and a regularisation."""
     rng = np.random.default_rng(seed)
-    n, m = rng.integers(1, 65, 2)
+    n, m = rng.integers(1, 65, 2) * (1 + (seed % 5 == 0))
     x, y = rng.normal(size=(n, 2)), rng.normal(size=(m, 2)) + 3 * (seed % 2)
     if seed % 7 == 1:  # clusters that hardly exchange mass
         x, y = x + 20 * rng.integers(2, size=(n, 1)), y + 20 * rng.integers(2, size=(m, 1))
@@ -154,9 +154,9 @@ def test_gradients_reach_tensors(monkeypatch, rng):
     "change",
     [
         dict(C=np.where(np.eye(3, k=-1) + np.eye(3, k=-2) > 0, np.inf, 1.0), a=None, b=None),  # potentials diverge
-        dict(C=np.ones((3, 65)), b=None),
+        dict(C=np.ones((3, 6000)), b=None),
         dict(reg=1e-14),
-        dict(C=np.subtract.outer(range(5), range(5)) ** 2 / 25, a=bump(1.5), b=bump(3.5), reg=6.4e-4),  # it gives up
+        dict(**left(), reg=1e-3),
         dict(unbalanced=1.0),
         dict(max_iter=50),
         dict(init=(np.zeros(3), np.zeros(3))),
@@ -195,8 +195,8 @@ def test_items_do_not_depend_on_others_or_threads(monkeypatch, rng):
 
 
 def same(one, other, k=()):
-    """Whether the item k of a batch has the numbers of another result, bitwise."""
-    names = ("value", "f", "g", "plan", "error", "n_iter", "status", "lower", "upper")
+    """Whether the item k of a batch has the numbers of another result, bitwise but for sums over the plan."""
+    names = ("f", "g", "plan", "error", "n_iter", "status", "lower", "upper")
     return all(np.array_equal(getattr(one, name)[k], getattr(other, name)) for name in names)
 
 
@@ -204,9 +204,8 @@ def test_items_that_the_pass_leaves_are_solved_as_if_alone(monkeypatch):
     monkeypatch.setattr("otkit.kernels.numba.sweep._OFTEN", 0)  # one form of the loop from the first call on
     n, rng = 5, np.random.default_rng(1)
     C = rng.random((4, n, n))
-    C[1] = np.subtract.outer(range(n), range(n)) ** 2 / 25
     a, b = rng.dirichlet(np.ones(n), (2, 4))
-    a[1], b[1], reg = bump(1.5), bump(3.5), np.array([0.1, 6.4e-4, 0.1, 0.1])
+    (C[1], a[1], b[1]), reg = left().values(), np.array([0.1, 1e-3, 0.1, 0.1])
     rho = np.array([np.inf, np.inf, np.inf, 2.0])
     C[3, 0], a[2, 0] = np.inf, 0.0
     a[2] /= a[2].sum()
@@ -217,6 +216,7 @@ def test_items_that_the_pass_leaves_are_solved_as_if_alone(monkeypatch):
         alone, compiled = taken(monkeypatch, lambda k=k: otkit.solve(C[k], a[k], b[k], reg=reg[k], unbalanced=rho[k]))
         assert compiled == wanted
         assert same(together, alone, k)
+        assert together.value[k] == pytest.approx(alone.value, rel=1e-14)
         assert together.value_marginal[k] == (alone.value_marginal or 0.0)
         assert sum(stage.n_iter for stage in together.stages if stage.item == k) == alone.n_iter
         assert together.problem.take(np.array([k])).items == 1
