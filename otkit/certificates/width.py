@@ -13,7 +13,7 @@ EXACT = 1e-9
 # The largest cost is the scale of the costs, up to so many times the mean of the costs below.
 ORDINARY = 2.0**20
 # Number of costs in a sample, and minimum number of its rows.
-_SAMPLE, _ROWS = 2**18, 16
+_SAMPLE, _ROWS = 2**16, 16
 # Reduced costs below this fraction of the offsets are their rounding errors.
 _ZERO = 2.0**-40
 # Bounds of plans that cost the same differ by so many errors of a cost: one for potentials, three for a corrected plan.

@@ -31,8 +31,9 @@ from otkit.solvers.small import made
 # Maximum number of entries of a problem. Above, the simplex starts from masses that go along the arcs of least cost of
 # all. With 300 and 600 points, the mean over 28 families is 1.8 and 1.2 times as long then, with 1000 points the same.
 LARGEST = 2**19
-# So many times more where they are between points with mass: the other entries are only read by the proof.
-_IDLE = 8
+# So many times more where these are between points with mass: the other entries are only read by the proof. Where they
+# are four times as many, the general way reads them more often, so that up to _BEYOND more may have mass.
+_IDLE, _BEYOND = 8, 1.375
 # Maximum number of entries of a problem that is solved without compilation: in up to 0.3 s, about as long as loading
 # compiled kernels takes.
 _FEW = 2**13
@@ -82,8 +83,9 @@ def solved_as_read(asked: small.Read) -> Result | None:
 def _largest(a: Any, b: Any) -> int:
     """The most entries that the pass takes: more than LARGEST if few of them are between points with mass."""
     if all(small.ordinary(w) and w.ndim == 1 for w in (a, b)) and LARGEST < a.size * b.size <= _IDLE * LARGEST:
-        with_mass = np.count_nonzero(a) * np.count_nonzero(b)
-        return a.size * b.size if with_mass <= LARGEST else LARGEST
+        with_mass, all_entries = np.count_nonzero(a) * np.count_nonzero(b), a.size * b.size
+        most = _BEYOND * LARGEST if all_entries >= 4 * with_mass else LARGEST
+        return all_entries if with_mass <= most else LARGEST
     return LARGEST
 
 
