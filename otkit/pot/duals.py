@@ -1,7 +1,7 @@
 """Minimisation of transport costs with a regularisation and penalties, by SciPy's L-BFGS-B on the smooth dual.
 
 The objective ⟨M, P⟩ + R(P) + penalties is minimised in steps. Each is a problem whose R is ε·½‖P − c‖² or ε·KL(P | c)
-and whose dual is smooth, in n + m variables. All quantities are normalised: costs of at most 1, masses about 1.
+and whose dual is smooth, in n + m variables. All quantities are normalised: costs and masses are about 1.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from otkit.pot.sides import Sides, feasible, lower_bound, paid
 # L-BFGS-B: the gradient, which is the error of the marginals, to stop at, and how many iterations a step may take.
 _ERROR, _STEP, _MEMORY = 1e-11, 1000, 20
 # A step that took fewer iterations lets the next one regularise less, by the factor; not below _LEAST times the first.
-_EASY, _FACTOR, _LEAST = 150, 0.2, 1e-5
+_EASY, _FACTOR, _LEAST = 400, 0.2, 1e-5
 # How far beyond the tolerance the interval shrinks while that is cheap, and in how many steps it must halve.
 _BEYOND, _PATIENCE = 1e-7, 40
 # A step must lower the largest of so many recent objectives; the shortest cut of one.
@@ -41,6 +41,9 @@ class Smooth(Protocol):
     def gradient(self, P: np.ndarray) -> np.ndarray:
         """The gradient at P."""
 
+    def conjugate(self, S: np.ndarray) -> float:
+        """The largest ⟨S, P⟩ − R(P) over P ≥ 0; inf where it is unknown."""
+
 
 @dataclass(frozen=True)
 class Squares:
@@ -56,6 +59,10 @@ class Squares:
     def gradient(self, P: np.ndarray) -> np.ndarray:
         """The gradient at P."""
         return self.curvature * (P - self.c) if self.curvature else np.zeros_like(P)
+
+    def conjugate(self, S: np.ndarray) -> float:
+        """The largest ⟨S, P⟩ − R(P) over P ≥ 0; inf where it is unknown."""
+        return squares(S, self.curvature, self.c)[0] if self.curvature else np.inf
 
 
 @dataclass(frozen=True)
@@ -132,7 +139,7 @@ def ascend(
 
 
 def done(step: Step, tol: float) -> bool:
-    """Whether the interval is narrow: relative to the optimum, or 1e-3 of that to the largest cost of the mass."""
+    """Whether the interval is narrow: relative to the optimum, or to 1e-3 of the median cost of the mass."""
     return step.gap <= tol * max(abs(step.upper), 1e-3)
 
 
@@ -140,7 +147,7 @@ def diverged(M: np.ndarray, sides: Sides, reg: float, c: np.ndarray, tol: float,
     """The minimum with R = reg·KL(P | c): maxima of the dual at scales that fall to `reg`."""
     n, scale, total, x = M.shape[0], max(reg, 1.0), 0, np.zeros(sum(M.shape))
     while True:
-        P, x, search = ascend(M, sides, divergence, (scale, c, scale), x, max(max_iter - total, 1))
+        P, x, search = ascend(M, sides, divergence, (scale, c, scale), x, min(_STEP, max(max_iter - total, 1)))
         total += search.nit
         if scale == reg or total >= max_iter:
             break
@@ -161,7 +168,7 @@ def descended(M: np.ndarray, sides: Sides, R: Smooth, P: np.ndarray, tol: float,
 
     The next L is the curvature of R along the step, and at least a share of the last L: for squares L falls to their
     own `reg`, and without R to a small one, whose plan is sparse. A step that does not lower the objective is cut.
-    The interval is that of the linear problem at the gradient, valid for a convex R.
+    The interval is that of the linear problem at the gradient, valid for a convex R, or of the dual of R.
     """
     least, total, x, slope = np.sqrt(M.size), 0, np.zeros(sum(M.shape)), R.gradient(P)
     L, least = max(least, R.curvature), _LEAST * least
@@ -217,8 +224,9 @@ def _proved(
     search: Any,
 ) -> Step:
     """The step to P with the interval that the potentials prove; `at` is P, the gradient of R and the potentials."""
-    P, slope, x = at
-    value = R.value(P)
-    bound, f, g = lower_bound(M + slope, x[: M.shape[0]], sides)
-    upper = _objective(M, sides, R, P)
-    return Step(P, f, g, value - float(np.sum(slope * P)) + bound, upper, total, search)
+    (P, slope, x), n = at, M.shape[0]
+    value, upper = R.value(P), _objective(M, sides, R, P)
+    bound, f, g = lower_bound(M + slope, x[:n], sides)
+    lower = value - float(np.sum(slope * P)) + bound
+    direct = sides[0].dual(x[:n])[0] + sides[1].dual(x[n:])[0] - R.conjugate(x[:n, None] + x[n:] - M)
+    return Step(P, f, g, max(lower, direct), upper, total, search)

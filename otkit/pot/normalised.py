@@ -1,4 +1,4 @@
-"""A regularised problem on the host: costs of at most 1, masses about 1, and the points that may carry mass."""
+"""A regularised problem on the host: costs and masses about 1, and the points that may carry mass."""
 
 from __future__ import annotations
 
@@ -52,6 +52,10 @@ class Functions:
             )
         return float(host(self.given.reg)) / self.cost * host(found)[np.ix_(*self.kept)]
 
+    def conjugate(self, S: np.ndarray) -> float:
+        """Unknown."""
+        return np.inf
+
     def _whole(self, P: np.ndarray) -> Any:
         whole = np.zeros(self.given.M.shape)
         whole[np.ix_(*self.kept)] = self.mass * P
@@ -82,10 +86,10 @@ class Normalised:
 
     @staticmethod
     def of(given: Regularised) -> Normalised:
-        """The problem in units of its largest cost and its mean mass."""
+        """The problem in units of its median cost, whatever a few outliers are, and of its mean mass."""
         kept = tuple(np.flatnonzero(side.w > 0) if side.tight else np.arange(side.w.size) for side in given.sides)
         M = host(given.M)[np.ix_(*kept)]
-        cost = float(np.max(np.abs(M))) or 1.0
+        cost = float(np.median(np.abs(M))) or float(np.max(np.abs(M))) or 1.0
         mass = float(sum(side.w.sum() for side in given.sides)) / 2
         unit = cost / mass if given.penalty == "l2" else cost
         one, other = (

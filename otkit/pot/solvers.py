@@ -190,10 +190,11 @@ def solve(
         default. Of others: bound on the relative width of the interval of the value, 1e-6 by default. An exact solution
         meets every one.
     verbose : bool
-        Show a progress bar on the standard error, if that is a terminal.
+        Show a progress bar of otkit's own solvers on the standard error, if that is a terminal.
     grad : str
-        "autodiff" records all that is returned. Gradients follow from the optimum, not from iterations: so "last_step"
-        is the same, and "envelope" the same for `value` alone. "detach" records nothing.
+        "autodiff" records all that is returned, or the value alone, see `unbalanced_type`. Gradients follow from the
+        optimum, not from iterations: so "last_step" is the same, and "envelope" the same for `value` alone. "detach"
+        records nothing.
 
     Returns
     -------
