@@ -21,7 +21,7 @@ _ERROR, _STEP, _MEMORY = 1e-11, 1000, 20
 # A step that took fewer iterations lets the next one regularise less, by the factor; not below _LEAST times the first.
 _EASY, _FACTOR, _LEAST = 400, 0.2, 1e-5
 # How far beyond the tolerance the interval shrinks while that is cheap, and in how many steps it must halve.
-_BEYOND, _PATIENCE = 1e-7, 40
+_BEYOND, _PATIENCE = 1e-4, 40
 # A step must lower the largest of so many recent objectives; the shortest cut of one.
 _RECENT, _SMALLEST = 8, 1e-6
 
