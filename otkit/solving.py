@@ -10,7 +10,9 @@ import numpy as np
 from otkit import arrays, checks
 from otkit.arrays import Array
 from otkit.autograd import attached, check_differentiable
+from otkit.certificates.base import sum_rounding
 from otkit.geometry.base import GivenGeometry
+from otkit.geometry.costs import UNIT
 from otkit.geometry.dense import Dense
 from otkit.geometry.grid import Grid
 from otkit.geometry.stored import StoredArcs, is_sparse
@@ -71,12 +73,35 @@ def solved(
     if quick is not None:
         return attached(quick, strict)
     in_cells = in_scales(geometry, method, asked.reg, asked.unbalanced)
-    problem = LinearProblem.build(geometry, *asked[:4], reduces=not in_cells)
+    problem = _with_exact_marginals(LinearProblem.build(geometry, *asked[:4], reduces=not in_cells), geometry, asked)
     chosen = choose_solver(problem, method, bounded=options["rtol"] is not None)
     solver = with_options(chosen, **options)
     if init is not None and "init" in solver.refuses:
         _refuse(solver, "init")
     return result_of(problem, solver, _start(problem, init), watch, strict)
+
+
+def _with_exact_marginals(problem: LinearProblem, geometry: GivenGeometry, asked: Asked) -> LinearProblem:
+    """The problem with exact marginals where penalties are too large for any plan to pay, and totals are equal.
+
+    An exact plan pays nothing then, so its cost is not below the optimum. The potentials of its dual, |f|, |g| ≤ K for
+    costs of size K, prove that it is above by at most Σ a f²/2ρ + Σ b g²/2ρ ≤ K²/ρ for each unit of mass: at ρ ≥ K/u
+    less than a rounding error of the costs. The penalties themselves would lose more digits than that.
+    """
+    if asked.reg is not None or problem.balanced.all() or problem.forbidden.any() or problem.idle is not None:
+        return problem
+    given = asked.unbalanced if isinstance(asked.unbalanced, tuple) else (asked.unbalanced,)
+    if any(map(arrays.requires_grad, given)):
+        return problem
+    rho_a, rho_b = (arrays.to_numpy(rho) for rho in (problem.penalties.rho_a, problem.penalties.rho_b))
+    size = np.maximum(abs(problem.low), abs(problem.high)) + problem.span
+    one, other = (arrays.to_numpy(total) for total in problem.totals)
+    equal = abs(one - other) <= sum_rounding(geometry.n + geometry.m) * np.maximum(one, other)
+    exact = equal & (np.minimum(rho_a, rho_b) * UNIT >= size)
+    if not exact.any():
+        return problem
+    penalties = tuple(np.where(exact, np.inf, rho).reshape(problem.batch) for rho in (rho_a, rho_b))
+    return LinearProblem.build(geometry, asked.a, asked.b, None, penalties)
 
 
 def _solved_with_border(

@@ -21,7 +21,7 @@ PUBLIC = {
     *("emd", "emd2", "emd_1d", "emd2_1d", "emd2_lazy", "sinkhorn", "sinkhorn2", "sinkhorn_unbalanced"),
     *("sinkhorn_unbalanced2", "sliced_wasserstein_distance", "max_sliced_wasserstein_distance"),
     *("empirical_sinkhorn", "empirical_sinkhorn2", "empirical_sinkhorn_divergence", "free_support_barycenter"),
-    *("barycenter_debiased", "mm_unbalanced", "mm_unbalanced2"),
+    *("barycenter_debiased", "mm_unbalanced", "mm_unbalanced2", "lbfgsb_unbalanced", "lbfgsb_unbalanced2"),
     *("entropic_partial_wasserstein", "entropic_partial_wasserstein_logscale"),
 }
 

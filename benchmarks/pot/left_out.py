@@ -8,8 +8,7 @@ LEFT_OUT = {
     "test_solvers.py::test_solve_sample_methods*'factored'*": f"{_REFUSED}method='factored', an approximation",
     "test_solvers.py::test_solve_sample_methods*'lowrank'*": f"{_REFUSED}method='lowrank', an approximation",
     "test_solvers.py::test_solve_sample_methods*'nystroem'*": f"{_REFUSED}method='nystroem', an approximation",
-    "test_mm.py::test_mm_*-l2]": f"{_REFUSED}div='l2'",
-    "test_mm.py::test_mm_convergence*-kl]": f"{_DIFFERENT}a plan to 1e-5, from which the optimum differs by 4e-5",
+    "test_mm.py::test_mm_convergence*": f"{_DIFFERENT}a plan to 1e-5, from which the optimum differs by 2e-5 or more",
     "test_bregman.py::test_nan_warning*": f"{_DIFFERENT}a warning and NaN for reg=0, which is an error here",
     "test_1d_solver.py::test_emd1d_dual_backprop_batch*numpy*": f"{_DIFFERENT}an error for NumPy, which has duals here",
     "test_solvers.py::test_solve_sample_NotImplemented*'lazy': True,*'unbalanced': 1*": (

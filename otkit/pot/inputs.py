@@ -128,9 +128,14 @@ def threads(count: Any, name: str = "numThreads") -> None:
         raise ValueError(f'{name} must be "max" or a positive integer, got {count!r}; drop it')
 
 
+def lowered(name: Any) -> Any:
+    """A name of POT, in which capitals make no difference, in lower case."""
+    return name.lower() if isinstance(name, str) else name
+
+
 def one_of(value: Any, name: str, allowed: tuple[str, ...]) -> str:
     """A name among those of POT, in lower case; ``ValueError`` for others."""
-    known = value.lower() if isinstance(value, str) else value
+    known = lowered(value)
     if known not in allowed:
         raise ValueError(f"{name} must be one of {', '.join(allowed)}, got {value!r}; pass one of these")
     return known

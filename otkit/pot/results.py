@@ -10,6 +10,7 @@ import numpy as np
 
 from otkit import arrays
 from otkit.arrays import Array, namespace
+from otkit.pot.solution import Solution
 from otkit.pot.utils import LazyTensor, dist
 from otkit.results import Result
 
@@ -20,14 +21,15 @@ class OTResult:
 
     Attributes
     ----------
-    result : Result or None
-        The result of otkit, with certified bounds, status and error; None for method "1d".
+    result : Result, Solution or None
+        The result of otkit, with certified bounds, status and error; None for method "1d". For a regularisation or
+        penalty that is of POT alone, what was found and proved: its plan, `lower`, `upper`, `status` and `n_iter`.
     value : array ()
         The objective.
     value_linear : array ()
         ⟨M, P⟩.
     potentials : tuple of array (n,), array (m,)
-        Dual variables: in units of the cost without `reg`; with one, logarithms of the scalings, as in POT.
+        Dual variables: in units of the cost without `reg`; with an entropic one, logarithms of the scalings, as in POT.
     log : dict or None
         The log of the solver.
     lazy_plan : LazyTensor or None
@@ -48,7 +50,7 @@ class OTResult:
     True
     """
 
-    result: Result | None
+    result: Result | Solution | None
     value: Any
     value_linear: Any
     potentials: tuple[Any, Any] | None = None
@@ -85,8 +87,8 @@ class OTResult:
         from scipy.sparse import csr_array
 
         arcs = self.result.plan_sparse()
-        problem = self.result.problem.reduced
-        return csr_array((arcs.mass, (arcs.row, arcs.col)), shape=(problem.n, problem.m))
+        shape = self.result.f.shape[-1], self.result.g.shape[-1]
+        return csr_array((arcs.mass, (arcs.row, arcs.col)), shape=shape)
 
     @property
     @arrays.eager

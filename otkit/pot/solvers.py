@@ -12,10 +12,13 @@ from otkit.geometry.base import GivenGeometry
 from otkit.geometry.points import PointCloud
 from otkit.pot.calls import duals, entropic_log, exact_log, initial, run, scalings
 from otkit.pot.gaussian import empirical_bures_wasserstein_distance
-from otkit.pot.inputs import costs, like_of, of_one_total, one_of, pair_of, threads, unused, weights
+from otkit.pot.inputs import costs, like_of, lowered, of_one_total, one_of, pair_of, threads, unused, weights
 from otkit.pot.line import wasserstein_1d
 from otkit.pot.reference import TYPES, reference
+from otkit.pot.regularised import Regularised, regularisation_of
 from otkit.pot.results import OTResult, lazy_plan
+from otkit.pot.sides import PENALTIES
+from otkit.pot.solution import minimised
 from otkit.pot.utils import CLOUDS, dist
 from otkit.results import Result, Status
 
@@ -34,15 +37,15 @@ class _Asked:
     ----------
     reg, c, unbalanced
         As in `solve`; `reg` is None for an exact problem.
-    reg_type : {"kl", "entropy"}
-    penalty : {"kl", "tv"}
+    reg_type : {"kl", "entropy", "l2"} or tuple of 2 functions
+    penalty : {"kl", "l2", "tv"}
     max_iter, tol, init, verbose, grad
         As in `solve`.
     """
 
     reg: Any
     c: Any
-    reg_type: str
+    reg_type: Any
     unbalanced: Any
     penalty: str
     max_iter: int | None
@@ -61,30 +64,35 @@ class _Asked:
             raise NotImplementedError("plan_init= does not apply: otkit starts from potentials; pass potentials_init=")
         if isinstance(reg, (int, float)) and reg == 0:
             reg = None
-        checks.positive(tol, "tol", below=np.inf if reg is not None or unbalanced is None else 1.0)
-        penalty = unbalanced_type.lower() if isinstance(unbalanced_type, str) else unbalanced_type
-        if unbalanced is not None and penalty != "kl" and (penalty, reg) != ("tv", None):
-            raise NotImplementedError(
-                f"unbalanced_type must be 'KL', or 'TV' without a reg=, got {unbalanced_type!r} and reg={reg!r}; "
-                "pass unbalanced_type='KL', or use POT"
-            )
-        if unbalanced is not None and penalty == "tv" and init is not None:
-            raise NotImplementedError("potentials_init= does not apply to unbalanced_type='TV'; drop it")
+        if unbalanced is not None and lowered(unbalanced_type) not in PENALTIES:
+            raise NotImplementedError(f"unbalanced_type must be 'KL', 'L2' or 'TV', got {unbalanced_type!r}; pass one")
         if reg is not None:
-            kind = reg_type.lower() if isinstance(reg_type, str) else reg_type
-            if kind not in TYPES:
-                raise NotImplementedError(f"reg_type must be 'KL' or 'entropy', got {reg_type!r}; pass one, or use POT")
-            reg_type = kind
+            reg_type = regularisation_of(reg_type)
         elif c is not None:
             raise ValueError("c= is the reference of the regularisation, and there is no reg=; drop one of them")
         grad = one_of(grad, "grad", _GRADS)
-        return _Asked(reg, c, reg_type, pair_of(unbalanced), penalty, max_iter, tol, init, verbose, grad)
+        penalty = lowered(unbalanced_type)
+        asked = _Asked(reg, c, reg_type, pair_of(unbalanced), penalty, max_iter, tol, init, verbose, grad)
+        varied = unbalanced is not None and (reg is None or not asked.own)
+        checks.positive(tol, "tol", below=np.inf if asked.own and not varied else 1.0)
+        if init is not None and not (asked.own and (unbalanced is None or penalty == "kl")):
+            raise NotImplementedError("potentials_init= does not apply to this regularisation or penalty; drop it")
+        return asked
+
+    @property
+    def own(self) -> bool:
+        """Whether the solvers of otkit have the problem."""
+        if self.reg is not None and self.reg_type not in TYPES:
+            return False
+        return self.unbalanced is None or self.penalty == "kl" or (self.penalty == "tv" and self.reg is None)
 
     def solve(self, geometry: GivenGeometry, a: Any, b: Any) -> OTResult:
         """The solution at these costs and weights."""
         if self.grad == "detach":
             geometry, a, b = geometry.detached(), arrays.detached(a), arrays.detached(b)
         pair = tuple(weights(w, name, geometry) for w, name in ((a, "a"), (b, "b")))
+        if not self.own:
+            return self._regularised(geometry, *pair)
         if self.reg is not None:
             return self._entropic(geometry, *pair)
         return self._exact(geometry, *pair) if self.unbalanced is None else self._varied(geometry, *pair)
@@ -113,6 +121,12 @@ class _Asked:
         potentials = scalings(result, weighted=weighted)
         values = at.value(result), at.linear(result)
         return self._named(result, values, potentials, entropic_log(result, weighted=weighted))
+
+    def _regularised(self, geometry: GivenGeometry, a: Any, b: Any) -> OTResult:
+        asked = (self.reg, self.reg_type, self.c), (self.unbalanced, self.penalty)
+        found = minimised(Regularised.of(geometry, (a, b), *asked), ("max_iter", self.max_iter), self.tol)
+        linear, status = arrays.detached(found.value_linear), found.message or "Converged"
+        return OTResult(found, found.value, linear, (found.f, found.g), found.log(), status=status)
 
     def _named(self, result: Result, values: tuple[Any, Any], potentials: Any, log: dict[str, Any]) -> OTResult:
         value, linear = values
@@ -152,14 +166,15 @@ def solve(
     reg : float, optional
         The regularisation; None or 0 for the exact problem.
     c : array (n, m), optional
-        The reference measure of `reg_type` "KL"; a⊗b by default.
-    reg_type : str
-        "KL" or "entropy". POT's "L2" and functions are refused.
+        The reference measure of `reg_type` "KL" and "L2"; a⊗b by default.
+    reg_type : str or tuple of 2 functions
+        "KL", "entropy", "L2" for half the squares ½‖P − c‖², whose `c` is 0 by default without penalties, as in POT, or
+        a convex f(P) and its gradient.
     unbalanced : float, or 1 or 2 numbers, optional
         The penalty on the marginals.
     unbalanced_type : str
-        "KL", the divergence of the marginals, or "TV", their total variation, without a `reg`. Without one, the value
-        alone has gradients. POT descends to it, and may stop above the minimum. POT's "L2" is refused.
+        "KL", the divergence of the marginals, "L2", half their squared distance, or "TV", their total variation.
+        Without a `reg`, or with another regularisation or penalty than entropy and "KL", the value alone has gradients.
     method : str, optional
         One of POT's names, "sinkhorn", "sinkhorn_log", "mm" or "lbfgsb", which have one answer here.
     n_threads
@@ -171,13 +186,15 @@ def solve(
     potentials_init : tuple (u, v), optional
         Dual variables to start from, in the units of `OTResult.potentials`.
     tol : float, optional
-        With a `reg`: bound on the L1 errors of both marginals, 1e-9 by default. Without one, of "KL" penalties: bound
-        on the relative width of the interval of the value, 1e-6 by default. An exact solution meets every one.
+        Of entropic problems with exact marginals or "KL" penalties: bound on the L1 errors of both marginals, 1e-9 by
+        default. Of others: bound on the relative width of the interval of the value, 1e-6 by default. An exact solution
+        meets every one.
     verbose : bool
-        Show a progress bar on the standard error, if that is a terminal.
+        Show a progress bar of otkit's own solvers on the standard error, if that is a terminal.
     grad : str
-        "autodiff" records all that is returned. Gradients follow from the optimum, not from iterations: so "last_step"
-        is the same, and "envelope" the same for `value` alone. "detach" records nothing.
+        "autodiff" records all that is returned, or the value alone, see `unbalanced_type`. Gradients follow from the
+        optimum, not from iterations: so "last_step" is the same, and "envelope" the same for `value` alone. "detach"
+        records nothing.
 
     Returns
     -------
@@ -303,14 +320,18 @@ def solve_sample(
 def _between(asked: _Asked, measures: tuple[Any, Any], metric: Any, lazy: bool) -> OTResult:
     """The solution between measures (points, weights)."""
     (x, a), (y, b) = measures
-    moved = asked.reg is not None and (asked.c is not None or asked.reg_type != "kl")
+    moved = not asked.own or (asked.reg is not None and (asked.c is not None or asked.reg_type != "kl"))
     stays = isinstance(metric, str) and metric in CLOUDS and not moved
+    if lazy and not asked.own:
+        raise NotImplementedError(
+            "lazy=True takes reg_type='KL' or no reg, and unbalanced_type='KL', or 'TV' without a reg; drop lazy="
+        )
     if lazy and not stays:
         raise NotImplementedError(
             f"lazy=True takes reg_type='KL', no c= and a metric among {', '.join(CLOUDS)}, got {metric!r}; drop lazy="
         )
     answer = asked.solve(PointCloud(x, y, metric) if stays else costs(dist(x, y, metric)), a, b)
-    if not lazy or asked.reg is None or answer.result is None:
+    if not lazy or asked.reg is None or not isinstance(answer.result, Result):
         return answer
     return replace(answer, lazy_plan=lazy_plan((x, y), scalings(answer.result), metric, asked.reg))
 

@@ -9,10 +9,20 @@ import numpy as np
 from otkit import arrays, checks
 from otkit.pot.calls import history, initial, run, scalings
 from otkit.pot.inputs import costs, one_of, pair_of, steering, weights
+from otkit.pot.lbfgs import lbfgsb_unbalanced, lbfgsb_unbalanced2
 from otkit.pot.reference import TYPES, Reference, reference
+from otkit.pot.regularised import Regularised
+from otkit.pot.solution import minimised
 from otkit.results import Result
 
-__all__ = ["mm_unbalanced", "mm_unbalanced2", "sinkhorn_unbalanced", "sinkhorn_unbalanced2"]
+__all__ = [
+    "lbfgsb_unbalanced",
+    "lbfgsb_unbalanced2",
+    "mm_unbalanced",
+    "mm_unbalanced2",
+    "sinkhorn_unbalanced",
+    "sinkhorn_unbalanced2",
+]
 
 METHODS = ("sinkhorn", "sinkhorn_stabilized", "sinkhorn_translation_invariant", "sinkhorn_reg_scaling")
 _LIMIT, _STOP = 1000, 1e-15  # POT's defaults, in place of which stand otkit's own
@@ -201,12 +211,12 @@ def mm_unbalanced(
     reg : float
         The weight of the divergence from `c`; 0, the default, leaves it out.
     div : str
-        "kl". POT's "l2" is refused.
+        "kl" for divergences of the marginals and the plan, or "l2" for half the squared distances.
     G0
         No effect: where POT starts, on which the optimum does not depend.
     stopThr : float
-        Bound on the error of the optimality conditions, or without a `reg` on the relative width of the interval of the
-        objective; POT's default stands for otkit's own.
+        Bound on the error of the optimality conditions, or without a `reg` and for "l2" on the relative width of the
+        interval of the objective; POT's default stands for otkit's own.
     a, b, M, reg_m, c, numItermax, verbose, log
         As in `sinkhorn_unbalanced`.
 
@@ -222,7 +232,7 @@ def mm_unbalanced(
     ValueError, TypeError
         If the data or options are invalid, or there is a `c` without a `reg`.
     NotImplementedError
-        For ``div="l2"``.
+        For ``div="l2"`` and sparse costs.
 
     Examples
     --------
@@ -234,10 +244,8 @@ def mm_unbalanced(
     >>> ot.unbalanced.mm_unbalanced([1.0], [4.0], [[0.0]], 1).round(2)  # the geometric mean
     array([[2.]])
     """
-    at, result = _minimised((a, b, M), (reg, reg_m, div, c), (numItermax, stopThr), verbose)
-    if not log:
-        return result.plan
-    return result.plan, {"err": history(result), "G": [result.plan], **_costs(at, result)}
+    plan, words = _minimised((a, b, M), (reg, reg_m, div, c), (numItermax, stopThr), verbose)
+    return (plan, words) if log else plan
 
 
 @arrays.eager
@@ -268,7 +276,7 @@ def mm_unbalanced2(
     Returns
     -------
     array ()
-        The cost, differentiable by a, b, M, reg and reg_m; without a `reg`, the total alone is.
+        The cost, differentiable by a, b, M, reg and reg_m; without a `reg` and for "l2", the total alone is.
     dict
         With `log`, as in `mm_unbalanced`.
 
@@ -285,28 +293,33 @@ def mm_unbalanced2(
     0.237
     """
     one_of(returnCost, "returnCost", ("linear", "total"))
-    at, result = _minimised((a, b, M), (reg, reg_m, div, c), (numItermax, stopThr), verbose)
-    words = _costs(at, result)
+    _, words = _minimised((a, b, M), (reg, reg_m, div, c), (numItermax, stopThr), verbose)
     cost = words["cost" if returnCost == "linear" else "total_cost"]
-    return (cost, {"err": history(result), "G": [result.plan], **words}) if log else cost
+    return (cost, words) if log else cost
 
 
 def _minimised(
     measures: tuple[Any, Any, Any], problem: tuple[Any, Any, str, Any], limits: tuple[int, float], verbose: bool
-) -> tuple[Reference, Result]:
-    """The solve of `mm_unbalanced`, of `problem` (reg, reg_m, div, c)."""
+) -> tuple[Any, dict[str, Any]]:
+    """The plan and the log of `mm_unbalanced`, of `problem` (reg, reg_m, div, c)."""
     reg, reg_m, div, c = problem
-    if one_of(div, "div", ("kl", "l2")) == "l2":
-        raise NotImplementedError("div must be 'kl', got 'l2'; pass 'kl', or use POT")
-    plain = isinstance(reg, (int, float)) and reg == 0
-    checks.positive(limits[1], "stopThr", below=1.0 if plain else np.inf)
-    tol = None if limits[1] == _STOP else limits[1]
-    if not plain:
-        return _solved(measures, (reg, reg_m, "kl", c), (limits[0], tol), None, verbose)
-    if c is not None:
+    div, plain = one_of(div, "div", ("kl", "l2")), isinstance(reg, (int, float)) and reg == 0
+    (most, stop), tol = limits, None if limits[1] == _STOP else limits[1]
+    checks.positive(stop, "stopThr", below=1.0 if plain or div == "l2" else np.inf)
+    if plain and c is not None:
         raise ValueError("c= is the reference of the regularisation, and reg is 0; drop c=, or pass a reg above 0")
+    if not plain and div == "kl":
+        at, result = _solved(measures, (reg, reg_m, "kl", c), (most, tol), None, verbose)
+        return result.plan, {"err": history(result), "G": [result.plan], **_costs(at, result)}
     a, b, M = measures
     geometry = costs(M, a, b)
-    asked = (weights(a, "a", geometry), weights(b, "b", geometry), None, pair_of(reg_m))
-    limit = ("numItermax", limits[0], _LIMIT)
-    return Reference(geometry), run(geometry, asked, limit, rtol=tol, verbose=verbose)
+    pair = weights(a, "a", geometry), weights(b, "b", geometry)
+    if div == "l2":
+        checks.positive(most, "numItermax")
+        asked = Regularised.of(geometry, pair, (None if plain else reg, "l2", c), (pair_of(reg_m), "l2"))
+        found = minimised(asked, ("numItermax", None if most == _LIMIT else most), tol)
+        words = found.log()
+        return found.plan, {name: words[name] for name in ("err", "G", "cost", "total_cost")}
+    limit = ("numItermax", most, _LIMIT)
+    result = run(geometry, (*pair, None, pair_of(reg_m)), limit, rtol=tol, verbose=verbose)
+    return result.plan, {"err": history(result), "G": [result.plan], **_costs(Reference(geometry), result)}

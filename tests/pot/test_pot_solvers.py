@@ -30,6 +30,7 @@ FUNCTIONS = [
     *("gaussian.empirical_bures_wasserstein_distance", "sliced.get_random_projections"),
     *("sliced_wasserstein_distance", "max_sliced_wasserstein_distance", "barycenter", "bregman.barycenter"),
     *("unbalanced.sinkhorn_unbalanced", "unbalanced.sinkhorn_unbalanced2", "sinkhorn_unbalanced2"),
+    *("unbalanced.lbfgsb_unbalanced", "unbalanced.lbfgsb_unbalanced2"),
 ]
 
 
@@ -118,11 +119,10 @@ def test_unbalanced_problems_have_the_plan_of_pot_and_an_honest_value(reg_type):
 
 @pytest.mark.parametrize(
     ("options", "error", "message"),
-    [({"reg": 1, "reg_type": "L2"}, NotImplementedError, "reg_type must be 'KL' or 'entropy', got 'L2'"),
-     ({"reg": 1, "reg_type": (abs, abs)}, NotImplementedError, "reg_type must be 'KL' or 'entropy'"),
-     ({"reg": 1, "unbalanced": 1, "unbalanced_type": "TV"}, NotImplementedError, "'KL', or 'TV' without a reg=, .*'TV' and"),
+    [({"reg": 1, "reg_type": "L1"}, NotImplementedError, "'L2' or a pair of functions .f, df., got 'L1'"),
+     ({"reg": 1, "reg_type": (abs, 1)}, NotImplementedError, "reg_type must be 'KL', 'entropy', 'L2' or a pair"),
      ({"unbalanced": 1, "tol": 2.0}, ValueError, "tol must be a positive number and below 1, got 2.0"),
-     ({"unbalanced": 1, "unbalanced_type": "L2"}, NotImplementedError, "got 'L2' and reg=None"),
+     ({"unbalanced": 1, "unbalanced_type": "JS"}, NotImplementedError, "must be 'KL', 'L2' or 'TV', got 'JS'"),
      ({"plan_init": np.ones((13, 9))}, NotImplementedError, "plan_init= does not apply.* potentials_init="),
      ({"method": "foo"}, ValueError, "method must be one of sinkhorn, sinkhorn_log, mm, lbfgsb, got 'foo'"),
      ({"grad": "foo"}, ValueError, "grad must be one of autodiff, envelope, last_step, detach, got 'foo'"),

@@ -34,7 +34,7 @@ def test_of_neither():
 
 def test_that_skips():
     try:
-        ot.solve(M, reg=1.0, reg_type="L2")
+        ot.solve_sample(M, M, method="lowrank")
     except NotImplementedError:
         pytest.skip("Not implemented")
 """

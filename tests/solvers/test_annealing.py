@@ -90,12 +90,34 @@ def test_the_advice_names_no_reg_where_there_is_none(rng):
         otkit.solve(rng.random((9, 8)), unbalanced=1.0, max_iter=3)
 
 
-def test_penalties_near_infinity_converge_to_a_valid_interval():
+@pytest.mark.parametrize("rho", [1e17, 1e300, (np.inf, 1e100)])
+def test_penalties_that_no_plan_can_pay_are_exact_marginals(rho):
     rng = np.random.default_rng(0)
     C, a, b = rng.random((30, 25)), rng.random(30), rng.random(25)
-    found = otkit.solve(C, a, b * a.sum() / b.sum(), unbalanced=1e300)
+    b *= a.sum() / b.sum()
+    exact, found = otkit.solve(C, a, b), otkit.solve(C, a, b, unbalanced=rho)
     assert found.status is otkit.Status.CONVERGED
-    assert found.lower <= otkit.solve(C, a, b * a.sum() / b.sum()).value
+    assert float(found.value) == pytest.approx(float(exact.value), rel=1e-12)
+    assert found.gap <= 1e-12 * found.upper
+    assert found.lower <= exact.value
+    # In a batch the others keep their penalties, and unequal totals are paid for.
+    pairs = np.array([1e300, 0.3]) if not isinstance(rho, tuple) else (np.inf, np.array([1e300, 0.3]))
+    both = otkit.solve(C, a, b, unbalanced=pairs, rtol=1e-9)
+    assert float(both.value[0]) == pytest.approx(float(exact.value), rel=1e-9)
+    assert both.value[1] < exact.value
+    short = otkit.solve(C, 0.5 * a, b, unbalanced=1e17)
+    assert float(short.value) == pytest.approx(1e17 * a.sum() * (1 - np.sqrt(0.5)) ** 2, rel=1e-6)
+
+
+def test_large_penalties_keep_their_gradients_and_forbidden_arcs():
+    torch = pytest.importorskip("torch")
+    C, rho = torch.rand((4, 4), dtype=torch.float64), torch.tensor(1e17, dtype=torch.float64, requires_grad=True)
+    value = otkit.solve(C, unbalanced=rho).value
+    assert torch.isfinite(torch.autograd.grad(value, rho)[0])
+    # No plan has these marginals: the penalties are paid.
+    walls = np.array([[1.0, np.inf], [1.0, np.inf]])
+    found = otkit.solve(walls, [0.5, 0.5], [0.5, 0.5], unbalanced=1e17)
+    assert float(found.value) > 1e15
 
 
 def test_items_of_a_batch_keep_their_own_arcs(rng):

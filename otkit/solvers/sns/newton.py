@@ -55,6 +55,7 @@ def direction(
     return move, found, sparse
 
 
+@np.errstate(over="ignore", invalid="ignore")  # along a move as long as large penalties
 def search(part: LinearProblem, at: Point, reg: Array, move: np.ndarray, goal: float) -> tuple[Point, bool]:
     """A point of sufficiently larger dual value, by a step along `move` or a sweep; also whether the step was long."""
     furthest = float(abs(move).max())
