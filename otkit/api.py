@@ -206,7 +206,12 @@ def solve_sample(
         cloud = PointCloud(x, y, metric if period is None else parse_cost(metric, period=period))
         return solved(cloud, Asked(a, b, reg, unbalanced, mass, penalty), method, options, init, watch, strict)
 
-    return lists.answered(solution, shortfall, (x, y, a, b), (reg, unbalanced, mass), strict, watch)
+    def part(batch: Result, item: int, pair: tuple[Any, ...]) -> Result:
+        return lists.of_pair(batch, item, pair[:6], strict=strict)
+
+    plain = mass is None and penalty == "kl"
+    clouds = lists.Clouds(solution, part if plain else None, shortfall)
+    return lists.answered(clouds, (x, y, a, b), (reg, unbalanced, mass), strict, watch)
 
 
 @arrays.eager

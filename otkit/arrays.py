@@ -18,6 +18,7 @@ import numpy as np
 Array = Any
 Namespace = Any
 _Tree = TypeVar("_Tree")
+_Class = TypeVar("_Class")
 
 is_cupy = array_api_compat.is_cupy_array
 is_jax = array_api_compat.is_jax_array
@@ -255,6 +256,13 @@ def renewed(tree: _Tree, /, **changes: Any) -> _Tree:
     """The frozen dataclass with some fields replaced by valid ones: its checks do not run again."""
     new = object.__new__(type(tree))
     vars(new).update(vars(tree), **changes)
+    return new
+
+
+def made(of: type[_Class], **fields: Any) -> _Class:
+    """A frozen dataclass without its checks, for fields that are known to be valid."""
+    new = object.__new__(of)
+    new.__dict__.update(fields)
     return new
 
 

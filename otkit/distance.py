@@ -240,7 +240,13 @@ def wasserstein(
     def distance(x: Any, y: Any, a: Any, b: Any, mass: Any) -> WassersteinResult:
         return measured((x, y), (a, b), cost, rtol, max_iter, watch, mass)
 
-    return lists.answered(distance, lambda found: shortfall(found.result, found), (x, y, a, b), (mass,), strict, watch)
+    def part(batch: WassersteinResult, item: int, pair: tuple[Any, ...]) -> WassersteinResult:
+        if np.ndim(batch.unit) and batch.unit[item] != 1:  # these points are not those that were solved
+            return distance(*pair)
+        return WassersteinResult(lists.of_pair(batch.result, item, (*pair[:4], None, None)), cost.power)
+
+    clouds = lists.Clouds(distance, part if mass is None else None, lambda found: shortfall(found.result, found))
+    return lists.answered(clouds, (x, y, a, b), (mass,), strict, watch)
 
 
 def rooted(mean: Any, exponent: float, direction: int) -> Any:

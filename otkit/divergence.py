@@ -220,7 +220,12 @@ def sinkhorn_divergence(
         ]
         return DivergenceResult(*three)
 
-    return lists.answered(divergence, _shortfall, (x, y, a, b), (reg, unbalanced), strict)
+    def part(batch: DivergenceResult, item: int, pair: tuple[Any, ...]) -> DivergenceResult:
+        x, y, a, b, *numbers = pair
+        three = ((batch.cross, (x, y, a, b)), (batch.self_x, (x, x, a, a)), (batch.self_y, (y, y, b, b)))
+        return DivergenceResult(*(lists.of_pair(r, item, (*own, *numbers), strict=strict) for r, own in three))
+
+    return lists.answered(lists.Clouds(divergence, part, _shortfall), (x, y, a, b), (reg, unbalanced), strict)
 
 
 def _shortfall(answer: DivergenceResult) -> str:

@@ -14,6 +14,9 @@ from otkit.problems.linear import result_dtype
 
 # The largest asymmetry and the most negative eigenvalue of a covariance, relative to its largest entry or eigenvalue.
 _ROUNDING = 1e-5
+# The least deviation along a feature, given those before it, relative to the largest, at which covariances are formed.
+# Rounding then moves a distance by at most about 1e-11 of the deviations.
+_LEAST = 2.0**-17
 
 
 @arrays.eager
@@ -91,8 +94,8 @@ def fid(x: Any, y: Any) -> Any:
 
     Notes
     -----
-    Heusel et al. (2017). Covariances are not formed: the distance and its gradients come from factors of the centred
-    features, so that they are finite for singular covariances too, and 0 for equal features.
+    Heusel et al. (2017). The distance and its gradients come from factors of the centred features, of which covariances
+    are formed only if they are well-conditioned. They are finite for singular ones too, and 0 for equal features.
 
     Examples
     --------
@@ -111,14 +114,15 @@ def fid(x: Any, y: Any) -> Any:
     hosts = [arrays.float64(to_numpy(arrays.detached(v))) for v in (x, y)]
     means = [v.mean(-2, keepdims=True) for v in hosts]
     scaled = [(v - mean) / np.sqrt(v.shape[-2] - 1) for v, mean in zip(hosts, means, strict=True)]
-    frames, roots = zip(*map(_factored, scaled), strict=True)
+    wanted = any(map(arrays.requires_grad, (x, y)))
+    frames, roots = zip(*(_factored(v, frame=wanted) for v in scaled), strict=True)
     wide = max(L.shape[-1] for L in roots)
     padded = [_padded(L, wide) for L in roots]
     U, V = _aligned(*padded)
     shift, apart = means[0] - means[1], padded[0] @ U - padded[1] @ V
     distance = (shift**2).sum((-2, -1)) + (apart**2).sum((-2, -1))
     gradients = None
-    if any(map(arrays.requires_grad, (x, y))):
+    if wanted:
         turned = (apart @ np.swapaxes(U, -1, -2), -apart @ np.swapaxes(V, -1, -2))
         gradients = []
         for v, Q, D, sign in zip(hosts, frames, turned, (1.0, -1.0), strict=True):
@@ -158,13 +162,29 @@ def _root(C: np.ndarray, name: str) -> np.ndarray:
     return np.asarray((vectors * deviations[..., None, :]) @ np.swapaxes(vectors, -1, -2))
 
 
-def _factored(X: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Q and L with X = Q Lᵀ and orthonormal columns of Q, so that XᵀX = L Lᵀ; L is ``(..., d, min(n, d))``."""
+def _factored(X: np.ndarray, *, frame: bool) -> tuple[np.ndarray, np.ndarray]:
+    """Q and L with X = Q Lᵀ and orthonormal columns of Q, so that XᵀX = L Lᵀ; L is ``(..., d, min(n, d))``.
+
+    Without `frame`, Q has no entries.
+    """
     n, d = X.shape[-2:]
     if n <= d:
         return np.eye(n), np.swapaxes(X, -1, -2)
-    Q, R = np.linalg.qr(X)
+    L = _of_covariance(np.swapaxes(X, -1, -2) @ X)
+    if L is not None:
+        return X @ np.swapaxes(np.linalg.inv(L), -1, -2) if frame else np.empty(0), L
+    Q, R = np.linalg.qr(X) if frame else (np.empty(0), np.linalg.qr(X, mode="r"))
     return Q, np.swapaxes(R, -1, -2)
+
+
+def _of_covariance(C: np.ndarray) -> np.ndarray | None:
+    """The factor L of covariances L Lᵀ; None unless all are well-conditioned."""
+    try:
+        L = np.linalg.cholesky(C)
+    except np.linalg.LinAlgError:
+        return None
+    along = np.diagonal(L, axis1=-2, axis2=-1)
+    return L if (along.min(-1) >= _LEAST * along.max(-1)).all() else None
 
 
 def _padded(L: np.ndarray, wide: int) -> np.ndarray:

@@ -1,20 +1,23 @@
-"""Lists of clouds of unequal sizes: one problem for each pair, and one report on all."""
+"""Lists of clouds of unequal sizes: pairs of similar sizes in one padded batch, and one report on all."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from contextvars import copy_context
-from typing import Any, TypeVar
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
 
 import numpy as np
 
-from otkit import checks
+from otkit import arrays, checks
 from otkit.arrays import is_array, to_numpy
+from otkit.autograd import attached, check_differentiable
+from otkit.batches import Batch, batches
 from otkit.kernels import shared_by, threads
 from otkit.report import reported
+from otkit.results.parts import part
+from otkit.results.result import Result
 from otkit.solvers.watch import Watch
-
-_Answer = TypeVar("_Answer")
 
 # Exponentials that cost as much as a pair of coordinates of points in the quickest solve.
 _ENTRY = 2
@@ -80,9 +83,29 @@ def is_list(x: Any, axes: int = 2) -> bool:
     return isinstance(x, (list, tuple)) and len(x) > 0 and all(is_array(v) and v.ndim >= axes for v in x)
 
 
+class Clouds(NamedTuple):
+    """What a call makes of two clouds, and of many in one batch.
+
+    Attributes
+    ----------
+    solve : callable
+        The answer from x, y, a, b, and further numbers.
+    part : callable or None
+        The answer of a pair from that of its batch, its index there, and its arguments. Without it, no batch is made.
+    shortfall : callable
+        The message about an answer that did not converge; empty if it did.
+    recorded : bool
+        Whether autograd records the batch. Otherwise it records each pair.
+    """
+
+    solve: Callable[..., Any]
+    part: Callable[[Any, int, tuple[Any, ...]], Any] | None
+    shortfall: Callable[[Any], str]
+    recorded: bool = False
+
+
 def answered(
-    solve: Callable[..., _Answer],
-    shortfall: Callable[[_Answer], str],
+    clouds: Clouds,
     measures: tuple[Any, Any, Any, Any],
     numbers: tuple[Any, ...],
     strict: bool,
@@ -90,13 +113,13 @@ def answered(
 ) -> Any:
     """The answer for two clouds, or the list of answers for lists of them, after a report on convergence.
 
-    `solve` takes x, y, a and b, each shared by all pairs unless it is a list, and then the `numbers`, each for all
-    pairs or an array with one for each, or a tuple of such. Pairs of NumPy arrays are shared by threads, unless a
+    The measures x, y, a and b are each shared by all pairs unless they are lists, and then the `numbers`, each for all
+    pairs or an array with one for each, or a tuple of such. Batches of NumPy arrays are shared by threads, unless a
     `watch` follows them.
     """
     if not any(map(is_list, measures[:2])):
-        answer = solve(*measures, *numbers)
-        return reported(answer, shortfall(answer), strict)
+        answer = clouds.solve(*measures, *numbers)
+        return reported(answer, clouds.shortfall(answer), strict)
     listed = [is_list(v, axes) for v, axes in zip(measures, (2, 2, 1, 1), strict=True)]
     lists = [v for v, several in zip(measures, listed, strict=True) if several]
     count = len(lists[0])
@@ -105,14 +128,18 @@ def answered(
             f"lists of clouds and of weights must have one length, got {sorted({len(v) for v in lists})}; one cloud in "
             "place of a list is shared"
         )
-    pairs = []
-    for k in range(count):
-        mine = [v[k] if several else v for v, several in zip(measures, listed, strict=True)]
-        pairs.append((*mine, *(_number(v, k, count) for v in numbers)))
-    answers = _solved(solve, pairs, in_turn=watch is not None and not watch.idle)
-    short = [(k, text) for k, text in enumerate(map(shortfall, answers)) if text]
-    message = f"{len(short)} of {count} pairs did not converge; pair {short[0][0]}: {short[0][1]}" if short else ""
-    return reported(answers, message, strict)
+    columns = [v if several else [v] * count for v, several in zip(measures, listed, strict=True)]
+    columns += [[_number(v, k, count) for k in range(count)] for v in numbers]
+    pairs = list(zip(*columns, strict=True))
+    idle = watch is None or watch.idle
+    together = idle and clouds.part is not None
+    found = list(batches(columns, recorded=clouds.recorded)) if together else [Batch([k], None) for k in range(count)]
+    work = _Work(clouds, pairs, [None] * count)
+    _solve(work, found, in_turn=not idle)
+    short = work.short
+    first = min(short, default=0)
+    message = f"{len(short)} of {count} pairs did not converge; pair {first}: {short[first]}" if short else ""
+    return reported(work.answers, message, strict)
 
 
 def _number(v: Any, k: int, count: int) -> Any:
@@ -122,29 +149,76 @@ def _number(v: Any, k: int, count: int) -> Any:
     return v[k] if is_array(v) and v.ndim == 1 and v.shape[0] == count else v
 
 
-def _solved(solve: Callable[..., _Answer], pairs: list[tuple[Any, ...]], *, in_turn: bool) -> list[_Answer]:
-    """The answers for all pairs, in threads unless `in_turn`; the error of the first that has one."""
-    answers: list[Any] = [None] * len(pairs)
-    wrong: dict[int, Exception] = {}
+def of_pair(batch: Result, item: int, given: tuple[Any, ...], *, strict: bool = False) -> Result:
+    """The result of a pair, from that of its batch; `given` are its points, weights, `reg` and `unbalanced`."""
+    x, y, a, b, reg, rho = given
+    found = part(batch, item, (x, y, a, b, reg, rho))
+    penalties = rho if isinstance(rho, tuple) else (rho,)
+    if not (arrays.records() and any(map(arrays.requires_grad, (x, y, a, b, reg, *penalties)))):
+        return found
+    check_differentiable(found.problem)
+    return attached(found, strict)
 
-    def work(k: int) -> None:
-        if k > min(list(wrong), default=k):
-            return
-        try:
-            answers[k] = copy_context().run(solve, *pairs[k])
-        except (ValueError, TypeError) as error:
-            wrong[k] = error
 
+@dataclass(frozen=True)
+class _Work:
+    """The pairs of a call, their answers, messages about those that did not converge, and errors of pairs."""
+
+    clouds: Clouds
+    pairs: list[tuple[Any, ...]]
+    answers: list[Any]
+    short: dict[int, str] = field(default_factory=dict)
+    wrong: dict[int, Exception] = field(default_factory=dict)
+
+    def __call__(self, batch: Batch) -> None:
+        """Solve a batch. Where it is refused, its pairs are solved one by one, so that the first wrong one is named."""
+        if batch.arguments is not None:
+            try:
+                copy_context().run(self._together, batch)
+                return
+            except (ValueError, TypeError):
+                pass
+        for k in batch.pairs:
+            if k > min(list(self.wrong), default=k):
+                return
+            try:
+                copy_context().run(self._alone, k)
+            except (ValueError, TypeError) as error:
+                self.wrong[k] = error
+
+    def _together(self, batch: Batch) -> None:
+        answer, take = self.clouds.solve(*batch.arguments or ()), self.clouds.part
+        assert take is not None
+        found, missed = (
+            [take(answer, i, self.pairs[k]) for i, k in enumerate(batch.pairs)],
+            self.clouds.shortfall(answer),
+        )
+        for k, own in zip(batch.pairs, found, strict=True):
+            self.answers[k] = own
+            if missed and (text := self.clouds.shortfall(own)):
+                self.short[k] = text
+
+    def _alone(self, k: int) -> None:
+        self.answers[k] = self.clouds.solve(*self.pairs[k])
+        if text := self.clouds.shortfall(self.answers[k]):
+            self.short[k] = text
+
+
+def _solve(work: _Work, found: list[Batch], *, in_turn: bool) -> None:
+    """Solve all batches, in threads unless `in_turn`; the error of the first pair that has one."""
+    pairs, wrong = work.pairs, work.wrong
     # Whether operations of tensors are recorded is known to their thread alone, and processes meet in one order.
     given = (side for pair in pairs for v in pair for side in (v if isinstance(v, tuple) else (v,)))
-    plain = all(v is None or isinstance(v, (np.ndarray, float, int)) for v in given)
-    if in_turn or not plain or shared_by() is not None:
-        order, entries = np.arange(len(pairs)), 0
-    else:  # the largest first, so that threads end together
-        sizes = np.array([x.size * y.size for x, y, *_ in pairs])
-        order, entries = np.argsort(-sizes, kind="stable"), _ENTRY * int(sizes.sum())
-    threads.each(work, order.tolist(), entries)
+    if (
+        in_turn
+        or shared_by() is not None
+        or not all(v is None or isinstance(v, (np.ndarray, float, int)) for v in given)
+    ):
+        order, entries = np.arange(len(found)), 0
+    else:  # the longest first, so that threads end together
+        sizes = [sum(pairs[k][0].size * pairs[k][1].size for k in batch.pairs) for batch in found]
+        order, entries = np.argsort(-np.array(sizes), kind="stable"), _ENTRY * sum(sizes)
+    threads.each(work, [found[k] for k in order.tolist()], entries)
     if wrong:
         k = min(wrong)
         raise type(wrong[k])(f"pair {k}: {wrong[k]}") from None
-    return answers

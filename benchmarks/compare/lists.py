@@ -1,9 +1,10 @@
 """A list of clouds of unequal sizes beside one batch of padded ones; run ``python benchmarks/compare/lists.py``.
 
-Prints a Markdown table with medians of the times of ``otkit.solve_sample`` on 64 pairs of clouds of 10 to 500 points:
-as two lists, and as two batches of 500 points each, of which those beyond a cloud have no weight. They take turns in
-one process. Memory is the peak that Python counts during a call with its result, relative to that of one matrix of
-costs for each pair, of its own size. The last column is the largest difference of the values.
+Prints a Markdown table with medians of the times of ``otkit.solve_sample`` on 64 pairs of clouds of 10 to 500 points,
+or as ``--pairs``, ``--smallest`` and ``--largest`` say: as two lists, and as two batches padded to the largest, whose
+points beyond a cloud have no weight. They take turns in one process. The batches are padded before. Memory is the peak
+that Python counts during a call with its result, relative to that of one matrix of costs for each pair, of its own
+size. The last column is the largest difference of the values.
 """
 
 import sys
@@ -21,7 +22,6 @@ from common import described, in_turns, parser, save, timed
 from compare.tables import heading, human, line
 
 TITLES = "problem, list, padded, padded / list, memory of the list, memory padded, difference"
-PAIRS, SMALLEST, LARGEST = 64, 10, 500
 CALLS = {
     "exact": {},
     "reg 0.1": {"reg": 0.1},
@@ -30,16 +30,16 @@ CALLS = {
 }
 
 
-def clouds(rng):
+def clouds(rng, pairs, smallest, largest):
     """The pairs: points and equal weights of both sides, as lists."""
-    sizes = rng.integers(SMALLEST, LARGEST + 1, (PAIRS, 2))
+    sizes = rng.integers(smallest, largest + 1, (pairs, 2))
     points = [[rng.random((n, 2)) for n in side] for side in sizes.T]
     return points, [[np.full(len(x), 1 / len(x)) for x in side] for side in points]
 
 
-def padded(arrays):
+def padded(arrays, largest):
     """The arrays in one, with zeros after each."""
-    out = np.zeros((len(arrays), LARGEST, *arrays[0].shape[1:]))
+    out = np.zeros((len(arrays), largest, *arrays[0].shape[1:]))
     for k, array in enumerate(arrays):
         out[k, : len(array)] = array
     return out
@@ -63,10 +63,11 @@ def peak(call):
 
 def main():
     options = parser(__doc__)
-    options.add_argument("--rounds", type=int, default=5)
+    for name, usual in (("rounds", 5), ("pairs", 64), ("smallest", 10), ("largest", 500)):
+        options.add_argument(f"--{name}", type=int, default=usual)
     args = options.parse_args()
-    points, weights = clouds(np.random.default_rng(0))
-    listed, batch = (*points, *weights), tuple(map(padded, (*points, *weights)))
+    points, weights = clouds(np.random.default_rng(0), args.pairs, args.smallest, args.largest)
+    listed, batch = (*points, *weights), tuple(padded(v, args.largest) for v in (*points, *weights))
     needed = sum(8 * len(x) * len(y) for x, y in zip(*points, strict=True))
     heading(TITLES)
     rows = []

@@ -13,7 +13,7 @@ from otkit import checks
 from otkit.api import solve_sample
 from otkit.distance import distance_cost
 from otkit.divergence import sinkhorn_divergence
-from otkit.lists import answered, is_list
+from otkit.lists import Clouds, answered, is_list
 from otkit.losses.chunks import upcast
 from otkit.losses.rows import REDUCTIONS, check_choice, reduce, uniform
 from otkit.losses.tensors import as_mask, check_tensor, shown
@@ -136,7 +136,8 @@ class SinkhornLoss(nn.Module):
         if any(map(is_list, (x, y))):
             if mask_x is not None or mask_y is not None:
                 raise ValueError("masks are for padded batches, got lists of clouds, which need none; drop the masks")
-            pairs = answered(self._values, lambda found: "", (x, y, a, b), (), strict=False)
+            clouds = Clouds(self._values, _of_pair, lambda found: "", recorded=True)
+            pairs = answered(clouds, (x, y, a, b), (), strict=False)
             values, there = (torch.stack(parts) for parts in zip(*pairs, strict=True))
         else:
             values, there = self._values(x, y, a, b, mask_x, mask_y)
@@ -227,6 +228,11 @@ class SinkhornLoss(nn.Module):
         units = [f"{name}={shown(value)}" for name, value in given.items() if value is not None]
         always = [f"p={self.cost.power:g}", f"metric={self.cost.ground!r}", f"debias={self.debias}"]
         return ", ".join([units[0], *always, *units[1:]])
+
+
+def _of_pair(found: tuple[Tensor, Tensor], item: int, pair: tuple[Any, ...]) -> tuple[Tensor, Tensor]:
+    values, there = found
+    return values[item], there[item]
 
 
 def _masked(x: Tensor, w: Tensor | None, mask: Tensor | None, name: str) -> tuple[Tensor, Tensor | None, Tensor]:

@@ -306,7 +306,7 @@ class LinearProblem:
         return Potentials(f, g, self.log_a, self.log_b, reg)
 
 
-deferrable(LinearProblem, "a", "b", "reduced")
+deferrable(LinearProblem, "given", "asked", "geometry", "a", "b", "reduced")
 
 _BY_ITEM = (
     *("a", "b", "reg", "penalties"),

@@ -15,9 +15,11 @@ from otkit.problems.variation import Variation
 from otkit.results import draws, maps, values
 from otkit.results.gauge import gauged, price
 from otkit.results.outcome import Outcome, SparseArcs, Stage, Status
+from otkit.results.solved import Place
 
 # Function of a result, the name of a field, its array, and the vectors that it also depends on.
 Link = Callable[["Result", str, Array, tuple[Array, ...]], Array]
+_INSIDE = ("problem", "outcome", "link", "whole", "variation", "origin")
 
 
 @dataclass(frozen=True, repr=False)
@@ -43,9 +45,11 @@ class Result:
         values, the potentials, the plan, its marginals and its products with vectors are in autograd's graph.
     whole : Result or None
         Of partial transport and total-variation penalties, the result of the balanced problem with one more row and
-        column; None for others.
+        column; None for others, as are:
     variation : Variation or None
-        The total-variation penalties; None for others.
+        The total-variation penalties.
+    origin : Origin or None
+        The place of a pair of a list of clouds in the batch that was solved.
 
     Examples
     --------
@@ -66,6 +70,7 @@ class Result:
     link: Link | None = None
     whole: Result | None = None
     variation: Variation | None = None
+    origin: Place | None = None
 
     # Convergence
 
@@ -139,19 +144,19 @@ class Result:
     @arrays.eager
     def value(self) -> Array:
         """The objective, ``(...)``: the sum of `value_linear`, `value_reg` and `value_marginal`, where not None."""
-        return self._linked("value", values.objective(self).total)
+        return self._value("value")
 
     @property
     @arrays.eager
     def value_linear(self) -> Array:
         """⟨C, P⟩, ``(...)``."""
-        return self._linked("value_linear", values.objective(self).linear)
+        return self._value("value_linear")
 
     @property
     @arrays.eager
     def value_reg(self) -> Array | None:
         """reg·KL(P | a⊗b), ``(...)``; None for an unregularised problem."""
-        return self._linked("value_reg", values.objective(self).reg)
+        return self._value("value_reg")
 
     @property
     @arrays.eager
@@ -160,7 +165,7 @@ class Result:
 
         With total-variation penalties it is ρ_a·‖P1 − a‖₁ + ρ_b·‖Pᵀ1 − b‖₁.
         """
-        return self._linked("value_marginal", values.objective(self).marginal)
+        return self._value("value_marginal")
 
     @property
     @arrays.eager
@@ -170,7 +175,7 @@ class Result:
         It is a lower bound on the optimal `value`, up to rounding. Its distance from the optimum is quadratic in the
         error. Gradients of `value` by the envelope theorem are the exact gradients of this number.
         """
-        return self._linked("value_dual", values.dual(self))
+        return self._value("value_dual")
 
     # Potentials
 
@@ -372,7 +377,12 @@ class Result:
         return f"Result({head}, {self.n_iter} iterations; {self.method}, {self.kernel}; {self.status.value})"
 
     def __dir__(self) -> list[str]:
-        return [name for name in super().__dir__() if name not in ("problem", "outcome", "link", "whole", "variation")]
+        return [name for name in super().__dir__() if name not in _INSIDE]
+
+    def _value(self, name: str) -> Any:
+        """A value, recorded by autograd."""
+        x = values.given(self, name)
+        return None if x is None else self._recorded(name, x)
 
     def _linked(self, name: str, x: Array | None, *parts: Array) -> Any:
         """A field ``(B, …)`` of the internal form, converted to the caller's form and recorded by autograd."""
@@ -384,3 +394,6 @@ class Result:
 
     def _bookkeeping(self, x: np.ndarray) -> Any:
         return x.reshape(self.problem.batch) if self.problem.batch else x.item()
+
+
+arrays.deferrable(Result, "problem", "outcome")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import wraps
-from typing import Protocol, TypeVar
+from typing import Any, Protocol, TypeVar
 
 from otkit.plans import EntropicPlan, Plan
 from otkit.problems.linear import LinearProblem
@@ -12,11 +12,22 @@ from otkit.problems.variation import Variation
 from otkit.results.outcome import Outcome
 
 
+class Place(Protocol):
+    """The place of a result in that of a batch."""
+
+    @property
+    def batch(self) -> Solved: ...
+    @property
+    def item(self) -> int: ...
+    @property
+    def here(self) -> slice: ...
+
+
 class Solved(Protocol):
     """A problem with the outcome of its solve.
 
     `link` is None unless autograd records the result, and `whole` unless it is of partial transport or of
-    total-variation penalties, the `variation`.
+    total-variation penalties, the `variation`. `origin` is None unless it is a part of the result of a batch.
     """
 
     @property
@@ -30,6 +41,8 @@ class Solved(Protocol):
 
     @property
     def variation(self) -> Variation | None: ...
+    @property
+    def origin(self) -> Place | None: ...
 
 
 _Value = TypeVar("_Value")
@@ -48,6 +61,25 @@ def kept(function: Callable[[Solved], _Value]) -> Callable[[Solved], _Value]:
         return value
 
     return call
+
+
+def by_item(function: Callable[[Solved], _Value]) -> Callable[[Solved], _Value]:
+    """The function of a result, with a number for each item, evaluated for the batch that the result is a part of."""
+
+    @wraps(function)
+    def call(result: Solved) -> _Value:
+        if result.origin is None:
+            return function(result)
+        found: Any = function(result.origin.batch)
+        if isinstance(found, tuple):
+            return found._make(_at(v, result.origin.here) for v in found)  # type: ignore[attr-defined]
+        return _at(found, result.origin.here)
+
+    return call
+
+
+def _at(v: Any, here: slice) -> Any:
+    return None if v is None else v[here]
 
 
 def of_whole(function: Callable[[Solved], _Value]) -> Callable[[Solved], _Value]:

@@ -16,7 +16,7 @@ from otkit.plans import EntropicPlan, SparsePlan
 from otkit.problems.linear import LinearProblem
 from otkit.problems.penalties import conjugate, penalty
 from otkit.problems.variation import Variation
-from otkit.results.solved import Solved, kept, of_whole
+from otkit.results.solved import Solved, by_item, kept, of_whole
 
 
 class Values(NamedTuple):
@@ -55,6 +55,7 @@ def _entropic_plan(result: Solved) -> EntropicPlan:
     return plan
 
 
+@by_item
 @kept
 def objective(result: Solved) -> Values:
     """The parts of the objective."""
@@ -130,6 +131,7 @@ def _by_marginals(result: Solved) -> Array | None:
 
 
 @of_whole
+@by_item
 @kept
 def dual(result: Solved) -> Array | None:
     """The dual objective at the potentials, ``(B,)``; None for an unregularised problem."""
@@ -142,6 +144,27 @@ def dual(result: Solved) -> Array | None:
     earned = from_numpy(earned, problem.a)
     sent = _entropic_plan(result).mass
     return (earned - out.reg * (sent - _product(problem))) * from_numpy(problem.mass, problem.a)
+
+
+def named(result: Solved, name: str) -> Array | None:
+    """A value by the name of its property, ``(B,)``."""
+    if name == "value_dual":
+        return dual(result)
+    found = objective(result)
+    parts = {"value_linear": found.linear, "value_reg": found.reg, "value_marginal": found.marginal}
+    return found.total if name == "value" else parts[name]
+
+
+def given(result: Solved, name: str) -> Array | None:
+    """The same in the form of the caller, ``(...)``; of a part of a batch, an item of the values of the batch."""
+    if result.origin is not None:
+        found = given(result.origin.batch, name)
+        return None if found is None else found.reshape(-1)[result.origin.item, ...]
+    memory = vars(result).setdefault("_given", {})
+    if name not in memory:
+        x = named(result, name)
+        memory[name] = None if x is None else result.problem.as_given(x)
+    return memory[name]
 
 
 def _product(problem: LinearProblem) -> Array:

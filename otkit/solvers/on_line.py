@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from otkit.arrays import later
+from otkit.arrays import later, made
 from otkit.entropic.dual import Penalties
 from otkit.geometry.base import GivenGeometry
 from otkit.geometry.costs import UNIT, Cost
@@ -23,7 +23,7 @@ from otkit.problems.linear import LinearProblem
 from otkit.results.result import Result
 from otkit.solvers.exact.packed import described
 from otkit.solvers.exact.small import runs_as_written
-from otkit.solvers.small import F64, INFINITE, NO_WEIGHTS, TRUE, ZERO, converged, made, ordinary
+from otkit.solvers.small import F64, INFINITE, NO_WEIGHTS, TRUE, ZERO, converged, ordinary
 from otkit.solvers.univariate import Solution, Univariate, outcome_of
 
 # Time to sort a number, in exponentials.

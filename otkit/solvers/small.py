@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from otkit import arrays, checks
+from otkit.arrays import made
 from otkit.certificates.width import exactness
 from otkit.entropic.dual import Penalties
 from otkit.geometry.base import GivenGeometry, flatten_batch
@@ -34,7 +35,6 @@ from otkit.solvers.exact.packed import NO_MATRIX, described, runs
 _LEAST = 2.0**-500
 F64 = np.dtype(np.float64)
 NO_WEIGHTS, NO_POINTS, EXACT_COSTS = np.empty(0), np.empty((0, 0)), np.array([*7 * [0.0], *exactness(1.0)])
-_Class = TypeVar("_Class")
 
 
 def constant(x: list[Any], dtype: Any) -> np.ndarray:
@@ -276,10 +276,3 @@ def result_of(of: Read, problem: LinearProblem, method: str, outcome: Outcome) -
 def converged(items: int) -> np.ndarray:
     """The status of items that a pass has solved."""
     return _CONVERGED if items == 1 else np.full(items, Status.CONVERGED, dtype=object)
-
-
-def made(of: type[_Class], **fields: Any) -> _Class:
-    """A frozen dataclass without its checks, for fields that are known to be valid."""
-    new = object.__new__(of)
-    new.__dict__.update(fields)
-    return new

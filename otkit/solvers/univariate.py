@@ -9,7 +9,7 @@ from typing import ClassVar, NamedTuple
 
 import numpy as np
 
-from otkit.arrays import Array, from_numpy, later, to_numpy
+from otkit.arrays import Array, from_numpy, later, made, to_numpy
 from otkit.certificates.base import Certificate, sum_rounding, widened
 from otkit.certificates.width import exactness, precise
 from otkit.geometry.costs import UNIT, Circle, Cost
@@ -22,7 +22,6 @@ from otkit.results.outcome import Outcome, Status, marginal_error
 from otkit.solvers.base import Solver, State, begun, run
 from otkit.solvers.exact.outliers import MOST
 from otkit.solvers.exact.solver import Exact
-from otkit.solvers.small import made
 
 
 @dataclass(frozen=True)

@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from otkit.arrays import made
 from otkit.geometry.base import GivenGeometry
 from otkit.geometry.bordered import Bordered
 from otkit.geometry.costs import UNIT
@@ -51,8 +52,8 @@ def solved(geometry: GivenGeometry, a: Any, b: Any, mass: Any) -> Result | None:
 def _read(geometry: Dense, matrix: np.ndarray, weights: tuple[np.ndarray, np.ndarray]) -> small.Read:
     """What `small.read` gives for the costs with a border, which `matrix (1, n + 1, m + 1)` has."""
     corner = matrix[:, -1, -1:]
-    whole = small.made(Bordered, inner=geometry, edges=(_NOTHING[0], _NOTHING[0], corner[0]))
-    flat = small.made(Bordered, inner=geometry.flat(()), edges=(_NOTHING, _NOTHING, corner))
+    whole = made(Bordered, inner=geometry, edges=(_NOTHING[0], _NOTHING[0], corner[0]))
+    flat = made(Bordered, inner=geometry.flat(()), edges=(_NOTHING, _NOTHING, corner))
     return small.Read(
         asked=whole,
         owned=whole,

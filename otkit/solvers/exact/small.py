@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from otkit.arrays import later
+from otkit.arrays import later, made
 from otkit.certificates.base import Certificate
 from otkit.geometry.base import GivenGeometry
 from otkit.kernels import hosted
@@ -26,7 +26,6 @@ from otkit.results.outcome import Outcome
 from otkit.results.result import Result
 from otkit.solvers import small
 from otkit.solvers.exact.packed import ENTRY, LIMIT, PAIR
-from otkit.solvers.small import made
 
 # Maximum number of entries of a problem. Above, the simplex starts from masses that go along the arcs of least cost of
 # all. With 300 and 600 points, the mean over 28 families is 1.8 and 1.2 times as long then, with 1000 points the same.

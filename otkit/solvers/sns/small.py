@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from otkit import checks
-from otkit.arrays import later, put, take
+from otkit.arrays import later, made, put, take
 from otkit.certificates.balanced import certify_plan
 from otkit.certificates.base import Certificate
 from otkit.certificates.certify import certify, joined
@@ -32,7 +32,6 @@ from otkit.solvers import descent, small
 from otkit.solvers.base import run
 from otkit.solvers.exact import small as small_exact
 from otkit.solvers.exact.packed import LIMIT, PAIR
-from otkit.solvers.small import made
 from otkit.solvers.sns.solver import SparseNewton
 
 # Maximum number of entries of a problem. A batch of more than _FEW entries an item is left to the general way, which
