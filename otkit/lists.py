@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from contextvars import copy_context
 from typing import Any, TypeVar
 
 import numpy as np
@@ -124,16 +123,12 @@ def _number(v: Any, k: int, count: int) -> Any:
 
 def _solved(solve: Callable[..., _Answer], pairs: list[tuple[Any, ...]], *, in_turn: bool) -> list[_Answer]:
     """The answers for all pairs, in threads unless `in_turn`; the error of the first that has one."""
-    answers: list[Any] = [None] * len(pairs)
-    wrong: dict[int, Exception] = {}
 
-    def work(k: int) -> None:
-        if k > min(list(wrong), default=k):
-            return
+    def one(k: int) -> _Answer:
         try:
-            answers[k] = copy_context().run(solve, *pairs[k])
+            return solve(*pairs[k])
         except (ValueError, TypeError) as error:
-            wrong[k] = error
+            raise type(error)(f"pair {k}: {error}") from None
 
     # Whether operations of tensors are recorded is known to their thread alone, and processes meet in one order.
     given = (side for pair in pairs for v in pair for side in (v if isinstance(v, tuple) else (v,)))
@@ -143,8 +138,4 @@ def _solved(solve: Callable[..., _Answer], pairs: list[tuple[Any, ...]], *, in_t
     else:  # the largest first, so that threads end together
         sizes = np.array([x.size * y.size for x, y, *_ in pairs])
         order, entries = np.argsort(-sizes, kind="stable"), _ENTRY * int(sizes.sum())
-    threads.each(work, order.tolist(), entries)
-    if wrong:
-        k = min(wrong)
-        raise type(wrong[k])(f"pair {k}: {wrong[k]}") from None
-    return answers
+    return threads.answers(one, range(len(pairs)), entries, order.tolist())

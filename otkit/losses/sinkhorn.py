@@ -6,6 +6,7 @@ import math
 from collections.abc import Callable
 from typing import Any, cast
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -168,7 +169,7 @@ class SinkhornLoss(nn.Module):
             y, b, some_y = _masked(upcast(y), None if b is None else upcast(b), mask_y, "y")
             there, given = some_x & some_y, (x, y, a, b)
             whole = there.numel() > 0 and bool(there.all())
-            if whole and (self.check or all(v is None or bool(v.isfinite().all()) for v in given)):
+            if whole and (self.check or all(v is None or _is_finite(v) for v in given)):
                 values = self._loss(given, lambda option: option)
                 return values, there.expand(values.shape)
             return self._by_pair(given, there)
@@ -227,6 +228,11 @@ class SinkhornLoss(nn.Module):
         units = [f"{name}={shown(value)}" for name, value in given.items() if value is not None]
         always = [f"p={self.cost.power:g}", f"metric={self.cost.ground!r}", f"debias={self.debias}"]
         return ", ".join([units[0], *always, *units[1:]])
+
+
+def _is_finite(v: Tensor) -> bool:
+    """Whether all numbers are finite; on the host without PyTorch's threads, which would keep cores busy after it."""
+    return bool(np.isfinite(v.detach().numpy()).all() if v.device.type == "cpu" else v.isfinite().all())
 
 
 def _masked(x: Tensor, w: Tensor | None, mask: Tensor | None, name: str) -> tuple[Tensor, Tensor | None, Tensor]:
