@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable
+from contextlib import ExitStack
 from dataclasses import fields, is_dataclass, replace
-from functools import wraps
+from functools import partial, wraps
 from typing import Any, NamedTuple, TypeVar
 
 import array_api_compat
@@ -210,15 +211,23 @@ def eager(function: _Call) -> _Call:
 
 
 def for_threads(function: _Call) -> _Call:
-    """The function, to be called in other threads with this thread's setting for the 64-bit numbers of JAX."""
-    jax = sys.modules.get("jax")
-    if jax is None or not hasattr(jax, "enable_x64"):  # before JAX 0.8 it is elsewhere
-        return function
-    double = bool(jax.config.jax_enable_x64)
+    """The function, to be called in other threads with this thread's settings.
+
+    These are whether JAX has 64-bit numbers, and whether PyTorch records operations.
+    """
+    jax, torch = sys.modules.get("jax"), sys.modules.get("torch")
+    settings: list[Callable[[], Any]] = []
+    if jax is not None and hasattr(jax, "enable_x64"):  # before JAX 0.8 it is elsewhere
+        settings.append(partial(jax.enable_x64, bool(jax.config.jax_enable_x64)))
+    if torch is not None:
+        settings.append(partial(torch.inference_mode, torch.is_inference_mode_enabled()))
+        settings.append(partial(torch.set_grad_enabled, torch.is_grad_enabled()))
 
     @wraps(function)
     def call(*args: Any) -> Any:
-        with jax.enable_x64(double):
+        with ExitStack() as stack:
+            for setting in settings:
+                stack.enter_context(setting())
             return function(*args)
 
     return call  # type: ignore[return-value]

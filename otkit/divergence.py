@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Any, cast
 
@@ -10,6 +11,7 @@ import numpy as np
 from otkit import arrays, checks, lists
 from otkit.arrays import Array, convert, namespace, to_numpy
 from otkit.geometry.points import PointCloud
+from otkit.kernels import shared_by, threads
 from otkit.problems.linear import LinearProblem
 from otkit.results.gauge import gauged
 from otkit.results.result import Result
@@ -19,6 +21,8 @@ from otkit.solving import Asked, solved
 
 # Default tolerance: tight, since a divergence is a difference of numbers that may be nearly equal.
 _TOL = 1e-8
+# Number of pairs of points from which the three problems follow each other: each of them keeps all threads busy.
+_MANY = 2**24
 
 
 @dataclass(frozen=True, repr=False)
@@ -212,13 +216,14 @@ def sinkhorn_divergence(
 
     def divergence(x: Any, y: Any, a: Any, b: Any, reg: Any, unbalanced: Any) -> DivergenceResult:
         x, y = checks.as_array(x, "x", y), checks.as_array(y, "y", x)
-        three = [
-            solved(
-                PointCloud(*points, metric), Asked(*weights, reg, unbalanced), method, options, None, Watch.of(), strict
-            )
-            for points, weights in (((x, y), (a, b)), ((x, x), (a, a)), ((y, y), (b, b)))
-        ]
-        return DivergenceResult(*three)
+        pairs = [((x, y), (a, b)), ((x, x), (a, a)), ((y, y), (b, b))]
+        clouds = [PointCloud(*points, metric) for points, _ in pairs]
+
+        def solve(k: int) -> Result:
+            asked = Asked(*pairs[k][1], reg, unbalanced)
+            return solved(clouds[k], asked, method, options, None, Watch.of(), strict)
+
+        return DivergenceResult(*threads.answers(arrays.for_threads(solve), range(3), _shared(clouds)))
 
     def part(batch: DivergenceResult, item: int, pair: tuple[Any, ...]) -> DivergenceResult:
         x, y, a, b, *numbers = pair
@@ -226,6 +231,14 @@ def sinkhorn_divergence(
         return DivergenceResult(*(lists.of_pair(r, item, (*own, *numbers), strict=strict) for r, own in three))
 
     return lists.answered(lists.Clouds(divergence, part, _shortfall), (x, y, a, b), (reg, unbalanced), strict)
+
+
+def _shared(clouds: list[PointCloud]) -> int:
+    """The exponentials of an iteration of all problems, if they are solved at the same time; else 0."""
+    entries = sum(math.prod(cloud.batch) * cloud.n * cloud.m for cloud in clouds)
+    on_host = all(isinstance(arrays.hosted(v), np.ndarray) for v in clouds[0].arrays.values())
+    # Functions of the caller and processes that share a call expect one thread.
+    return entries if on_host and entries <= _MANY and not clouds[0].called and shared_by() is None else 0
 
 
 def _shortfall(answer: DivergenceResult) -> str:

@@ -209,11 +209,8 @@ def _solve(work: _Work, found: list[Batch], *, in_turn: bool) -> None:
     pairs, wrong = work.pairs, work.wrong
     # Whether operations of tensors are recorded is known to their thread alone, and processes meet in one order.
     given = (side for pair in pairs for v in pair for side in (v if isinstance(v, tuple) else (v,)))
-    if (
-        in_turn
-        or shared_by() is not None
-        or not all(v is None or isinstance(v, (np.ndarray, float, int)) for v in given)
-    ):
+    plain = all(v is None or isinstance(v, (np.ndarray, float, int)) for v in given)
+    if in_turn or not plain or shared_by() is not None:
         order, entries = np.arange(len(found)), 0
     else:  # the longest first, so that threads end together
         sizes = [sum(pairs[k][0].size * pairs[k][1].size for k in batch.pairs) for batch in found]

@@ -50,6 +50,8 @@ class Term:
     slope : array (B,) or None
         The factor of the reduced costs.
     E : array (B, n, m) or None
+    symmetric : bool
+        Whether the term of a measure with itself is its own transpose.
     """
 
     at: Potentials
@@ -57,6 +59,7 @@ class Term:
     V: Array
     slope: Array | None = None
     E: Array | None = None
+    symmetric: bool = False
 
     def take(self, items: slice) -> Term:
         """The term of a slice of the items."""
@@ -285,9 +288,7 @@ def _solve_symmetric(
     The system for equal ones, ``(1 + keep·A)·z = f̄/√p``, has no null space. It is well conditioned at any `reg`, where
     that of `_solve`, ``1 − A²``, would lose them among the modes that converge slowly.
     """
-    xp, keep = namespace(at.f), problem.penalties.keep(at.reg)[0][:, None]
-    h = (at.f + problem.reduced.row + at.g + problem.reduced.col) / 2
-    at = replace(at, f=h - problem.reduced.row, g=h - problem.reduced.col)
+    xp, keep, at = namespace(at.f), problem.penalties.keep(at.reg)[0][:, None], problem.middle(at)
     equal, opposite = (bars[0] + bars[1]) / 2, (bars[0] - bars[1]) / 2
     p, _ = problem.kernels.marginals(problem.reduced, at)
     has = p > _NOTHING * xp.max(p, axis=-1, keepdims=True)

@@ -63,9 +63,11 @@ def per_weight(problem: LinearProblem, f: Array, g: Array) -> tuple[Array, Array
 def envelope(result: Result, pull: Pullback, cotangent: Array, at: Potentials) -> None:
     """Pull back from the optimal value: the derivatives of the objective at a fixed plan (envelope theorem)."""
     problem, xp = pull.problem, namespace(pull.a)
+    symmetric = problem.given.symmetric
+    at = problem.middle(at) if symmetric else at
     penalties, (f, g) = problem.penalties, _given_costs(problem, at)
     ones = [xp.ones_like(v)[:, :, None] for v in (f, g)]
-    pull.terms.append(Term(at, cotangent[:, None, None] * ones[0], ones[1]))
+    pull.terms.append(Term(at, cotangent[:, None, None] * ones[0], ones[1], symmetric=symmetric))
     if pull.wants("reg"):
         pull.reg = pull.reg + cotangent * values.objective(result).reg / from_numpy(problem.mass, f) / at.reg
     by_penalties(result, pull, cotangent)

@@ -11,6 +11,7 @@ from otkit import arrays, checks, plans
 from otkit.arrays import Array, device, float64, from_numpy, namespace, to_numpy
 from otkit.autograd.adjoint import Pullback, Term
 from otkit.geometry.base import flatten_batch
+from otkit.geometry.costs import UNIT
 from otkit.geometry.points import PointCloud
 from otkit.geometry.reduced import Reduced
 from otkit.kernels import Kernels, choose
@@ -135,16 +136,21 @@ def _by_points(result: Result, pull: Pullback) -> dict[str, Array]:
     problem = pull.problem
     geometry, reduced, terms, kernels = _of_points(problem, pull.terms)
     checks.differentiable(geometry.metric.ground)
+    single = problem.unit > UNIT  # gradients are rounded to it
     sides = {"x": (geometry, reduced, terms)}
     sides["y"] = geometry.T, reduced.T, [term.T for term in terms]
-    found = {}
+    found: dict[str, Array] = {}
+    alike = all(term.symmetric for term in terms) and result.outcome.reg is not None
     for name, (cloud, costs, terms) in sides.items():
         if not pull.wants(name):
+            continue
+        if alike and found:  # a measure with itself has the same gradient on both sides
+            found["y"] = found["x"]
             continue
         xp = namespace(cloud.x)
         by = xp.zeros((problem.items, *cloud.x.shape[1:]), dtype=cloud.x.dtype, device=device(cloud.x))
         for term in terms:
-            by = by + kernels.apply_cost_gradient(costs, term.at, term.U, term.V, term.slope)
+            by = by + kernels.apply_cost_gradient(costs, term.at, term.U, term.V, term.slope, single=single)
             if term.E is not None:
                 W = kernels.plan(costs, term.at) * term.E
                 by = by + cloud.pulled(W, slice(0, problem.items), slice(None))

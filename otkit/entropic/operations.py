@@ -103,10 +103,13 @@ def apply_plan(geometry: Geometry, at: Potentials, v: Array, power: int = 0) -> 
     return map_rows(geometry, v.shape[0], rows_of)
 
 
-def apply_cost_gradient(geometry: Reduced, at: Potentials, U: Array, V: Array, slope: Array | None) -> Array:
+def apply_cost_gradient(
+    geometry: Reduced, at: Potentials, U: Array, V: Array, slope: Array | None, *, single: bool = False
+) -> Array:
     """Σ_j P_ij·(Σ_r U_ir·V_jr + slope·C_ij)·∇₁c(x_i, y_j), in the reduced costs C: ``(B, n, d)``.
 
-    ``U (B, n, R)``, ``V (B, m, R)`` and ``slope (B,)`` are weights of the pairs of a `PointCloud`.
+    ``U (B, n, R)``, ``V (B, m, R)`` and ``slope (B,)`` are weights of the pairs of a `PointCloud`. Where `single`, the
+    plan and its product with the points need the accuracy of float32 only.
     """
     assert geometry.cloud is not None
     cloud = geometry.cloud.centred()

@@ -181,7 +181,8 @@ class PointCloud(GivenGeometry):
         ground, metric, move = self.metric.ground, self.metric, hosted
         if isinstance(ground, Named):
             move = to_numpy  # it is computed on the host
-        x, y = move(self.x), move(self.y)
+        x = move(self.x)
+        y = x if self.y is self.x else move(self.y)
         if isinstance(ground, Called) and x is not self.x:
             metric = replace(metric, ground=replace(ground, like=self.x))
         return renewed(self, x=x, y=y, metric=metric)

@@ -6,6 +6,7 @@ import math
 from collections.abc import Callable
 from typing import Any, cast
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -57,7 +58,8 @@ class SinkhornLoss(nn.Module):
     -----
     Feydy et al. (2019). Gradients are those of the optimal value, by the envelope theorem. The backward pass reads the
     pairs once. It keeps the potentials, and costs where `otkit.solve_sample` does. Half precision is computed in
-    float32, also under autocast.
+    float32, also under autocast. Costs and potentials are in float64 for any dtype, and gradients as accurate as the
+    dtype of the points. The three problems of the divergence are solved at the same time.
 
     Examples
     --------
@@ -169,7 +171,7 @@ class SinkhornLoss(nn.Module):
             y, b, some_y = _masked(upcast(y), None if b is None else upcast(b), mask_y, "y")
             there, given = some_x & some_y, (x, y, a, b)
             whole = there.numel() > 0 and bool(there.all())
-            if whole and (self.check or all(v is None or bool(v.isfinite().all()) for v in given)):
+            if whole and (self.check or all(v is None or _is_finite(v) for v in given)):
                 values = self._loss(given, lambda option: option)
                 return values, there.expand(values.shape)
             return self._by_pair(given, there)
@@ -233,6 +235,11 @@ class SinkhornLoss(nn.Module):
 def _of_pair(found: tuple[Tensor, Tensor], item: int, pair: tuple[Any, ...]) -> tuple[Tensor, Tensor]:
     values, there = found
     return values[item], there[item]
+
+
+def _is_finite(v: Tensor) -> bool:
+    """Whether all numbers are finite; on the host without PyTorch's threads, which would keep cores busy after it."""
+    return bool(np.isfinite(v.detach().numpy()).all() if v.device.type == "cpu" else v.isfinite().all())
 
 
 def _masked(x: Tensor, w: Tensor | None, mask: Tensor | None, name: str) -> tuple[Tensor, Tensor | None, Tensor]:

@@ -305,6 +305,11 @@ class LinearProblem:
         """A point of the dual of the reduced problem."""
         return Potentials(f, g, self.log_a, self.log_b, reg)
 
+    def middle(self, at: Potentials) -> Potentials:
+        """The mean of both potentials of a measure with itself, on both sides: no less of the dual, and symmetric."""
+        h = (at.f + self.reduced.row + at.g + self.reduced.col) / 2
+        return replace(at, f=h - self.reduced.row, g=h - self.reduced.col)
+
 
 deferrable(LinearProblem, "given", "asked", "geometry", "a", "b", "reduced")
 

@@ -173,7 +173,8 @@ class Result:
         """The dual objective at the potentials, ``(...)``; None for an unregularised problem.
 
         It is a lower bound on the optimal `value`, up to rounding. Its distance from the optimum is quadratic in the
-        error. Gradients of `value` by the envelope theorem are the exact gradients of this number.
+        error. Gradients of `value` by the envelope theorem are the exact gradients of this number. For a measure with
+        itself they are those at the mean of the two potentials, which is closer to the optimum.
         """
         return self._value("value_dual")
 

@@ -190,6 +190,33 @@ def test_float32_gets_float32(rng):
     assert_allclose(found.C, otkit.vjp(wide, value_linear=1.0, f=np.ones(4)).C, atol=1e-3)
 
 
+@pytest.mark.parametrize("offset", [0.0, 1e3])
+@pytest.mark.parametrize("scale", [1e-15, 1.0, 1e12])
+def test_gradients_of_float32_points_are_accurate_to_float32(rng, offset, scale):
+    x, y = ((rng.random((2, n, 20)) + offset).astype(np.float32) * np.float32(scale) for n in (90, 80))
+    a, b = np.ones((2, 90), np.float32), np.ones((2, 80), np.float32)
+    a[:, :2], b[:, 0], a[:, 2] = 0.0, 0.0, 1e-30
+    a, b = (w / w.sum(-1, keepdims=True, dtype=float) for w in (a, b))
+    options = dict(reg=0.1 * float(scale) ** 2, tol=1e-10)
+    wanted = otkit.vjp(otkit.solve_sample(*(v.astype(float) for v in (x, y)), a, b, **options), value=1.0)
+    found = otkit.vjp(otkit.solve_sample(x, y, *(w.astype(np.float32) for w in (a, b)), **options), value=1.0)
+    for one, other in ((found.x, wanted.x), (found.y, wanted.y)):
+        assert one.dtype == np.float32
+        assert np.linalg.norm(one - other) <= 1e-6 * np.linalg.norm(other)
+
+
+@pytest.mark.parametrize("metric", ["sqeuclidean", "euclidean", "cosine"])
+def test_a_measure_with_itself_has_one_gradient(rng, metric):
+    x, a = rng.random((2, 70, 3)), rng.dirichlet(np.ones(70), 2)
+    loose, tight = (otkit.solve_sample(x, x, a, a, metric=metric, reg=0.1, tol=tol) for tol in (1e-2, 1e-12))
+    found, wanted = otkit.vjp(loose, value=1.0), otkit.vjp(tight, value=1.0)
+    np.testing.assert_array_equal(found.x, found.y)
+    apart = otkit.vjp(otkit.solve_sample(x, x.copy(), a, a.copy(), metric=metric, reg=0.1, tol=1e-12), value=1.0)
+    assert_allclose(wanted.x, apart.x, atol=1e-10)
+    assert_allclose(wanted.y, apart.y, atol=1e-10)
+    assert_allclose(found.x, wanted.x, atol=1e-2 * abs(wanted.x).max())
+
+
 def test_an_approximate_gradient_is_said(rng):
     with pytest.warns(otkit.ConvergenceWarning):
         result = otkit.solve(rng.random((20, 20)), reg=1e-3, max_iter=3)

@@ -7,8 +7,9 @@ import pytest
 from numpy.testing import assert_allclose, assert_array_equal
 
 import otkit
-from otkit import kernels
+from otkit import PointCloud, kernels
 from otkit.kernels import memory
+from otkit.kernels.numba.tiles import filled
 
 
 @pytest.mark.parametrize("metric", ["sqeuclidean", "euclidean", "cosine", "chebyshev"])
@@ -26,6 +27,19 @@ def test_held_costs_are_those_computed_by_tiles(rng, monkeypatch, metric, unbala
     v, u = rng.normal(size=80), rng.normal(size=70)
     assert_allclose(held.apply(v), wanted.apply(v), atol=1e-9)
     assert_allclose(held.apply_t(u), wanted.apply_t(u), atol=1e-9)
+
+
+@pytest.mark.parametrize("n", [1, 31, 32, 70, 129])
+@pytest.mark.parametrize("metric", ["sqeuclidean", "euclidean"])
+def test_costs_of_points_with_themselves_are_those_of_a_copy(rng, metric, n):
+    x = rng.normal(size=(3, n, 20)) + 5.0
+    x[1, n // 2] = x[1, 0]
+    alike, copied = (PointCloud(x, y, metric).flat((3,)) for y in (x, x.copy()))
+    assert alike.x is alike.y
+    found, wanted = filled(alike), filled(copied)
+    assert_allclose(found, found.swapaxes(1, 2), rtol=1e-13)
+    assert_allclose(found, wanted, rtol=1e-11, atol=1e-12)
+    assert not found[:, np.arange(n), np.arange(n)].any()
 
 
 def test_costs_that_a_function_computes_are_asked_for_once(rng):

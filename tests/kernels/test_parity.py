@@ -74,6 +74,10 @@ def compare_apply_plan(c):
             close(*both("apply_plan", costs, at, v, power), terms @ v + TINY)
 
 
+# Rounding of a product of matrices in single precision with these numbers of points, and of its factors.
+SINGLE = 64 * 2.0**-24
+
+
 def compare_apply_cost_gradient(c):
     """The weights are those of the plan, of U and V and of costs, and slopes of a power; then there is a difference."""
     cloud, rng = c.costs.base, np.random.default_rng(1)
@@ -92,6 +96,9 @@ def compare_apply_cost_gradient(c):
             total = W.sum(-1, keepdims=True)
             bound = total if cloud.metric.ground == "cityblock" else x * total + W @ y
             close(*both("apply_cost_gradient", costs, at, U_, V, given), bound + TINY)
+        single, wanted = (t.apply_cost_gradient(costs, at, U_, V, None, single=True) for t in (NUMBA, REFERENCE))
+        total = (SINGLE * P * (abs(U_) @ abs(V).swapaxes(1, 2)) * slopes).sum(-1, keepdims=True)
+        close(single, wanted, bound + total * (x + abs(y).max(1, keepdims=True)) + TINY)
 
 
 def compare_c_transform(c):

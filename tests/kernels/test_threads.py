@@ -9,6 +9,7 @@ import pytest
 from forms import in_groups
 
 import otkit
+from otkit.arrays import for_threads
 from otkit.kernels import threads
 
 
@@ -27,6 +28,12 @@ def unbalanced(n, m):
     rng = np.random.default_rng(0)
     C, a = rng.random((n, m)), 2 * rng.dirichlet(np.ones(n))
     return lambda: otkit.solve(C, a, reg=0.05, unbalanced=(1.0, 0.2), tol=1e-4)
+
+
+def divergence(items, n, m, d):
+    rng = np.random.default_rng(0)
+    x, y = rng.random((items, n, d)), rng.random((items, m, d))
+    return lambda: otkit.sinkhorn_divergence(x, y, reg=0.2, tol=1e-4)
 
 
 PROBLEMS = {
@@ -55,6 +62,17 @@ def test_answers_do_not_depend_on_the_number_of_threads(name, monkeypatch):
         monkeypatch.setenv("OTKIT_NUM_THREADS", count)
         for found, alone in zip(answers(PROBLEMS[name]), wanted, strict=True):
             np.testing.assert_array_equal(found, alone)
+
+
+def test_the_three_problems_of_a_divergence_do_not_depend_on_the_number_of_threads(monkeypatch):
+    solve = divergence(12, 150, 130, 20)
+    monkeypatch.setenv("OTKIT_NUM_THREADS", "1")
+    wanted = solve()
+    for count in ("2", "3"):
+        monkeypatch.setenv("OTKIT_NUM_THREADS", count)
+        found = solve()
+        for name in ("value", "f", "g", "error"):
+            np.testing.assert_array_equal(getattr(found, name), getattr(wanted, name))
 
 
 def test_each_part_is_done_once_whatever_the_number_of_threads(monkeypatch):
@@ -102,6 +120,33 @@ def test_calls_within_parts_add_no_threads(monkeypatch):
     threads.each(lambda part: threads.each(inner, range(4), 2**30), range(6), 2**30)
     assert now[0] == 0
     assert most[0] <= 3
+
+
+@pytest.mark.parametrize("count", ["1", "3"])
+def test_the_error_of_the_first_part_is_the_one_that_is_raised(count, monkeypatch):
+    monkeypatch.setenv("OTKIT_NUM_THREADS", count)
+
+    def solve(part):
+        if part % 4 == 2:
+            raise KeyError(part)
+        return part * part
+
+    assert threads.answers(solve, [4, 5, 7], 2**30, [2, 0, 1]) == [16, 25, 49]
+    with pytest.raises(KeyError, match="2"):
+        threads.answers(solve, range(8), 2**30, [7, 6, 5, 4, 3, 2, 1, 0])
+
+
+@pytest.mark.parametrize("records", [True, False])
+def test_other_threads_record_operations_where_the_caller_does(records, monkeypatch):
+    torch = pytest.importorskip("torch")
+    monkeypatch.setenv("OTKIT_NUM_THREADS", "2")
+    met = threading.Barrier(2, timeout=60)
+    with torch.set_grad_enabled(records):
+        seen = for_threads(lambda part: (met.wait(), torch.is_grad_enabled(), torch.is_inference_mode_enabled())[1:])
+        assert threads.answers(seen, range(2), 2**30) == [(records, False)] * 2
+    with torch.inference_mode():
+        seen = for_threads(lambda part: (met.wait(), torch.is_inference_mode_enabled())[1])
+        assert threads.answers(seen, range(2), 2**30) == [True] * 2
 
 
 @pytest.mark.parametrize(("given", "wanted"), [("3", 3), ("1", 1), ("0", 1)])

@@ -142,3 +142,20 @@ def test_the_log_of_a_batch_is_made_when_it_is_read(rng):
     assert [stage.item for stage in found.stages] == [0, 1, 2, 3]
     assert [stage.n_iter for stage in found.stages] == found.n_iter.tolist()
     assert {type(value) for stage in found.stages for value in vars(stage).values()} == {int, float}
+
+
+@pytest.mark.filterwarnings("ignore:.*did not converge")
+@pytest.mark.parametrize(("far", "accuracy"), [(8.0, 1e-6), (12.0, 1e-12)], ids=["single", "double"])
+def test_single_precision_ends_where_column_sums_underflow(far, accuracy, rng, monkeypatch):
+    x, y = rng.random((2, 70, 1)), rng.random((2, 70, 1))
+    x[:, -1], y[:, -1] = far, far
+    a, b = np.ones((2, 70)), np.full((2, 70), 1 / 70)
+    a[:, -1] = 1e-35  # alone near the last column
+    options = dict(reg=1.0, tol=1e-3, max_iter=2, method=otkit.Sinkhorn(factor=np.inf))
+    found = otkit.solve_sample(x, y, a / a.sum(-1, keepdims=True), b, **options)
+    monkeypatch.setenv("OTKIT_KERNELS", "reference")
+    wanted = otkit.solve_sample(x, y, a / a.sum(-1, keepdims=True), b, **options)
+    assert wanted.kernel.startswith("reference")
+    np.testing.assert_array_equal(found.n_iter, wanted.n_iter)
+    for name in ("f", "g"):
+        np.testing.assert_allclose(getattr(found, name), getattr(wanted, name), rtol=accuracy, atol=accuracy)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from otkit.kernels.numba.jit import clear, exact, exp, jit, least, log, most, wide
+from otkit.kernels.numba.jit import exact, exp, jit, least, log, most, wide
 
 
 @exact
@@ -42,83 +42,6 @@ def _exponent(C, row, col, transposed, h, inverse):
 @exact
 def _log_entry(exponent, log_a, log_b):
     return exponent + (log_a + log_b)
-
-
-EUCLIDEAN, CITYBLOCK = 0, 1
-# Multiplications of a product of matrices that OpenBLAS does in one thread: threads within threads would wait for each
-# other. Below some size it reads the factors where they are, which is quicker: 49 Gflop/s in place of 32 for sides of
-# 32 in place of 45, and 128 coordinates.
-ALONE, SIDE = 2**18, 32
-
-
-@exact
-def _distances(x, y, ground, out):
-    for j in range(out.size):
-        out[j] = 0.0
-    for d in range(x.size):
-        for j in range(out.size):
-            difference = x[d] - y[d, j]
-            out[j] += difference * difference if ground == EUCLIDEAN else abs(difference)
-
-
-@exact
-def _powers(out, power):
-    for j in range(out.size):
-        out[j] = np.sqrt(out[j]) if power == 0.5 else out[j] * out[j]
-
-
-@jit
-def distances(x, y, ground, power, out):
-    """Costs between points ``x (k or 1, r, d)`` and ``y (k or 1, d, m)``, bitwise equal to those of `Cost`."""
-    for k in range(out.shape[0]):
-        for r in range(out.shape[1]):
-            _distances(x[k % x.shape[0], r], y[k % y.shape[0]], ground, out[k, r])
-            if power != 1.0:
-                _powers(out[k, r], power)
-
-
-@exact
-def _from_products(out, x, y, cancelled):
-    """‖x‖² + ‖y‖² − 2·out in place; returns the number of entries that have cancelled."""
-    found = 0
-    for j in range(out.size):
-        size = x + y[j]
-        out[j] = size - 2.0 * out[j]
-        found += out[j] < cancelled * size
-    return found
-
-
-@exact
-def _mend(out, x, y, length, lengths, cancelled):
-    """Recompute the squared distances that have cancelled."""
-    for j in range(out.size):
-        if out[j] < cancelled * (length + lengths[j]):
-            out[j] = 0.0
-            for d in range(x.size):
-                difference = x[d] - y[j, d]
-                out[j] += difference * difference
-
-
-@jit
-def from_products(x, y, lengths_x, lengths_y, power, cancelled, out):
-    """Costs ``(k, r, m)`` between points ``x (k or 1, r, d)`` and ``y (k or 1, m, d)``, by products of matrices.
-
-    The squared lengths of the points are ``lengths_x (k or 1, r)`` and ``lengths_y (k or 1, m)``.
-    """
-    side = max(1, min(SIDE, int(np.sqrt(ALONE / x.shape[2]))))
-    height = min(side, out.shape[1])
-    width = side * side // height
-    for k in range(out.shape[0]):
-        kx, ky = k % x.shape[0], k % y.shape[0]
-        for i in range(0, out.shape[1], height):
-            for j in range(0, out.shape[2], width):
-                out[k, i : i + height, j : j + width] = np.dot(x[kx, i : i + height], y[ky, j : j + width].T)
-        for r in range(out.shape[1]):
-            length, lengths = lengths_x[kx, r], lengths_y[ky]
-            if _from_products(out[k, r], length, lengths, cancelled):
-                _mend(out[k, r], x[kx, r], y[ky], length, lengths, cancelled)
-            if power != 1.0:
-                _powers(out[k, r], power)
 
 
 @jit
@@ -218,49 +141,6 @@ def moved(C, low, high, first, row, col, transposed, f, g, log_a, log_b, reg, ro
 
 
 @jit
-def weighted(C, low, high, first, row, col, transposed, f, g, log_a, log_b, reg, U, V, slope, out):
-    """The entries of the plan times Σ_k U_ik·V_kj + slope·C_ij, in ``out (high − low, r, m)``."""
-    for k in range(low, high):
-        tile, W = C[(k - low) % C.shape[0]], out[k - low]
-        weights = np.empty(g.shape[1])
-        for r in range(tile.shape[0]):
-            i = first + r
-            _entries(tile[r], i, row[k], col[k], transposed, f[k], g[k], log_a[k], log_b[k], 1.0 / reg[k], W[r])
-            clear(weights)
-            for rank in range(V.shape[1]):
-                u, v = U[k, i, rank], V[k, rank]
-                for j in range(weights.size):
-                    weights[j] += u * v[j]
-            if slope[k] != 0.0:
-                for j in range(weights.size):
-                    weights[j] += slope[k] * _reduced(tile[r, j], row[k, i], col[k, j], transposed)
-            for j in range(weights.size):
-                W[r, j] *= weights[j]
-
-
-@jit
-def pulled(W, low, first, x, y, out):
-    """2·Σ_j W_ij·(x_i − y_j) for weights ``(k, r, m)`` of rows ``first…`` of items ``low…``."""
-    d = x.shape[2]
-    height = max(1, min(W.shape[1], int(np.sqrt(ALONE / d))))
-    width = max(1, ALONE // (d * height))
-    for k in range(W.shape[0]):
-        xk, yk, sums = x[(low + k) % x.shape[0]], y[(low + k) % y.shape[0]], out[low + k]
-        for r in range(W.shape[1]):
-            total = 0.0
-            for j in range(W.shape[2]):
-                total += W[k, r, j]
-            for c in range(d):
-                sums[first + r, c] = 2.0 * total * xk[first + r, c]
-        for i in range(0, W.shape[1], height):
-            for j in range(0, W.shape[2], width):
-                product = np.dot(np.ascontiguousarray(W[k, i : i + height, j : j + width]), yk[j : j + width])
-                for r in range(len(product)):
-                    for c in range(d):
-                        sums[first + i + r, c] -= 2.0 * product[r, c]
-
-
-@jit
 def plan(C, low, high, first, row, col, transposed, f, g, log_a, log_b, reg, out):
     """The entries of the plan, in ``out (high − low, r, m)``."""
     for k in range(low, high):
@@ -325,12 +205,36 @@ def _range(C, row, col, has_b):
     return lo, hi, top, infinite
 
 
+@exact
+def _reduced_within(C, row, col, outside):
+    return ((C - row) - col) - outside
+
+
 @jit
-def _lowest(C, has_b):
+def _finite_range(C, row, col, outside):
+    """As `_range`, for finite costs and ``outside (m,)``, which is inf at columns without mass, else 0."""
+    lo, hi, top = np.inf, -np.inf, -np.inf
+    for j in range(C.size):
+        lo = least(lo, C[j] + outside[j])
+        hi = most(hi, C[j] - outside[j])
+    for j in range(C.size):
+        top = most(top, _reduced_within(C[j], row, col[j], outside[j]))
+    return lo, hi, top
+
+
+@jit
+def _lowest(C, outside):
     lowest = np.inf
     for j in range(C.size):
-        lowest = least(lowest, C[j] if has_b[j] else np.inf)
+        lowest = least(lowest, C[j] + outside[j])
     return lowest
+
+
+@jit
+def _outside(has, out):
+    """Set what is added to costs where there is no mass: inf, else 0."""
+    for j in range(has.size):
+        out[j] = 0.0 if has[j] else np.inf
 
 
 @jit
@@ -344,10 +248,12 @@ def _made_finite(x, reach):
 @jit
 def offsets(C, start, stop, has_a, has_b, row, col, reach_a, reach_b):
     """Offsets of rows and columns from tiles of all rows, as `otkit.entropic.operations.cost_range` has them."""
+    outside = np.empty(col.shape[1])
     for k in range(start, stop):
         tile = C[(k - start) % C.shape[0]]
+        _outside(has_b[k], outside)
         for i in range(tile.shape[0]):
-            row[k, i] = _lowest(tile[i], has_b[k])
+            row[k, i] = _lowest(tile[i], outside)
         _made_finite(row[k], reach_a[k])
         for j in range(col.shape[1]):
             col[k, j] = np.inf
@@ -361,12 +267,17 @@ def offsets(C, start, stop, has_a, has_b, row, col, reach_a, reach_b):
 @jit
 def cost_range(C, start, stop, first, row, col, has_a, has_b, low, high, span, forbidden):
     """Range of the costs, largest reduced cost and number of infinite costs, over arcs between points with mass."""
+    outside = np.empty(col.shape[1])
     for k in range(start, stop):
         tile = C[(k - start) % C.shape[0]]
+        _outside(has_b[k], outside)
         for r in range(tile.shape[0]):
             i = first + r
             if not has_a[k, i]:
                 continue
-            lo, hi, top, infinite = _range(tile[r], row[k, i], col[k], has_b[k])
+            infinite = 0
+            lo, hi, top = _finite_range(tile[r], row[k, i], col[k], outside)
+            if not hi < np.inf:
+                lo, hi, top, infinite = _range(tile[r], row[k, i], col[k], has_b[k])
             low[k], high[k], span[k] = min(low[k], lo), max(high[k], hi), max(span[k], top)
             forbidden[k] += infinite

@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from otkit.kernels.numba.entries import _distances
+from otkit.kernels.numba.distances import _distances
 from otkit.kernels.numba.jit import jit, least, most, ordered
 from otkit.kernels.numba.pricing import lowest
 from otkit.kernels.numba.proof import EXPONENT, FACTOR, GROUND, NON_NEGATIVE, SPREAD, total

@@ -24,6 +24,8 @@ from otkit.kernels.numba.jit import clear, copy, exact, exp, exp_single, jit, le
 _FEW, _MANY = 1e-15, 1e15  # range of row sums, relative to the guessed largest term, that are accurate
 LIGHT, LIGHT_SINGLE, _HEAVY = 1e-250, 1e-30, 1e250  # range of column sums without intermediate under- or overflow
 SCALED = 41.0  # log 2^60
+# Single precision loses 1e-8 to 1e-7 of every row sum. It is accurate enough for tolerances of at least this.
+SINGLE = 1e-5
 
 
 @jit
@@ -292,47 +294,80 @@ class Found(NamedTuple):
     done: np.ndarray
 
 
+class Room(NamedTuple):
+    """Vectors in which iterations work: of the length of the rows, of the columns, and the Gram matrix."""
+
+    sigma: np.ndarray
+    sigma0: np.ndarray
+    sums: np.ndarray
+    mass: np.ndarray
+    h: np.ndarray
+    g0: np.ndarray
+    v: np.ndarray
+    ratio: np.ndarray
+    new: np.ndarray
+    gram: np.ndarray
+
+
 @jit
 def sweep_items(C, low, high, given, past, found):
     """All iterations of items ``low…high``, whose costs are ``C (high − low or 1, n, m)``.
 
-    An item whose column sums are not safe stops, in the state before that iteration.
+    Entries are in single precision where the tolerance permits, unless column sums are not safe then. An item whose
+    sums are not safe in double precision either stops, in the state before that iteration.
     """
+    n, m = C.shape[1:]
+    window = past.moves.shape[1]
+    room = Room(
+        np.empty(n), np.empty(n), np.empty((1, m)), np.empty(1),
+        np.empty(m), np.empty(m), np.empty(m), np.empty(m), np.empty(m), np.empty((window, window)),
+    )  # fmt: skip
+    single, double = np.empty((0, 0), np.float32), np.empty((0, 0))
+    for k in range(low, high):
+        costs = C[(k - low) % C.shape[0]]
+        if given.tol[k] >= SINGLE:
+            if single.size == 0:
+                single = np.empty((n, m), np.float32)
+            if _sweep_item(costs, k, given, past, found, room, single, LIGHT_SINGLE):
+                continue
+        if double.size == 0:
+            double = np.empty((n, m))
+        _sweep_item(costs, k, given, past, found, room, double, LIGHT)
+
+
+@jit
+def _sweep_item(costs, k, given, past, found, room, Q, light):
+    """The remaining iterations of an item, with entries in the precision of Q; False if column sums are not safe."""
     a, b, log_b, row, col, reg, keep_a, keep_b, rho_b, coupling, tol, budget, reach, scale = given
     moves, bends, memory, old, residual, best = past
     f, g, point, error, count = found
-    n, m = C.shape[1:]
-    window = moves.shape[1]
-    Q, gram = np.empty((n, m)), np.empty((window, window))
-    sigma, sigma0, sums, mass = np.empty(n), np.empty(n), np.empty((1, m)), np.empty(1)
-    h, g0, v, ratio, new = np.empty(m), np.empty(m), np.empty(m), np.empty(m), np.empty(m)
-    first = np.int64(0)
-    for k in range(low, high):
-        costs, item_a, item_b, item_row, item_col = C[(k - low) % C.shape[0]], a[k], b[k], row[k], col[k]
-        item_f, x = f[k], point[k]
-        start_window(item_b, bends[k], gram)
-        copy(item_f, sigma)
-        absorbed = False
-        for _ in range(budget[k]):
-            clear(sums[0])
-            if absorbed:
-                mass[0] = absorbed_rows(
-                    Q, first, n, item_a, item_row, v, keep_a[k], reg[k], sigma0, sigma, item_f, sums[0]
-                )
-            else:
-                start_log(x, log_b[k], item_col, reg[k], h, g0, v)
-                mass[0] = log_rows(costs, first, item_a, item_row, h, keep_a[k], reg[k], sigma, item_f, sums[0], Q)
-                copy(sigma, sigma0)
-            if not log_ratios(sums, v, item_b, LIGHT, ratio):
-                break
-            error[k] = update_columns(
-                ratio, item_b, item_col, x, keep_b[k], rho_b[k], reg[k], coupling[k], mass, scale[k], new
+    sigma, sigma0, sums, mass, h, g0, v, ratio, new, gram = room
+    item_a, item_b, item_row, item_col = a[k], b[k], row[k], col[k]
+    item_f, x = f[k], point[k]
+    start_window(item_b, bends[k], gram)
+    copy(item_f, sigma)
+    absorbed, first = False, np.int64(0)
+    for _ in range(budget[k] - count[k]):
+        clear(sums[0])
+        if absorbed:
+            mass[0] = absorbed_rows(
+                Q, first, sigma.size, item_a, item_row, v, keep_a[k], reg[k], sigma0, sigma, item_f, sums[0]
             )
-            count[k] += 1
-            copy(x, g[k])
-            if error[k] <= tol[k]:
-                copy(new, x)
-                break
-            before = memory[k], old[k], residual[k], best[k]
-            mix(x, new, error[k], item_b, reach[k], moves[k], bends[k], gram, *before)
-            absorbed = rescale(x, g0, item_b, reg[k], v, SCALED)
+        else:
+            start_log(x, log_b[k], item_col, reg[k], h, g0, v)
+            mass[0] = log_rows(costs, first, item_a, item_row, h, keep_a[k], reg[k], sigma, item_f, sums[0], Q)
+            copy(sigma, sigma0)
+        if not log_ratios(sums, v, item_b, light, ratio):
+            return False
+        error[k] = update_columns(
+            ratio, item_b, item_col, x, keep_b[k], rho_b[k], reg[k], coupling[k], mass, scale[k], new
+        )
+        count[k] += 1
+        copy(x, g[k])
+        if error[k] <= tol[k]:
+            copy(new, x)
+            return True
+        before = memory[k], old[k], residual[k], best[k]
+        mix(x, new, error[k], item_b, reach[k], moves[k], bends[k], gram, *before)
+        absorbed = rescale(x, g0, item_b, reg[k], v, SCALED)
+    return True

@@ -12,7 +12,7 @@ from otkit.entropic.dual import Potentials
 from otkit.entropic.operations import Arcs, CostRange, Moved
 from otkit.geometry.base import Geometry
 from otkit.geometry.reduced import Reduced
-from otkit.kernels.numba import entries
+from otkit.kernels.numba import entries, slopes
 from otkit.kernels.numba.tiles import Tiles, groups, is_squared, solid
 
 
@@ -91,28 +91,36 @@ def apply_plan(geometry: Geometry, at: Potentials, v: np.ndarray, power: int = 0
 
 
 def apply_cost_gradient(
-    geometry: Reduced, at: Potentials, U: np.ndarray, V: np.ndarray, slope: np.ndarray | None
+    geometry: Reduced,
+    at: Potentials,
+    U: np.ndarray,
+    V: np.ndarray,
+    slope: np.ndarray | None,
+    *,
+    single: bool = False,
 ) -> np.ndarray:
     items, tiles = at.reg.shape[0], Tiles(geometry)
     assert geometry.cloud is not None
     cloud = geometry.cloud.centred()
-    vectors, offsets, slopes = (
-        _at(at),
-        tiles.reduction(items),
-        np.zeros(items) if slope is None else solid(slope, items),
-    )
+    vectors, offsets = _at(at), tiles.reduction(items)
+    by_cost = np.zeros(items) if slope is None else solid(slope, items)
     U, V = solid(U, items), solid(V.transpose(0, 2, 1), items)
-    squared, x, y = is_squared(cloud.metric), np.ascontiguousarray(cloud.x), np.ascontiguousarray(cloud.y)
+    squared = is_squared(cloud.metric)
+    dtype = np.float32 if single and squared and slope is None else np.float64
+    x, y, length = np.ascontiguousarray(cloud.x), np.ascontiguousarray(cloud.y), np.ones(1)
+    if dtype == np.float32:
+        length = np.maximum(abs(y).max((1, 2)), np.finfo(np.float64).tiny)
+        y = (y / length[:, None, None]).astype(dtype)
     out = np.empty((items, tiles.n, cloud.d))
 
     def work(C: np.ndarray, low: int, high: int, first: int, _: int) -> None:
-        W = np.empty((high - low, *C.shape[1:]))
-        entries.weighted(C, low, high, first, *offsets, *vectors, U, V, slopes, W)
+        W, scale = np.empty((high - low, *C.shape[1:]), dtype), np.empty((high - low, C.shape[1]))
+        slopes.weighted(C, low, high, first, *offsets, *vectors, U, V, by_cost, W, scale)
         if squared:
-            entries.pulled(W, low, first, x, y, out)
+            slopes.pulled(W, scale, low, first, x, y, length, out)
         else:
             some, rows = slice(low, high), slice(first, first + C.shape[1])
-            out[some, rows] = cloud.pulled(W, some, rows)
+            out[some, rows] = cloud.pulled(W, some, rows) * scale[:, :, None]
 
     tiles.each(items, work)
     return out

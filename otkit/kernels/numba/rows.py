@@ -20,8 +20,6 @@ from otkit.kernels.numba.tiles import Tiles, parts
 
 # Maximum memory in bytes for all entries, and for listed entries. The size of the cost matrix is allowed in any case.
 KEPT, LISTED = 2**28, 2**29
-# Single precision loses 1e-8 to 1e-7 of every row sum. It is accurate enough for tolerances of at least this.
-_SINGLE = 1e-5
 # A plan is sparse if at most the fraction _SPARSE of its entries matters. The fraction is estimated from about _SAMPLE
 # rows, for problems of at least WORTH entries.
 _SPARSE, _SAMPLE, WORTH = 1 / 6, 16, 2**16
@@ -63,7 +61,7 @@ def begin(item: Item, b: np.ndarray, tol: float, budget: int, listed: Listed | N
             return SparseRows(item, low, cut, int(max(2 * found.mean(), found.max())) + _SPARE, allowed, listed)
     if budget <= 1:  # no later iteration would use the entries
         return Rows(item)
-    dtype = np.dtype(np.float32 if tol >= _SINGLE else np.float64)
+    dtype = np.dtype(np.float32 if tol >= iterations.SINGLE else np.float64)
     return DenseRows(item, dtype) if _is_room(n * m * dtype.itemsize, max(KEPT, held)) else Rows(item)
 
 

@@ -14,7 +14,7 @@ from otkit.geometry.base import Geometry, shared
 from otkit.geometry.costs import CANCELLED, Cost
 from otkit.kernels import threads
 from otkit.kernels.memory import lent
-from otkit.kernels.numba import entries
+from otkit.kernels.numba import distances
 
 SMALL = 2**19  # maximum entries of a problem that a single thread computes
 _CHUNK = 2**17  # entries of small problems that form one part
@@ -69,7 +69,9 @@ class Tiles:
                 self.y = np.ascontiguousarray(self.cloud.y.transpose(0, 2, 1))
             elif self.form is not None:
                 self.y = np.ascontiguousarray(self.cloud.y)
-                self.squares = [np.einsum("...d,...d->...", v, v) for v in (self.cloud.x, self.cloud.y)]
+                one = np.einsum("...d,...d->...", self.cloud.x, self.cloud.x)
+                alike = self.cloud.y is self.cloud.x
+                self.squares = one, one if alike else np.einsum("...d,...d->...", self.cloud.y, self.cloud.y)
 
     def reduction(self, items: int) -> tuple[np.ndarray, np.ndarray, bool]:
         """The offsets ``row (B, n)`` and ``col (B, m)``, and whether columns are subtracted first."""
@@ -78,8 +80,8 @@ class Tiles:
         row, col, columns_first = self.offsets
         return solid(row, items), solid(col, items), columns_first
 
-    def tile(self, items: slice, rows: slice) -> np.ndarray:
-        """The costs ``(items or 1, rows, m)``."""
+    def tile(self, items: slice, rows: slice, out: np.ndarray | None = None) -> np.ndarray:
+        """The costs ``(items or 1, rows, m)``; those of points are written to `out` if given."""
         if self.bordered is not None and self.inner is not None:
             return np.ascontiguousarray(self.bordered.tile(items, rows, self.inner.tile), dtype=np.float64)
         if self.C is not None:
@@ -92,21 +94,24 @@ class Tiles:
         assert self.cloud is not None
         x = np.ascontiguousarray(self.cloud.x[shared(items, self.cloud.x.shape[0]), rows])
         y = self.y[shared(items, self.y.shape[0])]
-        out = np.empty((max(x.shape[0], y.shape[0]), x.shape[1], self.m))
+        if out is None:
+            out = np.empty((max(x.shape[0], y.shape[0]), x.shape[1], self.m))
         if not self.cloud.metric.direct(self.cloud.d):
             lengths = [v[shared(items, v.shape[0])] for v in self.squares]
-            entries.from_products(x, y, lengths[0][:, rows], lengths[1], self.form[1], CANCELLED, out)
+            alike = self.cloud.x is self.cloud.y and x.shape[1] == self.m
+            distances.from_products(x, y, lengths[0][:, rows], lengths[1], self.form[1], CANCELLED, alike, out)
             return out
-        entries.distances(x, y, *self.form, out)
+        distances.distances(x, y, *self.form, out)
         return out
 
-    def walk(self, part: Part, work: Work) -> None:
-        """Call `work` for every tile of a part."""
+    def walk(self, part: Part, work: Work, into: np.ndarray | None = None) -> None:
+        """Call `work` for every tile of a part. Costs of points are written to ``into (items, n, m)`` if given."""
         rows, height = part.rows, part.rows.stop - part.rows.start
         if self.C is None and self.n * self.m > SMALL:
             height = max(1, _TILE // self.m)
         for first in range(rows.start, rows.stop, height):
-            tile = self.tile(part.items, slice(first, min(first + height, rows.stop)))
+            some = slice(first, min(first + height, rows.stop))
+            tile = self.tile(part.items, some, None if into is None else into[part.items, some])
             work(tile, part.items.start, part.items.stop, first, part.group)
 
     def each(self, items: int, work: Work) -> None:
@@ -121,17 +126,19 @@ def filled(geometry: Geometry) -> np.ndarray:
     out = lent((items, geometry.n, geometry.m))
 
     def work(C: np.ndarray, low: int, high: int, first: int, group: int) -> None:
-        out[low:high, first : first + C.shape[1]] = C
+        if tiles.form is None:
+            out[low:high, first : first + C.shape[1]] = C
 
-    tiles.each(items, work)
+    cut = parts(tiles.n, tiles.m, items)
+    threads.each(lambda part: tiles.walk(part, work, out), cut, items * tiles.n * tiles.m)
     return out
 
 
 _FORMS: dict[Any, tuple[int, float]] = {
-    ("euclidean", 2.0): (entries.EUCLIDEAN, 1.0),
-    ("euclidean", 1.0): (entries.EUCLIDEAN, 0.5),
-    ("cityblock", 1.0): (entries.CITYBLOCK, 1.0),
-    ("cityblock", 2.0): (entries.CITYBLOCK, 2.0),
+    ("euclidean", 2.0): (distances.EUCLIDEAN, 1.0),
+    ("euclidean", 1.0): (distances.EUCLIDEAN, 0.5),
+    ("cityblock", 1.0): (distances.CITYBLOCK, 1.0),
+    ("cityblock", 2.0): (distances.CITYBLOCK, 2.0),
 }
 
 
@@ -147,7 +154,7 @@ def computes(metric: Cost) -> bool:
 
 def is_squared(metric: Cost) -> bool:
     """Whether a cost is the squared Euclidean distance."""
-    return _form(metric) == (entries.EUCLIDEAN, 1.0)
+    return _form(metric) == (distances.EUCLIDEAN, 1.0)
 
 
 def solid(x: Any, items: int) -> np.ndarray:

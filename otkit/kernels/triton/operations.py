@@ -145,7 +145,9 @@ def apply_plan(geometry: Geometry, at: Potentials, v: Tensor, power: int = 0) ->
     return out
 
 
-def apply_cost_gradient(geometry: Reduced, at: Potentials, U: Tensor, V: Tensor, slope: Tensor | None) -> Tensor:
+def apply_cost_gradient(
+    geometry: Reduced, at: Potentials, U: Tensor, V: Tensor, slope: Tensor | None, *, single: bool = False
+) -> Tensor:
     assert geometry.cloud is not None
     items, cloud, point = U.shape[0], geometry.cloud.centred(), _point(at)
     out = _empty(U, items, geometry.n, cloud.d)
