@@ -239,7 +239,7 @@ def _of_pair(found: tuple[Tensor, Tensor], item: int, pair: tuple[Any, ...]) -> 
 
 def _is_finite(v: Tensor) -> bool:
     """Whether all numbers are finite; on the host without PyTorch's threads, which would keep cores busy after it."""
-    return bool(np.isfinite(v.detach().numpy()).all() if v.device.type == "cpu" else v.isfinite().all())
+    return bool(np.isfinite(v.detach().resolve_neg().numpy()).all() if v.device.type == "cpu" else v.isfinite().all())
 
 
 def _masked(x: Tensor, w: Tensor | None, mask: Tensor | None, name: str) -> tuple[Tensor, Tensor | None, Tensor]:

@@ -72,10 +72,12 @@ class Stage:
 
     Examples
     --------
+    >>> import numpy as np
     >>> import otkit
-    >>> result = otkit.solve([[0.0, 1.0], [1.0, 0.0]], [0.3, 0.7], reg=0.01)
+    >>> x = np.linspace(0.0, 1.0, 150)[:, None]
+    >>> result = otkit.solve_sample(x, x, x[:, 0] / x.sum(), reg=0.001)
     >>> [stage.reg for stage in result.stages]
-    [0.16, 0.04, 0.01]
+    [0.004, 0.001]
     """
 
     item: int

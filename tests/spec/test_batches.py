@@ -85,7 +85,8 @@ def test_padding_with_zero_weights_changes_nothing(seed, options, rng):
     assert (P[20:] == 0).all()
     assert (P[:, 15:] == 0).all()
     span = case.span
-    assert padded.value == pytest.approx(bare.value, abs=1e-12 * span)
+    # An unregularised answer is one of many within its interval, of which rounding chooses.
+    assert padded.value == pytest.approx(bare.value, abs=(1e-12 if "reg" in options else 1e-8) * span)
     if "reg" in options:
         np.testing.assert_allclose(P[:20, :15], bare.plan, atol=1e-12)
     assert np.isfinite(padded.f).all()

@@ -212,14 +212,21 @@ def _reduced_within(C, row, col, outside):
 
 @jit
 def _finite_range(C, row, col, outside):
-    """As `_range`, for finite costs and ``outside (m,)``, which is inf at columns without mass, else 0."""
-    lo, hi, top = np.inf, -np.inf, -np.inf
+    """As `_range`, for ``outside (m,)``: inf at columns without mass, else 0; and whether all costs are finite.
+
+    If they are not, the range is of no use.
+    """
+    lo, hi, top, others = np.inf, -np.inf, -np.inf, 0
+    for j in range(C.size):
+        others += not abs(C[j]) < np.inf
+    if others:
+        return lo, hi, top, False
     for j in range(C.size):
         lo = least(lo, C[j] + outside[j])
         hi = most(hi, C[j] - outside[j])
     for j in range(C.size):
         top = most(top, _reduced_within(C[j], row, col[j], outside[j]))
-    return lo, hi, top
+    return lo, hi, top, True
 
 
 @jit
@@ -276,8 +283,8 @@ def cost_range(C, start, stop, first, row, col, has_a, has_b, low, high, span, f
             if not has_a[k, i]:
                 continue
             infinite = 0
-            lo, hi, top = _finite_range(tile[r], row[k, i], col[k], outside)
-            if not hi < np.inf:
+            lo, hi, top, finite = _finite_range(tile[r], row[k, i], col[k], outside)
+            if not finite:
                 lo, hi, top, infinite = _range(tile[r], row[k, i], col[k], has_b[k])
             low[k], high[k], span[k] = min(low[k], lo), max(high[k], hi), max(span[k], top)
             forbidden[k] += infinite

@@ -26,6 +26,8 @@ LIGHT, LIGHT_SINGLE, _HEAVY = 1e-250, 1e-30, 1e250  # range of column sums witho
 SCALED = 41.0  # log 2^60
 # Single precision loses 1e-8 to 1e-7 of every row sum. It is accurate enough for tolerances of at least this.
 SINGLE = 1e-5
+# Number of entries below which it does not pay: they stay in the fastest cache in double precision too.
+_FEW = 2**12
 
 
 @jit
@@ -313,8 +315,8 @@ class Room(NamedTuple):
 def sweep_items(C, low, high, given, past, found):
     """All iterations of items ``low…high``, whose costs are ``C (high − low or 1, n, m)``.
 
-    Entries are in single precision where the tolerance permits, unless column sums are not safe then. An item whose
-    sums are not safe in double precision either stops, in the state before that iteration.
+    Many entries are in single precision where the tolerance permits, unless column sums are not safe then. An item
+    whose sums are not safe in double precision either stops, in the state before that iteration.
     """
     n, m = C.shape[1:]
     window = past.moves.shape[1]
@@ -325,7 +327,7 @@ def sweep_items(C, low, high, given, past, found):
     single, double = np.empty((0, 0), np.float32), np.empty((0, 0))
     for k in range(low, high):
         costs = C[(k - low) % C.shape[0]]
-        if given.tol[k] >= SINGLE:
+        if given.tol[k] >= SINGLE and n * m >= _FEW:
             if single.size == 0:
                 single = np.empty((n, m), np.float32)
             if _sweep_item(costs, k, given, past, found, room, single, LIGHT_SINGLE):
