@@ -11,7 +11,7 @@ import numpy as np
 from otkit import arrays, checks, lists
 from otkit.arrays import Array, convert, namespace, to_numpy
 from otkit.geometry.points import PointCloud
-from otkit.kernels import shared_by, threads
+from otkit.kernels import hosted, shared_by, threads
 from otkit.problems.linear import LinearProblem
 from otkit.results.gauge import gauged
 from otkit.results.result import Result
@@ -236,7 +236,7 @@ def sinkhorn_divergence(
 def _shared(clouds: list[PointCloud]) -> int:
     """The exponentials of an iteration of all problems, if they are solved at the same time; else 0."""
     entries = sum(math.prod(cloud.batch) * cloud.n * cloud.m for cloud in clouds)
-    on_host = all(isinstance(arrays.hosted(v), np.ndarray) for v in clouds[0].arrays.values())
+    on_host = all(isinstance(v, np.ndarray) for v in hosted(clouds[0]).arrays.values())
     # Functions of the caller and processes that share a call expect one thread.
     return entries if on_host and entries <= _MANY and not clouds[0].called and shared_by() is None else 0
 

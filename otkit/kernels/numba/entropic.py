@@ -11,9 +11,10 @@ from __future__ import annotations
 import numpy as np
 
 from otkit.geometry.costs import UNIT
+from otkit.kernels.numba.flow import representative
 from otkit.kernels.numba.items import ARCS, ERROR, FLAG, LOWER, PIVOTS, SPAN, UNSOLVED, UPPER, VALUE, begin, write
 from otkit.kernels.numba.iterations import exponent
-from otkit.kernels.numba.jit import clear, copy, exact, exp, jit, most, ordered
+from otkit.kernels.numba.jit import clear, copy, exp, jit, most, ordered
 from otkit.kernels.numba.newton import Point, Problem, descend
 from otkit.kernels.numba.vertices import optimum
 
@@ -29,14 +30,6 @@ _EASY, _EMPTY, _FACTOR = 64.0, 4, 4.0
 _NOISE = 1e-3
 
 
-@exact
-def _top(above, j):
-    while above[j] != j:
-        above[j] = above[above[j]]
-        j = above[j]
-    return j
-
-
 @ordered
 def _centre(R, g):
     """Shift the potentials of the columns of each connected part to a mean of 0: nothing else relates the parts."""
@@ -45,14 +38,14 @@ def _centre(R, g):
         first = -1
         for j in range(g.size):
             if R[i, j] < np.inf:
-                first = _top(above, j) if first < 0 else first
-                above[_top(above, j)] = first
+                first = representative(above, j) if first < 0 else first
+                above[representative(above, j)] = first
     for j in range(g.size):
-        part = _top(above, j)
+        part = representative(above, j)
         count[part] += 1.0
         mean[part] += (g[j] - mean[part]) / count[part]
     for j in range(g.size):
-        g[j] -= mean[_top(above, j)]
+        g[j] -= mean[representative(above, j)]
 
 
 @ordered

@@ -17,7 +17,7 @@ _BLOCK = 64
 
 
 @jit
-def _top(above, node):
+def representative(above, node):
     """The representative of a set of nodes, to which paths are shortened."""
     while above[node] != node:
         above[node] = above[above[node]]
@@ -30,7 +30,7 @@ def _spanning(order, one, other, nodes):
     """The first edges in this order that close no cycle, a spanning tree."""
     above, tree, count = np.arange(nodes), np.empty(nodes - 1, dtype=np.int64), 0
     for e in order:
-        u, v = _top(above, one[e]), _top(above, other[e])
+        u, v = representative(above, one[e]), representative(above, other[e])
         if u != v:
             above[u] = v
             tree[count] = e
