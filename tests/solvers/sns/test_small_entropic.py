@@ -81,6 +81,23 @@ def test_potentials_give_a_plan_with_the_weights(monkeypatch):
     assert quick >= 135
 
 
+@pytest.mark.parametrize("n", [8, 40, 100])
+def test_the_number_of_newton_steps_hardly_grows_as_reg_falls(n, rng):
+    x, y = rng.random((2, n, 2))
+    costs = {
+        "points": ((x[:, None] - y) ** 2).sum(-1),
+        "uniform": rng.random((n, n)),
+        "ties": rng.integers(9, size=(n, n)),
+    }
+    for name, C in costs.items():
+        for weights in ((None, None), rng.dirichlet(np.ones(n), 2)):
+            for reg in np.ptp(C) * 10.0 ** -np.arange(2, 7):
+                with told((name, reg)):
+                    found = otkit.solve(C * 1.0, *weights, reg=reg)
+                    assert found.converged
+                    assert sum(stage.newton_steps for stage in found.stages) <= 20
+
+
 def test_every_field_has_the_form_of_the_general_way(monkeypatch, rng):
     C, x, y = rng.random((3, 4, 5)), rng.random((4, 2)), rng.random((3, 5, 2))
     a, b = rng.dirichlet(np.ones(4)), rng.dirichlet(np.ones(5), 3)
