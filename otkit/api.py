@@ -70,8 +70,8 @@ def solve(
         is the derivative of the value by the mass. With a `reg` the divergence is that of the plan with one more row
         and column, the mass that stays. Not with `unbalanced`.
     method : str or solver
-        "auto", "sns", "sinkhorn", "exact", "annealing", "multiscale", "univariate", on grids "coarse-to-fine" and
-        "flow", or a solver with its options, such as ``otkit.Sinkhorn(factor=4)``.
+        "auto", "sns", "sinkhorn", "exact", "annealing", "frank-wolfe", "multiscale", "univariate", on grids
+        "coarse-to-fine" and "flow", or a solver with its options, such as ``otkit.Sinkhorn(factor=4)``.
     tol : float, optional
         With a `reg`: tolerance on `Result.error`; 1e-6 in float64 and 1e-4 in float32 by default. For exact marginals
         the error is ‖P1 − a‖₁ + ‖Pᵀ1 − b‖₁ relative to the mass.

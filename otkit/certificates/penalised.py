@@ -14,7 +14,7 @@ from otkit.entropic.dual import Potentials
 from otkit.geometry.costs import UNIT
 from otkit.plans import EntropicPlan, Plan, marginals
 from otkit.problems.linear import LinearProblem
-from otkit.problems.penalties import conjugate, penalty
+from otkit.problems.penalties import conjugate, log_ratio, penalty
 
 
 @np.errstate(over="ignore", invalid="ignore")  # what overflows is no bound
@@ -44,9 +44,15 @@ def certify_settled(problem: LinearProblem, f: Array, g: Array, reg: Array) -> C
     at = problem.at(f, g, reg)
     dual = settled(problem, at)
     rounded = rounded_to(problem, at, *dual)
-    rows, cols = (to_numpy(v) for v in marginals(rounded.plan))
-    lower, dual = _dual_bound(problem, (dual[1],))
-    return _certificate(problem, lower, dual, rounded.plan, (rounded.linear, rows, cols), np.isinf(rounded.linear))
+    return certify_moved(problem, dual[1], rounded.plan, rounded.linear)
+
+
+@np.errstate(over="ignore", invalid="ignore")
+def certify_moved(problem: LinearProblem, g: Array, plan: tuple[Plan, ...], cost: np.ndarray) -> Certificate:
+    """The bounds of potentials of the columns and of a plan of this reduced cost, which is inf where there is none."""
+    rows, cols = (to_numpy(v) for v in marginals(plan))
+    lower, dual = _dual_bound(problem, (g,))
+    return _certificate(problem, lower, dual, plan, (cost, rows, cols), np.isinf(cost))
 
 
 def _dual_bound(problem: LinearProblem, starts: Sequence[Array]) -> tuple[np.ndarray, tuple[Array, Array]]:
@@ -103,10 +109,10 @@ def _certificate(
     linear, paid = _paid(problem, *costs)
     # Rounding of sums of n or m terms. The exact side is scaled to its weights up to `miss`.
     terms = cost + (abs(row) * rows).sum(-1) + (abs(col) * cols).sum(-1)
-    terms = terms + _penalty_size(rows, a, rho_a) + _penalty_size(cols, b, rho_b)
     miss = _miss(rows, a, rho_a) + _miss(cols, b, rho_b)
-    evaluation = _evaluation(problem)
-    widen = (4 * (size + 64) * UNIT + 4 * miss) * terms + evaluation * rows.sum(-1)
+    evaluation, share = _evaluation(problem), 4 * (size + 64) * UNIT + 4 * miss
+    terms = terms + _penalty_error(rows, a, rho_a, share) + _penalty_error(cols, b, rho_b, share)
+    widen = share * terms + evaluation * rows.sum(-1)
     upper = np.where(missing | ~(miss <= 1e-3) | ~(paid < np.inf), np.inf, paid + widen)
     rounding = sum_rounding(size) * idle
     return Certificate(
@@ -162,11 +168,14 @@ def conjugate_rounding(potential: np.ndarray, w: np.ndarray, rho: np.ndarray) ->
     return np.where(rho > 0, sum_rounding(w.shape[-1]) * size, 0.0)
 
 
-def _penalty_size(p: np.ndarray, w: np.ndarray, rho: np.ndarray) -> np.ndarray:
-    """Absolute sum of the terms of a penalty and of their sensitivities to p."""
+def _penalty_error(p: np.ndarray, w: np.ndarray, rho: np.ndarray, share: np.ndarray) -> np.ndarray:
+    """The error of a penalty as a multiple of `share`, where every p may be wrong by this share of it.
+
+    The derivative of KL(p | w) by p is log(p/w), and the second one 1/p.
+    """
     penalised = (rho > 0) & (rho < np.inf)
-    with np.errstate(divide="ignore", invalid="ignore"):
-        terms = np.where(p > 0, p * (1 + abs(np.log(p / w))), 0.0) + p + w
+    with np.errstate(invalid="ignore"):
+        terms = np.where(p > 0, p * abs(log_ratio(p, w)), 0.0) + abs(p - w) + share[:, None] * p
     return np.where(penalised, np.where(penalised, rho, 0.0) * terms.sum(-1), 0.0)
 
 

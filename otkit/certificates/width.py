@@ -18,8 +18,6 @@ _SAMPLE, _ROWS = 2**16, 16
 _ZERO = 2.0**-40
 # Bounds of plans that cost the same differ by so many errors of a cost: one for potentials, three for a corrected plan.
 _ALIKE = 4.0
-# The value of penalised marginals is a difference of penalties of the weights, which rounds by this fraction of them.
-_PENALTIES = 1e-12
 
 
 def ordinary(problem: LinearProblem, item: int) -> float:
@@ -52,20 +50,21 @@ def narrow(
     The scale is their range, or the size of the ordinary costs if some are far larger; and at least the mean offsets.
     These are at most the optimum if no cost is negative. If costs of both signs cancel, their rounding errors do not.
     Where all costs between points with mass are equal, an interval of their rounding errors is narrow. Where marginals
-    are penalised, the scale is at most the penalty of a plan that moves nothing, and its rounding errors are narrow.
+    are penalised, the scale is at most the penalty of a plan that moves nothing, or this where all costs are 0.
     """
     with np.errstate(invalid="ignore"):  # infinite bounds
         width = np.where(upper < np.inf, upper - lower, np.inf)
-        fine = width <= rtol * abs(upper)
+        fine = (width < np.inf) & (width <= rtol * abs(upper))
     if fine.all():
         return np.asarray(fine)
     if (problem.span == 0).any():  # all plans cost the same, up to the rounding of the costs
         fine |= (problem.span == 0) & (width <= _ALIKE * problem.geometry.rounding[1])
     a, b, row, col = sides(problem)
     unmoved = problem.unmoved
-    fine |= width <= _PENALTIES * np.where(unmoved < np.inf, unmoved, 0.0).sum(0)
     most = np.where(unmoved.any(0), unmoved.sum(0), np.inf)
-    fine |= width <= atol * np.minimum((a * abs(row)).sum(-1) + (b * abs(col)).sum(-1), most)
+    offsets = (a * abs(row)).sum(-1) + (b * abs(col)).sum(-1)
+    unscaled = (offsets == 0) & (problem.span == 0) & (most < np.inf)
+    fine |= width <= atol * np.where(unscaled, most, np.minimum(offsets, most))
     for k in np.flatnonzero(~fine & (width <= atol * np.minimum(problem.span * problem.size, most))):
         size = outliers(problem, int(k))
         fine[k] = not size or width[k] <= atol * size * problem.size[k]

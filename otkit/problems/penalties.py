@@ -33,11 +33,21 @@ def penalty_pair(unbalanced: Any) -> tuple[np.ndarray, np.ndarray]:
     return rho_a, rho_b
 
 
-def divergence(p: np.ndarray, w: np.ndarray) -> np.ndarray:
-    """KL(p | w) = Σ p log(p/w) − Σp + Σw over the last axis, for p that vanishes where w does."""
+def log_ratio(p: np.ndarray, w: np.ndarray) -> np.ndarray:
+    """log(p/w) for non-negative p and w, to full precision where they are close; NaN where both are 0."""
     with np.errstate(divide="ignore", invalid="ignore"):
-        terms = np.where(p > 0, p * np.log(p / w), 0.0)
-    return np.maximum((terms - p + w).sum(-1), 0.0)
+        excess = (p - w) / w
+        return np.where(abs(excess) < 0.5, np.log1p(excess), np.log(p / w))
+
+
+def divergence(p: np.ndarray, w: np.ndarray) -> np.ndarray:
+    """KL(p | w) = Σ p log(p/w) − Σp + Σw over the last axis, for p that vanishes where w does.
+
+    Where p and w are close, its rounding is a fraction of |p − w|, not of p.
+    """
+    with np.errstate(invalid="ignore"):
+        terms = np.where(p > 0, p * log_ratio(p, w), 0.0)
+    return np.maximum((terms - (p - w)).sum(-1), 0.0)
 
 
 def penalty(p: np.ndarray, w: np.ndarray, rho: np.ndarray) -> np.ndarray:

@@ -19,6 +19,7 @@ from otkit.solvers.base import Solver, run
 from otkit.solvers.exact import products
 from otkit.solvers.exact.outliers import has_outliers
 from otkit.solvers.exact.solver import Exact
+from otkit.solvers.frank_wolfe import FrankWolfe
 from otkit.solvers.grid.flow import GridFlow
 from otkit.solvers.grid.solver import CoarseToFine
 from otkit.solvers.multiscale.solver import Multiscale
@@ -32,6 +33,7 @@ __all__ = [
     "Annealing",
     "CoarseToFine",
     "Exact",
+    "FrankWolfe",
     "GridFlow",
     "Multiscale",
     "Progress",
@@ -52,7 +54,7 @@ _EXACT_CELLS = 2**14
 
 SOLVERS: dict[str, type[Solver[Any]]] = {
     solver.name: solver
-    for solver in (SparseNewton, Sinkhorn, Annealing, Exact, Multiscale, Univariate, CoarseToFine, GridFlow)
+    for solver in (SparseNewton, Sinkhorn, Annealing, FrankWolfe, Exact, Multiscale, Univariate, CoarseToFine, GridFlow)
 }
 
 
@@ -79,7 +81,7 @@ def choose_solver(problem: LinearProblem, method: str | Solver[Any], bounded: bo
     a `reg`                               `SparseNewton`
     a `reg`, on a grid                    `Sinkhorn`
     a `reg`, shared by processes          `Sinkhorn`
-    no `reg`, penalised marginals         `Annealing`
+    no `reg`, penalised marginals         `FrankWolfe`
     no `reg`, points on a line, convex    `Univariate`
     no `reg`, many points of few          `Multiscale`
     coordinates, convex
@@ -133,7 +135,8 @@ def _check(problem: LinearProblem, method: Solver[Any]) -> None:
     if problem.reg is None and not problem.balanced.all():
         if not isinstance(method, Annealing):
             raise ValueError(
-                f"method {method.name!r} needs exact marginals, got penalties; use method='annealing', or penalty='tv'"
+                f"method {method.name!r} needs exact marginals, got penalties; use method='frank-wolfe', or "
+                "penalty='tv'"
             )
         checks.has_minimum(problem.low, problem.unmoved.sum(0))
     if isinstance(method, Univariate) and not problem.asked.convex_on_line:
@@ -161,7 +164,7 @@ def _chosen(problem: LinearProblem, bounded: bool) -> str | Solver[Any]:
     if problem.reg is not None:
         return "sns" if grid is None and not shared else "sinkhorn"
     if not problem.balanced.all():
-        return "annealing"
+        return "annealing" if grid is not None or shared else "frank-wolfe"
     if grid is not None:
         return "flow" if grid.power == 1 else "coarse-to-fine" if grid.power <= 2 else "annealing"
     if shared and bounded:

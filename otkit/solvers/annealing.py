@@ -174,11 +174,7 @@ class Annealing(Solver[Bounded]):
         at_end = last | (state.n_iter >= self.max_iter) | (state.gap <= _PENALISED)
         state, found = state.bounded(problem, items, at_end[items])
         part, lower, upper = problem.take(items), state.lower[items], state.upper[items]
-        close = narrow(part, lower, upper, self._rtol(part), self.atol)
-        rounded = ~close & (found.upper < np.inf) & (found.upper - found.lower <= 1.01 * found.rounding)
-        if rounded.any():
-            exact = rounded & precise(part, lower, upper)
-            close, rounded = close | exact, rounded & ~exact
+        close, rounded = self._done(part, lower, upper, found)
         state = state.ended(items[close], Status.CONVERGED).ended(items[rounded], Status.IMPRECISE)
         close = close | rounded
         hopeless = part.balanced & (found.lower > part.high)
@@ -189,6 +185,17 @@ class Annealing(Solver[Bounded]):
         state = state.ended(spent, Status.STALLED)
         moving = np.setdiff1d(moving, spent)
         return descent.next_stage(state, moving, reg, reached) if moving.size else state
+
+    def _done(
+        self, problem: LinearProblem, lower: np.ndarray, upper: np.ndarray, found: Certificate
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Which intervals are close enough, and which others are as `found`, which only rounding keeps apart."""
+        close = narrow(problem, lower, upper, self._rtol(problem), self.atol)
+        rounded = ~close & (found.upper < np.inf) & (found.upper - found.lower <= 1.01 * found.rounding)
+        if not rounded.any():
+            return close, rounded
+        exact = rounded & precise(problem, lower, upper)
+        return close | exact, rounded & ~exact
 
     def _stage_tol(self, problem: LinearProblem, reg: np.ndarray) -> np.ndarray:
         top = _top(problem)
@@ -204,12 +211,7 @@ class Annealing(Solver[Bounded]):
         moved = np.flatnonzero(state.certified_at < state.n_iter)
         if moved.size:
             state, _ = state.bounded(problem, moved, np.zeros(moved.size, dtype=bool))
-        found = certify(problem, *state.primal, state.by_arcs)
-        better = np.flatnonzero(state.lower > found.lower)
-        f, g = put((found.f, found.g), better, take(state.dual, better))
-        lower = np.maximum(state.lower, found.lower)
-        linear = np.where(problem.balanced, np.maximum(found.linear, lower), found.linear)
-        found = replace(found, lower=lower, linear=linear, f=f, g=g)
+        found = self._proof(problem, state)
         error = marginal_error(problem, found.plan, found.f, found.g)
         return Outcome(
             f=found.f,
@@ -224,6 +226,15 @@ class Annealing(Solver[Bounded]):
             errors=errors,
             stages=descent.log(state),
         )
+
+    def _proof(self, problem: LinearProblem, state: Bounded) -> Certificate:
+        """The certificate of the best bounds."""
+        found = certify(problem, *state.primal, state.by_arcs)
+        better = np.flatnonzero(state.lower > found.lower)
+        f, g = put((found.f, found.g), better, take(state.dual, better))
+        lower = np.maximum(state.lower, found.lower)
+        linear = np.where(problem.balanced, np.maximum(found.linear, lower), found.linear)
+        return replace(found, lower=lower, linear=linear, f=f, g=g)
 
 
 def _steepest(problem: LinearProblem) -> np.ndarray:

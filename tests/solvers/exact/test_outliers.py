@@ -78,7 +78,7 @@ def test_the_way_down_and_listed_arcs_end_in_the_same_optimum(n, monkeypatch):
     found = solve(C)
     assert float(found.value) == pytest.approx(wanted, rel=1e-11)
     assert found.converged
-    monkeypatch.setattr(solver, "_has_rows", lambda problem: False)
+    monkeypatch.setattr(solver, "has_rows", lambda problem: False)
     assert float(solve(C).value) == pytest.approx(wanted, rel=1e-11)
 
 
