@@ -266,6 +266,9 @@ class Relaxed:
     def track_unbalanced_iterations(self, n):
         return otkit.solve_sample(self.x, self.y, reg=1e-2, unbalanced=0.1).n_iter
 
+    def time_unbalanced_without_reg(self, n):
+        float(otkit.solve_sample(self.x, self.y, unbalanced=1.0).value)
+
     def time_divergence(self, n):
         float(otkit.sinkhorn_divergence(self.x, self.y, reg=1e-2))
 
