@@ -15,7 +15,7 @@ import numba
 import numpy as np
 from llvmlite import ir
 from numba import types
-from numba.core import event
+from numba.core import event, sigutils
 from numba.extending import intrinsic
 
 from otkit.kernels.numba.stamps import stamped
@@ -31,8 +31,36 @@ def _compiler(**options: Any) -> Callable[[Callable[..., Any]], Any]:
 
     No signatures: a kernel is compiled on first use, and cached on disk. Never ``parallel``: otkit manages the threads.
     """
-    compiled = numba.njit(cache=True, nogil=True, error_model="numpy", **options)
-    return lambda function: compiled(stamped(function))
+    compiled = numba.njit(cache=True, nogil=True, error_model="numpy", no_cfunc_wrapper=True, **options)
+    return lambda function: _once(compiled(stamped(function)))
+
+
+def _once(kernel: Any) -> Any:
+    """The kernel, which is compiled once for arrays that count as writable and those that do not.
+
+    Numba would compile it, and all that it calls, for each combination. No kernel writes to an array of the caller.
+    """
+    compiled = kernel.compile
+
+    def compile(signature: Any) -> Any:
+        given, returned = sigutils.normalize_signature(signature)
+        writable = tuple(map(_writable, given))
+        found = compiled(writable)
+        if writable != given:
+            kernel._insert([kind._code for kind in given], found, False)
+        return found
+
+    kernel.compile = compile
+    return kernel
+
+
+def _writable(kind: Any) -> Any:
+    """The type of an argument, with arrays that count as writable."""
+    if isinstance(kind, types.Array):
+        return kind.copy(readonly=False)
+    if isinstance(kind, types.BaseTuple):
+        return types.BaseTuple.from_types([*map(_writable, kind)], getattr(kind, "instance_class", None))
+    return kind
 
 
 jit = _compiler(fastmath=_FAST)
