@@ -16,6 +16,10 @@ import numpy as np
 from llvmlite import ir
 from numba import types
 from numba.core import event, sigutils
+from numba.core import ir as numba_ir
+from numba.core.compiler import CompilerBase, DefaultPassBuilder
+from numba.core.compiler_machinery import FunctionPass, register_pass
+from numba.core.untyped_passes import TranslateByteCode
 from numba.extending import intrinsic
 
 from otkit.kernels.numba.stamps import stamped
@@ -26,12 +30,44 @@ from otkit.kernels.numba.stamps import stamped
 _FAST = {"reassoc", "contract", "arcp", "nsz"}
 
 
+@register_pass(mutates_CFG=False, analysis_only=False)
+class _Ordered(FunctionPass):  # type: ignore[misc]  # without types
+    """Sort what Numba keeps in sets: values on the stack where a condition within an expression ends."""
+
+    _name = "otkit_ordered"
+
+    def __init__(self) -> None:
+        super().__init__()
+
+    def run_pass(self, state: Any) -> bool:
+        for block in state.func_ir.blocks.values():
+            at = [k for k, line in enumerate(block.body) if _is_on_stack(line)]
+            for k, line in zip(at, sorted((block.body[k] for k in at), key=lambda line: line.target.name), strict=True):
+                block.body[k] = line
+        return True
+
+
+def _is_on_stack(line: Any) -> bool:
+    return isinstance(line, numba_ir.Assign) and line.target.name.startswith("$phi")
+
+
+class _Repeatable(CompilerBase):  # type: ignore[misc]  # without types
+    """Numba's compiler, whose machine code does not depend on the hashes of names, which each process draws anew."""
+
+    def define_pipelines(self) -> list[Any]:
+        passes = DefaultPassBuilder.define_nopython_pipeline(self.state)
+        passes.add_pass_after(_Ordered, TranslateByteCode)
+        passes.finalize()
+        return [passes]
+
+
 def _compiler(**options: Any) -> Callable[[Callable[..., Any]], Any]:
     """A decorator of kernels.
 
     No signatures: a kernel is compiled on first use, and cached on disk. Never ``parallel``: otkit manages the threads.
     """
-    compiled = numba.njit(cache=True, nogil=True, error_model="numpy", no_cfunc_wrapper=True, **options)
+    options |= {"nogil": True, "error_model": "numpy", "no_cfunc_wrapper": True}
+    compiled = numba.njit(cache=True, pipeline_class=_Repeatable, **options)
     return lambda function: _once(compiled(stamped(function)))
 
 
