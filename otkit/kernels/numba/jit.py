@@ -19,7 +19,7 @@ from numba.core import event, sigutils
 from numba.core import ir as numba_ir
 from numba.core.compiler import CompilerBase, DefaultPassBuilder
 from numba.core.compiler_machinery import FunctionPass, register_pass
-from numba.core.untyped_passes import TranslateByteCode
+from numba.core.untyped_passes import InlineInlinables
 from numba.extending import intrinsic
 
 from otkit.kernels.numba.stamps import stamped
@@ -56,7 +56,7 @@ class _Repeatable(CompilerBase):  # type: ignore[misc]  # without types
 
     def define_pipelines(self) -> list[Any]:
         passes = DefaultPassBuilder.define_nopython_pipeline(self.state)
-        passes.add_pass_after(_Ordered, TranslateByteCode)
+        passes.add_pass_after(_Ordered, InlineInlinables)
         passes.finalize()
         return [passes]
 
@@ -79,7 +79,7 @@ def _once(kernel: Any) -> Any:
     compiled = kernel.compile
 
     def compile(signature: Any) -> Any:
-        given, returned = sigutils.normalize_signature(signature)
+        given = sigutils.normalize_signature(signature)[0]
         writable = tuple(map(_writable, given))
         found = compiled(writable)
         if writable != given:
@@ -105,6 +105,9 @@ jit = _compiler(fastmath=_FAST)
 exact = _compiler(fastmath={"nsz"}, forceinline=True)
 # The same for longer functions: they are compiled once and called, which saves the time to compile copies of them.
 ordered = _compiler(fastmath={"nsz"})
+# For a function with one caller, whose long loops are in what it calls. Its lines become lines of the caller, with the
+# caller's options. Otherwise it would be compiled by itself first, with all that it calls, and once more in the caller.
+inlined = _compiler(fastmath=_FAST, inline="always")
 _careful = _compiler(fastmath={"contract", "nsz"}, forceinline=True)  # keeps x − k·ln 2 in two steps
 
 
