@@ -72,7 +72,7 @@ def _compiler(**options: Any) -> Callable[[Callable[..., Any]], Any]:
 
 
 def _once(kernel: Any) -> Any:
-    """The kernel, which is compiled once for arrays that count as writable and those that do not.
+    """The kernel, which is compiled once for arrays that count as writable or not, and for numbers known or not.
 
     Numba would compile it, and all that it calls, for each combination. No kernel writes to an array of the caller.
     """
@@ -80,9 +80,9 @@ def _once(kernel: Any) -> Any:
 
     def compile(signature: Any) -> Any:
         given = sigutils.normalize_signature(signature)[0]
-        writable = tuple(map(_writable, given))
-        found = compiled(writable)
-        if writable != given:
+        plain = tuple(map(_plain, given))
+        found = compiled(plain)
+        if plain != given:
             kernel._insert([kind._code for kind in given], found, False)
         return found
 
@@ -90,12 +90,13 @@ def _once(kernel: Any) -> Any:
     return kernel
 
 
-def _writable(kind: Any) -> Any:
-    """The type of an argument, with arrays that count as writable."""
+def _plain(kind: Any) -> Any:
+    """The type of an argument, of arrays as writable, and of a constant as that of its variable."""
+    kind = types.unliteral(kind)
     if isinstance(kind, types.Array):
         return kind.copy(readonly=False)
     if isinstance(kind, types.BaseTuple):
-        return types.BaseTuple.from_types([*map(_writable, kind)], getattr(kind, "instance_class", None))
+        return types.BaseTuple.from_types([*map(_plain, kind)], getattr(kind, "instance_class", None))
     return kind
 
 

@@ -137,6 +137,21 @@ def test_a_kernel_is_compiled_once_whether_arrays_count_as_writable_or_not():
     assert len(total.signatures) == 2
 
 
+def test_a_kernel_is_compiled_once_for_constants_and_variables():
+    @jit._once
+    @numba.njit
+    def difference(x, k, sign):
+        return x[k] if sign else -x[k]
+
+    @numba.njit
+    def both(x, k):
+        return difference(x, 1, True) + difference(x, k, k > 5)
+
+    assert both(np.arange(4.0), 3) == -2
+    assert difference(np.arange(4.0), 2, True) == 2
+    assert len(difference.signatures) == 1
+
+
 def test_the_order_of_what_is_compiled_does_not_depend_on_hashes():
     def chosen(x, y, z):
         return max(x, y, z if z > 0 else 1.0)
