@@ -58,23 +58,7 @@ def to_numpy(x: Array) -> np.ndarray:
     if is_cupy(x):
         return x.get()
     x = np.asarray(x)
-    return writable(x.astype(np.float32) if x.dtype.kind == "V" else x)  # ml_dtypes' bfloat16, of JAX
-
-
-class _Memory:
-    """The memory of a NumPy array, described as writable."""
-
-    def __init__(self, x: np.ndarray) -> None:
-        self.owner = x
-        self.__array_interface__ = {**x.__array_interface__, "data": (x.__array_interface__["data"][0], False)}
-
-
-def writable(x: np.ndarray) -> np.ndarray:
-    """`x`, or a view of it that counts as writable. Numba would compile kernels once more for arrays that are not.
-
-    No kernel writes to an array of the caller.
-    """
-    return x if x.flags.writeable else np.asarray(_Memory(x))
+    return x.astype(np.float32) if x.dtype.kind == "V" else x  # ml_dtypes' bfloat16, of JAX
 
 
 def on_gpu(x: Array) -> bool:

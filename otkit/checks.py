@@ -51,9 +51,7 @@ def _of_numpy(x: np.ndarray, name: str) -> np.ndarray:
         raise TypeError(f"{name} must be float64 or narrower, got {x.dtype}; convert it with .astype(float)")
     if not x.dtype.isnative:
         x = x.astype(x.dtype.newbyteorder("="))
-    if not x.flags.behaved:
-        x = arrays.writable(x if x.flags.aligned else x.copy())
-    return x
+    return x if x.flags.aligned else x.copy()
 
 
 def _plain(x: np.ndarray, name: str) -> np.ndarray:

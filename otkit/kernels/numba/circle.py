@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from otkit.kernels.numba.jit import add, difference, exact, jit
+from otkit.kernels.numba.jit import add, difference, exact, inlined, jit
 from otkit.kernels.numba.staircase import raised
 
 # The total mass in whole numbers. Shifts of up to twice as much, and their differences, must not overflow.
@@ -177,7 +177,7 @@ def _follow(a, b, rows, cols, masses):
     return defect + abs(have) + abs(want)
 
 
-@jit
+@inlined
 def _wind(whole_a, whole_b, a, b, x, y, period, power, rounding, rows, cols, masses):
     ends_x, ends_y = np.cumsum(whole_a), np.cumsum(whole_b)
     shift = _best_shift(x, ends_x, y, ends_y, period, power)

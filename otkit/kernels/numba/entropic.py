@@ -14,7 +14,7 @@ from otkit.geometry.costs import UNIT
 from otkit.kernels.numba.flow import representative
 from otkit.kernels.numba.items import ARCS, ERROR, FLAG, LOWER, PIVOTS, SPAN, UNSOLVED, UPPER, VALUE, begin, write
 from otkit.kernels.numba.iterations import exponent
-from otkit.kernels.numba.jit import clear, copy, exp, jit, most, ordered
+from otkit.kernels.numba.jit import clear, copy, exp, inlined, jit, most, ordered
 from otkit.kernels.numba.newton import Point, Problem, descend
 from otkit.kernels.numba.vertices import optimum
 
@@ -48,7 +48,7 @@ def _centre(R, g):
         g[j] -= mean[representative(above, j)]
 
 
-@ordered
+@inlined
 def _begin(item, R, reg, span, limit, g):
     """Write the potentials of the columns of R to begin with; returns the first reg, 0 if no vertex was found."""
     if reg * _EASY >= span:
@@ -158,7 +158,7 @@ def _note(item, sent, received, v):
         v[RECEIVED, item.cols[j]] = received[j]
 
 
-@jit
+@inlined
 def _item(item, reg, tol, easy, limit, num, info, v, stages):
     """Solve an item; returns a flag. Newton's steps are on the shorter side."""
     rounding = 8 * UNIT * num[SPAN] / reg

@@ -19,7 +19,7 @@ from typing import NamedTuple
 import numpy as np
 
 from otkit.kernels.numba.anderson import mix, start_window
-from otkit.kernels.numba.jit import clear, copy, exact, exp, exp_single, jit, least, log, most, wide
+from otkit.kernels.numba.jit import clear, copy, exact, exp, exp_single, inlined, jit, least, log, most, wide
 
 _FEW, _MANY = 1e-15, 1e15  # range of row sums, relative to the guessed largest term, that are accurate
 LIGHT, LIGHT_SINGLE, _HEAVY = 1e-250, 1e-30, 1e250  # range of column sums without intermediate under- or overflow
@@ -337,7 +337,7 @@ def sweep_items(C, low, high, given, past, found):
         _sweep_item(costs, k, given, past, found, room, double, LIGHT)
 
 
-@jit
+@inlined
 def _sweep_item(costs, k, given, past, found, room, Q, light):
     """The remaining iterations of an item, with entries in the precision of Q; False if column sums are not safe."""
     a, b, log_b, row, col, reg, keep_a, keep_b, rho_b, coupling, tol, budget, reach, scale = given

@@ -15,7 +15,11 @@ import numba
 import numpy as np
 from llvmlite import ir
 from numba import types
-from numba.core import event
+from numba.core import event, sigutils
+from numba.core import ir as numba_ir
+from numba.core.compiler import CompilerBase, DefaultPassBuilder
+from numba.core.compiler_machinery import FunctionPass, register_pass
+from numba.core.untyped_passes import InlineInlinables
 from numba.extending import intrinsic
 
 from otkit.kernels.numba.stamps import stamped
@@ -26,13 +30,74 @@ from otkit.kernels.numba.stamps import stamped
 _FAST = {"reassoc", "contract", "arcp", "nsz"}
 
 
+@register_pass(mutates_CFG=False, analysis_only=False)
+class _Ordered(FunctionPass):  # type: ignore[misc]  # without types
+    """Sort what Numba keeps in sets: values on the stack where a condition within an expression ends."""
+
+    _name = "otkit_ordered"
+
+    def __init__(self) -> None:
+        super().__init__()
+
+    def run_pass(self, state: Any) -> bool:
+        for block in state.func_ir.blocks.values():
+            at = [k for k, line in enumerate(block.body) if _is_on_stack(line)]
+            for k, line in zip(at, sorted((block.body[k] for k in at), key=lambda line: line.target.name), strict=True):
+                block.body[k] = line
+        return True
+
+
+def _is_on_stack(line: Any) -> bool:
+    return isinstance(line, numba_ir.Assign) and line.target.name.startswith("$phi")
+
+
+class _Repeatable(CompilerBase):  # type: ignore[misc]  # without types
+    """Numba's compiler, whose machine code does not depend on the hashes of names, which each process draws anew."""
+
+    def define_pipelines(self) -> list[Any]:
+        passes = DefaultPassBuilder.define_nopython_pipeline(self.state)
+        passes.add_pass_after(_Ordered, InlineInlinables)
+        passes.finalize()
+        return [passes]
+
+
 def _compiler(**options: Any) -> Callable[[Callable[..., Any]], Any]:
     """A decorator of kernels.
 
     No signatures: a kernel is compiled on first use, and cached on disk. Never ``parallel``: otkit manages the threads.
     """
-    compiled = numba.njit(cache=True, nogil=True, error_model="numpy", **options)
-    return lambda function: compiled(stamped(function))
+    options |= {"nogil": True, "error_model": "numpy", "no_cfunc_wrapper": True}
+    compiled = numba.njit(cache=True, pipeline_class=_Repeatable, **options)
+    return lambda function: _once(compiled(stamped(function)))
+
+
+def _once(kernel: Any) -> Any:
+    """The kernel, which is compiled once for arrays that count as writable or not, and for numbers known or not.
+
+    Numba would compile it, and all that it calls, for each combination. No kernel writes to an array of the caller.
+    """
+    compiled = kernel.compile
+
+    def compile(signature: Any) -> Any:
+        given = sigutils.normalize_signature(signature)[0]
+        plain = tuple(map(_plain, given))
+        found = compiled(plain)
+        if plain != given:
+            kernel._insert([kind._code for kind in given], found, False)
+        return found
+
+    kernel.compile = compile
+    return kernel
+
+
+def _plain(kind: Any) -> Any:
+    """The type of an argument, of arrays as writable, and of a constant as that of its variable."""
+    kind = types.unliteral(kind)
+    if isinstance(kind, types.Array):
+        return kind.copy(readonly=False)
+    if isinstance(kind, types.BaseTuple):
+        return types.BaseTuple.from_types([*map(_plain, kind)], getattr(kind, "instance_class", None))
+    return kind
 
 
 jit = _compiler(fastmath=_FAST)
@@ -41,6 +106,9 @@ jit = _compiler(fastmath=_FAST)
 exact = _compiler(fastmath={"nsz"}, forceinline=True)
 # The same for longer functions: they are compiled once and called, which saves the time to compile copies of them.
 ordered = _compiler(fastmath={"nsz"})
+# For a function with one caller, whose long loops are in what it calls. Its lines become lines of the caller, with the
+# caller's options. Otherwise it would be compiled by itself first, with all that it calls, and once more in the caller.
+inlined = _compiler(fastmath=_FAST, inline="always")
 _careful = _compiler(fastmath={"contract", "nsz"}, forceinline=True)  # keeps x − k·ln 2 in two steps
 
 

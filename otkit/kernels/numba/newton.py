@@ -15,7 +15,7 @@ import numpy as np
 
 from otkit.geometry.costs import UNIT
 from otkit.kernels.numba.iterations import exponent
-from otkit.kernels.numba.jit import clear, copy, dot, exp, jit, log, most, wide
+from otkit.kernels.numba.jit import clear, copy, dot, exp, inlined, jit, log, most, wide
 
 # Columns of the log of a stage.
 REG, ITERATIONS, MISS, NEWTON = range(4)
@@ -187,7 +187,7 @@ def _solve(W, ground, r, x):
     return True
 
 
-@jit
+@inlined
 def _direct(problem, at, reg, shift, W, ground, r, move):
     """Write the Newton step of the columns; returns its largest entry."""
     b = problem.b
@@ -210,7 +210,7 @@ def _sweep(at, b, reg, g):
         g[j] = at.g[j] - reg * np.log(at.c[j] / b[j]) if at.c[j] > 0.0 else at.g[j]
 
 
-@jit
+@inlined
 def _scale(problem, reg, error, goal, at, v, c):
     """Update the potentials of the columns by sweeps with the rows Q; returns their number.
 
@@ -247,7 +247,7 @@ def _left(past, error, goal):
     return np.log(goal / error) / np.log(error / past) if error < past else np.inf
 
 
-@jit
+@inlined
 def _search(problem, reg, at, past, move, longest, trial):
     """Evaluate a better point, by a step along `move` or a sweep; returns its error. That of `at` is `past`.
 
@@ -272,7 +272,7 @@ def _search(problem, reg, at, past, move, longest, trial):
     return _evaluate(problem, reg, trial)
 
 
-@jit
+@inlined
 def descend(problem, target, reg, tol, span, at, stages):
     """Maximise the dual from ``at.g``; returns the numbers of iterations and stages, and whether it converged."""
     n, m = problem.R.shape

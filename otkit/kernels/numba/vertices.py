@@ -26,7 +26,7 @@ from otkit.kernels.numba.items import (
     begin,
     write,
 )  # fmt: skip
-from otkit.kernels.numba.jit import ordered
+from otkit.kernels.numba.jit import inlined, ordered
 from otkit.kernels.numba.planting import GOES_ON, OPTIMAL, charge, judge, plant
 from otkit.kernels.numba.pricing import _place, lowest
 from otkit.kernels.numba.proof import OF_SPAN, OF_VALUE, masses, potentials, prove
@@ -123,7 +123,7 @@ def optimum(R, n, m, weight, span, limit):
     return pivots if state == OPTIMAL else -1, parent, reverse, flow, cost, pi
 
 
-@ordered
+@inlined
 def _item(item, v, metric, limit, num, info, ends, mass):
     """Solve an item; returns a flag."""
     R, row, col, nr, nc, rows, cols, weight = item

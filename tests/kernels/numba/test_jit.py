@@ -1,9 +1,14 @@
 """The elementary functions of the compiled kernels against those of NumPy."""
 
+from itertools import product
+from types import SimpleNamespace
+from typing import NamedTuple
+
 import numba
 import numpy as np
 import pytest
 from llvmlite import binding
+from numba.core.compiler import run_frontend
 
 from otkit.kernels.numba import jit
 
@@ -110,3 +115,52 @@ def test_loops_take_the_widest_vectors_where_they_ask_for_them():
     exponentials(x, out)
     np.testing.assert_allclose(out, np.exp(x), rtol=1e-13)
     assert any("zmm" in code for code in exponentials.inspect_asm().values())
+
+
+class Pair(NamedTuple):
+    first: np.ndarray
+    second: np.ndarray
+
+
+def test_a_kernel_is_compiled_once_whether_arrays_count_as_writable_or_not():
+    @jit._once
+    @numba.njit
+    def total(pair, x):
+        return pair.first[0] + pair.second[0] + x[0]
+
+    fixed = np.ones(3)
+    fixed.flags.writeable = False
+    for first, second, x in product((fixed, np.ones(3)), repeat=3):
+        assert total(Pair(first, second), x) == 3
+    assert len(total.signatures) == 1
+    assert total(Pair(fixed, fixed), np.ones(3, dtype=np.float32)) == 3
+    assert len(total.signatures) == 2
+
+
+def test_a_kernel_is_compiled_once_for_constants_and_variables():
+    @jit._once
+    @numba.njit
+    def difference(x, k, sign):
+        return x[k] if sign else -x[k]
+
+    @numba.njit
+    def both(x, k):
+        return difference(x, 1, True) + difference(x, k, k > 5)
+
+    assert both(np.arange(4.0), 3) == -2
+    assert difference(np.arange(4.0), 2, True) == 2
+    assert len(difference.signatures) == 1
+
+
+def test_the_order_of_what_is_compiled_does_not_depend_on_hashes():
+    def chosen(x, y, z):
+        return max(x, y, z if z > 0 else 1.0)
+
+    code = run_frontend(chosen)
+    for block in code.blocks.values():
+        block.body[:] = [*block.body[:-1][::-1], block.body[-1]]  # as a set may give them
+    jit._Ordered().run_pass(SimpleNamespace(func_ir=code))
+    names = [[line.target.name for line in block.body if jit._is_on_stack(line)] for block in code.blocks.values()]
+    assert max(map(len, names)) > 2
+    assert all(each == sorted(each) for each in names)
+    assert all(kernel._compiler.pipeline_class is jit._Repeatable for kernel in (jit.dot, jit.exp, jit.difference))

@@ -21,7 +21,10 @@ def large(monkeypatch):
     monkeypatch.setattr(solver, "_ALL", 0)
 
 
-@pytest.fixture(params=["compiled", "all arcs", "few arcs", "warm", "declined", "listed"])
+FORMS = ["compiled", "all arcs", "few arcs", "warm", "declined", "listed"]
+
+
+@pytest.fixture(params=FORMS)
 def arcs(request, monkeypatch):
     """Small problems as they are solved, by one compiled pass, and as large ones are.
 
@@ -117,7 +120,15 @@ def test_many_more_points_on_one_side(shape, arcs, rng):
         assert abs(float(result.value) - ot.emd2(a, b, C, numItermax=10**7)) <= 1e-12 * np.ptp(C)
 
 
-@pytest.mark.parametrize("name", hard_cases() | small_reg_cases())
+@pytest.mark.parametrize(
+    ("name", "arcs"),
+    [  # two forms of each case by turns, as all of it takes long
+        pytest.param(name, form, marks=() if (k + turn) % 3 == 0 else pytest.mark.slow)
+        for k, name in enumerate(hard_cases() | small_reg_cases())
+        for turn, form in enumerate(FORMS)
+    ],
+    indirect=["arcs"],
+)
 def test_hard_cases(name, arcs):
     case = (hard_cases() | small_reg_cases())[name]
     result = solve(case.C, case.a, case.b, method="exact")

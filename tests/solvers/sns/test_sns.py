@@ -50,7 +50,7 @@ def test_a_tiny_mass_that_must_cross_between_blocks_does(gap, count, imbalance, 
     assert result.error <= max(1e-9, 2 * rounding(result))
 
 
-@pytest.mark.parametrize("part", first(3, range(10)))
+@pytest.mark.parametrize("part", first(1, range(10)))
 def test_random_problems_converge_and_never_claim_it_wrongly(part):
     check_random_problems(range(50 * part, 50 * (part + 1)))
 
