@@ -25,7 +25,18 @@ from otkit.geometry.base import Geometry, GivenGeometry
 from otkit.geometry.metrics import Named
 from otkit.kernels.table import REFERENCE, Kernels
 
-__all__ = ["REFERENCE", "Kernels", "Sharing", "choose", "held", "hosted", "lacking", "runs_on_host", "shared_by", "sharing"]
+__all__ = [
+    "REFERENCE",
+    "Kernels",
+    "Sharing",
+    "choose",
+    "held",
+    "hosted",
+    "lacking",
+    "runs_on_host",
+    "shared_by",
+    "sharing",
+]
 
 Geometries = TypeVar("Geometries", bound=GivenGeometry)
 

@@ -311,7 +311,7 @@ class LinearProblem:
         return replace(at, f=h - self.reduced.row, g=h - self.reduced.col)
 
 
-deferrable(LinearProblem, "given", "asked", "geometry", "a", "b", "reduced", "kernels")
+deferrable(LinearProblem, "given", "asked", "geometry", "a", "b", "reduced")
 
 _BY_ITEM = (
     *("a", "b", "reg", "penalties"),

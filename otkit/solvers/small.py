@@ -46,8 +46,7 @@ def constant(x: list[Any], dtype: Any) -> np.ndarray:
 
 # What is the same for every single problem.
 _FIRST = np.zeros(1, dtype=np.int64)
-ZERO, INFINITE = constant([0.0], float), constant([np.inf], float)
-TRUE, FALSE = constant([True], bool), constant([False], bool)
+ZERO, INFINITE, TRUE = constant([0.0], float), constant([np.inf], float), constant([True], bool)
 _CONVERGED = constant([Status.CONVERGED], object)
 
 

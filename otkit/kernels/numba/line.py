@@ -19,6 +19,7 @@ from otkit.kernels.numba.items import (
     ROUNDING,
     SPAN,
     UNEQUAL,
+    UNSOLVED,
     UPPER,
     VALUE,
     WEIGHTS,
@@ -26,6 +27,7 @@ from otkit.kernels.numba.items import (
 )  # fmt: skip
 from otkit.kernels.numba.jit import ordered
 from otkit.kernels.numba.proof import ABSOLUTE, EXPONENT, GROUND, RELATIVE, SPREAD, total
+from otkit.kernels.numba.sorting import in_order
 from otkit.kernels.numba.staircase import raised, walk
 
 # A wider interval than this fraction of its upper end goes the general way, which may reduce the costs.
@@ -76,3 +78,21 @@ def solve(x, w, at, metric, first, second, unit, begin, end, num, info):
             num[k, ROUNDING], num[k, ERROR] = below + above, defect
             wide = not num[k, UPPER] - num[k, LOWER] <= _WIDE * num[k, UPPER]
             info[k, FLAG], info[k, PIVOTS] = WIDE if wide else 0, 0
+
+
+@ordered
+def pair(x, y, a, b, metric, unit, smallest, num, info):
+    """Solve one pair of measures, with points ``x (n, 1)`` and ``y (m, 1)`` in any order.
+
+    It is left unsolved where buckets do not sort the points, or one is smaller than `smallest` but not 0.
+    """
+    n, m = x.shape[0], y.shape[0]
+    points, w = np.empty((n + m, 1)), np.empty(n + m)
+    size = in_order(x[:, 0], a, points[:n, 0], w[:n])
+    if size >= smallest:
+        size = in_order(y[:, 0], b, points[n:, 0], w[n:])
+    if not size >= smallest:
+        info[0, FLAG] = UNSOLVED
+        return
+    at = np.array([0, n, n + m])
+    solve(points, w, at, metric, np.array([0]), np.array([1]), unit, 0, 1, num, info)
