@@ -91,7 +91,7 @@ def walk(x, w, at, n, to, m, whole_a, whole_b, power):
 
 @ordered
 def paid(x, w, n, power, linear, defect):
-    """Costs of the staircases of sorted points ``x (B, n + m)`` of both sides, and their defects, without their arcs."""
+    """Costs of the staircases of sorted points ``x (B, n + m)`` of both sides, and their defects, without arcs."""
     for k in range(x.shape[0]):
         linear[k], defect[k] = walk(x[k], w[k], 0, n, n, x.shape[1] - n, 1.0, 1.0, power)
 
