@@ -9,6 +9,7 @@ import numpy as np
 from otkit.errors import NotConverged, warn
 from otkit.results.outcome import Status
 from otkit.results.result import Result
+from otkit.results.values import complete
 
 _Answer = TypeVar("_Answer")
 
@@ -24,9 +25,9 @@ def reported(answer: _Answer, shortfall: str, strict: bool) -> _Answer:
 
 def shortfall(result: Result, of: Any = None) -> str:
     """Message about a solve that did not converge; empty if it did. With `of`, the interval is of its distance."""
-    outcome = result.outcome
-    if outcome.complete:
+    if complete(result):
         return ""
+    outcome = result.outcome
     bad = outcome.short
     k = int(bad.argmax())
     message = str(outcome.status[k].value)

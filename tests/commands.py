@@ -7,7 +7,7 @@ import sys
 import numpy as np
 import ot
 
-MODULE = importlib.import_module("otkit.cli.main")  # the package has the function under that name
+MODULE = importlib.import_module("otkit.cli.distances")  # the package has the function under that name
 
 
 def cost(x, y, p):

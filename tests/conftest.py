@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from otkit import cli
-from otkit.cli.main import COMPILING
+from otkit.cli.distances import COMPILING
 
 # A machine with a GPU may have few packages: the tests of kernels/triton need neither of these two.
 HAS_HYPOTHESIS, HAS_STRICT = (find_spec(name) is not None for name in ("hypothesis", "array_api_strict"))

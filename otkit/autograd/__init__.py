@@ -6,7 +6,7 @@ from dataclasses import replace
 from functools import partial
 
 from otkit import checks
-from otkit.arrays import requires_grad
+from otkit.arrays import records, requires_grad
 from otkit.problems.linear import LinearProblem
 from otkit.results.result import Result
 
@@ -24,7 +24,7 @@ def attached(result: Result, strict: bool = False) -> Result:
 
     With `strict` a gradient whose linear system is not solved is an error.
     """
-    if not any(map(requires_grad, result.problem.given.by_name.values())):
+    if not (records() and any(map(requires_grad, result.problem.given.by_name.values()))):
         return result
     from otkit.autograd.torch import link
 

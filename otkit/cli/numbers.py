@@ -1,4 +1,4 @@
-"""Numbers in the arguments of the command line."""
+"""Numbers and names in the arguments of the command line."""
 
 from __future__ import annotations
 
@@ -7,13 +7,13 @@ import math
 from collections.abc import Callable
 from typing import TypeVar
 
-from otkit.distance import HIGHEST
-
 _N = TypeVar("_N", int, float)
 
 
 def order(text: str) -> float:
     """The order of a distance."""
+    from otkit.distance import HIGHEST
+
     return _number(text, float, lambda value: 1 <= value <= HIGHEST or value == math.inf, f"1 to {HIGHEST}, or inf")
 
 
@@ -38,6 +38,15 @@ def share(text: str) -> tuple[int, int]:
     if len(parts) != 2 or not all(part.isdecimal() for part in parts) or not 1 <= int(parts[0]) <= int(parts[1]):
         raise argparse.ArgumentTypeError(f"must be I/N with 1 ≤ I ≤ N, such as 3/16, got {text!r}")
     return int(parts[0]), int(parts[1])
+
+
+def file_format(text: str) -> str:
+    """A format of files."""
+    from otkit.cli.files import FORMATS
+
+    if text not in FORMATS:
+        raise argparse.ArgumentTypeError(f"must be one of {', '.join(FORMATS)}, got {text!r}")
+    return text
 
 
 def _number(text: str, kind: type[_N], valid: Callable[[_N], bool], must_be: str) -> _N:

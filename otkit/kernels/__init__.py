@@ -25,7 +25,18 @@ from otkit.geometry.base import Geometry, GivenGeometry
 from otkit.geometry.metrics import Named
 from otkit.kernels.table import REFERENCE, Kernels
 
-__all__ = ["REFERENCE", "Kernels", "Sharing", "choose", "held", "hosted", "lacking", "shared_by", "sharing"]
+__all__ = [
+    "REFERENCE",
+    "Kernels",
+    "Sharing",
+    "choose",
+    "held",
+    "hosted",
+    "lacking",
+    "runs_on_host",
+    "shared_by",
+    "sharing",
+]
 
 Geometries = TypeVar("Geometries", bound=GivenGeometry)
 
@@ -75,6 +86,11 @@ def choose(geometry: Geometry, *beside: arrays.Array | None) -> Kernels:
         return kernels
     processes.check_same(*geometry.arrays.values(), *beside)
     return processes.kernels(kernels, geometry)
+
+
+def runs_on_host() -> bool:
+    """Whether compiled kernels run problems of arrays of NumPy in this call, by one process."""
+    return _asked() in ("auto", "numba") and shared_by() is None
 
 
 def _alone(geometry: Geometry) -> Kernels:

@@ -50,7 +50,7 @@ _Value = TypeVar("_Value")
 
 def kept(function: Callable[[Solved], _Value]) -> Callable[[Solved], _Value]:
     """The function of a result, evaluated once for each result and cached in it."""
-    name = f"_{function.__module__}.{function.__name__}"
+    name = kept_as(function)
 
     @wraps(function)
     def call(result: Solved) -> _Value:
@@ -61,6 +61,11 @@ def kept(function: Callable[[Solved], _Value]) -> Callable[[Solved], _Value]:
         return value
 
     return call
+
+
+def kept_as(function: Callable[..., Any]) -> str:
+    """The name of the attribute of a result in which the value of a `kept` function is."""
+    return f"_{function.__module__}.{function.__name__}"
 
 
 def by_item(function: Callable[[Solved], _Value]) -> Callable[[Solved], _Value]:

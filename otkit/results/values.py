@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -16,7 +16,7 @@ from otkit.plans import EntropicPlan, SparsePlan
 from otkit.problems.linear import LinearProblem
 from otkit.problems.penalties import conjugate, penalty
 from otkit.problems.variation import Variation
-from otkit.results.solved import Solved, by_item, kept, of_whole
+from otkit.results.solved import Solved, by_item, kept, kept_as, of_whole
 
 
 class Values(NamedTuple):
@@ -165,6 +165,24 @@ def given(result: Solved, name: str) -> Array | None:
         x = named(result, name)
         memory[name] = None if x is None else result.problem.as_given(x)
     return memory[name]
+
+
+@kept
+def complete(result: Solved) -> bool:
+    """Whether every item has reached its tolerance."""
+    return result.outcome.complete
+
+
+_COMPLETE = kept_as(complete)
+
+
+def converged_at(value: float) -> dict[str, Any]:
+    """Attributes of the result of one unregularised problem that has converged, by which `value` is known at once.
+
+    Its problem and its outcome may then be values for `later`.
+    """
+    known = np.array(value)
+    return {_COMPLETE: True, "_given": {"value": known, "value_linear": known}}
 
 
 def _product(problem: LinearProblem) -> Array:

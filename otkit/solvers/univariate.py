@@ -130,9 +130,13 @@ class _Steps(NamedTuple):
 
 @dataclass(frozen=True)
 class Solution:
-    """The solution of a problem, computed as far as it is asked for."""
+    """The solution of a problem, computed as far as it is asked for.
+
+    `proved` has the lower and upper bounds and what they are widened by, where a compiled pass has computed them.
+    """
 
     problem: LinearProblem
+    proved: tuple[np.ndarray, np.ndarray, np.ndarray] | None = None
 
     @cached_property
     def points(self) -> tuple[np.ndarray, np.ndarray]:
@@ -168,9 +172,9 @@ class Solution:
             else:
                 order = np.argsort(u, axis=-1)
                 sides.append((np.take_along_axis(u, order, axis=-1), np.take_along_axis(w, order, axis=-1)))
-        (x, a), (y, b) = sides
-        linear, defect = np.empty(len(x)), np.empty(len(x))
-        paid(a, b, x, y, self.metric.power, linear, defect)
+        both, w = (np.concatenate(v, axis=-1) for v in zip(*sides, strict=True))
+        linear, defect = np.empty(len(both)), np.empty(len(both))
+        paid(both, w, sides[0][0].shape[1], self.metric.power, linear, defect)
         return linear, defect
 
     @property
@@ -193,12 +197,16 @@ class Solution:
     def bounds(self) -> Certificate:
         """The bounds. The staircase is optimal by a theorem, so the lower is its cost less the effect of its defect."""
         problem, (linear, defect) = self.problem, self._paid
+        f, g = (later(_potential, self, side) for side in (0, 1))
+        if self.proved is not None:
+            lower, upper, rounding = self.proved
+            proof = {"lower": lower, "upper": upper, "linear": linear, "rounding": rounding}
+            return made(Certificate, f=f, g=g, plan=later(_plan, self), **proof)
         lower = linear - 1.01 * defect * problem.span
         if self.metric.period is not None:
             lower = lower - self.steps.over
         # The potentials have no part in it, nor the rounding of their sums.
         found = widened(problem, lower, linear, defect, 0.0 * problem.a, 0.0 * problem.b, ())
-        f, g = (later(_potential, self, side) for side in (0, 1))
         return replace(found, f=f, g=g, plan=later(_plan, self))
 
     @property

@@ -159,7 +159,7 @@ def test_images_beyond_the_limit_of_arcs(answer, tmp_path, monkeypatch, options)
     for name, shape in (("x.png", (60, 70)), ("y.png", (65, 50))):
         Image.fromarray(rng.integers(0, 255, shape, dtype=np.uint8)).save(tmp_path / name)
     wanted = answer("w2", "x.png", "y.png")
-    monkeypatch.setattr(sys.modules["otkit.cli.main"], "MAX_ARCS", 1000)
+    monkeypatch.setattr(sys.modules["otkit.cli.distances"], "MAX_ARCS", 1000)
     monkeypatch.setattr(sys.modules["otkit.solvers"], "_EXACT_CELLS", 1000)
     found = answer("w2", "x.png", "y.png")
     assert found["status"] == "CONVERGED"

@@ -13,10 +13,11 @@ import warnings
 
 import numpy as np
 import pytest
-from commands import MODULE, process, refused
+from commands import process, refused
 from numpy.testing import assert_allclose, assert_array_equal
 
 import otkit
+from otkit.cli.report import INTERRUPTED
 
 
 @pytest.mark.parametrize("p", [1, 2])
@@ -78,7 +79,7 @@ def test_an_interrupted_matrix_goes_on_from_its_file(files, rng):
             time.sleep(0.001)
         run.send_signal(signal.SIGINT)
         out, err = run.communicate(timeout=60)
-    assert (run.returncode, out) == (MODULE.INTERRUPTED, b"")
+    assert (run.returncode, out) == (INTERRUPTED, b"")
     assert err == b"interrupted; what is done is in pairs, and the same command goes on from there\n"
     done = {path: path.stat().st_ino for path in kept.iterdir()}
     assert len(done) >= 4

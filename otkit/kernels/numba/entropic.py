@@ -14,8 +14,8 @@ from otkit.geometry.costs import UNIT
 from otkit.kernels.numba.flow import representative
 from otkit.kernels.numba.items import ARCS, ERROR, FLAG, LOWER, PIVOTS, SPAN, UNSOLVED, UPPER, VALUE, begin, write
 from otkit.kernels.numba.iterations import exponent
-from otkit.kernels.numba.jit import clear, copy, exp, inlined, jit, most, ordered
-from otkit.kernels.numba.newton import Point, Problem, descend
+from otkit.kernels.numba.jit import clear, copy, inlined, jit, most, ordered
+from otkit.kernels.numba.newton import Point, Problem, descend, raise_all
 from otkit.kernels.numba.vertices import optimum
 
 # Rows of the vectors of an item after those of `items`: the marginals of the plan.
@@ -119,7 +119,9 @@ def _measure(problem, reg, at, sent, received):
         h[j], received[j] = at.g[j] + reg * log_b[j], 0.0
     for i in range(a.size):
         for j in range(b.size):
-            Q[i, j] = exp(exponent(h[j], R[i, j], at.f[i], inverse))
+            Q[i, j] = exponent(h[j], R[i, j], at.f[i], inverse)
+    raise_all(Q)
+    for i in range(a.size):
         total = paid = 0.0
         for j in range(b.size):
             total += Q[i, j]

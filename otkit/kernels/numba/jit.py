@@ -7,20 +7,13 @@ which makes them 6 to 9 times faster. Their time does not depend on the argument
 from __future__ import annotations
 
 import math
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import cached_property, update_wrapper
 from typing import Any, final
 
-import numba
 import numpy as np
-from llvmlite import ir
-from numba import types
-from numba.core import event, sigutils
-from numba.core import ir as numba_ir
-from numba.core.compiler import CompilerBase, DefaultPassBuilder
-from numba.core.compiler_machinery import FunctionPass, register_pass
-from numba.core.untyped_passes import InlineInlinables
-from numba.extending import intrinsic
 
 from otkit.kernels.numba.stamps import stamped
 
@@ -29,75 +22,45 @@ from otkit.kernels.numba.stamps import stamped
 # the check may depend on their addresses, and with it the order of the sum.
 _FAST = {"reassoc", "contract", "arcp", "nsz"}
 
-
-@register_pass(mutates_CFG=False, analysis_only=False)
-class _Ordered(FunctionPass):  # type: ignore[misc]  # without types
-    """Sort what Numba keeps in sets: values on the stack where a condition within an expression ends."""
-
-    _name = "otkit_ordered"
-
-    def __init__(self) -> None:
-        super().__init__()
-
-    def run_pass(self, state: Any) -> bool:
-        for block in state.func_ir.blocks.values():
-            at = [k for k, line in enumerate(block.body) if _is_on_stack(line)]
-            for k, line in zip(at, sorted((block.body[k] for k in at), key=lambda line: line.target.name), strict=True):
-                block.body[k] = line
-        return True
+_loading = threading.RLock()
 
 
-def _is_on_stack(line: Any) -> bool:
-    return isinstance(line, numba_ir.Assign) and line.target.name.startswith("$phi")
+@final
+class Kernel:
+    """A function that Numba compiles on first use, and caches on disk.
 
+    Numba itself is loaded then, which takes half as long as all of otkit and NumPy: the command line solves small
+    problems without it.
+    """
 
-class _Repeatable(CompilerBase):  # type: ignore[misc]  # without types
-    """Numba's compiler, whose machine code does not depend on the hashes of names, which each process draws anew."""
+    # Names by which Numba finds functions that are to be inlined.
+    py_func: Callable[..., Any]
+    targetoptions: dict[str, Any]
 
-    def define_pipelines(self) -> list[Any]:
-        passes = DefaultPassBuilder.define_nopython_pipeline(self.state)
-        passes.add_pass_after(_Ordered, InlineInlinables)
-        passes.finalize()
-        return [passes]
+    def __init__(self, function: Callable[..., Any], options: dict[str, Any]) -> None:
+        self.py_func, self.targetoptions = stamped(function), options
+        update_wrapper(self, function)
+
+    @cached_property
+    def compiled(self) -> Callable[..., Any]:
+        """What Numba makes of the function."""
+        from otkit.kernels.numba.compiler import compiled
+
+        with _loading:
+            return vars(self).setdefault("compiled", compiled(self.py_func, self.targetoptions))
+
+    @property
+    def _numba_type_(self) -> Any:
+        """The type by which Numba knows the kernel within others."""
+        return self.compiled._numba_type_  # type: ignore[attr-defined]
+
+    def __call__(self, *args: Any) -> Any:
+        return self.compiled(*args)
 
 
 def _compiler(**options: Any) -> Callable[[Callable[..., Any]], Any]:
-    """A decorator of kernels.
-
-    No signatures: a kernel is compiled on first use, and cached on disk. Never ``parallel``: otkit manages the threads.
-    """
-    options |= {"nogil": True, "error_model": "numpy", "no_cfunc_wrapper": True}
-    compiled = numba.njit(cache=True, pipeline_class=_Repeatable, **options)
-    return lambda function: _once(compiled(stamped(function)))
-
-
-def _once(kernel: Any) -> Any:
-    """The kernel, which is compiled once for arrays that count as writable or not, and for numbers known or not.
-
-    Numba would compile it, and all that it calls, for each combination. No kernel writes to an array of the caller.
-    """
-    compiled = kernel.compile
-
-    def compile(signature: Any) -> Any:
-        given = sigutils.normalize_signature(signature)[0]
-        plain = tuple(map(_plain, given))
-        found = compiled(plain)
-        if plain != given:
-            kernel._insert([kind._code for kind in given], found, False)
-        return found
-
-    kernel.compile = compile
-    return kernel
-
-
-def _plain(kind: Any) -> Any:
-    """The type of an argument, of arrays as writable, and of a constant as that of its variable."""
-    kind = types.unliteral(kind)
-    if isinstance(kind, types.Array):
-        return kind.copy(readonly=False)
-    if isinstance(kind, types.BaseTuple):
-        return types.BaseTuple.from_types([*map(_plain, kind)], getattr(kind, "instance_class", None))
-    return kind
+    """A decorator of kernels."""
+    return lambda function: Kernel(function, options)
 
 
 jit = _compiler(fastmath=_FAST)
@@ -115,42 +78,28 @@ _careful = _compiler(fastmath={"contract", "nsz"}, forceinline=True)  # keeps x 
 @contextmanager
 def told(tell: Callable[[], object]) -> Iterator[None]:
     """A context in which `tell` is called once, before the first kernel is compiled that no cache has."""
-
-    @final
-    class Once(event.Listener):  # type: ignore[misc]  # without types
-        told = False
-
-        def on_start(self, begun: Any) -> None:
-            if not self.told:
-                self.told = True
-                tell()
-
-        def on_end(self, ended: Any) -> None:
-            pass
-
-    with event.install_listener("numba:compile", Once()):
+    _told.append(tell)
+    try:
         yield
+    finally:
+        if tell in _told:
+            _told.remove(tell)
 
 
-def _bitcast(given: Any, wanted: Any) -> Any:
-    """A function that reinterprets the bits of a number of one type as a number of another."""
-
-    @intrinsic
-    def cast(typing_context: Any, x: Any) -> Any:
-        def build(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-            return builder.bitcast(args[0], context.get_value_type(wanted))
-
-        return wanted(given), build
-
-    return cast
+# What is called before the next kernel is compiled.
+_told: list[Callable[[], object]] = []
 
 
-_float_of, _bits_of = _bitcast(types.int64, types.float64), _bitcast(types.float64, types.int64)
-_single_of = _bitcast(types.int32, types.float32)
+def tell_all() -> None:
+    """Call what is to be told of the next kernel that is compiled."""
+    while _told:
+        _told.pop()()
 
 
-@intrinsic
-def wide(typing_context: Any) -> Any:
+# Functions that `intrinsics` compiles to instructions.
+
+
+def wide() -> None:
     """Compile the loops of the calling kernel with the widest vectors of the processor.
 
     On Intel processors, LLVM prefers vectors of half the width, since older ones reduced their clock for wide vectors.
@@ -158,31 +107,31 @@ def wide(typing_context: Any) -> Any:
     that Numba compiles.
     """
 
-    def build(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        set.add(builder.function.attributes, '"prefer-vector-width"="512"')  # llvmlite has no name for this attribute
-        return context.get_dummy_value()
 
-    return types.none(), build
-
-
-def _extremum(name: str) -> Any:
-    """A minimum or maximum of two numbers of one type that are not NaN. Reductions with it vectorise."""
-
-    @intrinsic
-    def extremum(typing_context: Any, x: Any, y: Any) -> Any:
-        kind = types.float32 if x == y == types.float32 else types.float64
-
-        def build(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-            number = context.get_value_type(kind)
-            function = builder.module.declare_intrinsic(name, [number], ir.FunctionType(number, [number, number]))
-            return builder.call(function, args, fastmath=("nnan", "nsz"))
-
-        return kind(kind, kind), build
-
-    return extremum
+def least(x: Any, y: Any) -> Any:
+    """The smaller of two numbers of one type that are not NaN. Reductions with it vectorise."""
+    return min(x, y)
 
 
-least, most = _extremum("llvm.minnum"), _extremum("llvm.maxnum")
+def most(x: Any, y: Any) -> Any:
+    """The larger of two numbers of one type that are not NaN. Reductions with it vectorise."""
+    return max(x, y)
+
+
+def float_of(bits: Any) -> Any:
+    """The float64 with the bits of an int64."""
+    return np.int64(bits).view(np.float64)
+
+
+def bits_of(x: Any) -> Any:
+    """The bits of a float64, as an int64."""
+    return np.float64(x).view(np.int64)
+
+
+def single_of(bits: Any) -> Any:
+    """The float32 with the bits of an int32."""
+    return np.int32(bits).view(np.float32)
+
 
 # Numbers that loops process at a time, in several vectors. Remainders are processed singly, so short rows are padded.
 STRIDE = 32
@@ -242,13 +191,17 @@ _LOG2_E = 1.4426950408889634
 _LN2_HIGH, _LN2_LOW = 6.93147180369123816490e-01, 1.90821492927058770002e-10
 _LOW, _HIGH = -708.0, 700.0  # below _LOW, e^x is not a normal number; sums of terms above e^_HIGH may overflow
 _C = tuple(1 / math.factorial(k) for k in range(12))
+# Added to a number, it rounds it to a whole one, which the last bits of the sum are: processors without AVX-512 convert
+# vectors of numbers to int64 one by one.
+_WHOLE = 1.5 * 2.0**52
 
 
 @_careful
 def exp(x: float) -> float:
     """e^x to 1e-14, an exact 0 below −708 and e^700 above 700."""
     clipped = min(max(x, _LOW), _HIGH)
-    k = math.floor(clipped * _LOG2_E + 0.5)
+    shifted = clipped * _LOG2_E + _WHOLE
+    k = shifted - _WHOLE
     r = clipped - k * _LN2_HIGH
     r = r - k * _LN2_LOW
     p = _C[11]
@@ -263,7 +216,7 @@ def exp(x: float) -> float:
     p = p * r + _C[2]
     p = p * r + 1.0
     p = p * r + 1.0
-    power = _float_of((np.int64(k) + np.int64(1023)) << np.int64(52))
+    power = float_of((bits_of(shifted) + np.int64(1023)) << np.int64(52))
     return p * power if x >= _LOW else 0.0
 
 
@@ -288,7 +241,7 @@ def exp_single(x: Any) -> Any:
     p = p * r + _S[2]
     p = p * r + _S[1]
     p = p * r + _S[0]
-    power = _single_of((np.int32(k) + np.int32(127)) << np.int32(23))
+    power = single_of((np.int32(k) + np.int32(127)) << np.int32(23))
     return p * power if x >= _LOW_S else _ZERO_S
 
 
@@ -298,10 +251,10 @@ _SQRT_HALF_BITS = np.int64(np.float64(0.5**0.5).view(np.int64))
 @_careful
 def log(x: float) -> float:
     """log x of a positive normal number, to a few units in the last place."""
-    bits = _bits_of(x)
+    bits = bits_of(x)
     # The exponent for which the mantissa lies between √½ and √2.
     k = (bits - _SQRT_HALF_BITS) >> np.int64(52)
-    m = _float_of(bits - (k << np.int64(52)))
+    m = float_of(bits - (k << np.int64(52)))
     s = (m - 1.0) / (m + 1.0)
     z = s * s
     p = 1.0 / 21.0

@@ -19,55 +19,19 @@ from otkit.kernels.numba.items import (
     ROUNDING,
     SPAN,
     UNEQUAL,
+    UNSOLVED,
     UPPER,
     VALUE,
     WEIGHTS,
     WIDE,
 )  # fmt: skip
-from otkit.kernels.numba.jit import add, ordered
+from otkit.kernels.numba.jit import ordered
 from otkit.kernels.numba.proof import ABSOLUTE, EXPONENT, GROUND, RELATIVE, SPREAD, total
+from otkit.kernels.numba.sorting import in_order
+from otkit.kernels.numba.staircase import raised, walk
 
 # A wider interval than this fraction of its upper end goes the general way, which may reduce the costs.
 _WIDE = 1e-9
-
-
-@ordered
-def _power(t, power):
-    return t * t if power == 2.0 else t if power == 1.0 else t**power
-
-
-@ordered
-def _climb(x, w, at, n, to, m, whole_a, whole_b, power):
-    """The cost of the staircase, the L1 distance of its marginals from the weights, and the size of its potentials."""
-    i = j = 0
-    have, want = w[at] / whole_a, w[to] / whole_b
-    weight_a, weight_b = have, want
-    linear = rest = defect = 0.0
-    f, g = 0.0, _power(abs(x[at, 0] - x[to, 0]), power)
-    size, cost = weight_b * g, g
-    while True:
-        # At the end of one side only the other one advances, whatever excess rounding has left.
-        to_row = j == m - 1 or (i < n - 1 and have <= want)
-        ends = have if to_row else want
-        moved = max(ends, 0.0)
-        linear, rest = add(linear, rest, moved * cost)
-        left, lost = add(want if to_row else have, 0.0, -moved)
-        defect += abs(ends - moved) + abs(lost)
-        if to_row:
-            want, i = left, i + 1
-        else:
-            have, j = left, j + 1
-        if i == n:
-            return linear + rest, defect + abs(want), size
-        cost = _power(abs(x[at + i, 0] - x[to + j, 0]), power)
-        if to_row:
-            have = weight_a = w[at + i] / whole_a
-            f = cost - g
-            size += weight_a * abs(f)
-        else:
-            want = weight_b = w[to + j] / whole_b
-            g = cost - f
-            size += weight_b * abs(g)
 
 
 @ordered
@@ -83,7 +47,8 @@ def _weigh(w, at, size):
 def solve(x, w, at, metric, first, second, unit, begin, end, num, info):
     """Solve the pairs ``begin … end`` of measures on a line; arguments are those of `vertices.solve`.
 
-    The points ``x (N, 1)`` of each measure are sorted. The bounds are those of `otkit.solvers.univariate`.
+    The points ``x (N, 1)`` of each measure are sorted. The plan is optimal by a theorem, so the lower bound is its cost
+    less the effect of its defect, as in `otkit.solvers.univariate`.
     """
     power = 2.0 * metric[EXPONENT] if metric[GROUND] == 0.0 else metric[EXPONENT]
     for k in range(begin, end):
@@ -93,7 +58,7 @@ def solve(x, w, at, metric, first, second, unit, begin, end, num, info):
         num[k, MASS] = whole_a / 2 + whole_b / 2
         num[k, RESCALED] = abs(whole_a - whole_b) / num[k, MASS]
         low, high = min(x[p, 0], x[q, 0]), max(x[p + n - 1, 0], x[q + m - 1, 0])
-        span = max(_power(abs(x[p, 0] - x[q + m - 1, 0]), power), _power(abs(x[p + n - 1, 0] - x[q, 0]), power))
+        span = max(raised(abs(x[p, 0] - x[q + m - 1, 0]), power), raised(abs(x[p + n - 1, 0] - x[q, 0]), power))
         num[k, SPAN] = span
         if not (whole_a > 0.0 and whole_b > 0.0):
             info[k, FLAG] = WEIGHTS
@@ -104,12 +69,30 @@ def solve(x, w, at, metric, first, second, unit, begin, end, num, info):
         elif low < high < low + metric[SPREAD]:
             info[k, FLAG] = COSTS
         else:
-            linear, defect, size = _climb(x, w, p, n, q, m, whole_a, whole_b, power)
+            linear, defect = walk(x[:, 0], w, p, n, q, m, whole_a, whole_b, power)
             sums, repair = (64 + 3 * math.log2(n + m)) * UNIT, 1.01 * defect * span
+            below = (sums + metric[RELATIVE]) * linear + metric[ABSOLUTE]
+            above = below + (n + m) * UNIT * linear + repair
             lower = linear - repair
-            below = sums * size + metric[RELATIVE] * abs(lower) + metric[ABSOLUTE]
-            above = ((n + m) * UNIT + sums) * linear + repair + metric[RELATIVE] * linear + metric[ABSOLUTE]
             num[k, VALUE], num[k, LOWER], num[k, UPPER] = linear, max(lower - below, 0.0), linear + above
             num[k, ROUNDING], num[k, ERROR] = below + above, defect
             wide = not num[k, UPPER] - num[k, LOWER] <= _WIDE * num[k, UPPER]
             info[k, FLAG], info[k, PIVOTS] = WIDE if wide else 0, 0
+
+
+@ordered
+def pair(x, y, a, b, metric, unit, smallest, num, info):
+    """Solve one pair of measures, with points ``x (n, 1)`` and ``y (m, 1)`` in any order.
+
+    It is left unsolved where buckets do not sort the points, or one is smaller than `smallest` but not 0.
+    """
+    n, m = x.shape[0], y.shape[0]
+    points, w = np.empty((n + m, 1)), np.empty(n + m)
+    size = in_order(x[:, 0], a, points[:n, 0], w[:n])
+    if size >= smallest:
+        size = in_order(y[:, 0], b, points[n:, 0], w[n:])
+    if not size >= smallest:
+        info[0, FLAG] = UNSOLVED
+        return
+    at = np.array([0, n, n + m])
+    solve(points, w, at, metric, np.array([0]), np.array([1]), unit, 0, 1, num, info)

@@ -15,7 +15,7 @@ import numpy as np
 
 from otkit.geometry.costs import UNIT
 from otkit.kernels.numba.iterations import exponent
-from otkit.kernels.numba.jit import clear, copy, dot, exp, inlined, jit, log, most, wide
+from otkit.kernels.numba.jit import clear, copy, dot, exact, exp, inlined, jit, log, most, wide
 
 # Columns of the log of a stage.
 REG, ITERATIONS, MISS, NEWTON = range(4)
@@ -27,6 +27,9 @@ _STAGE_TOL, _SWEEPS, _FAR = 5e-3, 1.0, 1e100
 # As in `otkit.solvers.sns.solver` and `newton`: the shift of the matrix relative to the error, the constant of Armijo's
 # condition, and the shortest step.
 _SHIFT, _RISE, _SHORTEST = 0.05, 1e-4, 1e-3
+# Entries of the plan below this share of the masses of their row and column are not in the matrix: at least 1e7 times
+# less than the shift for each of 100 rows.
+_NOTHING = 2.0**-80
 # As in `otkit.solvers.descent`: the share of the tolerance to reach.
 _SLACK = 0.999
 
@@ -51,18 +54,29 @@ class Point(NamedTuple):
 
 
 @jit
+def raise_all(Q):
+    """Replace exponents by exponentials. All rows are one: what is left of a row beside whole vectors takes long."""
+    wide()
+    q = Q.reshape(-1)
+    for k in range(q.size):
+        q[k] = exp(q[k])
+
+
+@jit
 def _form(R, h, inverse, f, Q):
     """Write the softmin of each row over reg, with its sign changed, and the plan over the masses of its rows."""
     wide()
     n, m = R.shape
     for i in range(n):
-        top = exponent(h[0], R[i, 0], 0.0, inverse)
         for j in range(m):
-            top = most(top, exponent(h[j], R[i, j], 0.0, inverse))
+            Q[i, j] = exponent(h[j], R[i, j], 0.0, inverse)
+        top = Q[i, 0]
+        for j in range(m):
+            top = most(top, Q[i, j])
+        for j in range(m):
+            Q[i, j] -= top
         f[i] = top
-    for i in range(n):
-        for j in range(m):
-            Q[i, j] = exp(exponent(h[j], R[i, j], 0.0, inverse) - f[i])
+    raise_all(Q)
     for i in range(n):
         total = 0.0
         for j in range(m):
@@ -130,9 +144,30 @@ def _evaluate(problem, reg, at):
     return error
 
 
+@exact
+def _is_nothing(share, mass, c):
+    """Whether an entry, or the largest of some, is below _NOTHING of its row, and the sum of them of its column."""
+    return share < _NOTHING and mass < _NOTHING * c
+
+
 @jit
-def _couple(Q, a, W):
-    """Write the weights ``Σ_i a_i·Q_ij·Q_ik`` between columns k < j into the lower triangle."""
+def _couple_row(q, weight, c, W):
+    """Add the weights by one row."""
+    for j in range(q.size):
+        w = weight * q[j]
+        if _is_nothing(q[j], w, c[j]):
+            continue
+        for k in range(j):
+            W[j, k] += w * q[k]
+
+
+@jit
+def _couple(Q, a, c, W):
+    """Write the weights ``Σ_i a_i·Q_ij·Q_ik`` between columns k < j into the lower triangle.
+
+    Entries Q_ij of next to no mass are left out, by the masses ``c`` of the columns: their weights are far below those
+    of both columns to the ground.
+    """
     wide()
     n, m = Q.shape
     for j in range(m):
@@ -142,14 +177,14 @@ def _couple(Q, a, W):
     while i + 4 <= n:
         for j in range(m):
             w0, w1, w2, w3 = a[i] * Q[i, j], a[i + 1] * Q[i + 1, j], a[i + 2] * Q[i + 2, j], a[i + 3] * Q[i + 3, j]
+            largest = most(most(Q[i, j], Q[i + 1, j]), most(Q[i + 2, j], Q[i + 3, j]))
+            if _is_nothing(largest, w0 + w1 + w2 + w3, c[j]):
+                continue
             for k in range(j):
                 W[j, k] += (w0 * Q[i, k] + w1 * Q[i + 1, k]) + (w2 * Q[i + 2, k] + w3 * Q[i + 3, k])
         i += 4
     while i < n:
-        for j in range(m):
-            w0 = a[i] * Q[i, j]
-            for k in range(j):
-                W[j, k] += w0 * Q[i, k]
+        _couple_row(Q[i], a[i], c, W)
         i += 1
 
 
@@ -175,6 +210,8 @@ def _solve(W, ground, r, x):
         inverse = 1.0 / degree
         r[p] *= inverse
         for j in range(p):
+            if W[p, j] == 0.0:
+                continue
             share = W[p, j] * inverse
             r[j] += W[p, j] * r[p]
             ground[j] += share * ground[p]
@@ -191,7 +228,7 @@ def _solve(W, ground, r, x):
 def _direct(problem, at, reg, shift, W, ground, r, move):
     """Write the Newton step of the columns; returns its largest entry."""
     b = problem.b
-    _couple(problem.Q, problem.a, W)
+    _couple(problem.Q, problem.a, at.c, W)
     for j in range(b.size):
         ground[j], r[j] = shift * at.c[j], b[j] - at.c[j]
     if not _solve(W, ground, r, move):

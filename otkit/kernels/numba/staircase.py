@@ -61,37 +61,39 @@ def climb(a, b, rows, cols, masses, defect):
         defect[k] = _climb(a[k], b[k], rows[k], cols[k], masses[k])
 
 
-@jit
-def _paid(a, b, x, y, power):
-    """The cost of the steps of one item, and the defect as in `_climb`."""
-    n, m = a.size, b.size
-    i, j = 0, 0
-    have, want, defect, total, lost = a[0], b[0], 0.0, 0.0, 0.0
-    for _ in range(n + m - 1):
+@ordered
+def walk(x, w, at, n, to, m, whole_a, whole_b, power):
+    """The cost of the steps between two sides, and the defect as in `_climb`.
+
+    The sides are n and m sorted points ``x (N,)`` from the places `at` and `to` on, with weights over their totals.
+    """
+    i, j, last_i, last_j = at, to, at + n - 1, to + m - 1
+    have, want, defect, sent, lost = w[i] / whole_a, w[j] / whole_b, 0.0, 0.0, 0.0
+    while True:
         # As in `_climb`. The mass is subtracted exactly from the side that it equals.
-        if j == m - 1 or (i < n - 1 and have <= want):
+        if j == last_j or (i < last_i and have <= want):
             mass = have if have > 0.0 else 0.0
-            total, lost = add(total, lost, mass * cost(x[i], y[j], power))
-            defect += abs(have - mass)
+            sent, lost = add(sent, lost, mass * cost(x[i], x[j], power))
             want, left = difference(want, mass)
+            defect += abs(have - mass) + abs(left)
+            if i == last_i:
+                return sent + lost, defect + abs(want)
             i += 1
-            have = a[i] if i < n else 0.0
+            have = w[i] / whole_a
         else:
             mass = want if want > 0.0 else 0.0
-            total, lost = add(total, lost, mass * cost(x[i], y[j], power))
-            defect += abs(want - mass)
+            sent, lost = add(sent, lost, mass * cost(x[i], x[j], power))
             have, left = difference(have, mass)
+            defect += abs(want - mass) + abs(left)
             j += 1
-            want = b[j]
-        defect += abs(left)
-    return total + lost, defect + abs(want)
+            want = w[j] / whole_b
 
 
-@jit
-def paid(a, b, x, y, power, linear, defect):
-    """Costs of the staircases of sorted points ``x (B, n)`` and ``y (B, m)``, and their defects, without their arcs."""
-    for k in range(a.shape[0]):
-        linear[k], defect[k] = _paid(a[k], b[k], x[k], y[k], power)
+@ordered
+def paid(x, w, n, power, linear, defect):
+    """Costs of the staircases of sorted points ``x (B, n + m)`` of both sides, and their defects, without arcs."""
+    for k in range(x.shape[0]):
+        linear[k], defect[k] = walk(x[k], w[k], 0, n, n, x.shape[1] - n, 1.0, 1.0, power)
 
 
 @jit

@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 _Function = TypeVar("_Function", bound=Callable[..., Any])
 
 # Options and elementary functions, which are parts of every kernel.
-_COMMON = get_data(__package__, "jit.py") or b""
+_COMMON = b"".join(get_data(__package__, name) or b"" for name in ("jit.py", "compiler.py", "intrinsics.py"))
 
 
 def stamped(function: _Function) -> _Function:

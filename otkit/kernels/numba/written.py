@@ -7,10 +7,6 @@ from functools import cache
 from types import FunctionType
 from typing import Any
 
-from otkit.kernels.numba.jit import least, most, wide
-
-_IN_PYTHON = {least: min, most: max, wide: lambda: None}
-
 
 @cache
 def as_written(kernel: Any) -> Callable[..., Any]:
@@ -24,6 +20,4 @@ def as_written(kernel: Any) -> Callable[..., Any]:
         called = scope.get(name)
         if hasattr(called, "py_func"):
             scope[name] = as_written(called)
-        elif called is not None and called.__hash__ is not None and called in _IN_PYTHON:
-            scope[name] = _IN_PYTHON[called]
     return FunctionType(function.__code__, scope, function.__name__, function.__defaults__)

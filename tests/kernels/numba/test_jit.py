@@ -10,7 +10,7 @@ import pytest
 from llvmlite import binding
 from numba.core.compiler import run_frontend
 
-from otkit.kernels.numba import jit
+from otkit.kernels.numba import compiler, jit
 
 # Compiled as kernels are, but not kept on disk: a kept one would not see a change of the functions it calls.
 _compiled = numba.njit(nogil=True, error_model="numpy", fastmath=jit._FAST)
@@ -123,7 +123,7 @@ class Pair(NamedTuple):
 
 
 def test_a_kernel_is_compiled_once_whether_arrays_count_as_writable_or_not():
-    @jit._once
+    @compiler._once
     @numba.njit
     def total(pair, x):
         return pair.first[0] + pair.second[0] + x[0]
@@ -138,7 +138,7 @@ def test_a_kernel_is_compiled_once_whether_arrays_count_as_writable_or_not():
 
 
 def test_a_kernel_is_compiled_once_for_constants_and_variables():
-    @jit._once
+    @compiler._once
     @numba.njit
     def difference(x, k, sign):
         return x[k] if sign else -x[k]
@@ -159,8 +159,9 @@ def test_the_order_of_what_is_compiled_does_not_depend_on_hashes():
     code = run_frontend(chosen)
     for block in code.blocks.values():
         block.body[:] = [*block.body[:-1][::-1], block.body[-1]]  # as a set may give them
-    jit._Ordered().run_pass(SimpleNamespace(func_ir=code))
-    names = [[line.target.name for line in block.body if jit._is_on_stack(line)] for block in code.blocks.values()]
+    compiler._Ordered().run_pass(SimpleNamespace(func_ir=code))
+    names = [[line.target.name for line in block.body if compiler._is_on_stack(line)] for block in code.blocks.values()]
     assert max(map(len, names)) > 2
     assert all(each == sorted(each) for each in names)
-    assert all(kernel._compiler.pipeline_class is jit._Repeatable for kernel in (jit.dot, jit.exp, jit.difference))
+    kernels = jit.dot, jit.exp, jit.difference
+    assert all(kernel.compiled._compiler.pipeline_class is compiler._Repeatable for kernel in kernels)
