@@ -252,7 +252,7 @@ def renewed(tree: _Tree, /, **changes: Any) -> _Tree:
     return new
 
 
-def made(of: type[_Class], **fields: Any) -> _Class:
+def made(of: type[_Class], /, **fields: Any) -> _Class:
     """A frozen dataclass without its checks, for fields that are known to be valid."""
     new = object.__new__(of)
     new.__dict__.update(fields)
@@ -358,6 +358,11 @@ class _Deferred:
 
     def __set__(self, instance: Any, value: Any) -> None:
         vars(instance)[self.name] = value
+
+
+def deferred(x: Any, name: str) -> bool:
+    """Whether a field of a dataclass is a value for `later` that no one has used."""
+    return type(vars(x)[name]) is _Later
 
 
 def deferrable(of: type, *names: str) -> None:

@@ -293,10 +293,9 @@ def measured(
     a, b = (None if w is None else checks.as_array(w, name, x) for w, name in zip(weights, "ab", strict=True))
     cloud = PointCloud(x, y, replace(cost, power=1.0) if p == np.inf else cost)
     if p < np.inf and rtol is None and max_iter is None and watch.idle:
-        sorts = cloud.convex_on_line
-        quick = (on_line if sorts else small).solved(cloud, a, b)
-        if quick is not None:  # those on a line are arrays of NumPy, which have no gradients
-            return WassersteinResult(quick if sorts else attached(quick), p)
+        quick = (on_line if cloud.convex_on_line else small).solved(cloud, a, b)
+        if quick is not None:
+            return WassersteinResult(attached(quick), p)
     cloud, unit = rescaled(cloud, a, b)
     reduces = p == np.inf or not in_scales(cloud, "auto")
     problem = LinearProblem.build(cloud, a, b, relaxes=False, reduces=reduces)

@@ -70,8 +70,8 @@ def solved(
         if asked.reg is None and asked.unbalanced is None:
             geometry = cells_or_points(geometry, method, *asked[:2])
     quick = _solved_small(geometry, asked, method, options) if init is None and watch.idle else None
-    if quick is not None:  # points on a line are arrays of NumPy, which have no gradients
-        return quick if quick.method == "univariate" else attached(quick, strict)
+    if quick is not None:
+        return attached(quick, strict)
     in_cells = in_scales(geometry, method, asked.reg, asked.unbalanced)
     problem = _with_exact_marginals(LinearProblem.build(geometry, *asked[:4], reduces=not in_cells), geometry, asked)
     chosen = choose_solver(problem, method, bounded=options["rtol"] is not None)

@@ -6,7 +6,7 @@ from dataclasses import replace
 from functools import partial
 
 from otkit import checks
-from otkit.arrays import records, requires_grad
+from otkit.arrays import deferred, records, requires_grad
 from otkit.problems.linear import LinearProblem
 from otkit.results.result import Result
 
@@ -22,9 +22,14 @@ def check_differentiable(problem: LinearProblem) -> None:
 def attached(result: Result, strict: bool = False) -> Result:
     """The result, with its fields in autograd's graph where the input requires gradients.
 
-    With `strict` a gradient whose linear system is not solved is an error.
+    A problem that is made on first use is one of arrays of NumPy. With `strict` a gradient whose linear system is not
+    solved is an error.
     """
-    if not (records() and any(map(requires_grad, result.problem.given.by_name.values()))):
+    if (
+        not records()
+        or deferred(result, "problem")
+        or not any(map(requires_grad, result.problem.given.by_name.values()))
+    ):
         return result
     from otkit.autograd.torch import link
 

@@ -176,13 +176,16 @@ def complete(result: Solved) -> bool:
 _COMPLETE = kept_as(complete)
 
 
-def converged_at(value: float) -> dict[str, Any]:
-    """Attributes of the result of one unregularised problem that has converged, by which `value` is known at once.
+def converged_at(linear: float, divergence: float | None = None) -> dict[str, Any]:
+    """Attributes of the result of one problem that has converged, by which its values are known at once.
 
     Its problem and its outcome may then be values for `later`.
     """
-    known = np.array(value)
-    return {_COMPLETE: True, "_given": {"value": known, "value_linear": known}}
+    known = {"value_linear": np.array(linear)}
+    if divergence is not None:
+        known["value_reg"] = np.array(divergence)
+    known["value"] = known["value_linear"] if divergence is None else np.array(linear + divergence)
+    return {_COMPLETE: True, "_given": known}
 
 
 def _product(problem: LinearProblem) -> Array:

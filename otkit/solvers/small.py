@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from otkit import arrays, checks
-from otkit.arrays import made
+from otkit.arrays import later, made
 from otkit.certificates.width import exactness
 from otkit.entropic.dual import Penalties
 from otkit.geometry.base import GivenGeometry, flatten_batch
@@ -27,8 +29,9 @@ from otkit.kernels.numba import items as t
 from otkit.problems.fingerprint import Fingerprint
 from otkit.problems.given import Given
 from otkit.problems.linear import LinearProblem, result_dtype
-from otkit.results.outcome import Outcome, Status
+from otkit.results.outcome import Status
 from otkit.results.result import Result
+from otkit.results.values import converged_at
 from otkit.solvers.exact.packed import NO_MATRIX, described, runs
 
 # The largest cost of points is between this and its reciprocal: none that matters under- or overflows.
@@ -219,31 +222,65 @@ def are_solved(problem: Read, num: np.ndarray, info: np.ndarray) -> np.ndarray:
     return solved
 
 
-def problem_of(
-    of: Read,
-    num: np.ndarray,
-    info: np.ndarray,
-    vectors: np.ndarray,
-    reg: tuple[Any, Any, Any] = (None, None, None),
-) -> LinearProblem:
-    """The problem that `LinearProblem.build` makes, from what a pass wrote.
+@dataclass(frozen=True, eq=False)
+class Passed:
+    """What a pass read and wrote, and copies of the caller's inputs; the problem is made of it on first use."""
 
-    With a regularisation, `reg` has the caller's, the caller's penalties, and the regularisation of each item.
-    """
+    of: Read
+    num: np.ndarray
+    info: np.ndarray
+    vectors: np.ndarray
+    reg: np.ndarray | None
+    given: Given
+    fingerprint: Fingerprint | None
+
+    @staticmethod
+    def by(
+        of: Read,
+        num: np.ndarray,
+        info: np.ndarray,
+        vectors: np.ndarray,
+        reg: tuple[Any, Any, Any] = (None, None, None),
+    ) -> Passed:
+        """With a regularisation, `reg` has the caller's, the caller's penalties, and that of each item."""
+        given_reg, penalties, by_item = reg
+        return made(
+            Passed,
+            of=of._replace(weights=(None, None), costs=(), measures=()),
+            num=num,
+            info=info,
+            vectors=vectors,
+            reg=by_item,
+            given=_given(of, given_reg, penalties),
+            fingerprint=Fingerprint.of_costs(of.flat),
+        )
+
+    @cached_property
+    def problem(self) -> LinearProblem:
+        """The problem that `LinearProblem.build` makes."""
+        return _problem(self)
+
+
+def problem_of(passed: Passed) -> LinearProblem:
+    """The problem of a pass."""
+    return passed.problem
+
+
+def _problem(passed: Passed) -> LinearProblem:
+    of, num, info, vectors = passed.of, passed.num, passed.info, passed.vectors
     n, m, flat = of.flat.n, of.flat.m, of.flat
     infinite, every = (INFINITE, TRUE) if of.items == 1 else (np.full(of.items, np.inf), np.ones(of.items, bool))
-    given_reg, penalties, by_item = reg
     return made(
         LinearProblem,
-        given=_given(of, given_reg, penalties),
-        fingerprint=Fingerprint.of_costs(flat),
+        given=passed.given,
+        fingerprint=passed.fingerprint,
         asked=of.owned,
         geometry=flat,
         reduced=made(Reduced, base=flat, row=vectors[:, t.ROW, :n], col=vectors[:, t.COL, :m]),
         kernels=of.kernels,
         a=vectors[:, t.A, :n],
         b=vectors[:, t.B, :m],
-        reg=by_item,
+        reg=passed.reg,
         penalties=made(Penalties, rho_a=infinite, rho_b=infinite),
         balanced=every,
         idle=None,
@@ -267,10 +304,20 @@ def _given(of: Read, reg: Any, unbalanced: Any) -> Given:
     return made(Given, geometry=of.owned, a=a, b=b, reg=reg, unbalanced=None, totals=(None, None))
 
 
-def result_of(of: Read, problem: LinearProblem, method: str, outcome: Outcome) -> Result:
-    """The result of a pass."""
+def result_of(passed: Passed, method: str, outcome: Any, *values: np.ndarray) -> Result:
+    """The result of a pass; `values` are ⟨C, P⟩ and the divergence, at mass 1, where all items have converged.
+
+    The problem of one pair of arrays of NumPy is made on first use: most read the value alone.
+    """
+    of, given = passed.of, passed.given
     kernel = f"{of.kernels.name} ({of.library})"
-    return made(Result, problem=problem, outcome=outcome, method=method, kernel=kernel, link=None)
+    plain = of.library == "numpy" and of.dtype is F64 and given.unbalanced is None
+    if of.batch or not values or not plain or not (given.reg is None or isinstance(given.reg, float)):
+        return made(Result, problem=passed.problem, outcome=outcome, method=method, kernel=kernel, link=None)
+    known = converged_at(*(v * passed.num[0, t.MASS] for v in values))
+    return made(
+        Result, problem=later(problem_of, passed), outcome=outcome, method=method, kernel=kernel, link=None, **known
+    )
 
 
 def converged(items: int) -> np.ndarray:

@@ -75,8 +75,8 @@ def solved_as_read(asked: small.Read) -> Result | None:
     found = _run(asked)
     if not small.all_solved(asked, found.num, found.info):
         return None
-    problem = small.problem_of(asked, found.num, found.info, found.vectors)
-    return small.result_of(asked, problem, "exact", _outcome(found, asked.flat.n, asked.flat.m))
+    passed = small.Passed.by(asked, found.num, found.info, found.vectors)
+    return small.result_of(passed, "exact", later(_outcome, found, asked.flat.n, asked.flat.m), found.num[0, t.VALUE])
 
 
 def _largest(a: Any, b: Any) -> int:

@@ -75,14 +75,22 @@ def solved(geometry: GivenGeometry, a: Any, b: Any, reg: Any, unbalanced: Any, t
         return None
     if count < asked.items:
         found.num[~good] = 0.0
-    problem = small.problem_of(asked, found.num, found.info, found.vectors, (reg, unbalanced, by_item))
-    outcome = _outcome(found, problem, descent.tolerance(problem, tol))
+    passed = small.Passed.by(asked, found.num, found.info, found.vectors, (reg, unbalanced, by_item))
     if count < asked.items:
-        rest, general = np.flatnonzero(~good), LinearProblem.build(geometry, a, b, reg, unbalanced)
-        part = general.take(rest)
-        problem = problem.put(rest, part)
-        outcome = _joined(problem, outcome, rest, run(part, SparseNewton(tol=tol)))
-    return small.result_of(asked, problem, "sns", outcome)
+        return _with_rest(passed, found, tol, ~good, LinearProblem.build(geometry, a, b, reg, unbalanced))
+    values = found.num[0, k.LINEAR], found.num[0, k.DIVERGENCE]
+    return small.result_of(passed, "sns", later(_outcome, passed, found, tol), *values)
+
+
+def _with_rest(
+    passed: small.Passed, found: _Solved, tol: float | None, left: np.ndarray, general: LinearProblem
+) -> Result:
+    """The result of a batch of which a pass has left some items to the general way."""
+    rest, outcome = np.flatnonzero(left), _outcome(passed, found, tol)
+    part = general.take(rest)
+    problem = passed.problem.put(rest, part)
+    outcome = _joined(problem, outcome, rest, run(part, SparseNewton(tol=tol)))
+    return replace(small.result_of(passed, "sns", outcome), problem=problem)
 
 
 def _are_exact(rho_a: np.ndarray, rho_b: np.ndarray) -> np.ndarray:
@@ -135,8 +143,9 @@ def _run(asked: small.Read, reg: np.ndarray, tol: float) -> _Solved | None:
     return found
 
 
-def _outcome(found: _Solved, problem: LinearProblem, tol: np.ndarray) -> Outcome:
+def _outcome(passed: small.Passed, found: _Solved, tol: float | None) -> Outcome:
     """The outcome of the pass, as `SparseNewton.finish` makes it."""
+    problem = passed.problem
     n, m, num, vectors = problem.reduced.n, problem.reduced.m, found.num, found.vectors
     f, g = vectors[:, t.F, :n], vectors[:, t.G, :m]
     moved = Moved(num[:, t.VALUE], vectors[:, k.SENT, :n], vectors[:, k.RECEIVED, :m])
@@ -149,7 +158,7 @@ def _outcome(found: _Solved, problem: LinearProblem, tol: np.ndarray) -> Outcome
         certificate=later(_certificate, problem, f, g, moved, _NONE),
         status=small.converged(problem.items),
         error=num[:, t.ERROR],
-        tol=tol,
+        tol=descent.tolerance(problem, tol),
         n_iter=found.info[:, t.PIVOTS],
         errors=num[None, :, t.ERROR],
         stages=later(_stages, found, n * m),
