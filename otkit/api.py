@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 import numpy as np
 
 from otkit import arrays, checks, lists
-from otkit.geometry.costs import parse_cost
+from otkit.geometry.costs import Cost, parse_cost
 from otkit.geometry.grid import Grid
 from otkit.geometry.points import PointCloud
 from otkit.report import reported, shortfall
 from otkit.results.result import Result
 from otkit.solvers.base import Solver
 from otkit.solvers.watch import Callback, Watch
-from otkit.solving import Asked, costs_of, masses, solved
+from otkit.solving import Asked, at_once, costs_of, masses, solved
 
 
 @arrays.eager
@@ -201,16 +202,18 @@ def solve_sample(
     watch, options = Watch.of(callback, time_limit, progress), dict(tol=tol, rtol=rtol, max_iter=max_iter)
     if init is not None and any(map(lists.is_list, (x, y))):
         raise ValueError("init= is for one pair of clouds, got lists of them; call solve_sample for each pair")
+    cost = metric if isinstance(metric, Cost) else parse_cost(metric, period=period)
 
     def solution(x: Any, y: Any, a: Any, b: Any, reg: Any, unbalanced: Any, mass: Any) -> Result:
-        cloud = PointCloud(x, y, metric if period is None else parse_cost(metric, period=period))
-        return solved(cloud, Asked(a, b, reg, unbalanced, mass, penalty), method, options, init, watch, strict)
+        asked = Asked(a, b, reg, unbalanced, mass, penalty)
+        return solved(PointCloud(x, y, cost), asked, method, options, init, watch, strict)
 
     def part(batch: Result, item: int, pair: tuple[Any, ...]) -> Result:
         return lists.of_pair(batch, item, pair[:6], strict=strict)
 
     plain = mass is None and penalty == "kl"
-    clouds = lists.Clouds(solution, part if plain else None, shortfall)
+    compiled = partial(at_once, cost, method, options, reg is None, unbalanced is None)
+    clouds = lists.Clouds(solution, part if plain else None, shortfall, compiled)
     return lists.answered(clouds, (x, y, a, b), (reg, unbalanced, mass), strict, watch)
 
 

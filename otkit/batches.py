@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -10,11 +10,14 @@ import numpy as np
 
 from otkit import arrays
 from otkit.arrays import Array, is_array, to_numpy
+from otkit.geometry.points import Padded
 
-# Sizes are rounded up to powers of two from this one on, which parts problems that one compiled pass solves.
+# Sizes are rounded up to powers of two from this one on.
 _SMALLEST = 64
-# Maximum number of entries of a pair in a batch, and of a batch. A larger pair takes longer than a call of Python.
-_LARGEST, _TOGETHER = 2**16, 2**20
+# Maximum number of entries of a pair in a batch, and of a batch. A larger pair is divided among threads.
+_LARGEST, _TOGETHER = 2**19, 2**20
+# Numbers for each place of a pair in a batch that one compiled pass solves, which holds no entries.
+_VECTORS = 16
 # Bits of a factor between the magnitudes of coordinates in a batch, whose bounds cover the rounding of the largest.
 _BITS = 4
 
@@ -88,11 +91,13 @@ def _rows(flat: Array, index: np.ndarray) -> Array:
     return rows.reshape((*index.shape, *flat.shape[1:]))
 
 
-def batches(columns: list[list[Any]], *, recorded: bool) -> Iterator[Batch]:
+def batches(columns: list[list[Any]], compiled: Callable[[int], int], *, recorded: bool) -> Iterator[Batch]:
     """The batches of all pairs.
 
     The columns are x, y, a, b and further numbers of all pairs. Pairs of a batch have arrays of one kind, sizes between
-    the same powers of two, and coordinates of similar magnitude. A batch is in autograd's graph if `recorded`.
+    the same powers of two, and coordinates of similar magnitude. A batch is in autograd's graph if `recorded`. Of
+    points in host memory with d coordinates, pairs of at most ``compiled(d)`` entries are solved at their own sizes by
+    one pass: they are `Padded`, and only the larger size of a pair is between the same powers of four.
     """
     kinds: dict[Any, list[int]] = {}
     for k, kind in enumerate(_kinds(columns)):
@@ -105,36 +110,44 @@ def batches(columns: list[list[Any]], *, recorded: bool) -> Iterator[Batch]:
         same = all(v is w for v, w in zip(x, y, strict=True)) and all(v is w for v, w in zip(a, b, strict=True))
         rows = Side.of(x, a, recorded=recorded)
         cols = rows if same else Side.of(y, b, recorded=recorded)
-        for items in _similar(rows, cols):
+        most = 0 if arrays.on_gpu(x[0]) else compiled(x[0].shape[1])
+        for items in _similar(rows, cols, most):
             some = [members[k] for k in items.tolist()]
             if items.size == 1:
                 yield Batch(some, None)
                 continue
             yield Batch(
-                some, [*_points(rows, cols, items), *(_together([v[k] for k in items.tolist()]) for v in numbers)]
+                some, [*_points(rows, cols, items, most), *(_together([v[k] for k in items.tolist()]) for v in numbers)]
             )
 
 
-def _points(rows: Side, cols: Side, items: np.ndarray) -> list[Any]:
-    """Padded points and weights of both sides."""
+def _points(rows: Side, cols: Side, items: np.ndarray, compiled: int) -> list[Any]:
+    """Points and weights of both sides in a batch."""
     x, a = rows.padded(items)
     y, b = (x, a) if cols is rows else cols.padded(items)
     if rows.alone and cols.alone:  # all pairs are one
         many = arrays.namespace(x).broadcast_to(x, (items.size, *x.shape))
         x, y = many, many if y is x else y
+    if rows.size[items[0]] * cols.size[items[0]] <= compiled:
+        x, y = (Padded(v, of.size[items][: len(v) if v.ndim == 3 else 1]) for v, of in ((x, rows), (y, cols)))
     return [x, y, a, b]
 
 
-def _similar(rows: Side, cols: Side) -> Iterator[np.ndarray]:
-    """The pairs of each batch."""
+def _similar(rows: Side, cols: Side, compiled: int) -> Iterator[np.ndarray]:
+    """The pairs of each batch, the largest first."""
     sizes = np.column_stack((rows.size, cols.size))
+    entries = sizes.prod(1)
     levels = np.ceil(np.log2(np.maximum(sizes, _SMALLEST)))
-    large = np.where(sizes.prod(1) > _LARGEST, np.arange(len(sizes)), -1)
-    keys = np.column_stack((levels, np.maximum(rows.magnitudes, cols.magnitudes), large))
-    group = np.unique(keys, axis=0, return_inverse=True)[1].reshape(-1)
-    order = np.argsort(group, kind="stable")
-    for some in np.split(order, np.flatnonzero(np.diff(group[order])) + 1):
-        most = max(1, int(_TOGETHER // sizes[some].max(0).prod()))
+    small = entries <= compiled
+    levels[small] = 2 * np.ceil(levels[small].max(1, keepdims=True, initial=0) / 2)
+    large = np.where(~small & (entries > _LARGEST), np.arange(len(sizes)), -1)
+    keys = np.column_stack((levels, np.maximum(rows.magnitudes, cols.magnitudes), large, small))
+    groups: dict[tuple[float, ...], list[int]] = {}
+    for k in np.argsort(-entries, kind="stable").tolist():
+        groups.setdefault(tuple(keys[k].tolist()), []).append(k)
+    for some in map(np.array, groups.values()):
+        n, m = sizes[some].max(0).tolist()
+        most = max(1, _TOGETHER // (_VECTORS * max(n, m) if small[some[0]] else n * m))
         yield from (some[low : low + most] for low in range(0, some.size, most))
 
 
@@ -180,7 +193,7 @@ def _together(numbers: list[Any]) -> Any:
     first = numbers[0]
     if isinstance(first, tuple):
         return tuple(_together([v[side] for v in numbers]) for side in range(len(first)))
-    if first is None:
-        return None
+    if first is None or (type(first) is float and all(v is first for v in numbers)):
+        return first
     found = np.array([float(arrays.detached(v)) for v in numbers])
     return float(found[0]) if (found == found[0]).all() else found

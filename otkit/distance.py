@@ -245,7 +245,13 @@ def wasserstein(
             return distance(*pair)
         return WassersteinResult(lists.of_pair(batch.result, item, (*pair[:4], None, None)), cost.power)
 
-    clouds = lists.Clouds(distance, part if mass is None else None, lambda found: shortfall(found.result, found))
+    exact = p < np.inf and rtol is None and max_iter is None
+    clouds = lists.Clouds(
+        distance,
+        part if mass is None else None,
+        lambda found: shortfall(found.result, found),
+        lambda d: small.largest(cost, d) if exact else 0,
+    )
     return lists.answered(clouds, (x, y, a, b), (mass,), strict, watch)
 
 
@@ -289,9 +295,8 @@ def measured(
         return _partial(points, weights, cost, mass, rtol, max_iter, watch)
     if any(isinstance(v, Grid) for v in points):
         return _between_images(points, weights, cost, rtol, max_iter, watch)
-    x, y = (checks.as_array(v, name) for v, name in zip(points, "xy", strict=True))
-    a, b = (None if w is None else checks.as_array(w, name, x) for w, name in zip(weights, "ab", strict=True))
-    cloud = PointCloud(x, y, replace(cost, power=1.0) if p == np.inf else cost)
+    cloud = PointCloud(*points, replace(cost, power=1.0) if p == np.inf else cost)
+    a, b = (None if w is None else checks.as_array(w, name, cloud.x) for w, name in zip(weights, "ab", strict=True))
     if p < np.inf and rtol is None and max_iter is None and watch.idle:
         quick = (on_line if cloud.convex_on_line else small).solved(cloud, a, b)
         if quick is not None:

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from contextvars import copy_context
-from dataclasses import dataclass, field
+from itertools import chain
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -94,6 +93,8 @@ class Clouds(NamedTuple):
         The answer of a pair from that of its batch, its index there, and its arguments. Without it, no batch is made.
     shortfall : callable
         The message about an answer that did not converge; empty if it did.
+    compiled : callable
+        The most entries of a pair that `solve` takes `Padded` with others, from the number of coordinates of a point.
     recorded : bool
         Whether autograd records the batch. Otherwise it records each pair.
     """
@@ -101,6 +102,7 @@ class Clouds(NamedTuple):
     solve: Callable[..., Any]
     part: Callable[[Any, int, tuple[Any, ...]], Any] | None
     shortfall: Callable[[Any], str]
+    compiled: Callable[[int], int] = lambda d: 0
     recorded: bool = False
 
 
@@ -129,24 +131,31 @@ def answered(
             "place of a list is shared"
         )
     columns = [v if several else [v] * count for v, several in zip(measures, listed, strict=True)]
-    columns += [[_number(v, k, count) for k in range(count)] for v in numbers]
-    pairs = list(zip(*columns, strict=True))
-    idle = watch is None or watch.idle
+    columns += [_numbers(v, count) for v in numbers]
+    pairs, idle = list(zip(*columns, strict=True)), watch is None or watch.idle
     together = idle and clouds.part is not None
-    found = list(batches(columns, recorded=clouds.recorded)) if together else [Batch([k], None) for k in range(count)]
-    work = _Work(clouds, pairs, [None] * count)
-    _solve(work, found, in_turn=not idle)
-    short = work.short
+    found = list(batches(columns, clouds.compiled, recorded=clouds.recorded)) if together else []
+    answers, short = _solved(clouds, pairs, found, in_threads=idle and _in_threads(columns))
     first = min(short, default=0)
     message = f"{len(short)} of {count} pairs did not converge; pair {first}: {short[first]}" if short else ""
-    return reported(work.answers, message, strict)
+    return reported(answers, message, strict)
 
 
-def _number(v: Any, k: int, count: int) -> Any:
-    """The number of pair `k` among `count`, or the tuple of its numbers."""
+def _numbers(v: Any, count: int) -> list[Any]:
+    """The number of each of `count` pairs, or the tuple of its numbers."""
     if isinstance(v, tuple):
-        return tuple(_number(side, k, count) for side in v)
-    return v[k] if is_array(v) and v.ndim == 1 and v.shape[0] == count else v
+        return list(zip(*(_numbers(side, count) for side in v), strict=True))
+    return [v[k] for k in range(count)] if is_array(v) and v.ndim == 1 and v.shape[0] == count else [v] * count
+
+
+def _in_threads(columns: list[list[Any]]) -> bool:
+    """Whether threads may share the pairs.
+
+    Whether operations of tensors are recorded is known to their thread alone, and processes meet in one order.
+    """
+    kinds = set(map(type, chain(*columns, *(chain(*v) for v in columns if type(v[0]) is tuple))))
+    plain = all(issubclass(kind, (np.ndarray, float, int, tuple, type(None))) for kind in kinds)
+    return plain and shared_by() is None
 
 
 def of_pair(batch: Result, item: int, given: tuple[Any, ...], *, strict: bool = False) -> Result:
@@ -160,62 +169,37 @@ def of_pair(batch: Result, item: int, given: tuple[Any, ...], *, strict: bool = 
     return attached(found, strict)
 
 
-@dataclass(frozen=True)
-class _Work:
-    """The pairs of a call, their answers, messages about those that did not converge, and errors of pairs."""
+def _solved(
+    clouds: Clouds, pairs: list[tuple[Any, ...]], found: list[Batch], *, in_threads: bool
+) -> tuple[list[Any], dict[int, str]]:
+    """The answers, and messages about those that did not converge, by pair; or the error of the first wrong pair.
 
-    clouds: Clouds
-    pairs: list[tuple[Any, ...]]
-    answers: list[Any]
-    short: dict[int, str] = field(default_factory=dict)
-    wrong: dict[int, Exception] = field(default_factory=dict)
+    The pairs of a batch that is refused are solved one by one.
+    """
+    answers: dict[int, Any] = {}
+    short: dict[int, str] = {}
 
-    def __call__(self, batch: Batch) -> None:
-        """Solve a batch. Where it is refused, its pairs are solved one by one, so that the first wrong one is named."""
-        if batch.arguments is not None:
-            try:
-                copy_context().run(self._together, batch)
-                return
-            except (ValueError, TypeError):
-                pass
-        for k in batch.pairs:
-            if k > min(list(self.wrong), default=k):
-                return
-            try:
-                copy_context().run(self._alone, k)
-            except (ValueError, TypeError) as error:
-                self.wrong[k] = error
+    def together(batch: Batch) -> None:
+        given, take = batch.arguments, clouds.part
+        try:
+            answer = clouds.solve(*(given or pairs[batch.pairs[0]]))
+            found = [take(answer, i, pairs[k]) for i, k in enumerate(batch.pairs)] if given and take else [answer]
+        except (ValueError, TypeError):
+            return
+        answers.update(zip(batch.pairs, found, strict=True))
+        if clouds.shortfall(answer):
+            short.update((k, clouds.shortfall(answers[k])) for k in batch.pairs)
 
-    def _together(self, batch: Batch) -> None:
-        answer, take = self.clouds.solve(*batch.arguments or ()), self.clouds.part
-        assert take is not None
-        found, missed = (
-            [take(answer, i, self.pairs[k]) for i, k in enumerate(batch.pairs)],
-            self.clouds.shortfall(answer),
-        )
-        for k, own in zip(batch.pairs, found, strict=True):
-            self.answers[k] = own
-            if missed and (text := self.clouds.shortfall(own)):
-                self.short[k] = text
+    def alone(k: int) -> None:
+        try:
+            answers[k] = clouds.solve(*pairs[k])
+        except (ValueError, TypeError) as error:
+            raise type(error)(f"pair {k}: {error}") from None
+        short[k] = clouds.shortfall(answers[k])
 
-    def _alone(self, k: int) -> None:
-        self.answers[k] = self.clouds.solve(*self.pairs[k])
-        if text := self.clouds.shortfall(self.answers[k]):
-            self.short[k] = text
-
-
-def _solve(work: _Work, found: list[Batch], *, in_turn: bool) -> None:
-    """Solve all batches, in threads unless `in_turn`; the error of the first pair that has one."""
-    pairs, wrong = work.pairs, work.wrong
-    # Whether operations of tensors are recorded is known to their thread alone, and processes meet in one order.
-    given = (side for pair in pairs for v in pair for side in (v if isinstance(v, tuple) else (v,)))
-    plain = all(v is None or isinstance(v, (np.ndarray, float, int)) for v in given)
-    if in_turn or not plain or shared_by() is not None:
-        order, entries = np.arange(len(found)), 0
-    else:  # the longest first, so that threads end together
-        sizes = [sum(pairs[k][0].size * pairs[k][1].size for k in batch.pairs) for batch in found]
-        order, entries = np.argsort(-np.array(sizes), kind="stable"), _ENTRY * sum(sizes)
-    threads.each(work, [found[k] for k in order.tolist()], entries)
-    if wrong:
-        k = min(wrong)
-        raise type(wrong[k])(f"pair {k}: {wrong[k]}") from None
+    sizes = np.array([np.size(x) * np.size(y) for x, y, *_ in pairs] if in_threads else [0] * len(pairs))
+    entries, work = _ENTRY * int(sizes.sum()), [-sizes[batch.pairs].sum() for batch in found]
+    # The longest first, so that threads end together.
+    threads.answers(together, found, entries, np.argsort(work, kind="stable").tolist())
+    threads.answers(alone, [k for k in range(len(pairs)) if k not in answers], entries)
+    return [answers[k] for k in range(len(pairs))], {k: text for k, text in short.items() if text}

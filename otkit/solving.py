@@ -12,7 +12,7 @@ from otkit.arrays import Array
 from otkit.autograd import attached, check_differentiable
 from otkit.certificates.base import sum_rounding
 from otkit.geometry.base import GivenGeometry
-from otkit.geometry.costs import UNIT
+from otkit.geometry.costs import UNIT, Cost
 from otkit.geometry.dense import Dense
 from otkit.geometry.grid import Grid
 from otkit.geometry.stored import StoredArcs, is_sparse
@@ -192,6 +192,15 @@ def _solved_small(
     way, name = (on_line, "univariate") if geometry.convex_on_line else (small_exact, "exact")
     plain = method in ("auto", name) and tol is None and unbalanced is None
     return way.solved(geometry, a, b) if plain else None
+
+
+def at_once(cost: Cost, method: str | Solver[Any], options: dict[str, Any], exact: bool, balanced: bool, d: int) -> int:
+    """The most entries of a pair of clouds in d coordinates that one pass solves among others; 0 for none."""
+    if not balanced or not (options["rtol"] is None and options["max_iter"] is None):
+        return 0
+    if not exact:
+        return small_entropic.FEW if isinstance(cost.ground, str) and method in ("auto", "sns") else 0
+    return small_exact.largest(cost, d) if method in ("auto", "exact") and options["tol"] is None else 0
 
 
 def masses(grid: Grid, w: Any, name: str) -> Array:

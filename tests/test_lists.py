@@ -241,3 +241,26 @@ def test_another_thread_may_be_importing_sparse_matrices(monkeypatch):
     monkeypatch.setitem(sys.modules, "scipy.sparse", ModuleType("scipy.sparse"))
     x = np.arange(6.0).reshape(3, 2)
     assert [float(r.value_linear) > 0 for r in otkit.solve_sample([x, x[:2]], x, reg=0.5)] == [True, True]
+
+
+@pytest.mark.parametrize("call", CALLS.values(), ids=CALLS)
+def test_pairs_that_no_pass_takes_together_are_solved_one_by_one(call, monkeypatch):
+    monkeypatch.setenv("OTKIT_KERNELS", "reference")
+    x, y, a, b = clouds(3)
+    assert_alike(call(x, y, a, b), [call(*one) for one in zip(x, y, a, b, strict=True)])
+
+
+@pytest.mark.parametrize("reg", [None, 0.5])
+def test_sizes_of_a_pass_may_differ_by_any_factor(reg):
+    rng = np.random.default_rng(0)
+    sizes = [(1, 300), (300, 1), (60, 50), (2, 2), (40, 63)]
+    x, y = ([rng.normal(size=(pair[side], 2)) for pair in sizes] for side in (0, 1))
+    found = otkit.solve_sample(x, y, reg=reg)
+    alone = [otkit.solve_sample(*one, reg=reg) for one in zip(x, y, strict=True)]
+    assert_alike(found, alone)
+    for here, there in zip(found, alone, strict=True):
+        np.testing.assert_allclose(here.plan, there.plan, atol=1e-12)
+        if reg:
+            np.testing.assert_allclose(here.f, there.f, atol=1e-9)
+        assert here.lower <= float(here.value_linear)
+        assert here.upper == pytest.approx(there.upper, rel=1e-9)

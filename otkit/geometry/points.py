@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -15,6 +15,13 @@ from otkit.geometry.metrics import Called, Function, Named
 
 # Coordinates of the pairs of points whose costs are formed at a time.
 _COORDINATES = 2**19
+
+
+class Padded(NamedTuple):
+    """Clouds of a batch ``(K, N, d)`` of which the first points count, so many in each: ``sizes (K,)``."""
+
+    points: Array
+    sizes: np.ndarray
 
 
 @dataclass(frozen=True)
@@ -31,6 +38,8 @@ class PointCloud(GivenGeometry):
         points or tiles, called with float64 arrays: see Notes.
     swapped : bool
         Set by `T`: the metric is called with y first.
+    sizes : tuple of two arrays of int, or None
+        Of `Padded` points, the sizes of both sides. Compiled passes read no other points; no other method takes them.
 
     Raises
     ------
@@ -61,8 +70,11 @@ class PointCloud(GivenGeometry):
     y: Array
     metric: Any = "sqeuclidean"
     swapped: bool = field(default=False, repr=False)
+    sizes: Any = field(default=None, repr=False)
 
     def __post_init__(self) -> None:
+        if isinstance(self.x, Padded):
+            vars(self).update(x=self.x.points, y=self.y.points, sizes=(self.x.sizes, self.y.sizes))
         object.__setattr__(self, "x", checks.as_array(self.x, "x", self.y))
         object.__setattr__(self, "y", checks.as_array(self.y, "y", self.x))
         checks.clouds(self.x, self.y)
@@ -156,6 +168,8 @@ class PointCloud(GivenGeometry):
         return self.d == 1 and self.metric.convex_on_line and not self.metric.forbids
 
     def check(self) -> None:
+        if self.sizes is not None:
+            raise ValueError("padded clouds are for compiled passes, which leave this one; solve each pair alone")
         low, high = checks.points(self.x, self.y)
         checks.batch_shape(x=tuple(self.x.shape[:-2]), y=tuple(self.y.shape[:-2]))
         if self.metric.ground == "cosine":

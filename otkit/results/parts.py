@@ -120,7 +120,7 @@ def _asked(origin: Origin) -> PointCloud:
         v if v.ndim == 2 else v[origin.item, :size, ...]
         for v, size in zip((cloud.x, cloud.y), origin.sizes, strict=True)
     )
-    return renewed(cloud, x=x, y=x if cloud.y is cloud.x else y)
+    return renewed(cloud, x=x, y=x if cloud.y is cloud.x else y, sizes=None)
 
 
 def _given(origin: Origin) -> Given:

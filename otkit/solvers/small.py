@@ -56,7 +56,8 @@ _CONVERGED = constant([Status.CONVERGED], object)
 class Read(NamedTuple):
     """A small problem: its geometry, the caller's and the flat one, and the arrays that compiled passes read.
 
-    ``costs`` are the first four arguments of `otkit.kernels.numba.vertices.solve`, and ``measures`` the next six.
+    ``costs`` are the first four arguments of `otkit.kernels.numba.vertices.solve`, and ``measures`` the next six. Items
+    have so many ``entries``: a number, or one for each.
     """
 
     asked: GivenGeometry
@@ -71,10 +72,11 @@ class Read(NamedTuple):
     unit: float
     costs: tuple[np.ndarray, ...]
     measures: tuple[np.ndarray, ...]
+    entries: Any
 
 
 def read(geometry: GivenGeometry, a: Any, b: Any, largest: int, *others: tuple[int, ...]) -> Read | None:
-    """The problem, if it has at most `largest` entries; None where the general way must look.
+    """The problem, if its items have at most `largest` entries; None where the general way must look.
 
     ``others`` are the shapes of further arguments with a number for each item.
     """
@@ -89,7 +91,9 @@ def read(geometry: GivenGeometry, a: Any, b: Any, largest: int, *others: tuple[i
     n, m = geometry.n, geometry.m
     edges = geometry.edges if type(geometry) is Bordered else ()
     batch = _batch(costs, ((a, n), (b, m)), (*others, *(v.shape[:-1] for v in edges)))
-    if batch is None or not 0 < n * m <= largest:
+    sizes = getattr(geometry, "sizes", None) or (n, m)
+    entries = np.multiply(*sizes)
+    if batch is None or not 0 < np.max(entries) <= largest:
         return None
     owned = geometry if common and type(geometry) is Dense else geometry.owned()
     flat = (owned if common else hosted(owned)).flat(batch)
@@ -100,15 +104,15 @@ def read(geometry: GivenGeometry, a: Any, b: Any, largest: int, *others: tuple[i
     if cloud is not None and not all(np.isfinite(x).all() for x in (cloud.x, cloud.y)):
         return None
     if cloud is None or bordered is not None:
-        entries = flat.matrix if bordered is None else flat.block(slice(0, items), slice(0, n))
-        matrix = np.ascontiguousarray(entries, dtype=np.float64)
+        given_costs = flat.matrix if bordered is None else flat.block(slice(0, items), slice(0, n))
+        matrix = np.ascontiguousarray(given_costs, dtype=np.float64)
         metric = EXACT_COSTS if cloud is None else described(cloud.metric, cloud.rounding)
     else:
         with np.errstate(over="ignore", invalid="ignore"):  # as in `LinearProblem.build`
             matrix, metric = NO_MATRIX, described(cloud.metric, cloud.rounding)
         left, right = (x.reshape(-1, x.shape[2]) for x in (cloud.x, cloud.y))
-    w_a, x, at_a, first = _measures(a if common else _hosted(a), left, n, items, batch)
-    w_b, y, at_b, second = _measures(b if common else _hosted(b), right, m, items, batch)
+    w_a, x, at_a, first = _measures(a if common else _hosted(a), left, n, items, batch, sizes[0])
+    w_b, y, at_b, second = _measures(b if common else _hosted(b), right, m, items, batch, sizes[1])
     dtype, unit = (F64, UNIT) if common else result_dtype([arrays.detached(x) for x in given])
     return Read(
         asked=geometry,
@@ -123,6 +127,7 @@ def read(geometry: GivenGeometry, a: Any, b: Any, largest: int, *others: tuple[i
         unit=unit,
         costs=(matrix, x, y, metric),
         measures=(w_a, w_b, at_a, at_b, first, second),
+        entries=entries,
     )
 
 
@@ -172,15 +177,15 @@ def _hosted(w: Any) -> np.ndarray | None:
 
 
 def _measures(
-    w: np.ndarray | None, points: np.ndarray, size: int, items: int, batch: tuple[int, ...]
+    w: np.ndarray | None, points: np.ndarray, size: int, items: int, batch: tuple[int, ...], sizes: Any
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-    """The measures of a side: weights and points, where each measure begins, and the measure of each item.
+    """The measures of a side: weights and points, where each measure begins and ends, and the measure of each item.
 
     A measure has the same place for its weights and points; without weights, these are empty.
     """
     if items == 1:
         flat = NO_WEIGHTS if w is None else np.ascontiguousarray(w).reshape(-1)
-        return flat, np.ascontiguousarray(points), np.array((0, size)), _FIRST
+        return flat, np.ascontiguousarray(points), np.array([(0, size)]), _FIRST
     flat = NO_WEIGHTS if w is None else flatten_batch(w, batch, 1)
     count = items if flat.size > size or points.shape[0] > size else 1
     if 0 < flat.size < count * size:
@@ -188,8 +193,9 @@ def _measures(
     if 0 < points.shape[0] < count * size:
         points = np.broadcast_to(points, (count, *points.shape)).reshape(-1, points.shape[1])
     index = np.arange(items) if count > 1 else np.zeros(items, dtype=np.int64)
-    start = np.arange(0, count * size + 1, size)
-    return np.ascontiguousarray(flat).reshape(-1), np.ascontiguousarray(points), start, index
+    start = np.arange(0, count * size, size)
+    places = np.column_stack((start, start + sizes))
+    return np.ascontiguousarray(flat).reshape(-1), np.ascontiguousarray(points), places, index
 
 
 def by_item(x: np.ndarray, problem: Read) -> np.ndarray:
@@ -199,12 +205,13 @@ def by_item(x: np.ndarray, problem: Read) -> np.ndarray:
     return np.full(problem.items, x) if x.ndim == 0 else np.broadcast_to(x, problem.batch).reshape(-1)
 
 
-def each(work: Callable[[range], None], items: int, time: float) -> None:
-    """Call `work` for ranges of all items, in threads where it pays; `time` is that of an item in nanoseconds."""
+def each(work: Callable[[range], None], items: int, time: Any) -> None:
+    """Call `work` for ranges of all items, in threads where it pays; `time` is that of an item, or each, in ns."""
     if items == 1:
         work(range(1))
     else:
-        threads.each(work, runs(np.full(items, time)), int(items * time))
+        time = np.broadcast_to(time, (items,))
+        threads.each(work, runs(time), int(time.sum()))
 
 
 def all_solved(problem: Read, num: np.ndarray, info: np.ndarray) -> bool:

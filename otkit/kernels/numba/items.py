@@ -177,10 +177,10 @@ def begin(costs, measures, unit, k, room, num, info, v):
     """
     (C, x, y, metric), (w_a, w_b, at_a, at_b, first, second) = costs, measures
     p, q = first[k], second[k]
-    n, m = at_a[p + 1] - at_a[p], at_b[q + 1] - at_b[q]
+    n, m = at_a[p, 1] - at_a[p, 0], at_b[q, 1] - at_b[q, 0]
     rows, cols = np.empty(n, dtype=np.int64), np.empty(m, dtype=np.int64)
-    total_a, nr = _weights(w_a, at_a[p], n, v[A], rows)
-    total_b, nc = _weights(w_b, at_b[q], m, v[B], cols)
+    total_a, nr = _weights(w_a, at_a[p, 0], n, v[A], rows)
+    total_b, nc = _weights(w_b, at_b[q, 0], m, v[B], cols)
     num[MASS] = total_a / 2 + total_b / 2
     num[RESCALED] = abs(total_a - total_b) / num[MASS]
     item = Item(room[: n * m].reshape((n, m)), np.empty(n), np.empty(m), nr, nc, rows, cols, np.empty(nr + nc))
@@ -191,7 +191,7 @@ def begin(costs, measures, unit, k, room, num, info, v):
         info[FLAG] = UNEQUAL
     elif C.size:
         _gather(C[k % C.shape[0]], rows, cols, item.R)
-    elif not _form(x, at_a[p], y, at_b[q], metric, rows, cols, item.R):
+    elif not _form(x, at_a[p, 0], y, at_b[q, 0], metric, rows, cols, item.R):
         info[FLAG] = COSTS
     if info[FLAG] != 0:
         return item

@@ -157,8 +157,8 @@ def solve(
         The cost, as described by the names from `GROUND` on.
     w_a, w_b : array (N,), (M,)
         Weights of the points; empty where all points of a measure weigh the same.
-    at_a, at_b : array of int
-        Measure p has the points ``at[p] … at[p + 1]``.
+    at_a, at_b : array of int (P, 2)
+        Measure p has the points ``at[p, 0] … at[p, 1]``.
     first, second : array of int (items,)
         The measures of an item.
     unit : float

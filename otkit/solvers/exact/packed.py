@@ -103,6 +103,7 @@ def solve(clouds: Clouds, first: np.ndarray, second: np.ndarray, stop: Callable[
     num, info = np.empty((pairs, 10)), np.empty((pairs, 4), dtype=np.int64)
     info[:, items.FLAG] = LEFT
     x, w, start, metric = clouds.points, clouds.weights, clouds.start, clouds.metric
+    places = np.column_stack((start[:-1], start[1:]))
 
     def work(run: range) -> None:
         if stop is not None and stop():
@@ -115,7 +116,7 @@ def solve(clouds: Clouds, first: np.ndarray, second: np.ndarray, stop: Callable[
         room, vectors = np.empty(most_n * most_m), np.empty((1, 6, max(most_n, most_m)))
         arcs, mass = np.empty((1, most_n + most_m, 2), dtype=np.int32), np.empty((1, most_n + most_m))
         costs = NO_MATRIX, x, x, metric
-        measures = w, w, start, start, first, second
+        measures = w, w, places, places, first, second
         vertices.solve(*costs, *measures, UNIT, LIMIT, *ends, room, num, info, vectors, arcs, mass)
 
     time = PAIR + (_STEP * (n + m) if clouds.line else ENTRY * n * m)

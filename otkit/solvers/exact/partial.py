@@ -66,5 +66,6 @@ def _read(geometry: Dense, matrix: np.ndarray, weights: tuple[np.ndarray, np.nda
         dtype=small.F64,
         unit=UNIT,
         costs=(matrix, small.NO_POINTS, small.NO_POINTS, small.EXACT_COSTS),
-        measures=(*weights, *(np.array((0, w.size)) for w in weights), _FIRST, _FIRST),
+        entries=matrix.size,
+        measures=(*weights, *(np.array([(0, w.size)]) for w in weights), _FIRST, _FIRST),
     )

@@ -16,6 +16,7 @@ import numpy as np
 from otkit.arrays import later, made
 from otkit.certificates.base import Certificate
 from otkit.geometry.base import GivenGeometry
+from otkit.geometry.costs import Cost
 from otkit.kernels import hosted
 from otkit.kernels.numba import items as t
 from otkit.kernels.numba import vertices as v
@@ -64,6 +65,12 @@ def runs_as_written(entries: int) -> bool:
     return _uncompiled.get() and entries <= _FEW
 
 
+def largest(cost: Cost, d: int) -> int:
+    """The most entries of a pair of clouds in d coordinates that the pass takes; 0 where it does not take the cost."""
+    on_line = d == 1 and cost.convex_on_line and not cost.forbids
+    return LARGEST if isinstance(cost.ground, str) and not on_line else 0
+
+
 def solved(geometry: GivenGeometry, a: Any, b: Any) -> Result | None:
     """The solution of an exact problem; None where the general way must look."""
     asked = small.read(geometry, a, b, _largest(a, b))
@@ -105,20 +112,20 @@ def _run(asked: small.Read) -> _Solved:
     found = _Solved(
         np.empty((items, 10)),
         np.empty((items, 4), dtype=np.int64),
-        np.empty((items, 6, max(n, m))),
+        np.zeros((items, 6, max(n, m))),
         np.empty((items, n + m, 2), dtype=np.int32),
         np.empty((items, n + m)),
     )
-    given = (*asked.costs, *asked.measures, asked.unit, LIMIT)
-    if runs_as_written(items * n * m):
+    given, most = (*asked.costs, *asked.measures, asked.unit, LIMIT), np.max(asked.entries)
+    if runs_as_written(items * most):
         with np.errstate(all="ignore"):
-            as_written(v.solve)(*given, 0, items, np.empty(n * m), *found)
+            as_written(v.solve)(*given, 0, items, np.empty(most), *found)
     else:
 
         def work(run: range) -> None:
-            v.solve(*given, run.start, run.stop, np.empty(n * m), *found)
+            v.solve(*given, run.start, run.stop, np.empty(most), *found)
 
-        small.each(work, items, PAIR + ENTRY * n * m)
+        small.each(work, items, PAIR + ENTRY * asked.entries)
     return found
 
 

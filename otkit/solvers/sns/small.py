@@ -34,10 +34,10 @@ from otkit.solvers.exact import small as small_exact
 from otkit.solvers.exact.packed import LIMIT, PAIR
 from otkit.solvers.sns.solver import SparseNewton
 
-# Maximum number of entries of a problem. A batch of more than _FEW entries an item is left to the general way, which
+# Maximum number of entries of a problem. A batch of more than FEW entries an item is left to the general way, which
 # sweeps all items together, where the reg of the first is at least the range of its costs over _EASY: this takes half
 # the time.
-LARGEST, _FEW, _EASY = 2**14, 2**12, 256
+LARGEST, FEW, _EASY = 2**14, 2**12, 256
 # Nanoseconds of an item for each pair of points.
 _ENTRY = 100
 _NONE = np.empty(0, dtype=np.int64)
@@ -122,7 +122,7 @@ def _joined(problem: LinearProblem, outcome: Outcome, rest: np.ndarray, other: O
 
 def _run(asked: small.Read, reg: np.ndarray, tol: float) -> _Solved | None:
     """The compiled pass over all items; None where sweeps of all together take less time."""
-    n, m, items = asked.flat.n, asked.flat.m, asked.items
+    n, m, items, most = asked.flat.n, asked.flat.m, asked.items, np.max(asked.entries)
     found = _Solved(
         np.zeros((items, 10)),
         np.zeros((items, 4), dtype=np.int64),
@@ -132,14 +132,15 @@ def _run(asked: small.Read, reg: np.ndarray, tol: float) -> _Solved | None:
     given = (*asked.costs, *asked.measures, asked.unit, reg, tol)
 
     def solve(low: int, high: int, easy: float) -> None:
-        k.solve(*given, easy, LIMIT, low, high, np.empty(n * m), *found)
+        k.solve(*given, easy, LIMIT, low, high, np.empty(most), *found)
 
-    first = int(items > 1 and n * m > _FEW)
+    first = int(items > 1 and most > FEW)
     if first:
         solve(0, 1, 1 / _EASY)
         if found.info[0, t.FLAG]:
             return None
-    small.each(lambda run: solve(run.start + first, run.stop + first, np.inf), items - first, PAIR + _ENTRY * n * m)
+    time = PAIR + _ENTRY * np.broadcast_to(asked.entries, (items,))[first:]
+    small.each(lambda run: solve(run.start + first, run.stop + first, np.inf), items - first, time)
     return found
 
 

@@ -256,7 +256,7 @@ def test_many_columns_for_few_rows_take_one_pass(rng):
 
 
 def test_a_limit_of_pivots_is_a_flag(rng):
-    C, at = rng.random((1, 20, 20)), np.array([0, 20])
+    C, at = rng.random((1, 20, 20)), np.array([(0, 20)])
     nothing, first = np.empty((0, 0)), np.zeros(1, dtype=np.int64)
     num, info = np.empty((1, 10)), np.empty((1, 4), dtype=np.int64)
     out = num, info, np.empty((1, 6, 20)), np.empty((1, 40, 2), dtype=np.int32), np.empty((1, 40))
