@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 from otkit import arrays, checks
+from otkit.kernels.numba.divergences import TV, divergences
 from otkit.losses import processes
 from otkit.losses.chunks import Chunk, chunk_rows, chunk_values, row_values, upcast
 from otkit.losses.distillation.l1 import l1_cost
 from otkit.losses.distillation.transport import Costs, RowTransport, l1_costs
 from otkit.losses.head import Head
-from otkit.losses.rows import REDUCTIONS, Stats, check_choice, reduce, row_masks, scatter, uniform
+from otkit.losses.rows import REDUCTIONS, Stats, check_choice, expected_cotangent, reduce, row_masks, scatter, uniform
 from otkit.losses.sequences import aligned_rows, by_sequence, table
+from otkit.losses.softmax import softened
 from otkit.losses.tensors import check_option, shown
 from otkit.losses.topk.cost import own_cost, topk_cost
 from otkit.losses.topk.entries import TopK
@@ -321,7 +324,7 @@ class SinKDLoss(nn.Module):
             def loss(x: Tensor, part: slice = part) -> Tensor:
                 return self._sequences(x.reshape(-1, n, V), upcast(other[part]), (keeps[0][part], keeps[1][part]), seen)
 
-            owner = torch.arange(part.stop - low, device=own.device).repeat_interleave(n)
+            owner = torch.arange(part.stop - low, device=own.device)[:, None].expand(-1, n).flatten()
             chunks.append(Chunk(slice(low * n, part.stop * n), part.stop - low, loss, owner))
         values = chunk_values(own, chunks, self._learned)
         shape = student.shape[:-2]
@@ -363,7 +366,10 @@ class SinKDLoss(nn.Module):
             x, y = y.against(x, self.tau) if isinstance(y, TopK) else (x, y)
             return (self._softened(x) - self._softened(y)).abs().sum(-1)
 
-        values = row_values(loss, (student, teacher), rows, self.chunk_size, self._learned)
+        # ‖p − q‖₁ is twice the total variation.
+        compiled = None if self._learned else partial(divergences, TV, 1 / float(self.tau), 2.0)
+        expected = self.scale * expected_cotangent(self.reduction, None, len(rows[0]))
+        values = row_values(loss, (student, teacher), rows, self.chunk_size, self._learned, compiled, expected)
         if self.reduction == "none":
             values = scatter(values, rows[0], keep[0])
         return Measured(values, torch.ones_like(values))
@@ -389,7 +395,7 @@ class SinKDLoss(nn.Module):
         return RowTransport(self.reg, self.n_iters, self.tol, self.objective, self.plan == "detached")
 
     def _softened(self, logits: Tensor) -> Tensor:
-        return torch.softmax(logits / self.tau, -1)
+        return softened(logits, self.tau)
 
     def extra_repr(self) -> str:
         until = f"n_iters={self.n_iters}" if self.tol is None else f"tol={self.tol:g}"
