@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import NamedTuple, overload
 
 import torch
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
+
+from otkit.losses.topk.entries import TopK
 
 Pair = tuple[Tensor, Tensor]
 
@@ -80,3 +82,14 @@ def table(documents: Sequence[Tensor], filling: float) -> Tensor:
     """Rows of documents ``(k, …)`` as ``(documents, longest, …)``, with at least one column."""
     one = documents[0].new_zeros((1, *documents[0].shape[1:]))
     return pad_sequence([*documents, one], batch_first=True, padding_value=filling)[:-1]
+
+
+@overload
+def filled(v: Tensor, keep: Tensor) -> Tensor: ...
+@overload
+def filled(v: Tensor | TopK, keep: Tensor) -> Tensor | TopK: ...
+def filled(v: Tensor | TopK, keep: Tensor) -> Tensor | TopK:
+    """Logits with zeros in rows that take no part."""
+    if bool(keep.all()):
+        return v
+    return v.filled(keep) if isinstance(v, TopK) else v.masked_fill(~keep[..., None], 0.0)
