@@ -113,8 +113,12 @@ def coupled(
         )
     count, random = options.count(len(x1) if size is None else size, "size"), options.generator(rng)
     points = [upcast(v.detach()).flatten(1) for v in (x0, x1)]
-    asked, found = {"reg": reg, "unbalanced": unbalanced, "mass": mass}, []
-    for rows, columns, pairs in _classes(labels, (len(x0), len(x1)), x0.device, count, random):
+    asked: dict[str, Any] = {"reg": reg, "unbalanced": unbalanced, "mass": mass}
+    if labels is None:
+        i, j = _solved(points[0], points[1], metric, **asked).sample(count, random)
+        return Coupling(x0[i], x1[j], i, j)
+    found = []
+    for rows, columns, pairs in _classes(labels, points, count, random):
         i, j = _solved(points[0][rows], points[1][columns], metric, **asked).sample(pairs, random)
         found.append((rows[i], columns[j]))
     i, j = (torch.cat(parts) for parts in zip(*found, strict=True))
@@ -134,19 +138,17 @@ def _solved(x0: Tensor, x1: Tensor, metric: str, **options: Any) -> Result:
 
 
 def _classes(
-    labels: Labels | None, sizes: tuple[int, int], device: torch.device, count: int, random: np.random.Generator
+    labels: Labels, points: list[Tensor], count: int, random: np.random.Generator
 ) -> list[tuple[Tensor, Tensor, int]]:
     """For each class the samples of both sides, and its number of pairs, which is not 0."""
-    if labels is None:
-        return [(*(torch.arange(size, device=device) for size in sizes), count)]  # type: ignore[list-item]
-    for v, size, name in zip(labels, sizes, ("x0", "x1"), strict=True):
+    for v, size, name in zip(labels, map(len, points), ("x0", "x1"), strict=True):
         check_tensor(f"labels of {name}", v, floating=False)
         if v.shape != (size,) or v.is_floating_point():
             raise ValueError(
                 f"labels of {name} must be {size} whole numbers, got {tuple(v.shape)} of {v.dtype}; pass one for each "
                 "sample, .argmax(-1) of one-hot rows"
             )
-    own, other = (v.to(device) for v in labels)
+    own, other = (v.to(points[0].device) for v in labels)
     classes, number = other.unique(return_counts=True)
     missing = set(classes.tolist()) ^ set(own.unique().tolist())
     if missing:
@@ -154,7 +156,7 @@ def _classes(
             f"each class must have samples on both sides, got none of {min(missing)} on one; draw the labels of x0 "
             "as a permutation of those of x1"
         )
-    drawn = random.multinomial(count, number.cpu().numpy() / sizes[1])
+    drawn = random.multinomial(count, number.cpu().numpy() / len(points[1]))
     return [
         ((own == c).nonzero()[:, 0], (other == c).nonzero()[:, 0], int(pairs))
         for c, pairs in zip(classes, drawn, strict=True)

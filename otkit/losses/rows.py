@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from otkit import arrays, checks
-from otkit.losses.chunks import row_values
+from otkit.losses.chunks import Compiled, row_values
 from otkit.losses.head import Head
 from otkit.losses.sequences import aligned_rows
 from otkit.losses.tensors import check_option, check_tensor, numbered
@@ -197,6 +197,13 @@ def reduce(values: Tensor, counts: Tensor | None, reduction: str, num_items: Ten
     return values.sum() / max(1, values.numel()) if reduction == "mean" else values.sum()
 
 
+def expected_cotangent(reduction: str, num_items: Tensor | float | None, number: int) -> float:
+    """The derivative of what `reduce` makes of so many values by each of them, where it is known without waiting."""
+    if num_items is not None:
+        return 1.0 if isinstance(num_items, Tensor) and num_items.device.type != "cpu" else 1.0 / float(num_items)
+    return 1.0 / max(1, number) if reduction == "mean" else 1.0
+
+
 def scatter(values: Tensor, rows: Tensor, keep: Tensor) -> Tensor:
     """Values of some rows in the shape of the mask, 0 elsewhere."""
     return values.new_zeros(keep.numel()).index_put((rows,), values).reshape(keep.shape)
@@ -253,6 +260,10 @@ class RowLoss(nn.Module, ABC):
         """The loss ``(r,)`` of rows of logits ``(r, V)``, for any teacher."""
         return self.rows_of_known(student, teacher) if isinstance(teacher, TopK) else self.rows(student, teacher)
 
+    def compiled(self) -> Compiled | None:
+        """`rows` and its gradient as a compiled loop, if there is one."""
+        return None
+
     def reduced(self, values: Tensor, sizes: Tensor, num_items: Tensor | float | None) -> Tensor:
         """The reduction of the values ``(r,)`` of paired rows, of which `sizes` says how many each sequence has."""
         return reduce(values, None, self.reduction, num_items)
@@ -307,7 +318,8 @@ class RowLoss(nn.Module, ABC):
             self.check_tail(teacher_logits)
         rows, sizes = aligned_rows(*keep)
         with torch.autocast(student_logits.device.type, enabled=False):
-            values = row_values(self.compare, logits, rows, self.chunk_size, self._learned())
+            expected = expected_cotangent(self.reduction, num_items_in_batch, len(rows[0]))
+            values = row_values(self.compare, logits, rows, self.chunk_size, self._learned(), self.compiled(), expected)
             loss = self.reduced(values, sizes, num_items_in_batch)
             if self.reduction == "none":
                 loss = scatter(values, rows[0], keep[0])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -54,6 +55,12 @@ def numbered(name: str, mask: Tensor) -> Tensor:
     there = as_mask(name, mask)
     whole = mask.dtype != torch.bool and not mask.is_floating_point()
     return mask.long() if whole and bool((mask > 1).any()) else there
+
+
+def as_numpy(v: Tensor) -> np.ndarray:
+    """A tensor of the CPU as an array in the order of C, which shares its memory where it can."""
+    found: np.ndarray = v.detach().contiguous().resolve_neg().numpy()
+    return found
 
 
 def shown(value: float | Tensor) -> str:

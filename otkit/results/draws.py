@@ -8,6 +8,7 @@ import numpy as np
 
 from otkit import options, plans
 from otkit.arrays import Array, from_numpy, to_numpy
+from otkit.kernels.numba.draws import passed
 from otkit.plans import Arcs, CellPlan, EntropicPlan, Plan, SparsePlan
 from otkit.results.solved import Solved, readable
 
@@ -81,20 +82,28 @@ def _from_rows(
     bounds, step = np.append(first, size), max(1, _ENTRIES // m)
     for low in range(0, some.size, step):
         formed = plans.add([part.dense_rows(item, some[low : low + step]) for part in parts])
-        for row, start, stop in zip(formed, bounds[low:], bounds[low + 1 :], strict=False):
-            cols[order[start:stop]] = _chosen(row, item, at[order[start:stop]])
+        ends, drawn = _ends(formed, item), order[bounds[low] : bounds[min(low + step, some.size)]]
+        found = np.empty(drawn.size, dtype=np.int64)
+        passed(ends, np.searchsorted(some[low : low + step], rows[drawn]), at[drawn], found)
+        cols[drawn] = found
     return rows, cols
 
 
 def _chosen(mass: np.ndarray, item: int, at: np.ndarray) -> np.ndarray:
-    """Indices in proportion to masses, where `at` are numbers from 0 to 1. Masses below 0 are rounding errors of 0."""
-    ends = np.cumsum(np.maximum(mass, 0.0))
-    if not (ends.size and ends[-1] > 0):
+    """Indices in proportion to masses, where `at` are numbers from 0 to 1."""
+    ends = _ends(mass, item)
+    return _passed(ends, 0.0, ends[-1], at)
+
+
+def _ends(mass: np.ndarray, item: int) -> np.ndarray:
+    """Cumulative sums along the last axis. Masses below 0 are rounding errors of 0."""
+    ends = np.cumsum(np.maximum(mass, 0.0), axis=-1)
+    if not (mass.size and (ends[..., -1] > 0).all()):
         raise ValueError(
             f"sample needs a plan with mass, got one of total mass 0 (item {item}); allow more arcs, or raise the "
             "penalties of unbalanced="
         )
-    return _passed(ends, 0.0, ends[-1], at)
+    return ends
 
 
 def _passed(ends: np.ndarray, low: Any, high: Any, at: np.ndarray) -> np.ndarray:

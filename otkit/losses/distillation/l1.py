@@ -4,18 +4,17 @@ from __future__ import annotations
 
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from otkit import checks
 from otkit.autograd.torch import once
 from otkit.kernels import threads
-from otkit.kernels.numba.l1 import add_distances, distance_gradient
-from otkit.losses.tensors import check_tensor
+from otkit.kernels.numba.l1 import distance_gradient, distances
+from otkit.losses.tensors import as_numpy, check_tensor
 
-# Columns of a chunk and rows of a part on the CPU: a pass reads from the second-level cache.
-_COLUMNS, _ROWS = 512, 32
+# Rows of a part on the CPU.
+_ROWS = 32
 # Differences in memory at once on other devices.
 _DIFFERENCES = 2**24
 # Differences computed in the time of one exponential.
@@ -97,12 +96,11 @@ def _compiled(v: Tensor) -> bool:
 
 def _distances(x: Tensor, y: Tensor) -> Tensor:
     """The distances ``(B, n, m)`` between rows ``x (B, n, d)`` and ``y (B, m, d)``."""
-    out = x.new_zeros(x.shape[0], x.shape[1], y.shape[1])
     if _compiled(x):
-        for u, v, total in zip(x.numpy(), y.numpy(), out.numpy(), strict=True):
-            for u_part, v_part, _ in _chunks(u, v):
-                _share(add_distances, u_part, v_part, total)
+        out = x.new_empty(x.shape[0], x.shape[1], y.shape[1])
+        _share(distances, (x, y), out)
         return out
+    out = x.new_zeros(x.shape[0], x.shape[1], y.shape[1])
     for part in _slices(x, y):
         out += (x[:, :, None, part] - y[:, None, :, part]).abs().sum(-1)
     return out
@@ -112,28 +110,20 @@ def _gradient(x: Tensor, y: Tensor, c: Tensor) -> Tensor:
     """The gradient by `x` for the cotangent ``c (B, n, m)``."""
     out = torch.empty_like(x, memory_format=torch.contiguous_format)
     if _compiled(x):
-        for u, v, weight, total in zip(x.numpy(), y.numpy(), c.contiguous().numpy(), out.numpy(), strict=True):
-            for u_part, v_part, columns in _chunks(u, v):
-                found = np.empty_like(u_part)
-                _share(distance_gradient, u_part, v_part, weight, found)
-                total[:, columns] = found
+        _share(distance_gradient, (x, y, c), out)
         return out
     for part in _slices(x, y):
         out[:, :, part] = torch.einsum("bnm,bnmk->bnk", c, (x[:, :, None, part] - y[:, None, :, part]).sign())
     return out
 
 
-def _chunks(x: np.ndarray, y: np.ndarray) -> Any:
-    """Some columns of both, those of the second transposed, and their numbers."""
-    for low in range(0, x.shape[1], _COLUMNS):
-        columns = slice(low, low + _COLUMNS)
-        yield np.ascontiguousarray(x[:, columns]), np.ascontiguousarray(y[:, columns].T), columns
-
-
-def _share(kernel: Any, x: np.ndarray, y: np.ndarray, *rest: np.ndarray) -> None:
-    """Run a kernel on parts of the rows."""
-    rows = [(low, min(low + _ROWS, len(x))) for low in range(0, len(x), _ROWS)]
-    threads.each(lambda ends: kernel(x, y, *rest, *ends), rows, x.size * y.shape[1] // _PER_EXPONENTIAL)
+def _share(kernel: Any, given: tuple[Tensor, ...], out: Tensor) -> None:
+    """Run a kernel on parts of the rows of all problems."""
+    arrays = [as_numpy(v) for v in (*given, out)]
+    number, n, d = given[0].shape
+    parts = [(k, low, min(low + _ROWS, n)) for k in range(number) for low in range(0, n, _ROWS)]
+    differences = number * n * d * given[1].shape[1]
+    threads.each(lambda part: kernel(*(v[part[0]] for v in arrays), *part[1:]), parts, differences // _PER_EXPONENTIAL)
 
 
 def _slices(x: Tensor, y: Tensor) -> list[slice]:

@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 from otkit import arrays, checks
+from otkit.kernels.numba.divergences import TV, divergences
 from otkit.losses import processes
 from otkit.losses.chunks import Chunk, chunk_rows, chunk_values, row_values, upcast
 from otkit.losses.distillation.l1 import l1_cost
 from otkit.losses.distillation.transport import Costs, RowTransport, l1_costs
 from otkit.losses.head import Head
-from otkit.losses.rows import REDUCTIONS, Stats, check_choice, reduce, row_masks, scatter, uniform
-from otkit.losses.sequences import aligned_rows, by_sequence, table
+from otkit.losses.rows import REDUCTIONS, Stats, check_choice, expected_cotangent, reduce, row_masks, scatter, uniform
+from otkit.losses.sequences import aligned_rows, by_sequence, filled, table
+from otkit.losses.softmax import softened
 from otkit.losses.tensors import check_option, shown
 from otkit.losses.topk.cost import own_cost, topk_cost
 from otkit.losses.topk.entries import TopK
@@ -150,11 +153,10 @@ class SinKDLoss(nn.Module):
             raise ValueError(
                 f"gather=True is for level='batch', one problem of all rows, got level={level!r}; leave gather out"
             )
-        self.level, self.tau, self.reg, self.tol = level, tau, reg, tol
+        self.level, self.tau, self.reg, self.tol, self.chunk_size = level, tau, reg, tol, chunk_size
         self.n_iters = (n_iters or 20) if tol is None else None
         self.objective, self.mass, self.plan, self.reduction, self.scale = objective, mass, plan, reduction, scale
-        self.shift, self.ignore_index, self.gather, self.chunk_size = shift, ignore_index, gather, chunk_size
-        self.check = check
+        self.shift, self.ignore_index, self.gather, self.check = shift, ignore_index, gather, check
 
     @classmethod
     def paper(cls) -> SinKDLoss:
@@ -295,12 +297,12 @@ class SinKDLoss(nn.Module):
             nothing = chunk_values(own, [Chunk(rows[:0], 0, lambda x: x.sum(-1))])
             return Measured(nothing.sum()[None], nothing.new_zeros(1))
         y = upcast(other[theirs])
-        q = y if isinstance(y, TopK) else self._softened(y)
+        q = y if isinstance(y, TopK) else softened(y, self.tau)
 
         def distances(x: Tensor) -> Tensor:
             if isinstance(q, TopK):
                 return topk_cost(x[None], q.reshape(1, *q.shape), float(self.tau))[0]
-            return l1_cost(self._softened(x), q)
+            return l1_cost(softened(x, self.tau), q)
 
         parts = rows.split(chunk_rows(self.chunk_size, own))
         C = chunk_values(own, [Chunk(part, len(part), distances) for part in parts], self._learned)
@@ -321,7 +323,7 @@ class SinKDLoss(nn.Module):
             def loss(x: Tensor, part: slice = part) -> Tensor:
                 return self._sequences(x.reshape(-1, n, V), upcast(other[part]), (keeps[0][part], keeps[1][part]), seen)
 
-            owner = torch.arange(part.stop - low, device=own.device).repeat_interleave(n)
+            owner = torch.arange(part.stop - low, device=own.device)[:, None].expand(-1, n).flatten()
             chunks.append(Chunk(slice(low * n, part.stop * n), part.stop - low, loss, owner))
         values = chunk_values(own, chunks, self._learned)
         shape = student.shape[:-2]
@@ -350,8 +352,7 @@ class SinKDLoss(nn.Module):
         """The values of sequences in which some positions are kept."""
         empty = ~(keep[0].any(-1) & keep[1].any(-1))
         a, b = (uniform(there | empty[:, None], x.dtype) for there in keep)
-        x = x.masked_fill(~keep[0][..., None], 0.0)
-        y = y.filled(keep[1]) if isinstance(y, TopK) else y.masked_fill(~keep[1][..., None], 0.0)
+        x, y = filled(x, keep[0]), filled(y, keep[1])
         values = self._transport(self._costs(x, y), a, b, seen)
         return torch.where(empty, 0.0, values)
 
@@ -361,9 +362,12 @@ class SinKDLoss(nn.Module):
 
         def loss(x: Tensor, y: Tensor | TopK) -> Tensor:
             x, y = y.against(x, self.tau) if isinstance(y, TopK) else (x, y)
-            return (self._softened(x) - self._softened(y)).abs().sum(-1)
+            return (softened(x, self.tau) - softened(y, self.tau)).abs().sum(-1)
 
-        values = row_values(loss, (student, teacher), rows, self.chunk_size, self._learned)
+        # ‖p − q‖₁ is twice the total variation.
+        compiled = None if self._learned else partial(divergences, TV, 1 / float(self.tau), 2.0)
+        expected = self.scale * expected_cotangent(self.reduction, None, len(rows[0]))
+        values = row_values(loss, (student, teacher), rows, self.chunk_size, self._learned, compiled, expected)
         if self.reduction == "none":
             values = scatter(values, rows[0], keep[0])
         return Measured(values, torch.ones_like(values))
@@ -371,10 +375,10 @@ class SinKDLoss(nn.Module):
     def _costs(self, x: Tensor, y: Tensor | TopK) -> Costs:
         """The distances between softened rows of logits ``(B, n, V)`` and ``(B, m, V)``."""
         if isinstance(y, Tensor):
-            return l1_costs(self._softened(x), self._softened(y))
+            return l1_costs(softened(x, self.tau), softened(y, self.tau))
 
         def student() -> Tensor:
-            p = self._softened(x)
+            p = softened(x, self.tau)
             return l1_cost(p, p)
 
         return Costs(topk_cost(x, y, float(self.tau)), student, lambda: own_cost(y, float(self.tau), x.shape[-1]))
@@ -387,9 +391,6 @@ class SinKDLoss(nn.Module):
     @property
     def _transport(self) -> RowTransport:
         return RowTransport(self.reg, self.n_iters, self.tol, self.objective, self.plan == "detached")
-
-    def _softened(self, logits: Tensor) -> Tensor:
-        return torch.softmax(logits / self.tau, -1)
 
     def extra_repr(self) -> str:
         until = f"n_iters={self.n_iters}" if self.tol is None else f"tol={self.tol:g}"

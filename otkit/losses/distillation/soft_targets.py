@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import math
+from functools import partial
 
 import torch
 from torch import Tensor
 
+from otkit.kernels.numba.divergences import divergences
+from otkit.losses.chunks import Compiled
 from otkit.losses.distillation.vocabulary_map import VocabularyMap
 from otkit.losses.rows import RowLoss, check_choice, expectation
 from otkit.losses.tensors import check_option, shown
@@ -92,6 +95,13 @@ class SoftTargetLoss(RowLoss):
         else:
             value = -expectation(log_q, log_p)
         return value * self.temperature**2 if self.squared else value
+
+    def compiled(self) -> Compiled | None:
+        if self.vocabulary is not None or self._learned():
+            return None
+        temperature = float(self.temperature)
+        weight = temperature**2 if self.squared else 1.0
+        return partial(divergences, DIVERGENCES.index(self.divergence), 1 / temperature, weight)
 
     def compare(self, student: Tensor, teacher: Tensor | TopK) -> Tensor:
         if self.vocabulary is None:
