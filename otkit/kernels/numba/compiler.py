@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from typing import Any
 
@@ -13,6 +14,9 @@ from numba.core.compiler_machinery import FunctionPass, register_pass
 from numba.core.untyped_passes import InlineInlinables
 
 from otkit.kernels.numba import intrinsics  # noqa: F401  (registers them)
+
+# Names of values on the stack, in a function and in one that is inlined.
+_ON_STACK = re.compile(r"(\$|_v)phi\d")
 
 
 @register_pass(mutates_CFG=False, analysis_only=False)
@@ -33,7 +37,7 @@ class _Ordered(FunctionPass):  # type: ignore[misc]  # without types
 
 
 def _is_on_stack(line: Any) -> bool:
-    return isinstance(line, ir.Assign) and line.target.name.startswith("$phi")
+    return isinstance(line, ir.Assign) and _ON_STACK.search(line.target.name) is not None
 
 
 class _Repeatable(CompilerBase):  # type: ignore[misc]  # without types

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from llvmlite import binding
 from numba.core.compiler import run_frontend
+from numba.core.inline_closurecall import _created_inlined_var_name
 
 from otkit.kernels.numba import compiler, jit
 
@@ -163,5 +164,6 @@ def test_the_order_of_what_is_compiled_does_not_depend_on_hashes():
     names = [[line.target.name for line in block.body if compiler._is_on_stack(line)] for block in code.blocks.values()]
     assert max(map(len, names)) > 2
     assert all(each == sorted(each) for each in names)
+    assert compiler._ON_STACK.search(_created_inlined_var_name("chosen$8", "$phi40.2"))
     kernels = jit.dot, jit.exp, jit.difference
     assert all(kernel.compiled._compiler.pipeline_class is compiler._Repeatable for kernel in kernels)
