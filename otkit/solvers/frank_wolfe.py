@@ -7,11 +7,13 @@ its potentials are those that the weights came from.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import NamedTuple, TypeVar
 
 import numpy as np
 
-from otkit.arrays import Array, from_numpy, put, take, to_numpy
+from otkit.arrays import Array, exp, from_numpy, put, take, to_numpy
 from otkit.certificates.base import Certificate
 from otkit.certificates.certify import joined
 from otkit.certificates.penalised import certify_moved
@@ -29,12 +31,15 @@ from otkit.solvers.exact.solver import Exact, has_rows, of_vertices
 
 # Weights that a step would scale by more than e to this power leave an exact problem without accuracy.
 _STEEPEST = 30.0
-# Halvings of the interval of a line search.
-_HALVINGS = 8
-# Steps over which the fall of the interval is measured, and from whose end on the item may be left to annealing.
-_OVER = 2
+# Maximum number of Newton steps on the shares of potentials in their best mean.
+_NEWTON = 30
+# Steps over which the fall of the interval is measured, and from whose end on the item may be left to annealing. It is
+# if the interval is wider than this fraction of the upper end.
+_OVER, _WIDE = 2, 0.02
 # Statuses of an exact problem whose plan is feasible.
 _SOLVED = (Status.CONVERGED, Status.IMPRECISE)
+
+_T = TypeVar("_T")
 
 
 @dataclass(frozen=True)
@@ -51,12 +56,15 @@ class Moving(Bounded):
         The widths of the intervals after each step; NaN for items that do not take steps.
     moves : numpy array of bool (B,)
         The items that take steps. Others are left to annealing.
+    hulls : tuple of array (K, n + m) or None
+        The potentials of exact problems that have a share in the best ones; None before the first.
     """
 
     ends: tuple[Vertex | None, ...]
     reached: np.ndarray
     widths: np.ndarray
     moves: np.ndarray
+    hulls: tuple[np.ndarray | None, ...]
 
 
 @dataclass(frozen=True)
@@ -72,8 +80,9 @@ class FrankWolfe(Annealing):
     Notes
     -----
     Frank–Wolfe steps on the translation-invariant dual follow Séjourné, Vialard & Peyré (2022), who take them on the
-    line. Where ρ is of the order of the costs or larger, two or three steps reach the optimum up to rounding. Other
-    attributes are those of `Annealing`, and apply to it.
+    line. Here each is fully corrective: the dual is maximised over the means of all potentials found so far. Where ρ is
+    above the costs, two or three steps reach the optimum up to rounding. Other attributes are those of `Annealing`, and
+    apply to it.
 
     Examples
     --------
@@ -83,7 +92,7 @@ class FrankWolfe(Annealing):
     ('frank-wolfe', 0.246878)
     """
 
-    steps: int = 12
+    steps: int = 20
     name = "frank-wolfe"
     shares = False
 
@@ -98,6 +107,7 @@ class FrankWolfe(Annealing):
             ends=(None,) * problem.items,
             reached=np.full(problem.items, np.inf),
             widths=np.empty((0, problem.items)),
+            hulls=(None,) * problem.items,
             moves=apt & ~problem.balanced & (np.minimum(to_numpy(penalties.rho_a), to_numpy(penalties.rho_b)) > 0),
         )
 
@@ -111,12 +121,12 @@ class FrankWolfe(Annealing):
         part, (f, g) = problem.take(items), take(state.dual, items)
         weights = _weights(part, f, g)
         found = run(_balanced(part, weights), Exact())
-        first = state.reached[items] == np.inf
-        ahead = _ahead(part, (f, g), (found.f, found.g), first)
+        ahead, hulls = _best_means(part, [state.hulls[k] for k in items], (f, g), (found.f, found.g))
         ends = _ends(part, found, weights[0].sum(-1))
         plan, cost = of_vertices(part, ends)
         solved = np.array([status in _SOLVED for status in found.status])
         proof = certify_moved(part, ahead, plan, np.where(solved, cost, np.inf))
+        state = replace(state, hulls=_put(state.hulls, items, hulls))
         return self._judged(part, state, items, proof, ends, weights)
 
     def _judged(
@@ -130,9 +140,6 @@ class FrankWolfe(Annealing):
     ) -> Moving:
         """The state with the bounds of a step, in which items end, take another step, or are left to annealing."""
         higher, less = proof.lower > state.lower[items], proof.upper < state.upper[items]
-        best = list(state.ends)
-        for k in np.flatnonzero(less):
-            best[items[k]] = ends[k]
         after = _weights(part, proof.f, proof.g)
         error = sum(abs(old - new).sum(-1) for old, new in zip(weights, after, strict=True)) / part.size
         n_iter = state.n_iter[items] + 1
@@ -148,7 +155,7 @@ class FrankWolfe(Annealing):
             certified_at=put(state.certified_at, items, n_iter),
             n_iter=put(state.n_iter, items, n_iter),
             error=put(state.error, items, error),
-            ends=tuple(best),
+            ends=_put(state.ends, items[less], [ends[k] for k in np.flatnonzero(less)]),
             widths=widths,
         )
         close, rounded = self._done(part, lower, upper, proof)
@@ -163,7 +170,7 @@ class FrankWolfe(Annealing):
             return np.full(upper.shape, left > 0)
         with np.errstate(divide="ignore", invalid="ignore"):
             rate = (widths[-1] / widths[-1 - _OVER]) ** (1 / _OVER)
-            return (left > 0) & (widths[-1] * rate**left <= rtol * abs(upper))
+            return (left > 0) & (widths[-1] <= _WIDE * abs(upper)) & (widths[-1] * rate**left <= rtol * abs(upper))
 
     def _proof(self, problem: LinearProblem, state: Bounded) -> Certificate:
         assert isinstance(state, Moving)
@@ -177,14 +184,10 @@ class FrankWolfe(Annealing):
 
 def _weights(problem: LinearProblem, f: Array, g: Array) -> tuple[np.ndarray, np.ndarray]:
     """The optimal masses at potentials, on the host, with the constant that makes their totals equal."""
-    costs, penalties = problem.reduced, problem.penalties
-    rates = [1 / to_numpy(rho) for rho in (penalties.rho_a, penalties.rho_b)]
-    p = to_numpy(penalties.target(problem.a, f + costs.row, penalties.rho_a))
-    q = to_numpy(penalties.target(problem.b, g + costs.col, penalties.rho_b))
-    sent, received = p.sum(-1), q.sum(-1)
-    some = (sent > 0) & (received > 0)  # no mass is left where penalties are far below the costs
-    t = np.log(np.where(some, sent, 1.0) / np.where(some, received, 1.0)) / (rates[0] + rates[1])
-    return p * np.exp(-t * rates[0])[:, None], q * np.exp(t * rates[1])[:, None]
+    both = np.concatenate([to_numpy(f), to_numpy(g)], axis=-1)
+    duals = [_Dual.of(problem, k) for k in range(problem.items)]
+    masses = np.stack([dual.mass(dual.levelled(z)) for dual, z in zip(duals, both, strict=True)])
+    return masses[:, : problem.reduced.n], masses[:, problem.reduced.n :]
 
 
 def _steepness(problem: LinearProblem, weights: tuple[np.ndarray, np.ndarray]) -> np.ndarray:
@@ -217,22 +220,102 @@ def _ends(problem: LinearProblem, found: Outcome, total: np.ndarray) -> list[Ver
     return ends
 
 
+def _put(old: tuple[_T, ...], items: np.ndarray, new: Sequence[_T]) -> tuple[_T, ...]:
+    """The values with those of some items replaced."""
+    known = dict(zip(items.tolist(), new, strict=True))
+    return tuple(known.get(k, v) for k, v in enumerate(old))
+
+
+def _best_means(
+    problem: LinearProblem, hulls: list[np.ndarray | None], old: tuple[Array, Array], new: tuple[Array, Array]
+) -> tuple[Array, list[np.ndarray]]:
+    """The potentials of the columns in the best mean of earlier potentials and new ones, and the hull of this mean."""
+    here, there = (np.concatenate([to_numpy(v) for v in pair], axis=-1) for pair in (old, new))
+    found = []
+    for k, hull in enumerate(hulls):
+        first = there[None, k]
+        found.append(_highest(_Dual.of(problem, k), first if hull is None else np.vstack([hull, first, here[None, k]])))
+    best = np.stack([z for z, _ in found])[:, problem.reduced.n :]
+    return from_numpy(best, problem.a), [hull for _, hull in found]
+
+
+class _Dual(NamedTuple):
+    """The dual of an item: at each point of both sides the weight, 1/ρ, the offset, and the sign of the constant."""
+
+    w: np.ndarray
+    rate: np.ndarray
+    offset: np.ndarray
+    sign: np.ndarray
+
+    @staticmethod
+    def of(problem: LinearProblem, item: int) -> _Dual:
+        costs, penalties = problem.reduced, problem.penalties
+        both = (problem.a, penalties.rho_a, costs.row, 1.0), (problem.b, penalties.rho_b, costs.col, -1.0)
+        sides = []
+        for weights, rho, offsets, sign in both:
+            w, offset = to_numpy(weights)[item], to_numpy(offsets)[item]
+            ones = np.ones(w.size)
+            sides.append((w, ones / to_numpy(rho)[item], offset, sign * ones))
+        return _Dual(*map(np.concatenate, zip(*sides, strict=True)))
+
+    def mass(self, z: np.ndarray) -> np.ndarray:
+        """The optimal masses at potentials, which are arbitrary where there is no weight."""
+        return self.w * exp(np.where(self.w > 0, -self.rate * (z + self.offset), 0.0))
+
+    def value(self, z: np.ndarray) -> float:
+        """The dual at potentials, up to rounding."""
+        z = np.where(self.w > 0, z + self.offset, 0.0)
+        rate = np.where(self.rate > 0, self.rate, 1.0)
+        return float((self.w * np.where(self.rate > 0, -np.expm1(-rate * z) / rate, z)).sum())
+
+    def levelled(self, z: np.ndarray) -> np.ndarray:
+        """The potentials with the constant that makes the totals of both sides equal, where these are known."""
+        p, rows = self.mass(z), self.sign > 0
+        sent, received = p[rows].sum(), p[~rows].sum()
+        if not 0 < min(sent, received) <= max(sent, received) < np.inf:
+            return z
+        return z + self.sign * np.log(sent / received) / (self.rate[rows][0] + self.rate[~rows][0])
+
+
 @np.errstate(over="ignore", invalid="ignore")  # where penalties are far below the costs, which is left to annealing
-def _ahead(problem: LinearProblem, old: tuple[Array, Array], new: tuple[Array, Array], first: np.ndarray) -> Array:
-    """The potentials of the columns where the dual is largest between two points, by bisection of its slope."""
-    (f, g), steps = old, [one - other for one, other in zip(new, old, strict=True)]
+def _highest(dual: _Dual, hull: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The mean of potentials ``hull (K, n + m)`` where the dual is largest, and those that have a share in it.
 
-    def at(t: np.ndarray) -> tuple[Array, Array]:
-        share = from_numpy(t, f)[:, None]
-        return f + share * steps[0], g + share * steps[1]
-
-    def falls(t: np.ndarray) -> np.ndarray:
-        return sum((w * to_numpy(d)).sum(-1) for w, d in zip(_weights(problem, *at(t)), steps, strict=True)) < 0
-
-    low, high = np.zeros(problem.items), np.ones(problem.items)
-    short = falls(high) & ~first
-    for _ in range(_HALVINGS if short.any() else 0):
-        middle = (low + high) / 2
-        down = falls(middle)
-        low, high = np.where(down, low, middle), np.where(down, middle, high)
-    return at(np.where(short, low, 1.0))[1]
+    Newton steps on the shares and on the constant that is free. A share that falls to 0 is dropped.
+    """
+    share = np.zeros(len(hull))
+    share[-1] = 1.0
+    z = dual.levelled(hull[-1])
+    value = dual.value(z)
+    for _ in range(_NEWTON):
+        p, basis = dual.mass(z), np.vstack([hull, dual.sign])
+        system = np.zeros((len(hull) + 2, len(hull) + 2))
+        system[:-1, :-1] = (basis * (dual.rate * p)) @ basis.T
+        system[:-2, -1] = system[-1, :-2] = 1.0
+        slope = basis @ p
+        if not np.isfinite(system).all():
+            break
+        move = np.linalg.lstsq(system, np.append(slope, 0.0), rcond=1e-13)[0][:-1]
+        free = (share > 0) | (move[:-1] > 0)
+        if not free.all():
+            hull, share = hull[free], share[free]
+            continue
+        falling = move[:-1] < 0
+        most = float((share[falling] / -move[:-1][falling]).min(initial=np.inf))
+        length = min(1.0, most)
+        while length > 1e-6:
+            ahead = z + length * (move @ basis)
+            found = dual.value(ahead)
+            if found > value:
+                break
+            length /= 2
+        else:
+            break
+        share = share + length * move[:-1]
+        z, gain, value = ahead, found - value, found
+        if length == most:
+            left = share > 1e-12
+            hull, share = hull[left], share[left]
+        if gain <= 1e-16 * abs(value):
+            break
+    return z, hull

@@ -196,7 +196,7 @@ def test_without_a_reg_the_penalised_optimum_is_that_of_pot_within_its_interval(
     assert float(result.value_linear) == pytest.approx((result.plan * M).sum())
     again = ot.solve(M, a, b, unbalanced=rho, potentials_init=result.potentials, tol=1e-3)
     assert len(again.result.errors) < len(result.result.errors)
-    assert 1e-6 < again.result.gap / float(again.value) <= 1e-3
+    assert again.result.gap <= 1e-3 * float(again.value)
 
 
 def test_unbalanced_plans_of_mm_are_those_of_sinkhorn_and_of_pot():
