@@ -31,11 +31,14 @@ from otkit.solvers.exact.solver import Exact, has_rows, of_vertices
 
 # Weights that a step would scale by more than e to this power leave an exact problem without accuracy.
 _STEEPEST = 30.0
-# Maximum number of Newton steps on the shares of potentials in their best mean.
-_NEWTON = 30
+# Maximum number of Newton steps on the shares of potentials in their best mean; and the relative rise of the dual after
+# which the next one, which is its square, would be a rounding error.
+_NEWTON, _SMALL = 30, 1e-10
 # Steps over which the fall of the interval is measured, and from whose end on the item may be left to annealing. It is
 # if the interval is wider than this fraction of the upper end.
 _OVER, _WIDE = 2, 0.02
+# Items of fewer entries are annealed together in a batch, unless penalties are so many times their costs.
+_ALONE, _FAR = 2**12, 10.0
 # Statuses of an exact problem whose plan is feasible.
 _SOLVED = (Status.CONVERGED, Status.IMPRECISE)
 
@@ -75,7 +78,8 @@ class FrankWolfe(Annealing):
     ----------
     steps : int
         Maximum number of exact problems before annealing begins. It begins earlier where their intervals fall too
-        slowly, where penalties are far below the costs, and at once where a side is free.
+        slowly, where penalties are far below the costs, and at once where a side is free, or in batches of little
+        problems.
 
     Notes
     -----
@@ -101,14 +105,15 @@ class FrankWolfe(Annealing):
         zero = -problem.reduced.row, -problem.reduced.col
         known = {name: getattr(state, name) for name in Bounded.__dataclass_fields__} | {"dual": start or zero}
         apt = problem.geometry.grid is None and shared_by() is None and has_rows(problem)
-        penalties = problem.penalties
+        least = np.minimum(to_numpy(problem.penalties.rho_a), to_numpy(problem.penalties.rho_b))
+        alone = problem.items == 1 or problem.reduced.n * problem.reduced.m >= _ALONE
         return Moving(
             **known,
             ends=(None,) * problem.items,
             reached=np.full(problem.items, np.inf),
             widths=np.empty((0, problem.items)),
             hulls=(None,) * problem.items,
-            moves=apt & ~problem.balanced & (np.minimum(to_numpy(penalties.rho_a), to_numpy(penalties.rho_b)) > 0),
+            moves=apt & ~problem.balanced & (least > 0) & (alone | (least >= _FAR * problem.span)),
         )
 
     def step(self, problem: LinearProblem, state: Bounded) -> Bounded:
@@ -316,6 +321,6 @@ def _highest(dual: _Dual, hull: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         if length == most:
             left = share > 1e-12
             hull, share = hull[left], share[left]
-        if gain <= 1e-16 * abs(value):
+        if gain <= _SMALL * abs(value):
             break
     return z, hull
