@@ -93,7 +93,7 @@ class FrankWolfe(Annealing):
     >>> import otkit
     >>> result = otkit.solve([[0.0, 1.0], [1.0, 0.0]], [0.5, 0.5], [0.25, 0.75], unbalanced=10.0)
     >>> result.method, float(result.value.round(6))
-    ('frank-wolfe', 0.246878)
+    ('frank-wolfe', 0.226681)
     """
 
     steps: int = 20
