@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import threading
 from collections.abc import Callable
 from typing import Any
 
@@ -61,14 +62,17 @@ def _once(kernel: Any) -> Any:
 
     Numba would compile it, and all that it calls, for each combination. No kernel writes to an array of the caller.
     """
-    made = kernel.compile
+    made, known, lock = kernel.compile, set(), threading.Lock()
 
     def compile(signature: Any) -> Any:
         given = sigutils.normalize_signature(signature)[0]
         plain = tuple(map(_plain, given))
         found = made(plain)
-        if plain != given:
-            kernel._insert([kind._code for kind in given], found, False)
+        with lock:
+            # Two equal entries, of threads that call at once, would be ambiguous, and Numba would ask again every time.
+            if plain != given and given not in known:
+                known.add(given)
+                kernel._insert([kind._code for kind in given], found, False)
         return found
 
     kernel.compile = compile

@@ -153,6 +153,20 @@ def test_a_kernel_is_compiled_once_for_constants_and_variables():
     assert len(difference.signatures) == 1
 
 
+def test_threads_that_call_at_once_leave_one_entry(monkeypatch):
+    @compiler._once
+    @numba.njit
+    def total(x):
+        return x.sum()
+
+    fixed = np.ones(3)
+    fixed.flags.writeable = False
+    for _ in range(2):  # as by two threads, which both find no entry
+        total.compile((numba.typeof(fixed),))
+    monkeypatch.setattr(total, "compile", None)
+    assert total(fixed) == 3
+
+
 def test_the_order_of_what_is_compiled_does_not_depend_on_hashes():
     def chosen(x, y, z):
         return max(x, y, z if z > 0 else 1.0)
