@@ -74,6 +74,15 @@ class Read(NamedTuple):
     measures: tuple[np.ndarray, ...]
     entries: Any
 
+    @property
+    def most(self) -> int:
+        """The number of entries of the largest item."""
+        return _most(self.entries)
+
+
+def _most(entries: Any) -> int:
+    return entries if isinstance(entries, int) else int(entries.max())
+
 
 def read(geometry: GivenGeometry, a: Any, b: Any, largest: int, *others: tuple[int, ...]) -> Read | None:
     """The problem, if its items have at most `largest` entries; None where the general way must look.
@@ -91,9 +100,9 @@ def read(geometry: GivenGeometry, a: Any, b: Any, largest: int, *others: tuple[i
     n, m = geometry.n, geometry.m
     edges = geometry.edges if type(geometry) is Bordered else ()
     batch = _batch(costs, ((a, n), (b, m)), (*others, *(v.shape[:-1] for v in edges)))
-    sizes = getattr(geometry, "sizes", None) or (n, m)
-    entries = np.multiply(*sizes)
-    if batch is None or not 0 < np.max(entries) <= largest:
+    rows, cols = getattr(geometry, "sizes", None) or (n, m)
+    entries = rows * cols
+    if batch is None or not 0 < _most(entries) <= largest:
         return None
     owned = geometry if common and type(geometry) is Dense else geometry.owned()
     flat = (owned if common else hosted(owned)).flat(batch)
@@ -111,8 +120,8 @@ def read(geometry: GivenGeometry, a: Any, b: Any, largest: int, *others: tuple[i
         with np.errstate(over="ignore", invalid="ignore"):  # as in `LinearProblem.build`
             matrix, metric = NO_MATRIX, described(cloud.metric, cloud.rounding)
         left, right = (x.reshape(-1, x.shape[2]) for x in (cloud.x, cloud.y))
-    w_a, x, at_a, first = _measures(a if common else _hosted(a), left, n, items, batch, sizes[0])
-    w_b, y, at_b, second = _measures(b if common else _hosted(b), right, m, items, batch, sizes[1])
+    w_a, x, at_a, first = _measures(a if common else _hosted(a), left, n, items, batch, rows)
+    w_b, y, at_b, second = _measures(b if common else _hosted(b), right, m, items, batch, cols)
     dtype, unit = (F64, UNIT) if common else result_dtype([arrays.detached(x) for x in given])
     return Read(
         asked=geometry,
@@ -205,13 +214,13 @@ def by_item(x: np.ndarray, problem: Read) -> np.ndarray:
     return np.full(problem.items, x) if x.ndim == 0 else np.broadcast_to(x, problem.batch).reshape(-1)
 
 
-def each(work: Callable[[range], None], items: int, time: Any) -> None:
-    """Call `work` for ranges of all items, in threads where it pays; `time` is that of an item, or each, in ns."""
-    if items == 1:
-        work(range(1))
+def each(work: Callable[[range], None], items: range, time: Any) -> None:
+    """Call `work` for ranges of the items, in threads where it pays; `time` is that of any item, or each, in ns."""
+    if len(items) == 1:
+        work(items)
     else:
-        time = np.broadcast_to(time, (items,))
-        threads.each(work, runs(time), int(time.sum()))
+        time = np.broadcast_to(time, (items.stop,))[items.start :]
+        threads.each(work, [items[run.start : run.stop] for run in runs(time)], int(time.sum()))
 
 
 def all_solved(problem: Read, num: np.ndarray, info: np.ndarray) -> bool:

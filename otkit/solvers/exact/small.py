@@ -116,7 +116,7 @@ def _run(asked: small.Read) -> _Solved:
         np.empty((items, n + m, 2), dtype=np.int32),
         np.empty((items, n + m)),
     )
-    given, most = (*asked.costs, *asked.measures, asked.unit, LIMIT), np.max(asked.entries)
+    given, most = (*asked.costs, *asked.measures, asked.unit, LIMIT), asked.most
     if runs_as_written(items * most):
         with np.errstate(all="ignore"):
             as_written(v.solve)(*given, 0, items, np.empty(most), *found)
@@ -125,7 +125,7 @@ def _run(asked: small.Read) -> _Solved:
         def work(run: range) -> None:
             v.solve(*given, run.start, run.stop, np.empty(most), *found)
 
-        small.each(work, items, PAIR + ENTRY * asked.entries)
+        small.each(work, range(items), PAIR + ENTRY * asked.entries)
     return found
 
 

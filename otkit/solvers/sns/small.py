@@ -122,7 +122,7 @@ def _joined(problem: LinearProblem, outcome: Outcome, rest: np.ndarray, other: O
 
 def _run(asked: small.Read, reg: np.ndarray, tol: float) -> _Solved | None:
     """The compiled pass over all items; None where sweeps of all together take less time."""
-    n, m, items, most = asked.flat.n, asked.flat.m, asked.items, np.max(asked.entries)
+    n, m, items, most = asked.flat.n, asked.flat.m, asked.items, asked.most
     found = _Solved(
         np.zeros((items, 10)),
         np.zeros((items, 4), dtype=np.int64),
@@ -131,16 +131,15 @@ def _run(asked: small.Read, reg: np.ndarray, tol: float) -> _Solved | None:
     )
     given = (*asked.costs, *asked.measures, asked.unit, reg, tol)
 
-    def solve(low: int, high: int, easy: float) -> None:
-        k.solve(*given, easy, LIMIT, low, high, np.empty(most), *found)
+    def solve(run: range, easy: float = np.inf) -> None:
+        k.solve(*given, easy, LIMIT, run.start, run.stop, np.empty(most), *found)
 
     first = int(items > 1 and most > FEW)
     if first:
-        solve(0, 1, 1 / _EASY)
+        solve(range(1), 1 / _EASY)
         if found.info[0, t.FLAG]:
             return None
-    time = PAIR + _ENTRY * np.broadcast_to(asked.entries, (items,))[first:]
-    small.each(lambda run: solve(run.start + first, run.stop + first, np.inf), items - first, time)
+    small.each(solve, range(first, items), PAIR + _ENTRY * asked.entries)
     return found
 
 
