@@ -124,15 +124,18 @@ class FrankWolfe(Annealing):
     def _moved(self, problem: LinearProblem, state: Moving, items: np.ndarray) -> Moving:
         """The state after an exact problem for each of these items."""
         part, (f, g) = problem.take(items), take(state.dual, items)
-        weights = _weights(part, f, g)
+        duals = [_Dual.of(part, k) for k in range(part.items)]
+        weights = _weights(duals, f, g)
         found = run(_balanced(part, weights), Exact())
-        ahead, hulls = _best_means(part, [state.hulls[k] for k in items], (f, g), (found.f, found.g))
+        ahead, hulls = _best_means(duals, [state.hulls[k] for k in items], (f, g), (found.f, found.g))
         ends = _ends(part, found, weights[0].sum(-1))
         plan, cost = of_vertices(part, ends)
         solved = np.array([status in _SOLVED for status in found.status])
         proof = certify_moved(part, ahead, plan, np.where(solved, cost, np.inf))
-        state = replace(state, hulls=_put(state.hulls, items, hulls))
-        return self._judged(part, state, items, proof, ends, weights)
+        moved = _weights(duals, proof.f, proof.g)
+        error = sum(abs(old - new).sum(-1) for old, new in zip(weights, moved, strict=True)) / part.size
+        state = replace(state, error=put(state.error, items, error), hulls=_put(state.hulls, items, hulls))
+        return self._judged(part, state, items, proof, ends, _steepness(part, moved) <= _STEEPEST)
 
     def _judged(
         self,
@@ -141,12 +144,10 @@ class FrankWolfe(Annealing):
         items: np.ndarray,
         proof: Certificate,
         ends: list[Vertex],
-        weights: tuple[np.ndarray, np.ndarray],
+        apt: np.ndarray,
     ) -> Moving:
-        """The state with the bounds of a step, in which items end, take another step, or are left to annealing."""
+        """The state with the bounds of a step, in which items end, are left to annealing, or if `apt` step again."""
         higher, less = proof.lower > state.lower[items], proof.upper < state.upper[items]
-        after = _weights(part, proof.f, proof.g)
-        error = sum(abs(old - new).sum(-1) for old, new in zip(weights, after, strict=True)) / part.size
         n_iter = state.n_iter[items] + 1
         lower, upper = np.maximum(state.lower[items], proof.lower), np.minimum(state.upper[items], proof.upper)
         width = put(np.full(state.reg.size, np.nan), items, upper - lower)
@@ -159,14 +160,13 @@ class FrankWolfe(Annealing):
             dual=put(state.dual, items[higher], take((proof.f, proof.g), np.flatnonzero(higher))),
             certified_at=put(state.certified_at, items, n_iter),
             n_iter=put(state.n_iter, items, n_iter),
-            error=put(state.error, items, error),
             ends=_put(state.ends, items[less], [ends[k] for k in np.flatnonzero(less)]),
             widths=widths,
         )
         close, rounded = self._done(part, lower, upper, proof)
         state = state.ended(items[close], Status.CONVERGED).ended(items[rounded], Status.IMPRECISE)
         falls = self._falls(widths[:, items], upper, self._rtol(part))
-        return replace(state, moves=put(state.moves, items, higher & falls & (_steepness(part, after) <= _STEEPEST)))
+        return replace(state, moves=put(state.moves, items, higher & falls & apt))
 
     def _falls(self, widths: np.ndarray, upper: np.ndarray, rtol: np.ndarray) -> np.ndarray:
         """Whether the intervals will be narrow after all steps if they go on falling as they did in the last ones."""
@@ -187,12 +187,11 @@ class FrankWolfe(Annealing):
         return proof if mine.size == problem.items else joined(super()._proof(problem, state), mine, proof)
 
 
-def _weights(problem: LinearProblem, f: Array, g: Array) -> tuple[np.ndarray, np.ndarray]:
+def _weights(duals: list[_Dual], f: Array, g: Array) -> tuple[np.ndarray, np.ndarray]:
     """The optimal masses at potentials, on the host, with the constant that makes their totals equal."""
-    both = np.concatenate([to_numpy(f), to_numpy(g)], axis=-1)
-    duals = [_Dual.of(problem, k) for k in range(problem.items)]
+    both, n = np.concatenate([to_numpy(f), to_numpy(g)], axis=-1), f.shape[-1]
     masses = np.stack([dual.mass(dual.levelled(z)) for dual, z in zip(duals, both, strict=True)])
-    return masses[:, : problem.reduced.n], masses[:, problem.reduced.n :]
+    return masses[:, :n], masses[:, n:]
 
 
 def _steepness(problem: LinearProblem, weights: tuple[np.ndarray, np.ndarray]) -> np.ndarray:
@@ -232,16 +231,15 @@ def _put(old: tuple[_T, ...], items: np.ndarray, new: Sequence[_T]) -> tuple[_T,
 
 
 def _best_means(
-    problem: LinearProblem, hulls: list[np.ndarray | None], old: tuple[Array, Array], new: tuple[Array, Array]
+    duals: list[_Dual], hulls: list[np.ndarray | None], old: tuple[Array, Array], new: tuple[Array, Array]
 ) -> tuple[Array, list[np.ndarray]]:
     """The potentials of the columns in the best mean of earlier potentials and new ones, and the hull of this mean."""
     here, there = (np.concatenate([to_numpy(v) for v in pair], axis=-1) for pair in (old, new))
     found = []
-    for k, hull in enumerate(hulls):
-        first = there[None, k]
-        found.append(_highest(_Dual.of(problem, k), first if hull is None else np.vstack([hull, first, here[None, k]])))
-    best = np.stack([z for z, _ in found])[:, problem.reduced.n :]
-    return from_numpy(best, problem.a), [hull for _, hull in found]
+    for dual, hull, z, first in zip(duals, hulls, here, there, strict=True):
+        found.append(_highest(dual, first[None] if hull is None else np.vstack([hull, first, z])))
+    f, g = old
+    return from_numpy(np.stack([z for z, _ in found])[:, f.shape[-1] :], g), [hull for _, hull in found]
 
 
 class _Dual(NamedTuple):
