@@ -155,7 +155,7 @@ def add(total, lost, x):
 
 @jit
 def copy(x, out):
-    """Copy x to out. A slice assignment would cost a second of compilation, for its error message."""
+    """Copy x to out. A slice assignment would cost seconds of compilation, for its error message."""
     for j in range(x.size):
         out[j] = x[j]
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from otkit.kernels.numba.jit import exact, exp, exp_single, jit, wide
+from otkit.kernels.numba.jit import copy, exact, exp, exp_single, jit, wide
 
 
 @jit
@@ -122,7 +122,7 @@ def rounds_gradient(E, n_iters, by_P, by_E):
                 by_v[j] += by_E[k, i, j] * K[i, j]
         unscale(K, one, one, U, V, by_u, by_v, W, Z)
         for i in range(n):
-            row[:] = by_E[k, i]
+            copy(by_E[k, i], row)
             for t in range(n_iters):
                 _add(U[t, i], W[t], row)
                 _add(Z[t, i], V[t], row)

@@ -1,6 +1,8 @@
 """The elementary functions of the compiled kernels against those of NumPy."""
 
+import ast
 from itertools import product
+from pathlib import Path
 from types import SimpleNamespace
 from typing import NamedTuple
 
@@ -181,3 +183,24 @@ def test_the_order_of_what_is_compiled_does_not_depend_on_hashes():
     assert compiler._ON_STACK.search(_created_inlined_var_name("chosen$8", "$phi40.2"))
     kernels = jit.dot, jit.exp, jit.difference
     assert all(kernel.compiled._compiler.pipeline_class is compiler._Repeatable for kernel in kernels)
+
+
+def kernels_of(path):
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        decorators = {*map(ast.unparse, node.decorator_list)} if isinstance(node, ast.FunctionDef) else set()
+        if decorators & {"jit", "exact", "ordered", "inlined"}:
+            yield node
+
+
+def test_no_kernel_assigns_an_array_to_a_slice():
+    """It costs more than three seconds of compilation: `copy` does not."""
+    found, kernels = [], 0
+    for path in sorted(Path(jit.__file__).parent.glob("*.py")):
+        for kernel in kernels_of(path):
+            kernels += 1
+            for line in (node for node in ast.walk(kernel) if isinstance(node, ast.Assign)):
+                slices = any(isinstance(node, ast.Slice) for target in line.targets for node in ast.walk(target))
+                if slices and not isinstance(line.value, ast.Constant) and ast.unparse(line.value) != "np.inf":
+                    found.append((path.name, line.lineno))
+    assert kernels > 100
+    assert found == []
