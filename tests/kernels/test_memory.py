@@ -10,13 +10,13 @@ pytest.importorskip("resource")
 
 
 def test_clouds_are_never_multiplied_out():
-    # 20,000 × 20,000 costs would be 3 GiB; everything here grows like n + m.
+    # 12,000 × 12,000 costs would be more than 1 GiB; everything here grows like n + m.
     _, after = peak_of("""
         import warnings
         import numpy as np
         import otkit
         rng = np.random.default_rng(0)
-        x, y = rng.random((20_000, 3)), rng.random((20_000, 3))
+        x, y = rng.random((12_000, 3)), rng.random((12_000, 3))
         MEASURE
         warnings.simplefilter("ignore", otkit.ConvergenceWarning)
         result = otkit.solve_sample(x, y, reg=0.3, tol=1e-2, max_iter=4)

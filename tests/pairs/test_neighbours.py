@@ -14,7 +14,7 @@ from otkit.pairs.clouds import checked as clouds_of
 METRICS = ["euclidean", "cityblock", "cosine"]
 
 
-def family(name, rng, count=24):
+def family(name, rng, count=16):
     """Measures of one kind: sizes, weights, spreads, ties and offsets differ between kinds."""
     d = {"line": 1, "space": 9, "tall": 70}.get(name, 2)
     found = []
