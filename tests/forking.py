@@ -9,6 +9,7 @@ import os
 import runpy
 import sys
 import traceback
+import warnings
 from importlib import import_module
 from importlib.util import find_spec
 
@@ -45,7 +46,9 @@ def main():
     load()
     for script in sys.stdin:
         printed = next(sys.stdin)
-        child = os.fork()
+        with warnings.catch_warnings():  # of threads, which BLAS ends before a fork
+            warnings.simplefilter("ignore", DeprecationWarning)
+            child = os.fork()
         if not child:
             run(script.strip(), printed.strip())
         print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), flush=True)
