@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from otkit.kernels.numba.jit import exact, jit
+from otkit.kernels.numba.jit import copy, exact, jit
 
 EUCLIDEAN, CITYBLOCK = 0, 1
 # Multiplications of a product of matrices that OpenBLAS does in one thread: threads within threads would wait for each
@@ -96,7 +96,9 @@ def from_products(x, y, lengths_x, lengths_y, power, cancelled, alike, out):
         for i in range(0, out.shape[1], height):
             stop, left = min(i + height, out.shape[1]), i if alike else 0
             for j in range(left, out.shape[2], width):
-                out[k, i:stop, j : j + width] = np.dot(x[kx, i:stop], y[ky, j : j + width].T)
+                products = np.dot(x[kx, i:stop], y[ky, j : j + width].T)
+                for r in range(i, stop):
+                    copy(products[r - i], out[k, r, j:])
             for r in range(i, stop):
                 length, lengths, entries = lengths_x[kx, r], lengths_y[ky, left:], out[k, r, left:]
                 if _from_products(entries, length, lengths, cancelled):

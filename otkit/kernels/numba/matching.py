@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from otkit.kernels.numba.jit import jit, least, ordered
+from otkit.kernels.numba.jit import copy, jit, least, ordered
 
 INVALID, INFEASIBLE = 1, 2
 
@@ -58,7 +58,7 @@ def _assign(C, owner):
     rows, columns, at = np.empty(n, np.int64), np.empty(n, np.int64), np.empty(n)
     for start in range(n):
         distance[:] = np.inf
-        left[:] = v
+        copy(v, left)
         lowest, i, number = 0.0, start, 0
         while True:
             rows[number] = i

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from otkit.kernels.numba.jit import exact, exp, exp_single, jit, wide
+from otkit.kernels.numba.jit import clear, copy, exact, exp, exp_single, jit, wide
 
 
 @jit
@@ -29,7 +29,7 @@ def scale(K, a, b, U, V):
     """T iterations from ``V[0]``: u = a/(K·v), v = b/(Kᵀ·u)."""
     for t in range(U.shape[0]):
         v = V[t + 1]
-        v[:] = 0
+        clear(v)
         for i in range(a.size):
             U[t, i] = a[i] / _dot(K[i], V[t])
             _add(U[t, i], K[i], v)
@@ -93,7 +93,9 @@ def rounds(L, inverse, limit, n_iters, E, P, far):
         lowest, bad = _exponents(L[k], inverse, E[k])
         far[k] = not bad and lowest < -limit
         if bad or far[k]:
-            E[k] = np.nan if bad else 1.0
+            for i in range(n):
+                for j in range(n):
+                    E[k, i, j] = np.nan if bad else 1.0
         else:
             _exponentials(E[k])
         scale(E[k], one, one, U, V)
@@ -113,7 +115,7 @@ def rounds_gradient(E, n_iters, by_P, by_E):
         K = E[k]
         scale(K, one, one, U, V)
         u, v = U[n_iters - 1], V[n_iters]
-        by_v[:] = 0
+        clear(by_v)
         for i in range(n):
             for j in range(n):
                 by_E[k, i, j] = by_P[k, i, j] * u[i] * v[j]
@@ -122,7 +124,7 @@ def rounds_gradient(E, n_iters, by_P, by_E):
                 by_v[j] += by_E[k, i, j] * K[i, j]
         unscale(K, one, one, U, V, by_u, by_v, W, Z)
         for i in range(n):
-            row[:] = by_E[k, i]
+            copy(by_E[k, i], row)
             for t in range(n_iters):
                 _add(U[t, i], W[t], row)
                 _add(Z[t, i], V[t], row)
