@@ -118,14 +118,14 @@ def test_other_libraries(xp, rng):
 
 
 def test_large_problems_hold_no_matrix(rng, monkeypatch):
-    x, y = rng.random((1200, 3)), rng.random((1000, 3))
-    for given in ({"value_linear": 1.0}, {"f": rng.random(1200)}):
+    x, y = rng.random((700, 3)), rng.random((600, 3))
+    for given in ({"value_linear": 1.0}, {"f": rng.random(700)}):
         result = otkit.solve_sample(x, y, reg=0.05, tol=1e-11)
         held = otkit.vjp(result, **given)
         monkeypatch.setattr(adjoint, "_HELD", 0)
         in_groups(monkeypatch, 2**13, tile=2**13)
         # The sparse Newton matrix may have an eighth of the entries.
-        streamed = without_matrix(partial(otkit.vjp, result, **given), 1200, 1000, share=0.75)
+        streamed = without_matrix(partial(otkit.vjp, result, **given), 700, 600, share=0.75)
         monkeypatch.undo()
         for one, other in ((held.x, streamed.x), (held.y, streamed.y)):
             assert_allclose(one, other, rtol=1e-7, atol=1e-9)

@@ -27,15 +27,17 @@ LOSSES = {
     "SinKD, tokens": lambda t: SinKDLoss("token", t, n_iters=5, chunk_size=3),
     "SinKD, divergence": lambda t: SinKDLoss("token", t, n_iters=5, objective="divergence"),
     "SinKD, entries": lambda t: SinKDLoss("vocab", t, chunk_size=2),
-    "VocabOT": lambda t: VocabOTLoss(COST, 0.5, 200, tau=t, chunk_size=2),
-    "VocabOT, unbalanced": lambda t: VocabOTLoss(COST, 0.5, 200, 1.0, t, chunk_size=2),
+    "VocabOT": lambda t: VocabOTLoss(COST, 2.0, 30, tau=t, chunk_size=2),
+    "VocabOT, unbalanced": lambda t: VocabOTLoss(COST, 2.0, 30, 1.0, t, chunk_size=2),
     "objective": lambda t: DistillationObjective(ULDLoss(), ce=0.0, temperature=t, final_temperature=1.0),
 }
 
 
 @pytest.mark.parametrize("name", LOSSES)
 def test_gradients_by_a_temperature(name):
-    student, teacher = draw(2, 3, 6).requires_grad_(), draw(2, 3, 6, seed=1)
+    # Rows have nothing in common in VocabOT, and take long.
+    shape = (1, 3, 6) if "VocabOT" in name else (2, 3, 6)
+    student, teacher = draw(*shape).requires_grad_(), draw(*shape, seed=1)
     given = torch.tensor(1.3, dtype=torch.float64, requires_grad=True)
     assert gradcheck(lambda v, t: LOSSES[name](t)(v, teacher), (student, given), atol=1e-6, rtol=1e-5)
     parameter = torch.nn.Parameter(given.detach().clone())
