@@ -1,7 +1,8 @@
 """L1 distances between the rows of ``x (n, d)`` and ``y (m, d)``, and their gradient, compiled.
 
-Both kernels take some rows of y and some coordinates at a time, which the second-level cache holds. They write to the
-rows ``low…high`` of the first side. Threads divide these rows.
+Where coordinates are many, inner loops run over them: kernels take some rows of y and some coordinates at a time, which
+the second-level cache holds. Where they are few, inner loops run over the rows of y, and kernels read its transpose.
+All write to the rows ``low…high`` of the first side. Threads divide these rows.
 """
 
 from __future__ import annotations
@@ -66,16 +67,17 @@ def _add_signs(x, y0, y1, y2, y3, y4, y5, y6, y7, c, out):
     """Add Σ_j c_j·sign(x − y_j) of 8 rows, so that the sum is read and written once for all."""
     zero = x.dtype.type(0)
     c0, c1, c2, c3, c4, c5, c6, c7 = c[0], c[1], c[2], c[3], c[4], c[5], c[6], c[7]
+    n0, n1, n2, n3, n4, n5, n6, n7 = -c0, -c1, -c2, -c3, -c4, -c5, -c6, -c7
     for k in range(x.size):
         u = x[k]
-        total = (c0 if u > y0[k] else zero) - (c0 if u < y0[k] else zero)
-        total += (c1 if u > y1[k] else zero) - (c1 if u < y1[k] else zero)
-        total += (c2 if u > y2[k] else zero) - (c2 if u < y2[k] else zero)
-        total += (c3 if u > y3[k] else zero) - (c3 if u < y3[k] else zero)
-        total += (c4 if u > y4[k] else zero) - (c4 if u < y4[k] else zero)
-        total += (c5 if u > y5[k] else zero) - (c5 if u < y5[k] else zero)
-        total += (c6 if u > y6[k] else zero) - (c6 if u < y6[k] else zero)
-        total += (c7 if u > y7[k] else zero) - (c7 if u < y7[k] else zero)
+        total = c0 if u > y0[k] else (n0 if u < y0[k] else zero)
+        total += c1 if u > y1[k] else (n1 if u < y1[k] else zero)
+        total += c2 if u > y2[k] else (n2 if u < y2[k] else zero)
+        total += c3 if u > y3[k] else (n3 if u < y3[k] else zero)
+        total += c4 if u > y4[k] else (n4 if u < y4[k] else zero)
+        total += c5 if u > y5[k] else (n5 if u < y5[k] else zero)
+        total += c6 if u > y6[k] else (n6 if u < y6[k] else zero)
+        total += c7 if u > y7[k] else (n7 if u < y7[k] else zero)
         out[k] += total
 
 
@@ -116,3 +118,44 @@ def _add_all(x, y, c, out):
     while j < c.size:
         _add_sign(x, y[j][:size], c[j], out)
         j += 1
+
+
+@jit
+def _distances_across(x, y, out):
+    # Four coordinates at a time, so that the sums are read and written a quarter as often.
+    wide()
+    whole = x.size - x.size % 4
+    clear(out)
+    for k in range(0, whole, 4):
+        x0, x1, x2, x3 = x[k], x[k + 1], x[k + 2], x[k + 3]
+        y0, y1, y2, y3 = y[k], y[k + 1], y[k + 2], y[k + 3]
+        for j in range(out.size):
+            out[j] += (abs(x0 - y0[j]) + abs(x1 - y1[j])) + (abs(x2 - y2[j]) + abs(x3 - y3[j]))
+    for k in range(whole, x.size):
+        u, v = x[k], y[k]
+        for j in range(out.size):
+            out[j] += abs(u - v[j])
+
+
+@jit
+def distances_across(x, y, out, low, high):
+    """`distances` for few coordinates, with ``y (d, m)``."""
+    for i in range(low, high):
+        _distances_across(x[i], y, out[i])
+
+
+@jit
+def _signed(x, y, c):
+    wide()
+    total = zero = c.dtype.type(0)
+    for j in range(c.size):
+        total += c[j] if x > y[j] else (-c[j] if x < y[j] else zero)
+    return total
+
+
+@jit
+def gradient_across(x, y, c, out, low, high):
+    """`distance_gradient` for few coordinates, with ``y (d, m)``."""
+    for i in range(low, high):
+        for k in range(x.shape[1]):
+            out[i, k] = _signed(x[i, k], y[k], c[i])

@@ -19,7 +19,8 @@ def naive(x, y):
 
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
 @pytest.mark.parametrize(("batch", "n", "m", "d"), [
-    ((), 1, 1, 1), ((), 4, 3, 2), ((2,), 5, 70, 7), ((), 70, 5, 1300), ((2, 3), 3, 4, 513),
+    ((), 1, 1, 1), ((), 4, 3, 2), ((2,), 5, 70, 7), ((), 70, 5, 1300), ((2, 3), 3, 4, 513), ((2,), 5, 64, 64),
+    ((), 3, 65, 65), ((), 3, 63, 2), ((3,), 70, 100, 3),
 ])  # fmt: skip
 def test_both_passes_equal_the_plain_formula(dtype, batch, n, m, d):
     x, y = draw(*batch, n, d, dtype=dtype).requires_grad_(), draw(*batch, m, d, dtype=dtype, seed=1).requires_grad_()
