@@ -1,5 +1,6 @@
 """How much memory is taken."""
 
+import os
 import subprocess
 import sys
 import textwrap
@@ -8,7 +9,7 @@ import tracemalloc
 from otkit.kernels import memory
 
 # On Linux what getrusage says of a process begins with what its parent had.
-PEAK = """
+_PEAK = """
 import resource, sys
 from pathlib import Path
 
@@ -20,13 +21,22 @@ def peak():
 """
 
 
+def of_process(script, *arguments):
+    """The numbers that a process prints which runs the script: `peak()` there is its peak of resident memory in bytes.
+
+    Blocks of 1 MiB come from the system and return to it: glibc leaves holes of up to 32 MiB else, now and then.
+    """
+    command = [sys.executable, "-c", _PEAK + textwrap.dedent(script), *map(str, arguments)]
+    environment = {**os.environ, "MALLOC_MMAP_THRESHOLD_": str(2**20)}
+    run = subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
+    assert run.returncode == 0, run.stderr
+    return [float(word) for word in run.stdout.split()]
+
+
 def peak_of(code):
     """The peak of the resident memory of a process that runs the code, in bytes, before and after its last part."""
     before, after = (textwrap.dedent(part) for part in code.split("MEASURE"))
-    script = f"{PEAK}\n{before}\nprint(peak())\n{after}\nprint(peak())"
-    run = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
-    assert run.returncode == 0, run.stderr
-    return [int(line) for line in run.stdout.split()]
+    return of_process(f"{before}\nprint(peak())\n{after}\nprint(peak())")
 
 
 def without_matrix(call, n, m, share=0.5):

@@ -1,12 +1,8 @@
 """Losses of a head's logits: those of the logits, with the gradients by all that made them, in little memory."""
 
-import subprocess
-import sys
-import textwrap
-
 import pytest
 import torch
-from measure import PEAK
+from measure import of_process
 from torch.autograd import gradcheck, gradgradcheck
 
 from otkit.losses import (
@@ -209,6 +205,5 @@ SCRIPT = """
 @pytest.mark.parametrize("name", ["kl", "batch"])
 def test_memory_does_not_grow_like_the_logits(name):
     # Logits of the larger one are 64 MiB more in float32, and twice that with their gradient.
-    command = [sys.executable, "-c", PEAK + textwrap.dedent(SCRIPT), name, "64", "320"]
-    few, many = map(int, subprocess.run(command, capture_output=True, text=True, check=True).stdout.split())
+    few, many = of_process(SCRIPT, name, 64, 320)
     assert many < few + 48 * 2**20

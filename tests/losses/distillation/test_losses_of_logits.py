@@ -1,15 +1,12 @@
 """What losses between vocabularies have in common: masks, chunks, reductions, dtypes and memory."""
 
 import copy
-import subprocess
-import sys
-import textwrap
 import weakref
 
 import pytest
 import torch
 from logits import costs, draw, gradient
-from measure import PEAK
+from measure import of_process
 from torch.autograd import gradcheck, gradgradcheck
 
 from otkit.losses import MultiLevelOTLoss, SinKDLoss, SoftTargetLoss, ULDLoss, VocabOTLoss, VocabularyCost
@@ -167,6 +164,5 @@ SCRIPT = """
 @pytest.mark.parametrize("name", ["uld", "vocab", "kl"])
 def test_memory(name):
     # A quarter of the vocabulary of a large model: beside the logits no more than their size, gradient included.
-    command = [sys.executable, "-c", PEAK + textwrap.dedent(SCRIPT), "1024", "37984", name]
-    run = subprocess.run(command, capture_output=True, text=True, check=True)
-    assert float(run.stdout) <= 1.0
+    (extra,) = of_process(SCRIPT, 1024, 37984, name)
+    assert extra <= 1.0
