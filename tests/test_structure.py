@@ -50,6 +50,15 @@ def test_files_and_functions_are_short():
     assert long == []
 
 
+def test_no_constant_is_set_twice():
+    # The later one would be that of all functions, those above it included.
+    for path in FILES:
+        lines = [node for node in ast.parse(path.read_text(encoding="utf-8")).body if isinstance(node, ast.Assign)]
+        targets = [node for line in lines for target in line.targets for node in ast.walk(target)]
+        names = [node.id for node in targets if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store)]
+        assert len(names) == len(set(names)), f"{path}: {sorted(n for n in set(names) if names.count(n) > 1)}"
+
+
 def test_functions_have_few_parameters():
     compiled = ROOT / "otkit" / "kernels"
     readable = [path for path in FILES if path.is_relative_to(ROOT / "otkit") and not path.is_relative_to(compiled)]

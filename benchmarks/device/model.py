@@ -74,14 +74,13 @@ TIMES = (
     (r"H\w*MMA", "tensor", 8, 33),
     (r"", "other", 1, 30),
 )
-TIMES = tuple((re.compile(pattern), *times) for pattern, *times in TIMES)
 
 
 def timings(code: Code) -> list[tuple[str, int, int, int]]:
     """The unit, its cycles and those until the result, and the encoded control, of each instruction."""
     found = []
     for at, operation in code.instructions.items():
-        _, *times = next(times for times in TIMES if times[0].match(operation))
+        _, *times = next(times for times in TIMES if re.match(times[0], operation))
         found.append((*times, code.controls[at]))
     return found
 

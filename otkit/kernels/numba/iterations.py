@@ -27,7 +27,7 @@ SCALED = 41.0  # log 2^60
 # Single precision loses 1e-8 to 1e-7 of every row sum. It is accurate enough for tolerances of at least this.
 SINGLE = 1e-5
 # Number of entries below which it does not pay: they stay in the fastest cache in double precision too.
-_FEW = 2**12
+_ENOUGH = 2**12
 
 
 @jit
@@ -327,7 +327,7 @@ def sweep_items(C, low, high, given, past, found):
     single, double = np.empty((0, 0), np.float32), np.empty((0, 0))
     for k in range(low, high):
         costs = C[(k - low) % C.shape[0]]
-        if given.tol[k] >= SINGLE and n * m >= _FEW:
+        if given.tol[k] >= SINGLE and n * m >= _ENOUGH:
             if single.size == 0:
                 single = np.empty((n, m), np.float32)
             if _sweep_item(costs, k, given, past, found, room, single, LIGHT_SINGLE):
