@@ -276,9 +276,12 @@ def map_arrays(function: Callable[..., Array], tree: _Tree, *others: _Tree) -> _
 
 
 def take(tree: _Tree, items: np.ndarray) -> _Tree:
-    """The tree with only the rows `items`, distinct and sorted, of its arrays ``(B, …)``."""
+    """The tree with only the rows `items`, distinct and sorted, of its arrays ``(B, …)``; views of a range of rows."""
     if items.size == _rows(tree):
         return tree
+    if items.size and items[-1] - items[0] == items.size - 1:
+        here = slice(int(items[0]), int(items[-1]) + 1)
+        return map_arrays(lambda x: x[here, ...], tree)
     return map_arrays(lambda x: namespace(x).take(x, from_numpy(items, x), axis=0), tree)
 
 

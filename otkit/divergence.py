@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, cast
 
@@ -23,6 +24,8 @@ from otkit.solving import Asked, solved
 _TOL = 1e-8
 # Number of pairs of points from which the three problems follow each other: each of them keeps all threads busy.
 _MANY = 2**24
+# Maximum number of pairs of points of problems that are solved as one batch: each is the work of one thread.
+_SMALL = 2**19
 
 
 @dataclass(frozen=True, repr=False)
@@ -218,12 +221,19 @@ def sinkhorn_divergence(
         x, y = checks.as_array(x, "x", y), checks.as_array(y, "y", x)
         pairs = [((x, y), (a, b)), ((x, x), (a, a)), ((y, y), (b, b))]
         clouds = [PointCloud(*points, metric) for points, _ in pairs]
+        entries = _shared(clouds)
 
-        def solve(k: int) -> Result:
-            asked = Asked(*pairs[k][1], reg, unbalanced)
-            return solved(clouds[k], asked, method, options, None, Watch.of(), strict)
+        def solve(cloud: PointCloud, weights: tuple[Any, Any]) -> Result:
+            return solved(cloud, Asked(*weights, reg, unbalanced), method, options, None, Watch.of(), strict)
 
-        return DivergenceResult(*threads.answers(arrays.for_threads(solve), range(3), _shared(clouds)))
+        if entries and _fit_together(clouds[0], (a, b), (reg, unbalanced)):
+            with suppress(ValueError, TypeError):  # the problem that is wrong tells, below
+                three = solve(*_together(pairs, clouds[0]))
+                given = [(*points, *weights, reg, unbalanced) for points, weights in pairs]
+                own = [lists.of_pair(three, k, v, clouds[0].batch, strict=strict) for k, v in enumerate(given)]
+                return DivergenceResult(*own)
+        alone = arrays.for_threads(lambda k: solve(clouds[k], pairs[k][1]))
+        return DivergenceResult(*threads.answers(alone, range(3), entries))
 
     def part(batch: DivergenceResult, item: int, pair: tuple[Any, ...]) -> DivergenceResult:
         x, y, a, b, *numbers = pair
@@ -239,6 +249,33 @@ def _shared(clouds: list[PointCloud]) -> int:
     on_host = all(isinstance(v, np.ndarray) for v in hosted(clouds[0]).arrays.values())
     # Functions of the caller and processes that share a call expect one thread.
     return entries if on_host and entries <= _MANY and not clouds[0].called and shared_by() is None else 0
+
+
+def _fit_together(cloud: PointCloud, weights: tuple[Any, Any], numbers: tuple[Any, Any]) -> bool:
+    """Whether the three problems make a batch, which takes a third of the calls and divides evenly among threads.
+
+    The clouds have one shape then, and no costs are formed that are quicker to form for a cloud with itself.
+    """
+    x, y, (a, b) = cloud.x, cloud.y, weights
+    alike = (x.shape, x.dtype) == (y.shape, y.dtype) and cloud.n * cloud.m <= _SMALL and cloud.metric.direct(cloud.d)
+    shapes = tuple(x.shape[:-1]), tuple(x.shape[-2:-1])
+    weighted = arrays.is_array(a) and arrays.is_array(b) and a.dtype == b.dtype
+    weighted = weighted and all(tuple(w.shape) in shapes for w in (a, b))
+    plain = all(np.ndim(v) == 0 or tuple(np.shape(v)) == cloud.batch for v in numbers)
+    return alike and plain and ((a is None and b is None) or weighted)
+
+
+def _together(pairs: list[Any], cloud: PointCloud) -> tuple[PointCloud, tuple[Any, Any]]:
+    """The costs and weights of problems of one shape as those of a batch, along a new first axis."""
+    xp = namespace(cloud.x)
+
+    def stacked(part: int, side: int, *shape: int) -> Any:
+        return xp.stack([xp.broadcast_to(arrays.detached(pair[part][side]), shape) for pair in pairs])
+
+    x, y = (stacked(0, side, *cloud.x.shape) for side in range(2))
+    given = pairs[0][1][0] is not None
+    weights = tuple(stacked(1, side, *cloud.x.shape[:-1]) if given else None for side in range(2))
+    return PointCloud(x, y, cloud.metric), (weights[0], weights[1])
 
 
 def _shortfall(answer: DivergenceResult) -> str:

@@ -158,10 +158,16 @@ def _in_threads(columns: list[list[Any]]) -> bool:
     return plain and shared_by() is None
 
 
-def of_pair(batch: Result, item: int, given: tuple[Any, ...], *, strict: bool = False) -> Result:
-    """The result of a pair, from that of its batch; `given` are its points, weights, `reg` and `unbalanced`."""
+def of_pair(
+    batch: Result, item: int, given: tuple[Any, ...], shape: tuple[int, ...] = (), *, strict: bool = False
+) -> Result:
+    """The result of a pair with batch axes `shape`, from that of its batch.
+
+    The pair is the one of index `item` along the first axis of the batch. It was `given` its points, weights, `reg` and
+    `unbalanced`.
+    """
     x, y, a, b, reg, rho = given
-    found = part(batch, item, (x, y, a, b, reg, rho))
+    found = part(batch, item, (x, y, a, b, reg, rho), shape)
     penalties = rho if isinstance(rho, tuple) else (rho,)
     if not (arrays.records() and any(map(arrays.requires_grad, (x, y, a, b, reg, *penalties)))):
         return found

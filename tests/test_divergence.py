@@ -6,6 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import otkit
+from otkit import divergence
 from otkit.arrays import namespace, to_numpy
 
 METRICS = ["sqeuclidean", "euclidean", "cityblock"]  # exp(−c/reg) is a positive definite kernel of these
@@ -138,6 +139,61 @@ def test_items_are_solved_as_if_alone(rho, rng):
         alone = otkit.sinkhorn_divergence(x[k], y, a[k], reg=reg[k], unbalanced=None if rho is None else rho[k])
         assert together.value[k] == pytest.approx(float(alone), abs=1e-14)
         np.testing.assert_allclose(together.f[k], alone.f, atol=1e-13)
+
+
+@pytest.mark.parametrize("size", [7, 70, 150], ids=["one pass", "passes", "sweeps"])
+@pytest.mark.parametrize("batch", [(), (2,), (2, 3)], ids=str)
+@pytest.mark.parametrize("weighted", [None, "each", "all"])
+@pytest.mark.parametrize("rho", [None, 0.7])
+def test_three_problems_of_one_shape_are_those_of_three_calls(size, batch, weighted, rho, rng, monkeypatch):
+    torch = pytest.importorskip("torch")
+    x, y = (torch.tensor(rng.random((*batch, size, 2)) + shift) for shift in (0, 0.3))
+    a, b = (torch.tensor(rng.dirichlet(np.ones(size), () if weighted == "all" else batch)) for _ in range(2))
+    reg = torch.full(batch, 0.05)
+
+    def read():
+        leaves = [v.clone().requires_grad_() for v in ((x, y, a, b, reg) if weighted else (x, y, reg))]
+        *four, numbers = leaves if weighted else (*leaves[:2], None, None, leaves[2])
+        found = otkit.sinkhorn_divergence(*four, reg=numbers, unbalanced=rho, tol=1e-11)
+        together = found.cross.origin is not None
+        gradients = torch.autograd.grad(found.value.sum(), leaves)
+        fields = [found.value, found.f, found.g]
+        for r in (found.cross, found.self_x, found.self_y):
+            assert {stage.item for stage in r.stages} == set(range(max(1, int(np.prod(batch)))))
+            fields += [r.value, r.value_linear, r.f, r.g, r.plan, *r.marginals]
+            fields += [
+                torch.tensor(np.array(v)) for v in (r.n_iter, r.errors[-1], r.lower, r.upper, r.plan_sparse().item)
+            ]
+        return together, (*fields, *gradients)
+
+    together, found = read()
+    monkeypatch.setattr(divergence, "_fit_together", lambda *_: False)
+    apart, wanted = read()
+    assert together
+    assert not apart
+    for one, other in zip(found, wanted, strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-7, atol=1e-9)
+
+
+@pytest.mark.parametrize("wrong", ["points", "masses", "weights", "reg"])
+def test_a_message_is_about_what_was_passed(wrong, rng, monkeypatch):
+    x, y, a = rng.random((4, 30, 2)), rng.random((4, 30, 2)), rng.dirichlet(np.ones(30), 4)
+    b, reg = a.copy(), np.full(4, 0.1)
+    if wrong == "points":
+        y[2, 3, 1] = np.nan
+    elif wrong == "masses":
+        b[2] *= 3
+    elif wrong == "weights":
+        b[3, 4] = -1.0
+    else:
+        reg[1] = 1e-20
+    words = []
+    for _ in range(2):
+        with pytest.raises(ValueError, match=r"must|same") as told:
+            otkit.sinkhorn_divergence(x, y, a, b, reg=reg)
+        words.append(str(told.value))
+        monkeypatch.setattr(divergence, "_fit_together", lambda *_: False)
+    assert words[0] == words[1]
 
 
 def test_clouds_may_have_different_batch_axes(rng):

@@ -59,8 +59,10 @@ def penalty(p: np.ndarray, w: np.ndarray, rho: np.ndarray) -> np.ndarray:
 def conjugate(potential: np.ndarray, w: np.ndarray, rho: np.ndarray) -> np.ndarray:
     """The term of a potential f in the dual: Σ w·f if exact, ρ·Σ w·(1 − e^(−f/ρ)) if penalised, 0 if free."""
     penalised = (rho > 0) & (rho < np.inf)
-    scale = np.where(penalised, rho, 1.0)
     used = np.where(w > 0, potential, 0.0)  # the potential of a point without mass is arbitrary
+    if not penalised.any():
+        return np.where(rho > 0, (w * used).sum(-1), 0.0)
+    scale = np.where(penalised, rho, 1.0)
     with np.errstate(over="ignore"):
         earned = -scale * (w * np.expm1(-used / scale[:, None])).sum(-1)
     return np.where(penalised, earned, np.where(rho > 0, (w * used).sum(-1), 0.0))

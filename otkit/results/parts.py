@@ -1,7 +1,8 @@
-"""Results of single problems between clouds, as parts of the result of a padded batch of them."""
+"""Results of problems between clouds, as parts of the result of a batch of them, which may be padded."""
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -25,11 +26,15 @@ from otkit.results.result import Result
 class Origin:
     """The place of a pair of clouds in the result of a batch, in which clouds are padded by points without weight.
 
+    The clouds of a pair may have batch axes of their own: then it has many items of the batch.
+
     Attributes
     ----------
     batch : Result
     item : int
-        The index of the pair in the batch.
+        The index of the pair along the first axis of the batch.
+    shape : tuple of int
+        The batch axes of the pair.
     sizes : tuple of int
         The numbers of points of the pair.
     given : tuple of six
@@ -38,6 +43,7 @@ class Origin:
 
     batch: Result
     item: int
+    shape: tuple[int, ...]
     sizes: tuple[int, int]
     given: tuple[Any, Any, Any, Any, Any, Any]
 
@@ -50,7 +56,8 @@ class Origin:
     @property
     def here(self) -> slice:
         """The pair along the axis of items."""
-        return slice(self.item, self.item + 1)
+        count = math.prod(self.shape)
+        return slice(self.item * count, (self.item + 1) * count)
 
     def rows(self, v: Array) -> Array:
         """The numbers of the rows of the pair, among those ``(B, N)`` of the batch."""
@@ -63,14 +70,15 @@ class Origin:
     def costs(self, geometry: Geometry) -> Any:
         """The flat geometry of the pair, from that of the batch."""
         n, m = self.sizes
+        if self.sizes == (geometry.n, geometry.m):
+            return geometry.take(np.arange(self.here.start, self.here.stop))
         return geometry.among(self.item, np.arange(n)).T.among(0, np.arange(m)).T
 
 
-def part(batch: Result, item: int, given: tuple[Any, Any, Any, Any, Any, Any]) -> Result:
-    """The result of a pair of clouds, computed on first use; `given` are its arguments."""
-    origin = made(
-        Origin, batch=batch, item=item if batch.problem.batch else 0, sizes=(len(given[0]), len(given[1])), given=given
-    )
+def part(batch: Result, item: int, given: tuple[Any, Any, Any, Any, Any, Any], shape: tuple[int, ...] = ()) -> Result:
+    """The result of a pair of clouds with batch axes `shape`, computed on first use; `given` are its arguments."""
+    sizes = given[0].shape[-2], given[1].shape[-2]
+    origin = made(Origin, batch=batch, item=item if batch.problem.batch else 0, shape=shape, sizes=sizes, given=given)
     return made(
         Result,
         problem=later(_problem, origin),
@@ -102,7 +110,7 @@ def _problem(origin: Origin) -> LinearProblem:
         reg=None if of.reg is None else of.reg[here],
         penalties=made(Penalties, rho_a=rho_a[here], rho_b=rho_b[here], shifts=of.penalties.shifts),
         idle=None if of.idle is None else (origin.rows(of.idle[0]), origin.cols(of.idle[1])),
-        batch=(),
+        batch=origin.shape,
         balanced=of.balanced[here],
         mass=of.mass[here],
         rescaled=of.rescaled[here],
@@ -117,10 +125,11 @@ def _asked(origin: Origin) -> PointCloud:
     """The points of the pair as they were in the solve."""
     cloud: Any = origin.batch.problem.asked
     x, y = (
-        v if v.ndim == 2 else v[origin.item, :size, ...]
+        v if v.ndim == 2 else v[origin.item, ...][..., :size, :]
         for v, size in zip((cloud.x, cloud.y), origin.sizes, strict=True)
     )
-    return renewed(cloud, x=x, y=x if cloud.y is cloud.x else y, sizes=None)
+    alike = cloud.y is cloud.x or origin.given[0] is origin.given[1]
+    return renewed(cloud, x=x, y=x if alike else y, sizes=None)
 
 
 def _given(origin: Origin) -> Given:
@@ -130,7 +139,7 @@ def _given(origin: Origin) -> Given:
     cloud: Any = asked
     leaves = renewed(cloud, x=x, y=y) if any(map(arrays.requires_grad, (x, y))) else _asked(origin)
     weights = [
-        w if w is None or arrays.requires_grad(w) else own if own.ndim == 1 else own[origin.item, :size]
+        w if w is None or arrays.requires_grad(w) else own if own.ndim == 1 else own[origin.item, ...][..., :size]
         for w, own, size in zip((a, b), (of.a, of.b), origin.sizes, strict=True)
     ]
     one, other = weights[0], weights[0] if a is b else weights[1]
@@ -181,7 +190,8 @@ def _error(origin: Origin) -> np.ndarray:
 
 
 def _stages(origin: Origin) -> tuple[Stage, ...]:
-    return tuple(renewed(s, item=0) for s in origin.batch.outcome.stages if s.item == origin.item)
+    first, stop = origin.here.start, origin.here.stop
+    return tuple(renewed(s, item=s.item - first) for s in origin.batch.outcome.stages if first <= s.item < stop)
 
 
 def _plan(origin: Origin) -> tuple[Plan, ...]:
@@ -191,10 +201,11 @@ def _plan(origin: Origin) -> tuple[Plan, ...]:
 def _part_of(plan: Plan, origin: Origin) -> Plan:
     if not isinstance(plan, EntropicPlan):
         arcs = plan.arcs(0.0)
-        n, m = origin.sizes
-        own = (arcs.item == origin.item) & (arcs.row < n) & (arcs.col < m)  # arcs of the padding carry nothing
-        entries = Arcs(np.zeros(np.count_nonzero(own), dtype=np.int64), arcs.row[own], arcs.col[own], arcs.mass[own])
-        return SparsePlan((1, *origin.sizes), entries, origin.batch.problem.a)
+        (n, m), first, stop = origin.sizes, origin.here.start, origin.here.stop
+        own = (first <= arcs.item) & (arcs.item < stop)
+        own &= (arcs.row < n) & (arcs.col < m)  # arcs of the padding carry nothing
+        entries = Arcs(arcs.item[own] - first, arcs.row[own], arcs.col[own], arcs.mass[own])
+        return SparsePlan((stop - first, n, m), entries, origin.batch.problem.a)
     at, here = plan.at, origin.here
     at = Potentials(origin.rows(at.f), origin.cols(at.g), origin.rows(at.log_a), origin.cols(at.log_b), at.reg[here])
     new = EntropicPlan(origin.costs(plan.geometry), at, plan.kernels, _some(plan.known, here))

@@ -159,7 +159,7 @@ def given(result: Solved, name: str) -> Array | None:
     """The same in the form of the caller, ``(...)``; of a part of a batch, an item of the values of the batch."""
     if result.origin is not None:
         found = given(result.origin.batch, name)
-        return None if found is None else found.reshape(-1)[result.origin.item, ...]
+        return None if found is None else found.reshape(-1)[result.origin.here].reshape(result.origin.shape)
     memory = vars(result).setdefault("_given", {})
     if name not in memory:
         x = named(result, name)

@@ -316,7 +316,8 @@ def _given(of: Read, reg: Any, unbalanced: Any) -> Given:
     """The caller's inputs; of arrays of NumPy, without the detours of `Given.of`."""
     if of.library != "numpy" or unbalanced is not None or not (reg is None or isinstance(reg, float)):
         return Given.of(of.asked, of.owned, of.weights, reg, unbalanced)
-    a, b = (None if w is None else w.copy() for w in of.weights)
+    own = {id(w): None if w is None else w.copy() for w in of.weights}  # of a measure with itself one
+    a, b = (own[id(w)] for w in of.weights)
     return made(Given, geometry=of.owned, a=a, b=b, reg=reg, unbalanced=None, totals=(None, None))
 
 

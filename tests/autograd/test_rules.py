@@ -206,8 +206,9 @@ def test_gradients_of_float32_points_are_accurate_to_float32(rng, offset, scale)
 
 
 @pytest.mark.parametrize("metric", ["sqeuclidean", "euclidean", "cosine"])
-def test_a_measure_with_itself_has_one_gradient(rng, metric):
-    x, a = rng.random((2, 70, 3)), rng.dirichlet(np.ones(70), 2)
+@pytest.mark.parametrize("shape", [(40,), (2, 70), (200,)], ids=str)
+def test_a_measure_with_itself_has_one_gradient(rng, metric, shape):
+    x, a = rng.random((*shape, 3)), rng.dirichlet(np.ones(shape[-1]), shape[:-1])
     loose, tight = (otkit.solve_sample(x, x, a, a, metric=metric, reg=0.1, tol=tol) for tol in (1e-2, 1e-12))
     found, wanted = otkit.vjp(loose, value=1.0), otkit.vjp(tight, value=1.0)
     np.testing.assert_array_equal(found.x, found.y)

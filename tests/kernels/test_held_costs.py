@@ -15,16 +15,16 @@ from otkit.kernels.numba.tiles import filled
 @pytest.mark.parametrize("metric", ["sqeuclidean", "euclidean", "cosine", "chebyshev"])
 @pytest.mark.parametrize("unbalanced", [None, 1.0])
 def test_held_costs_are_those_computed_by_tiles(rng, monkeypatch, metric, unbalanced):
-    x, y = rng.normal(size=(3, 70, 20)), rng.normal(size=(80, 20))
+    x, y = rng.normal(size=(3, 130, 20)), rng.normal(size=(140, 20))
     options = dict(metric=metric, reg=0.5, unbalanced=unbalanced, tol=1e-10)
     held = otkit.solve_sample(x, y, **options)
-    assert held.problem.reduced.held.shape == (3, 70, 80)
+    assert held.problem.reduced.held.shape == (3, 130, 140)
     monkeypatch.setattr(kernels, "_HELD", 0)
     wanted = otkit.solve_sample(x, y, **options)
     assert wanted.problem.reduced.held is None
     for name in ("value", "f", "g", "plan", "lower", "upper"):
         assert_allclose(getattr(held, name), getattr(wanted, name), rtol=1e-7, atol=1e-9)
-    v, u = rng.normal(size=80), rng.normal(size=70)
+    v, u = rng.normal(size=140), rng.normal(size=130)
     assert_allclose(held.apply(v), wanted.apply(v), atol=1e-9)
     assert_allclose(held.apply_t(u), wanted.apply_t(u), atol=1e-9)
 

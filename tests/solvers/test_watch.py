@@ -187,5 +187,5 @@ def test_the_bar_is_drawn_on_terminals_only(cloud, monkeypatch):
     assert "gap" in stream.getvalue()
     assert "at most 100 s" in stream.getvalue()
     batch = np.stack([cloud[0]] * 2)
-    otkit.solve_sample(batch, cloud[1], reg=0.01, progress=True)
+    otkit.solve_sample(batch, cloud[1], reg=0.01, method="sinkhorn", progress=True)
     assert "2 of 2 done" in stream.getvalue()

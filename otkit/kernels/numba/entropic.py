@@ -164,7 +164,7 @@ def _note(item, sent, received, v):
 def _item(item, reg, tol, easy, limit, num, info, v, stages):
     """Solve an item; returns a flag. Newton's steps are on the shorter side."""
     rounding = 8 * UNIT * num[SPAN] / reg
-    if rounding > _NOISE or reg >= easy * num[SPAN]:
+    if rounding > _NOISE or easy[0] * num[SPAN] <= reg < easy[1] * num[SPAN]:
         return UNSOLVED
     turn = item.nc > item.nr
     a, b, R = item.weight[: item.nr], item.weight[item.nr :], _turned(item, turn)
@@ -220,7 +220,7 @@ def solve(
 ):
     """Solve the items ``low … high`` at regularisations ``reg (items,)``; arguments are those of `vertices.solve`.
 
-    Items whose reg is at least `easy` times the range of their costs are left.
+    Items whose reg is between the factors ``easy (2,)`` of the range of their costs are left.
 
     `VALUE` is the reduced cost of the plan, whose marginals go to ``vectors (items, 8, w)``. `LINEAR` and `DIVERGENCE`
     are the parts of the objective. `PIVOTS` and `ARCS` count iterations and stages. ``stages (items, STAGES, 4)`` is

@@ -34,10 +34,12 @@ from otkit.solvers.exact import small as small_exact
 from otkit.solvers.exact.packed import LIMIT, PAIR
 from otkit.solvers.sns.solver import SparseNewton
 
-# Maximum number of entries of a problem. A batch of more than FEW entries an item is left to the general way, which
-# sweeps all items together, where the reg of the first is at least the range of its costs over _EASY: this takes half
-# the time.
-LARGEST, FEW, _EASY = 2**14, 2**12, 256
+# Maximum number of entries of a problem, and of those of pairs of clouds that are solved among others.
+LARGEST, FEW = 2**14, 2**12
+# A batch of more than _MANY items of more than _LARGE entries is left to the general way, which sweeps all together,
+# where the reg of the first is between these factors of the range of its costs: Newton's steps are many and large then.
+# The general way takes 0.35 to 1.2 of the time there, with a few ties 1.6, and up to twice the time elsewhere.
+_MANY, _LARGE, _EASY = 32, 2**13, (1 / 256, 1 / 50)
 # Nanoseconds of an item for each pair of points.
 _ENTRY = 100
 _NONE = np.empty(0, dtype=np.int64)
@@ -131,12 +133,12 @@ def _run(asked: small.Read, reg: np.ndarray, tol: float) -> _Solved | None:
     )
     given = (*asked.costs, *asked.measures, asked.unit, reg, tol)
 
-    def solve(run: range, easy: float = np.inf) -> None:
+    def solve(run: range, easy: tuple[float, float] = (np.inf, np.inf)) -> None:
         k.solve(*given, easy, LIMIT, run.start, run.stop, np.empty(most), *found)
 
-    first = int(items > 1 and most > FEW)
+    first = int(items > _MANY and most > _LARGE)
     if first:
-        solve(range(1), 1 / _EASY)
+        solve(range(1), _EASY)
         if found.info[0, t.FLAG]:
             return None
     small.each(solve, range(first, items), PAIR + _ENTRY * asked.entries)
