@@ -204,8 +204,9 @@ def test_clouds_may_have_different_batch_axes(rng):
     assert found.value[2, 1] == pytest.approx(float(otkit.sinkhorn_divergence(x[2, 0], y[1], reg=0.1)), abs=1e-14)
 
 
-def test_other_libraries_and_float32(xp):
-    x, y, a, b = clouds(2)
+@pytest.mark.parametrize("m", [9, 12])  # three problems, and one batch of them
+def test_other_libraries_and_float32(xp, m):
+    x, y, a, b = clouds(2, m=m)
     wanted = otkit.sinkhorn_divergence(x, y, a, b, reg=0.1)
     found = otkit.sinkhorn_divergence(*(xp.asarray(v) for v in (x, y, a, b)), reg=0.1)
     assert namespace(found.value) is namespace(xp.asarray(0.0))
