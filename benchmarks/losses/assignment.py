@@ -1,10 +1,13 @@
 """`otkit.losses.assign` beside the loops of released codes; run ``python benchmarks/losses/assignment.py``.
 
-Prints a Markdown table: medians of the time and the peak of memory beyond the scores. The calls take turns in one
-process. Memory is measured in a process for each. The loops are those of SwAV (in place), of SIGMA (which keeps
-copies), and one in the log-domain. Before anything is timed, all are checked against the last in float64.
+Prints two Markdown tables: medians of times, and peaks of memory beyond the scores. The calls take turns in one
+process. Memory is measured in a process for each. Scores are cosines, or normal with some standard deviation; the range
+of the latter is a wide one beside `--reg`. The loops are those of SwAV (in place), of SIGMA (which keeps copies), and
+one in the log-domain. All are checked against the last in float64 before they are timed. The exponentials of a loop may
+overflow; its time is in brackets then.
 """
 
+import math
 import multiprocessing
 import sys
 from functools import partial
@@ -17,7 +20,7 @@ from torch.nn.functional import normalize
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from common import described, in_turns, parser, peak_memory, save, timed
-from compare.tables import heading, line
+from compare.tables import heading, human, line
 
 from otkit.losses import assign
 
@@ -59,6 +62,8 @@ def otkit(scores, reg, n_iters):
     return assign(scores, reg=reg, n_iters=n_iters)
 
 
+SIZES = [(64, 30), (64, 300), (512, 3000), (4096, 3000)]
+DEVIATIONS = [0.0, 0.2, 0.3, 0.5, 1.0]
 CALLS = {"otkit": otkit, "in place (SwAV)": swav, "with copies (SIGMA)": sigma, "log-domain": logs}
 
 
@@ -77,37 +82,56 @@ def grown(name, shape, reg, n_iters):
     return (peak_memory() - before) / scores.nbytes
 
 
-def check(scores, problem):
-    """All calls agree."""
-    wanted = logs(scores.double(), *problem)
-    for name, call in CALLS.items():
-        off = float((call(scores, *problem) - wanted).abs().max())
-        assert off < 1e-5, f"{name} is off by {off}"
+def normal(samples, prototypes, deviation):
+    return torch.randn(samples, prototypes, generator=torch.Generator().manual_seed(0)) * deviation
+
+
+def overflows(name, scores, problem):
+    """Whether the result is not finite; an error if it is finite and wrong, or otkit's is not finite."""
+    found, wanted = CALLS[name](scores, *problem), logs(scores.double(), *problem)
+    if not found.isfinite().all() and name != "otkit":
+        return True
+    off = float((found - wanted).abs().max())
+    assert off < 1e-5, f"{name} is off by {off}"
+    return False
+
+
+def rows_of(shape, deviation, problem, repeat):
+    """The records of all calls on scores of one kind."""
+    scores = normal(*shape, deviation) if deviation else cosines(*shape)
+    kind = f"normal, {deviation:g}" if deviation else "cosines"
+    bad = {name: overflows(name, scores, problem) for name in CALLS}
+    calls = {name: partial(timed, call, scores, *problem) for name, call in CALLS.items()}
+    times = {name: median(s for _, s in found) for name, found in in_turns(calls, repeat).items()}
+    shown = [f"({human(times[name])})" if bad[name] else human(times[name]) for name in CALLS]
+    line(f"{shape[0]} × {shape[1]}", kind, f"{float(scores.max() - scores.min()) / problem[0]:.0f}", *shown)
+    return [
+        {"shape": shape, "scores": kind, "name": name, "seconds": times[name], "overflow": bad[name]} for name in CALLS
+    ]
 
 
 def main():
     options = parser(__doc__)
-    options.add_argument("--samples", type=int, default=4096)
-    options.add_argument("--prototypes", type=int, default=3000)
     options.add_argument("--reg", type=float, default=0.05)
     options.add_argument("--rounds", type=int, default=10)
-    options.add_argument("--repeat", type=int, default=7)
+    options.add_argument("--repeat", type=int, default=7, help="turns at the largest size; smaller ones take more")
     args = options.parse_args()
-    shape, problem = (args.samples, args.prototypes), (args.reg, args.rounds)
-    scores = cosines(*shape)
-    check(scores[:256], problem)
-    calls = {name: partial(timed, call, scores, *problem) for name, call in CALLS.items()}
-    times = {name: median(s for _, s in found) for name, found in in_turns(calls, args.repeat).items()}
-    with multiprocessing.get_context("spawn").Pool(1, maxtasksperchild=1) as pool:
-        memory = {name: pool.apply(grown, (name, shape, *problem)) for name in CALLS}
-    print(f"{shape[0]} × {shape[1]}, float32, reg={args.reg}, {args.rounds} rounds, ", end="")
+    problem, rows = (args.reg, args.rounds), []
+    print(f"float32, reg={args.reg}, {args.rounds} rounds, ", end="")
     print(f"torch {torch.__version__}, {torch.get_num_threads()} threads\n")
-    heading(", time s, memory beyond the scores / scores")
+    heading(", ".join(["size", "scores", "range / reg", *CALLS]))
+    for shape in SIZES:
+        turns = args.repeat * min(20, math.prod(SIZES[-1]) // math.prod(shape))
+        for deviation in DEVIATIONS:
+            rows += rows_of(shape, deviation, problem, turns)
+    with multiprocessing.get_context("spawn").Pool(1, maxtasksperchild=1) as pool:
+        memory = {name: pool.apply(grown, (name, SIZES[-1], *problem)) for name in CALLS}
+    print()
+    heading(f"{SIZES[-1][0]} × {SIZES[-1][1]}, memory beyond the scores / scores")
     for name in CALLS:
-        line(name, f"{times[name]:.3f}", f"{memory[name]:.2f}")
-    rows = [{"name": name, "seconds": times[name], "memory": memory[name]} for name in CALLS]
+        line(name, f"{memory[name]:.2f}")
     about = described(args, "otkit", "torch", "numba") | {"threads": torch.get_num_threads()}
-    save(args.json, about | {"rows": rows})
+    save(args.json, about | {"rows": rows, "memory": memory})
 
 
 if __name__ == "__main__":

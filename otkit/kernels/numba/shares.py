@@ -1,13 +1,14 @@
 """Sinkhorn iterations between samples and prototypes of equal shares, compiled as a whole.
 
-With E = exp(L − max L), for scaled scores L ``(n, m)``, the plan after an iteration is E_ij·v_j/Σ_k E_ik·v_k. Samples
-are scaled last. An iteration is one pass over E, which adds each row to the sums of the columns once its own is known.
-All is in the precision of the scores, except for sums over many rows.
+Scaled scores L ``(n, m)`` are shifted by potentials r and c, so that the largest entry of every row and column of
+E_ij = e^(L_ij − r_i − c_j) is 1. The plan after an iteration is E_ij·v_j/Σ_k E_ik·v_k: samples are scaled last. An
+iteration is one pass over E, which adds each row to the sums of the columns once its own is known. All is in the
+precision of the scores, except for sums over many rows. Entries of E that are not normal numbers count as 0, which is
+below rounding as long as no sum is small.
 """
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from typing import Any
 
@@ -23,58 +24,63 @@ _ROWS = 64  # rows that are summed in the precision of the scores
 def assigned(scores: np.ndarray, scale: float, n_iters: int, hard: bool) -> np.ndarray | None:
     """The assignments of ``scores (B, n, m)`` times `scale`, or with `hard` the largest of each row, ``(B, n)``.
 
-    None if the range of the scores is too wide for exponentials without shifts, or a score is not finite.
+    None if entries of E that are 0 could count, or a score is not finite.
     """
     items, n, m = scores.shape
     E, labels = np.empty_like(scores), np.empty((items, n if hard else 0), dtype=np.int64)
-    widest = -math.log(np.finfo(scores.dtype).tiny) / 2
+    kind = np.finfo(scores.dtype)
+    floor = float(2 * kind.tiny / kind.eps)
     cut = parts(n, m, items)
     if cut[0].rows.stop == n:
         good = np.zeros(items, dtype=np.bool_)
 
         def work(part: Part) -> None:
-            _assign(scores, part.items.start, part.items.stop, scale, widest, n_iters, E, labels, good)
+            _assign(scores, part.items.start, part.items.stop, scale, floor, n_iters, E, labels, good)
 
         threads.each(work, cut, scores.size)
         done = bool(good.all())
     else:
-        done = all(_in_groups(scores[k], scale, widest, n_iters, E[k], labels[k]) for k in range(items))
+        done = all(_in_groups(scores[k], scale, floor, n_iters, E[k], labels[k]) for k in range(items))
     return None if not done else labels if hard else E
 
 
-def _in_groups(S: np.ndarray, scale: float, widest: float, n_iters: int, E: np.ndarray, labels: np.ndarray) -> bool:
-    """Assign the samples of one large problem, with its rows divided among threads; False if its range is too wide."""
-    cut = parts(S.shape[0], S.shape[1], 1)
-    ends, sums, v = np.empty((len(cut), 2)), np.empty((len(cut), S.shape[1])), np.empty(S.shape[1], S.dtype)
+def _in_groups(S: np.ndarray, scale: float, floor: float, n_iters: int, E: np.ndarray, labels: np.ndarray) -> bool:
+    """Assign the samples of one large problem, with its rows divided among threads; False if a sum is too small."""
+    (n, m), cut = S.shape, parts(*S.shape, 1)
+    r, c, v = np.empty(n, S.dtype), np.empty((len(cut), m), S.dtype), np.empty(m, S.dtype)
+    sums, lows = np.empty((len(cut), m)), np.empty(len(cut))
 
-    def each(work: Callable[..., None], *given: Any) -> None:
-        threads.each(lambda part: work(S, E, part.rows.start, part.rows.stop, part.group, *given), cut, S.size)
+    def each(work: Callable[..., None], *given: Any) -> float:
+        threads.each(lambda part: work(S, E, part.rows.start, part.rows.stop, part.group, lows, *given), cut, S.size)
+        return float(lows.min())
 
-    each(_span, ends)
-    top, low = ends[:, 0].max(), ends[:, 1].min()
-    if not (top - low) * scale < widest:
-        return False
-    each(_exponentials, scale, top, sums)
-    for _ in range(n_iters - 1):
-        _invert(sums, v)
-        each(_balance, v, sums)
-    _invert(sums, v)
-    each(_end, v, labels)
-    return True
+    low = each(_shifts, r, c)
+    if low > 0:
+        each(_exponentials, scale, r, r.max(), c.max(0), sums)
+    for left in range(n_iters - 1, -1, -1):
+        if not (low >= m * floor and low * _invert(sums, v) >= n * floor):
+            return False
+        low = each(_balance, v, sums) if left else each(_end, v, labels)
+    return low >= m * floor
 
 
 @jit
-def _span(S, E, first, stop, group, ends):
-    """The largest and the smallest score of some rows; infinite if one is not finite."""
-    top, low, bad = -np.inf, np.inf, 0
+def _shifts(S, E, first, stop, group, lows, r, c):
+    """The largest score of some rows, and of each column when they are subtracted; a low of 0 if one is not finite."""
+    wide()
+    bad = 0
+    for j in range(S.shape[1]):
+        c[group, j] = -np.inf
     for i in range(first, stop):
+        top = S[i, 0]
         for j in range(S.shape[1]):
             bad += not abs(S[i, j]) < np.inf
         for j in range(S.shape[1]):
             top = most(top, S[i, j])
         for j in range(S.shape[1]):
-            low = least(low, S[i, j])
-    ends[group, 0], ends[group, 1] = (top, low) if bad == 0 else (np.inf, -np.inf)
+            c[group, j] = most(c[group, j], S[i, j] - top)
+        r[i] = top
+    lows[group] = bad == 0
 
 
 @jit
@@ -85,21 +91,22 @@ def _flush(part, sums):
 
 
 @jit
-def _exponentials(S, E, first, stop, group, scale, top, sums):
-    """E, and its sums over the rows."""
+def _exponentials(S, E, first, stop, group, lows, scale, r, top, c, sums):
+    """E, and the sums of its columns, with the weights e^(r_i − top) of the rows."""
     wide()
-    factor, shift = E.dtype.type(scale), E.dtype.type(top)
-    part = np.zeros(E.shape[1], E.dtype)
+    factor, part = E.dtype.type(scale), np.zeros(E.shape[1], E.dtype)
     clear(sums[group])
     for i in range(first, stop):
         if E.itemsize == 4:
+            weight = exp_single((r[i] - top) * factor)
             for j in range(E.shape[1]):
-                E[i, j] = exp_single((S[i, j] - shift) * factor)
+                E[i, j] = exp_single((S[i, j] - r[i] - c[j]) * factor)
         else:
+            weight = exp((r[i] - top) * factor)
             for j in range(E.shape[1]):
-                E[i, j] = exp((S[i, j] - shift) * factor)
+                E[i, j] = exp((S[i, j] - r[i] - c[j]) * factor)
         for j in range(E.shape[1]):
-            part[j] += E[i, j]
+            part[j] += E[i, j] * weight
         if (i - first) % _ROWS == _ROWS - 1:
             _flush(part, sums[group])
     _flush(part, sums[group])
@@ -107,7 +114,7 @@ def _exponentials(S, E, first, stop, group, scale, top, sums):
 
 @jit
 def _invert(sums, v):
-    """Scalings of the columns by their sums ``(G, m)``, of at most 1."""
+    """Scalings of the columns by their sums ``(G, m)``, of at most 1, and the smallest sum."""
     for k in range(1, sums.shape[0]):
         for j in range(v.size):
             sums[0, j] += sums[k, j]
@@ -116,6 +123,7 @@ def _invert(sums, v):
         lowest = least(lowest, sums[0, j])
     for j in range(v.size):
         v[j] = lowest / sums[0, j]
+    return lowest
 
 
 @jit
@@ -127,25 +135,27 @@ def _product(E, v):
 
 
 @jit
-def _balance(S, E, first, stop, group, v, sums):
-    """The sums of the columns of E, each row of which is divided by its product with `v`."""
+def _balance(S, E, first, stop, group, lows, v, sums):
+    """The sums of the columns of E, each row of which is divided by its product with `v`, and the smallest product."""
     wide()
-    one, part = E.dtype.type(1), np.zeros(E.shape[1], E.dtype)
+    one, low, part = E.dtype.type(1), np.inf, np.zeros(E.shape[1], E.dtype)
     clear(sums[group])
     for i in range(first, stop):
-        factor = one / _product(E[i], v)
+        product = _product(E[i], v)
+        low, factor = least(low, np.float64(product)), one / product
         for j in range(v.size):
             part[j] += E[i, j] * factor
         if (i - first) % _ROWS == _ROWS - 1:
             _flush(part, sums[group])
     _flush(part, sums[group])
+    lows[group] = low
 
 
 @jit
-def _end(S, E, first, stop, group, v, labels):
+def _end(S, E, first, stop, group, lows, v, labels):
     """Turn E into assignments, or if there is room for labels, find the largest of each row."""
     wide()
-    one = E.dtype.type(1)
+    one, low = E.dtype.type(1), np.inf
     for i in range(first, stop):
         if labels.size:
             best = 0
@@ -153,27 +163,32 @@ def _end(S, E, first, stop, group, v, labels):
                 if E[i, j] * v[j] > E[i, best] * v[best]:
                     best = j
             labels[i] = best
+            low = least(low, np.float64(E[i, best] * v[best]))
         else:
-            factor = one / _product(E[i], v)
+            product = _product(E[i], v)
+            low, factor = least(low, np.float64(product)), one / product
             for j in range(v.size):
-                E[i, j] = E[i, j] * v[j] * factor
+                E[i, j] = E[i, j] * (v[j] * factor)
+    lows[group] = low
 
 
 @jit
-def _assign(scores, low, high, scale, widest, n_iters, assignments, labels, good):
-    """Assign the samples of some items. `good` says which have a range that is not too wide."""
+def _assign(scores, low, high, scale, floor, n_iters, assignments, labels, good):
+    """Assign the samples of some items. `good` says in which no sum is too small."""
     n, m = scores.shape[1:]
-    ends, sums, v = np.empty((1, 2)), np.empty((1, m)), np.empty(m, scores.dtype)
+    r, c, v = np.empty(n, scores.dtype), np.empty((1, m), scores.dtype), np.empty(m, scores.dtype)
+    sums, lows = np.empty((1, m)), np.empty(1)
     for k in range(low, high):
         S, E = scores[k], assignments[k]
-        _span(S, E, 0, n, 0, ends)
-        top = ends[0, 0]
-        good[k] = (top - ends[0, 1]) * scale < widest
-        if not good[k]:
-            continue
-        _exponentials(S, E, 0, n, 0, scale, top, sums)
-        for _ in range(n_iters - 1):
-            _invert(sums, v)
-            _balance(S, E, 0, n, 0, v, sums)
-        _invert(sums, v)
-        _end(S, E, 0, n, 0, v, labels[k])
+        _shifts(S, E, 0, n, 0, lows, r, c)
+        if lows[0] > 0:
+            _exponentials(S, E, 0, n, 0, lows, scale, r, r.max(), c[0], sums)
+        for left in range(n_iters - 1, -1, -1):
+            if not (lows[0] >= m * floor and lows[0] * _invert(sums, v) >= n * floor):
+                lows[0] = 0.0
+                break
+            if left > 0:
+                _balance(S, E, 0, n, 0, lows, v, sums)
+            else:
+                _end(S, E, 0, n, 0, lows, v, labels[k])
+        good[k] = lows[0] >= m * floor

@@ -21,6 +21,15 @@ def cosines(n=200, k=30, dim=16, seed=0, lead=()):
     return functional.normalize(x, dim=-1) @ functional.normalize(c, dim=-1).mT
 
 
+def exact(scores, reg, n_iters):
+    """Iterations by logsumexp in float64, whatever the range of the scores."""
+    L, f = scores.double() / reg, 0.0
+    for _ in range(n_iters):
+        g = -(L + f).logsumexp(0, keepdim=True)
+        f = -(L + g).logsumexp(1, keepdim=True)
+    return (L + f + g).exp()
+
+
 def features(*shape, seed=0, dtype=torch.float64):
     return torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64).to(dtype)
 

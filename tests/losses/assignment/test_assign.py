@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 from scores import S1 as S
-from scores import cosines, double
+from scores import cosines, double, exact
 from torch.nn import functional
 
 import otkit
@@ -31,15 +31,6 @@ def plain(scores, reg, n_iters, prior=None, weights=None, power=1.0):
         beta = prior * (1 / (Q.T @ alpha)) ** power
         alpha = weights / (Q @ beta)
     return alpha[:, None] * Q * beta / weights[:, None]
-
-
-def exact(scores, reg, n_iters):
-    """The same by logsumexp in float64, whatever the range of the scores."""
-    L, f = scores.double() / reg, 0.0
-    for _ in range(n_iters):
-        g = -(L + f).logsumexp(0, keepdim=True)
-        f = -(L + g).logsumexp(1, keepdim=True)
-    return (L + f + g).exp()
 
 
 def test_golden_assignment():
