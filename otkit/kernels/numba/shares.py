@@ -19,6 +19,10 @@ from otkit.kernels.numba.jit import clear, exp, exp_single, jit, least, most, wi
 from otkit.kernels.numba.tiles import Part, parts
 
 _ROWS = 64  # rows that are summed in the precision of the scores
+_WIDE = 128  # columns from which on four rows at a time take less time than one
+
+# Sums and products of m entries, some of which count as 0, are right to rounding from m times this number on.
+_FLOORS = {kind.dtype: 2 * float(kind.tiny) / float(kind.eps) for kind in (np.finfo(np.float32), np.finfo(np.float64))}
 
 
 def assigned(scores: np.ndarray, scale: float, n_iters: int, hard: bool) -> np.ndarray | None:
@@ -28,9 +32,7 @@ def assigned(scores: np.ndarray, scale: float, n_iters: int, hard: bool) -> np.n
     """
     items, n, m = scores.shape
     E, labels = np.empty_like(scores), np.empty((items, n if hard else 0), dtype=np.int64)
-    kind = np.finfo(scores.dtype)
-    floor = float(2 * kind.tiny / kind.eps)
-    cut = parts(n, m, items)
+    floor, cut = _FLOORS[scores.dtype], parts(n, m, items)
     if cut[0].rows.stop == n:
         good = np.zeros(items, dtype=np.bool_)
 
@@ -46,7 +48,8 @@ def assigned(scores: np.ndarray, scale: float, n_iters: int, hard: bool) -> np.n
 
 def _in_groups(S: np.ndarray, scale: float, floor: float, n_iters: int, E: np.ndarray, labels: np.ndarray) -> bool:
     """Assign the samples of one large problem, with its rows divided among threads; False if a sum is too small."""
-    (n, m), cut = S.shape, parts(*S.shape, 1)
+    n, m = S.shape
+    cut = parts(n, m, 1)
     r, c, v = np.empty(n, S.dtype), np.empty((len(cut), m), S.dtype), np.empty(m, S.dtype)
     sums, lows = np.empty((len(cut), m)), np.empty(len(cut))
 
@@ -60,7 +63,7 @@ def _in_groups(S: np.ndarray, scale: float, floor: float, n_iters: int, E: np.nd
     for left in range(n_iters - 1, -1, -1):
         if not (low >= m * floor and low * _invert(sums, v) >= n * floor):
             return False
-        low = each(_balance, v, sums) if left else each(_end, v, labels)
+        low = each(_balance, v, sums) if left else each(_label, v, labels) if labels.size else each(_end, v)
     return low >= m * floor
 
 
@@ -68,19 +71,18 @@ def _in_groups(S: np.ndarray, scale: float, floor: float, n_iters: int, E: np.nd
 def _shifts(S, E, first, stop, group, lows, r, c):
     """The largest score of some rows, and of each column when they are subtracted; a low of 0 if one is not finite."""
     wide()
-    bad = 0
+    zero = S.dtype.type(0)
     for j in range(S.shape[1]):
         c[group, j] = -np.inf
     for i in range(first, stop):
         top = S[i, 0]
         for j in range(S.shape[1]):
-            bad += not abs(S[i, j]) < np.inf
-        for j in range(S.shape[1]):
             top = most(top, S[i, j])
+            zero += S[i, j] * 0  # not a number where the score is not finite
         for j in range(S.shape[1]):
             c[group, j] = most(c[group, j], S[i, j] - top)
         r[i] = top
-    lows[group] = bad == 0
+    lows[group] = zero == 0
 
 
 @jit
@@ -91,23 +93,45 @@ def _flush(part, sums):
 
 
 @jit
+def _add(E, i, f, part):
+    """Add four rows from `i` on, times `f`, to the sums of the columns."""
+    for j in range(part.size):
+        part[j] += (E[i, j] * f[0] + E[i + 1, j] * f[1]) + (E[i + 2, j] * f[2] + E[i + 3, j] * f[3])
+
+
+@jit
+def _raise(x):
+    """Replace exponents by exponentials."""
+    if x.itemsize == 4:
+        for k in range(x.size):
+            x[k] = exp_single(x[k])
+    else:
+        for k in range(x.size):
+            x[k] = exp(x[k])
+
+
+@jit
 def _exponentials(S, E, first, stop, group, lows, scale, r, top, c, sums):
     """E, and the sums of its columns, with the weights e^(r_i − top) of the rows."""
     wide()
-    factor, part = E.dtype.type(scale), np.zeros(E.shape[1], E.dtype)
+    m, e, factor = E.shape[1], E.reshape(-1), E.dtype.type(scale)
+    part, f = np.zeros(m, E.dtype), np.empty(4, E.dtype)
     clear(sums[group])
-    for i in range(first, stop):
-        if E.itemsize == 4:
-            weight = exp_single((r[i] - top) * factor)
-            for j in range(E.shape[1]):
-                E[i, j] = exp_single((S[i, j] - r[i] - c[j]) * factor)
+    for i in range(first, stop, 4):
+        end = min(i + 4, stop)
+        for k in range(i, end):
+            f[k - i] = (r[k] - top) * factor
+            for j in range(m):
+                E[k, j] = (S[k, j] - r[k] - c[j]) * factor
+        _raise(e[i * m : end * m])  # all rows are one: what is left of a row beside whole vectors takes long
+        _raise(f[: end - i])
+        if m >= _WIDE and end == i + 4:
+            _add(E, i, f, part)
         else:
-            weight = exp((r[i] - top) * factor)
-            for j in range(E.shape[1]):
-                E[i, j] = exp((S[i, j] - r[i] - c[j]) * factor)
-        for j in range(E.shape[1]):
-            part[j] += E[i, j] * weight
-        if (i - first) % _ROWS == _ROWS - 1:
+            for k in range(i, end):
+                for j in range(m):
+                    part[j] += E[k, j] * f[k - i]
+        if (end - first) % _ROWS == 0:
             _flush(part, sums[group])
     _flush(part, sums[group])
 
@@ -135,40 +159,76 @@ def _product(E, v):
 
 
 @jit
+def _divide(E, i, v, f):
+    """The reciprocals `f` of the products of four rows from `i` on with `v`; returns the smallest product."""
+    t0 = t1 = t2 = t3 = E.dtype.type(0)
+    for j in range(v.size):
+        t0 += E[i, j] * v[j]
+        t1 += E[i + 1, j] * v[j]
+        t2 += E[i + 2, j] * v[j]
+        t3 += E[i + 3, j] * v[j]
+    one = E.dtype.type(1)
+    f[0], f[1], f[2], f[3] = one / t0, one / t1, one / t2, one / t3
+    return least(least(t0, t1), least(t2, t3))
+
+
+@jit
 def _balance(S, E, first, stop, group, lows, v, sums):
     """The sums of the columns of E, each row of which is divided by its product with `v`, and the smallest product."""
     wide()
-    one, low, part = E.dtype.type(1), np.inf, np.zeros(E.shape[1], E.dtype)
+    one = E.dtype.type(1)
+    low, part, f, i = E.dtype.type(np.inf), np.zeros(v.size, E.dtype), np.empty(4, E.dtype), first
     clear(sums[group])
-    for i in range(first, stop):
-        product = _product(E[i], v)
-        low, factor = least(low, np.float64(product)), one / product
-        for j in range(v.size):
-            part[j] += E[i, j] * factor
-        if (i - first) % _ROWS == _ROWS - 1:
+    while i < stop:
+        if v.size >= _WIDE and i + 4 <= stop:
+            low = least(low, _divide(E, i, v, f))
+            _add(E, i, f, part)
+            i += 4
+        else:
+            product = _product(E[i], v)
+            low, factor = least(low, product), one / product
+            for j in range(v.size):
+                part[j] += E[i, j] * factor
+            i += 1
+        if (i - first) % _ROWS == 0:
             _flush(part, sums[group])
     _flush(part, sums[group])
     lows[group] = low
 
 
 @jit
-def _end(S, E, first, stop, group, lows, v, labels):
-    """Turn E into assignments, or if there is room for labels, find the largest of each row."""
+def _end(S, E, first, stop, group, lows, v):
+    """Turn E into assignments."""
     wide()
-    one, low = E.dtype.type(1), np.inf
-    for i in range(first, stop):
-        if labels.size:
-            best = 0
-            for j in range(v.size):
-                if E[i, j] * v[j] > E[i, best] * v[best]:
-                    best = j
-            labels[i] = best
-            low = least(low, np.float64(E[i, best] * v[best]))
+    one, low, f, i = E.dtype.type(1), E.dtype.type(np.inf), np.empty(4, E.dtype), first
+    while i < stop:
+        if v.size >= _WIDE and i + 4 <= stop:
+            low = least(low, _divide(E, i, v, f))
+            for k in range(4):
+                for j in range(v.size):
+                    E[i + k, j] *= v[j] * f[k]
+            i += 4
         else:
             product = _product(E[i], v)
-            low, factor = least(low, np.float64(product)), one / product
+            low, factor = least(low, product), one / product
             for j in range(v.size):
-                E[i, j] = E[i, j] * (v[j] * factor)
+                E[i, j] *= v[j] * factor
+            i += 1
+    lows[group] = low
+
+
+@jit
+def _label(S, E, first, stop, group, lows, v, labels):
+    """The columns of the largest assignments, and the smallest of these without their factors."""
+    wide()
+    low = np.inf
+    for i in range(first, stop):
+        best = 0
+        for j in range(v.size):
+            if E[i, j] * v[j] > E[i, best] * v[best]:
+                best = j
+        labels[i] = best
+        low = least(low, np.float64(E[i, best] * v[best]))
     lows[group] = low
 
 
@@ -189,6 +249,8 @@ def _assign(scores, low, high, scale, floor, n_iters, assignments, labels, good)
                 break
             if left > 0:
                 _balance(S, E, 0, n, 0, lows, v, sums)
+            elif labels.shape[1]:
+                _label(S, E, 0, n, 0, lows, v, labels[k])
             else:
-                _end(S, E, 0, n, 0, lows, v, labels[k])
+                _end(S, E, 0, n, 0, lows, v)
         good[k] = lows[0] >= m * floor

@@ -144,8 +144,9 @@ def _at_once(scores: Tensor, reg: float, n_iters: int, hard: bool) -> Tensor | N
     from otkit.kernels.numba.shares import assigned
 
     given = np.ascontiguousarray(upcast(scores.detach()).numpy())
-    found = assigned(given.reshape(-1, *scores.shape[-2:]), 1 / reg, n_iters, hard)
-    return None if found is None else torch.from_numpy(found).reshape(scores.shape[:-1] if hard else scores.shape)
+    shape = given.shape
+    found = assigned(given.reshape(-1, *shape[-2:]), 1 / reg, n_iters, hard)
+    return None if found is None else torch.from_numpy(found.reshape(shape[:-1] if hard else shape))
 
 
 def _flat(x: Tensor, axes: int) -> Tensor:
@@ -198,14 +199,11 @@ def _check_scores(scores: Tensor, prior: Tensor | None, sample_weights: Tensor |
             f"scores must have shape (..., N, K), samples by prototypes, with K > 0, got {tuple(scores.shape)}; "
             "scores[None] is one sample"
         )
-    for name, x, shape in (
-        ("prior", prior, (*scores.shape[:-2], scores.shape[-1])),
-        ("sample_weights", sample_weights, scores.shape[:-1]),
-        ("mask", mask, scores.shape[:-1]),
-    ):
+    for name, x in (("prior", prior), ("sample_weights", sample_weights), ("mask", mask)):
         if x is not None:
+            *lead, n, k = scores.shape
             check_tensor(name, x, floating=False)
-            _check_fits(name, x, tuple(shape))
+            _check_fits(name, x, (*lead, k if name == "prior" else n))
     for name, x in (("prior", prior), ("sample_weights", sample_weights)):
         if x is not None and not ((x >= 0) & x.isfinite()).all():
             came = f"values from {x.min():g} to {x.max():g}"
