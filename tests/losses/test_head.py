@@ -202,7 +202,7 @@ SCRIPT = """
 """
 
 
-@pytest.mark.parametrize("name", ["kl", "batch"])
+@pytest.mark.parametrize("name", ["kl", pytest.param("batch", marks=pytest.mark.slow)])
 def test_memory_does_not_grow_like_the_logits(name):
     # Logits of the larger one are 64 MiB more in float32, and twice that with their gradient.
     few, many = of_process(SCRIPT, name, 64, 320)

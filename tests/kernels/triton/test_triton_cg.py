@@ -307,7 +307,7 @@ def test_entries_go_where_they_can_be_worked_on(device, monkeypatch):
 
 
 @pytest.mark.usefixtures("impatient")
-@pytest.mark.parametrize("keep", [None, 0.2])
+@pytest.mark.parametrize("keep", [pytest.param(None, marks=pytest.mark.slow), 0.2])
 def test_newton_steps_are_those_of_the_host(keep, device, rng, monkeypatch):
     monkeypatch.setattr(solver, "is_slow", lambda before, error, goal, *_: error > goal)
     C, a, b = rng.random((24, 30)), rng.dirichlet(np.ones(24)), rng.dirichlet(np.ones(30))

@@ -100,12 +100,14 @@ def test_each_item_stops_by_itself(device, form, rng):
 @pytest.mark.parametrize("rho", [(1.0, 3.0), (INF, 0.5), (0.2, INF), (0.0, 1.0), (INF, 0.0), (50.0, 50.0)])
 def test_penalties(device, form, rho, rng):
     case = Case(device, dense(rng, device, 2, 18, 21), 0.05, 2 * weights(rng, 2, 18), weights(rng, 2, 21), rho)
-    case.check(12)
+    case.check(8)
 
 
-@pytest.mark.parametrize(("block", "programs"), [(64, 256), (16, 256), (16, 2)])
-@pytest.mark.parametrize(("rho", "window"), [(None, WINDOW), ((1.0, 3.0), WINDOW), ((1.0, 3.0), 0)])
-def test_columns_are_shared_by_programs(device, form, rho, window, block, programs, monkeypatch, rng):
+@pytest.mark.parametrize(
+    ("block", "programs", "rho", "window"),
+    [(64, 256, None, WINDOW), (16, 256, (1.0, 3.0), 0), (16, 2, (1.0, 3.0), WINDOW), (16, 2, None, WINDOW)],
+)
+def test_columns_are_shared_by_programs(device, form, block, programs, rho, window, monkeypatch, rng):
     """By one, by several, and by few with several blocks each; also for items that have ended."""
     if form == "small":
         pytest.skip("a small problem has one program")
@@ -168,7 +170,7 @@ def test_costs_in_any_layout(device, form, rng):
 def test_clouds(device, form, metric, d, rng):
     x, y = (torch.as_tensor(rng.random((2, k, d)), device=device) for k in (19, 28))
     case = Case(device, PointCloud(x, y, metric), 0.05)
-    case.check(6, within=1e-10)
+    case.check(4, within=1e-10)
 
 
 @pytest.mark.parametrize("metric", ["sqeuclidean", "euclidean", "cityblock", "cosine", ("power", 1.5)])
