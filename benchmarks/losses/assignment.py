@@ -63,7 +63,7 @@ def otkit(scores, reg, n_iters):
 
 
 SIZES = [(64, 30), (64, 300), (512, 3000), (4096, 3000)]
-DEVIATIONS = [0.0, 0.2, 0.3, 0.5, 1.0]
+DEVIATIONS = [0.0, 0.2, 0.5, 1.0, 3.0]
 CALLS = {"otkit": otkit, "in place (SwAV)": swav, "with copies (SIGMA)": sigma, "log-domain": logs}
 
 
@@ -91,8 +91,8 @@ def overflows(name, scores, problem):
     found, wanted = CALLS[name](scores, *problem), logs(scores.double(), *problem)
     if not found.isfinite().all() and name != "otkit":
         return True
-    off = float((found - wanted).abs().max())
-    assert off < 1e-5, f"{name} is off by {off}"
+    off, range_of = float((found - wanted).abs().max()), float(scores.max() - scores.min())
+    assert off < max(1e-5, 3 * torch.finfo(scores.dtype).eps * range_of / problem[0]), f"{name} is off by {off}"
     return False
 
 

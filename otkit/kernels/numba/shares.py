@@ -3,8 +3,8 @@
 Scaled scores L ``(n, m)`` are shifted by potentials r and c, so that the largest entry of every row and column of
 E_ij = e^(L_ij − r_i − c_j) is 1. The plan after an iteration is E_ij·v_j/Σ_k E_ik·v_k: samples are scaled last. An
 iteration is one pass over E, which adds each row to the sums of the columns once its own is known. All is in the
-precision of the scores, except for sums over many rows. Entries of E that are not normal numbers count as 0, which is
-below rounding as long as no sum is small.
+precision of the scores, except for sums over many rows. Entries of E that are not normal numbers count as 0. That is
+below rounding while no product of a row and no sum of a column is small, which every pass checks.
 """
 
 from __future__ import annotations
@@ -21,14 +21,14 @@ from otkit.kernels.numba.tiles import Part, parts
 _ROWS = 64  # rows that are summed in the precision of the scores
 _WIDE = 128  # columns from which on four rows at a time take less time than one
 
-# Sums and products of m entries, some of which count as 0, are right to rounding from m times this number on.
+# Sums of k terms with weights up to 1 are right to rounding from k times this number on, though some count as 0.
 _FLOORS = {kind.dtype: 2 * float(kind.tiny) / float(kind.eps) for kind in (np.finfo(np.float32), np.finfo(np.float64))}
 
 
 def assigned(scores: np.ndarray, scale: float, n_iters: int, hard: bool) -> np.ndarray | None:
     """The assignments of ``scores (B, n, m)`` times `scale`, or with `hard` the largest of each row, ``(B, n)``.
 
-    None if entries of E that are 0 could count, or a score is not finite.
+    None if entries of E that are 0 could count, or a score is not finite, or so large that differences overflow.
     """
     items, n, m = scores.shape
     E, labels = np.empty_like(scores), np.empty((items, n if hard else 0), dtype=np.int64)
@@ -69,20 +69,22 @@ def _in_groups(S: np.ndarray, scale: float, floor: float, n_iters: int, E: np.nd
 
 @jit
 def _shifts(S, E, first, stop, group, lows, r, c):
-    """The largest score of some rows, and of each column when they are subtracted; a low of 0 if one is not finite."""
+    """The largest score of some rows, and of each column less these; a low of 0 if a difference is not finite."""
     wide()
-    zero = S.dtype.type(0)
+    zero, largest = S.dtype.type(0), S.dtype.type(0)
+    half = 1.5e38 if S.itemsize == 4 else 8e307  # less than half the largest number
     for j in range(S.shape[1]):
         c[group, j] = -np.inf
     for i in range(first, stop):
         top = S[i, 0]
         for j in range(S.shape[1]):
             top = most(top, S[i, j])
-            zero += S[i, j] * 0  # not a number where the score is not finite
+            largest = most(largest, abs(S[i, j]))
+            zero += S[i, j] * 0  # not a number where the score is none
         for j in range(S.shape[1]):
             c[group, j] = most(c[group, j], S[i, j] - top)
         r[i] = top
-    lows[group] = zero == 0
+    lows[group] = zero == 0 and largest < half
 
 
 @jit
@@ -123,7 +125,7 @@ def _exponentials(S, E, first, stop, group, lows, scale, r, top, c, sums):
             f[k - i] = (r[k] - top) * factor
             for j in range(m):
                 E[k, j] = (S[k, j] - r[k] - c[j]) * factor
-        _raise(e[i * m : end * m])  # all rows are one: what is left of a row beside whole vectors takes long
+        _raise(e[i * m : end * m])  # four rows as one: what is left of a row beside whole vectors takes long
         _raise(f[: end - i])
         if m >= _WIDE and end == i + 4:
             _add(E, i, f, part)
@@ -219,7 +221,7 @@ def _end(S, E, first, stop, group, lows, v):
 
 @jit
 def _label(S, E, first, stop, group, lows, v, labels):
-    """The columns of the largest assignments, and the smallest of these without their factors."""
+    """The columns of the largest assignments, and the smallest of these before the division by products."""
     wide()
     low = np.inf
     for i in range(first, stop):
@@ -233,12 +235,12 @@ def _label(S, E, first, stop, group, lows, v, labels):
 
 
 @jit
-def _assign(scores, low, high, scale, floor, n_iters, assignments, labels, good):
+def _assign(scores, first, stop, scale, floor, n_iters, assignments, labels, good):
     """Assign the samples of some items. `good` says in which no sum is too small."""
     n, m = scores.shape[1:]
     r, c, v = np.empty(n, scores.dtype), np.empty((1, m), scores.dtype), np.empty(m, scores.dtype)
     sums, lows = np.empty((1, m)), np.empty(1)
-    for k in range(low, high):
+    for k in range(first, stop):
         S, E = scores[k], assignments[k]
         _shifts(S, E, 0, n, 0, lows, r, c)
         if lows[0] > 0:
@@ -249,7 +251,7 @@ def _assign(scores, low, high, scale, floor, n_iters, assignments, labels, good)
                 break
             if left > 0:
                 _balance(S, E, 0, n, 0, lows, v, sums)
-            elif labels.shape[1]:
+            elif labels.size:
                 _label(S, E, 0, n, 0, lows, v, labels[k])
             else:
                 _end(S, E, 0, n, 0, lows, v)

@@ -121,13 +121,17 @@ def assign(
     """
     check_options(reg, n_iters, tol, unbalanced, mass)
     _check_scores(scores, prior, sample_weights, mask)
+    dtype = torch.float64 if scores.dtype == torch.float64 else torch.float32
+    if 1 / reg > torch.finfo(dtype).max:
+        raise ValueError(
+            f"reg must have a reciprocal in {dtype}, got {reg!r}; divide both scores and reg by the range of the scores"
+        )
     plain = prior is None and sample_weights is None and mask is None and tol is None
     if plain and mass == 1 and unbalanced == math.inf and processes.size(group) == 1:
         found = _at_once(scores, reg, n_iters, hard)
         if found is not None:
             return found
     with torch.no_grad(), torch.autocast(scores.device.type, enabled=False):
-        dtype = torch.float64 if scores.dtype == torch.float64 else torch.float32
         shares = Shares(_shares(scores, prior, mass, dtype), reg / unbalanced, 1 - mass)
         mask, weights = _samples(scores, mask, sample_weights, dtype)
         scaled = ScaledScores(_flat(scores, 2), reg, shares.values, weights, mask)
@@ -143,7 +147,7 @@ def _at_once(scores: Tensor, reg: float, n_iters: int, hard: bool) -> Tensor | N
         return None
     from otkit.kernels.numba.shares import assigned
 
-    given = np.ascontiguousarray(upcast(scores.detach()).numpy())
+    given = np.ascontiguousarray(upcast(scores.detach()).resolve_neg().numpy())
     shape = given.shape
     found = assigned(given.reshape(-1, *shape[-2:]), 1 / reg, n_iters, hard)
     return None if found is None else torch.from_numpy(found.reshape(shape[:-1] if hard else shape))
@@ -199,9 +203,9 @@ def _check_scores(scores: Tensor, prior: Tensor | None, sample_weights: Tensor |
             f"scores must have shape (..., N, K), samples by prototypes, with K > 0, got {tuple(scores.shape)}; "
             "scores[None] is one sample"
         )
+    *lead, n, k = scores.shape
     for name, x in (("prior", prior), ("sample_weights", sample_weights), ("mask", mask)):
         if x is not None:
-            *lead, n, k = scores.shape
             check_tensor(name, x, floating=False)
             _check_fits(name, x, (*lead, k if name == "prior" else n))
     for name, x in (("prior", prior), ("sample_weights", sample_weights)):

@@ -115,6 +115,18 @@ def test_samples_far_from_all_prototypes():
     torch.testing.assert_close(assign(scores.double(), reg=0.01, n_iters=5), exact(scores, 0.01, 5), rtol=0, atol=1e-9)
 
 
+@pytest.mark.parametrize(("dtype", "unit"), [(torch.float32, 1e38), (torch.float64, 8e307)])
+def test_scores_whose_differences_overflow(dtype, unit):
+    scores = torch.tensor([[2.0, -2.0], [-1.0, 1.0]], dtype=dtype)
+    q = assign(scores * unit, reg=unit, n_iters=3)
+    torch.testing.assert_close(q, assign(scores, reg=1.0, n_iters=3), rtol=0, atol=1e-6)
+
+
+def test_a_view_of_negated_numbers():
+    z = torch.randn(9, 5, dtype=torch.complex128, generator=torch.Generator().manual_seed(0))
+    assert torch.equal(assign(z.conj().imag), assign(-z.imag))
+
+
 @pytest.mark.parametrize("n_iters", [1, 3, 10])
 def test_equal_samples_get_equal_shares(n_iters):
     q = assign(cosines()[:1].expand(200, -1).float(), reg=0.01, n_iters=n_iters)
@@ -312,6 +324,8 @@ def test_many_prototypes():
     ("scores", "options", "words"),
     [
         (S, {"reg": 0.0}, "reg must be a positive number, got 0"),
+        (S, {"reg": 1e-310}, "reg must have a reciprocal in torch.float64, got 1e-310; divide both scores and reg"),
+        (S.float(), {"reg": 1e-40}, "reg must have a reciprocal in torch.float32, got 1e-40; divide both"),
         (S, {"n_iters": 0}, "n_iters must be a whole number, 1 or more, got 0"),
         (S, {"n_iters": 2.5}, "n_iters must be a whole number"),
         (S, {"tol": -1.0}, "tol must be a positive number"),
