@@ -14,8 +14,8 @@ from otkit.geometry.costs import UNIT
 from otkit.kernels.numba.flow import representative
 from otkit.kernels.numba.items import ARCS, ERROR, FLAG, LOWER, PIVOTS, SPAN, UNSOLVED, UPPER, VALUE, begin, write
 from otkit.kernels.numba.iterations import exponent
-from otkit.kernels.numba.jit import clear, copy, inlined, jit, most, ordered
-from otkit.kernels.numba.newton import Point, Problem, descend, raise_all
+from otkit.kernels.numba.jit import clear, copy, inlined, jit, most, ordered, raise_all
+from otkit.kernels.numba.newton import Point, Problem, descend
 from otkit.kernels.numba.vertices import optimum
 
 # Rows of the vectors of an item after those of `items`: the marginals of the plan.

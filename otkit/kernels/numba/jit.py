@@ -245,6 +245,15 @@ def exp_single(x: Any) -> Any:
     return p * power if x >= _LOW_S else _ZERO_S
 
 
+@jit
+def raise_all(E):
+    """Replace exponents by exponentials. All rows are one: what is left of a row beside whole vectors takes long."""
+    wide()
+    e = E.reshape(-1)
+    for k in range(e.size):
+        e[k] = exp_single(e[k]) if e.itemsize == 4 else exp(e[k])
+
+
 _SQRT_HALF_BITS = np.int64(np.float64(0.5**0.5).view(np.int64))
 
 

@@ -15,7 +15,7 @@ import numpy as np
 
 from otkit.geometry.costs import UNIT
 from otkit.kernels.numba.iterations import exponent
-from otkit.kernels.numba.jit import clear, copy, dot, exact, exp, inlined, jit, log, most, wide
+from otkit.kernels.numba.jit import clear, copy, dot, exact, inlined, jit, log, most, raise_all, wide
 
 # Columns of the log of a stage.
 REG, ITERATIONS, MISS, NEWTON = range(4)
@@ -51,15 +51,6 @@ class Point(NamedTuple):
     f: np.ndarray
     g: np.ndarray
     c: np.ndarray
-
-
-@jit
-def raise_all(Q):
-    """Replace exponents by exponentials. All rows are one: what is left of a row beside whole vectors takes long."""
-    wide()
-    q = Q.reshape(-1)
-    for k in range(q.size):
-        q[k] = exp(q[k])
 
 
 @jit

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from otkit.kernels.numba.jit import copy, exact, exp, exp_single, jit, wide
+from otkit.kernels.numba.jit import copy, exact, jit, raise_all
 
 
 @jit
@@ -73,14 +73,6 @@ def _exponents(L, inverse, out):
 
 
 @jit
-def _exponentials(E):
-    wide()
-    for i in range(E.shape[0]):
-        for j in range(E.shape[1]):
-            E[i, j] = exp_single(E[i, j]) if E.itemsize == 4 else exp(E[i, j])
-
-
-@jit
 def rounds(L, inverse, limit, n_iters, E, P, far):
     """The matrices exp(L/reg) after some rounds, ``(B, n, n)``, with weights of 1, to P; E has their exponentials.
 
@@ -95,7 +87,7 @@ def rounds(L, inverse, limit, n_iters, E, P, far):
         if bad or far[k]:
             E[k] = np.nan if bad else 1.0
         else:
-            _exponentials(E[k])
+            raise_all(E[k])
         scale(E[k], one, one, U, V)
         for i in range(n):
             for j in range(n):

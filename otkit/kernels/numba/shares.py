@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from otkit.kernels import threads
-from otkit.kernels.numba.jit import clear, exp, exp_single, jit, least, most, wide
+from otkit.kernels.numba.jit import clear, jit, least, most, raise_all, wide
 from otkit.kernels.numba.tiles import Part, parts
 
 _ROWS = 64  # rows that are summed in the precision of the scores
@@ -104,21 +104,10 @@ def _add(E, i, f, part):
 
 
 @jit
-def _raise(x):
-    """Replace exponents by exponentials."""
-    if x.itemsize == 4:
-        for k in range(x.size):
-            x[k] = exp_single(x[k])
-    else:
-        for k in range(x.size):
-            x[k] = exp(x[k])
-
-
-@jit
 def _exponentials(S, E, first, stop, group, lows, scale, r, top, c, sums):
     """E, and the sums of its columns, with the weights e^(r_i − top) of the rows."""
     wide()
-    m, e, factor = E.shape[1], E.reshape(-1), E.dtype.type(scale)
+    m, factor = E.shape[1], E.dtype.type(scale)
     count = 4 if m >= _WIDE else _ROWS
     part, f = np.zeros(m, E.dtype), np.empty(count, E.dtype)
     clear(sums[group])
@@ -128,8 +117,8 @@ def _exponentials(S, E, first, stop, group, lows, scale, r, top, c, sums):
             f[k - i] = (r[k] - top) * factor
             for j in range(m):
                 E[k, j] = (S[k, j] - r[k] - c[j]) * factor
-        _raise(e[i * m : end * m])  # rows as one: what is left of each beside whole vectors takes long
-        _raise(f[: end - i])
+        raise_all(E[i:end])
+        raise_all(f[: end - i])
         if m >= _WIDE and end == i + 4:
             _add(E, i, f, part)
         else:
