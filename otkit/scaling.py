@@ -62,7 +62,7 @@ def rescaled(cloud: PointCloud, a: Any, b: Any) -> tuple[PointCloud, np.ndarray]
         with np.errstate(over="ignore"):
             circle = Circle(float(np.ldexp(ground.period, -exponent.max())))
         cloud = replace(cloud, metric=replace(cloud.metric, ground=circle))
-    x, y = (_divided(v, exponent) for v in (cloud.x, cloud.y))
+    x, y = (_divided(v, exponent) for v in _real(cloud, ground))
     whole = cloud.metric.period is None or cloud.metric.period < np.inf
     for v in (x, y):
         if not (whole and namespace(v).all(namespace(v).isfinite(v))):
@@ -118,6 +118,16 @@ def _distances(x: np.ndarray, y: np.ndarray, ground: str | Circle) -> np.ndarray
     shares = [difference / np.where(largest > 0, largest, 1.0) for difference in differences]
     total = sum(shares) if ground == "cityblock" else np.sqrt(sum(share * share for share in shares))
     return np.minimum(largest * total, np.finfo(float).max / 4) * 4
+
+
+def _real(cloud: PointCloud, ground: str | Circle) -> tuple[Array, Array]:
+    """The points of both sides in floating point; in float64, those of a circle are within one turn."""
+    points = []
+    for v in (cloud.x, cloud.y):
+        xp = namespace(v)
+        v = v if xp.isdtype(v.dtype, "real floating") else arrays.float64(v)
+        points.append(ground.places(v) if isinstance(ground, Circle) and v.dtype == xp.float64 else v)
+    return points[0], points[1]
 
 
 def _divided(v: Array, exponent: np.ndarray) -> Array:

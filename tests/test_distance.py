@@ -35,6 +35,24 @@ def test_wasserstein_takes_a_callable_and_agrees_with_scipy(rng):
     assert found.distance == pytest.approx(wasserstein_distance_nd(x, y), rel=1e-6)
 
 
+@pytest.mark.parametrize("dtype", [np.int64, np.int8, np.uint8, bool])
+@pytest.mark.parametrize("p", [2, 20, 540, np.inf])
+@pytest.mark.parametrize("d", [1, 2])
+def test_whole_numbers_are_points_like_others(dtype, p, d, rng):
+    x, y = (rng.integers(0, 2 if dtype is bool else 100, (n, d)).astype(dtype) for n in (7, 5))
+    wanted = otkit.wasserstein(x.astype(float), y.astype(float), p=p)
+    for points in ((x, y), (x.tolist(), y.tolist()), (x, y.astype(float))):
+        assert otkit.wasserstein(*points, p=p).distance == pytest.approx(wanted.distance, rel=1e-13)
+    x, y = x[:, :1], y[:, :1]
+    wanted = otkit.wasserstein(x.astype(float), y.astype(float), p=p, period=24)
+    assert otkit.wasserstein(x, y, p=p, period=24).distance == pytest.approx(wanted.distance, rel=1e-13)
+
+
+def test_whole_numbers_far_beyond_those_of_floats():
+    found = otkit.wasserstein([[0, 0], [10**18, 1]], [[0, 1], [2 * 10**18, 3]], p=9)
+    assert found.distance == pytest.approx(10**18 * 0.5 ** (1 / 9), rel=1e-12)
+
+
 def test_only_one_distance_is_a_float(rng):
     found = otkit.wasserstein(rng.random((2, 5, 2)), rng.random((4, 2)))
     assert found.distance.shape == (2,)

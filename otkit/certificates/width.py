@@ -14,17 +14,18 @@ EXACT = 1e-9
 ORDINARY = 2.0**20
 # Number of costs in a sample, and minimum number of its rows.
 _SAMPLE, _ROWS = 2**16, 16
-# Reduced costs below this fraction of the offsets are their rounding errors.
+# Costs below this fraction of the offsets are their rounding errors.
 _ZERO = 2.0**-40
 # Bounds of plans that cost the same differ by so many errors of a cost: one for potentials, three for a corrected plan.
 _ALIKE = 4.0
 
 
 def ordinary(problem: LinearProblem, item: int) -> float:
-    """The size of the costs without outliers: the power mean (Σ R^(−1/2) / k)^(−2) of the positive reduced costs.
+    """The size of the costs without outliers: the power mean (Σ R^(−1/2) / k)^(−2) of the reduced costs.
 
     Of a few costs that are far larger than the others, it is as large as if these were absent. If a fraction φ of the
-    costs are far smaller than the others, it is at most φ⁻² times as large as these.
+    costs are far smaller than the others, it is at most φ⁻² times as large as these. A reduced cost of 0 has the size
+    of the cost itself, if that is known to `EXACT`: in tight clusters far from each other, no other is small.
     """
     costs, one = problem.reduced, slice(item, item + 1)
     step = max(1, min(costs.n // _ROWS, costs.n * costs.m // _SAMPLE))
@@ -32,8 +33,11 @@ def ordinary(problem: LinearProblem, item: int) -> float:
     R = to_numpy(costs.block(one, rows))[0]
     row, col = to_numpy(costs.row)[item, rows, None], to_numpy(costs.col)[item]
     with_mass = (to_numpy(problem.a)[item, rows, None] > 0) & (to_numpy(problem.b)[item] > 0)
-    R = R[with_mass & np.isfinite(R) & (_ZERO * (abs(row) + abs(col)) < R)]
-    return float(np.mean(1 / np.sqrt(R)) ** -2) if R.size else 0.0
+    error = _ZERO * (abs(row) + abs(col))
+    own = np.where(problem.geometry.rounding[1] < EXACT * abs(row + col), abs(row + col), 0.0)
+    sizes = np.where(error < R, R, own)
+    sizes = sizes[with_mass & np.isfinite(R) & (error < sizes)]
+    return float(np.mean(1 / np.sqrt(sizes)) ** -2) if sizes.size else 0.0
 
 
 def outliers(problem: LinearProblem, item: int) -> float:

@@ -132,9 +132,11 @@ class Folder:
         self.path, self.question, self.grid = path, question, question.grid
         before = path / "before"
         self._before = None
-        if _is_whole(before) and not self.whole:
+        if (before / "question.json").exists() and not self.whole:
             asked = _read(before)
-            self._before = asked.grid.layout, _loaded(before), question.places_in(asked)
+            answers = _loaded(before, asked.grid.layout.pairs)
+            if answers is not None:
+                self._before = asked.grid.layout, answers, question.places_in(asked)
 
     @staticmethod
     def opened(path: Path, question: Question) -> Folder:
@@ -158,12 +160,17 @@ class Folder:
     @property
     def whole(self) -> bool:
         """Whether all pairs are solved and joined."""
-        return _is_whole(self.path)
+        return self._joined is not None
+
+    @property
+    def _joined(self) -> Answers | None:
+        return _loaded(self.path, self.grid.layout.pairs)
 
     def kept(self, block: Block) -> Answers | None:
         """The answers for a block, if it is kept."""
-        if self.whole:
-            return _loaded(self.path).take(self.grid.places(block))
+        joined = self._joined
+        if joined is not None:
+            return joined.take(self.grid.places(block))
         try:
             content = self._file(block).read_bytes()
         except FileNotFoundError:
@@ -210,7 +217,9 @@ class Folder:
             self._join(self.path)
             for done in ("blocks", "before"):
                 shutil.rmtree(self.path / done, ignore_errors=True)
-        return _loaded(self.path)
+        answers = self._joined
+        assert answers is not None
+        return answers
 
     def _join(self, into: Path) -> None:
         """Write the arrays of what is known. Their bytes do not depend on blocks."""
@@ -262,12 +271,17 @@ def loaded(paths: Sequence[Path]) -> tuple[Question, Answers]:
     return first.question, first.joined()
 
 
-def _is_whole(path: Path) -> bool:
-    return (path / "status.npy").exists()
-
-
-def _loaded(path: Path) -> Answers:
-    return Answers(**{name: np.load(path / f"{name}.npy", mmap_mode="r") for name in _DTYPES})
+def _loaded(path: Path, pairs: int) -> Answers | None:
+    """The joined arrays of a folder; None where one is not there, or not as long as it should be."""
+    found = {}
+    try:
+        for name, dtype in reversed(_DTYPES.items()):  # the status is written last
+            found[name] = np.load(path / f"{name}.npy", mmap_mode="r")
+            if found[name].shape != (pairs,) or found[name].dtype != dtype:
+                return None
+    except (FileNotFoundError, EOFError, ValueError):
+        return None
+    return Answers(**found)
 
 
 def _read(path: Path) -> Question:

@@ -2,6 +2,9 @@
 
 The last column takes the mass Σa − s that the rows keep, and the last row gives the mass Σb − s that the columns lack,
 both at no cost. Between the two nothing moves, so that exactly the mass s moves between the points.
+
+Without a `reg`, weights above 2s are 2s: no plan moves more than half of these, and s is not lost in rounding errors of
+much larger totals. The potential of such a point is 0 in both problems.
 """
 
 from __future__ import annotations
@@ -62,7 +65,10 @@ def partial_problem(asked: GivenGeometry, a: Any, b: Any, reg: Any, mass: Any) -
     hosted(asked).check()
     dtype, unit = result_dtype([*asked.arrays.values(), a, b])
     sides = [weights_of(w, size, name, like) for w, size, name in ((a, asked.n, "a"), (b, asked.m, "b"))]
-    rest = _rest(sides, mass, asked)
+    moved = _moved(sides, mass, asked)
+    if reg is None:
+        sides = [namespace(w).minimum(w, 2 * moved[..., None]) for w in sides]
+    rest = _rest(sides, moved)
     regs = None if reg is None else checks.regularisation(reg)
     edges = _edges(asked, sides, regs)
     a, b = map(extended, sides, rest)
@@ -84,14 +90,12 @@ def weights_of(w: Array | None, size: int, name: str, like: Array) -> Array:
     return arrays.float64(w)
 
 
-def _rest(sides: list[Array], mass: Array, asked: GivenGeometry) -> tuple[Array, Array]:
-    """The masses that the columns lack and that the rows keep, ``(...)``, after a check of the mass that moves."""
-    xp = namespace(mass)
+def _moved(sides: list[Array], mass: Array, asked: GivenGeometry) -> Array:
+    """The mass that moves in float64, ``(...)``, after a check."""
     moved = arrays.float64(mass)
-    totals = [xp.sum(w, axis=-1) for w in sides]
     lead = {name: tuple(w.shape[:-1]) for name, w in zip("ab", sides, strict=True)}
     checks.batch_shape(costs=asked.batch, **lead, mass=tuple(mass.shape))
-    host, total_a, total_b = (to_numpy(arrays.detached(v)) for v in (moved, *totals))
+    host, total_a, total_b = (to_numpy(arrays.detached(v)) for v in (moved, *map(_total, sides)))
     most = np.minimum(total_a, total_b)
     wrong = ~((host > 0) & (host <= most))
     if wrong.any():
@@ -102,9 +106,19 @@ def _rest(sides: list[Array], mass: Array, asked: GivenGeometry) -> tuple[Array,
             f"mass must be above 0 and at most the smaller total of a and b, got {worst[0]:.9g} and the totals "
             f"{worst[1]:.9g} and {worst[2]:.9g}; pass a part of it, such as {0.9 * min(worst[1:]):.3g}"
         )
-    kept_a, kept_b = (total - moved for total in totals)
+    return moved
+
+
+def _rest(sides: list[Array], moved: Array) -> tuple[Array, Array]:
+    """The masses that the columns lack and that the rows keep, ``(...)``."""
+    kept_a, kept_b = (_total(w) - moved for w in sides)
+    xp = namespace(moved)
     rest_a, rest_b = (xp.where(v > 0, v, 0.0 * v) for v in (kept_b, kept_a))
     return rest_a, rest_b
+
+
+def _total(w: Array) -> Array:
+    return namespace(w).sum(w, axis=-1)
 
 
 def extended(w: Array, rest: Array) -> Array:

@@ -107,6 +107,22 @@ def test_a_damaged_block_is_solved_again(measures, interrupted, solved, damage):
     assert len(solved) == 66 - 3 + 66
 
 
+@pytest.mark.parametrize("name", ["distance", "lower", "upper", "status"])
+@pytest.mark.parametrize("damage", [lambda content: content[:-5], lambda _: b"", lambda _: b"x" * 500, None])
+def test_a_damaged_array_is_solved_again(measures, tmp_path, solved, name, damage):
+    folder = tmp_path / "pairs"
+    otkit.pairwise(measures, folder=folder)
+    file = folder / f"{name}.npy"
+    if damage is None:
+        file.unlink()
+    else:
+        file.write_bytes(damage(file.read_bytes()))
+    with pytest.raises(ValueError, match="blocks are missing in "):
+        store.loaded([folder])
+    same(otkit.pairwise(measures, folder=folder), otkit.pairwise(measures))
+    assert len(solved) == 3 * 66
+
+
 @pytest.mark.parametrize("order", ["behind", "between", "before"])
 @pytest.mark.parametrize("finished", [False, True])
 def test_more_measures_keep_the_pairs_of_the_others(measures, interrupted, solved, rng, order, finished):

@@ -235,6 +235,13 @@ def test_means_on_a_circle_are_refused():
     np.testing.assert_allclose(exact.transport(new), x[nearest], atol=1e-5)
 
 
+@pytest.mark.parametrize("p", [2, 36, np.inf])
+def test_any_number_is_taken_modulo_the_period(p):
+    found = otkit.wasserstein([[-(2.0**-600)]], [[2.0**1000]], p=p, period=1.0)
+    assert found.distance == 2.0**-600
+    assert found.converged
+
+
 @pytest.mark.parametrize("period", [0, -1.0, np.inf, np.nan, "1", True])
 def test_bad_periods_are_refused(period):
     with pytest.raises(ValueError, match="period must be a positive number"):

@@ -132,6 +132,26 @@ def test_far_points_of_hardly_any_mass_do_not_blur_the_distance():
     assert found.lower <= wanted <= found.upper
 
 
+@pytest.mark.parametrize("period", [None, 2.0])
+def test_points_without_weight_get_no_mass(period, rng):
+    for _ in range(300):
+        n, m = rng.integers(1, 8, 2)
+        a, b = (np.append(rng.integers(0, 5, k), 1) * rng.permutation(np.append(np.ones(k), 0)) for k in (n, m))
+        if a.sum() == 0 or b.sum() == 0:
+            continue
+        a, b = a / a.sum(), b / b.sum()
+        x, y = rng.normal(size=(n + 1, 1)), rng.normal(size=(m + 1, 1))
+        found = otkit.solve_sample(x, y, a, b, period=period)
+        assert (found.plan[a == 0] == 0).all()
+        assert (found.plan[:, b == 0] == 0).all()
+        np.testing.assert_allclose(found.plan.sum(1), a, rtol=0, atol=1e-15)
+        np.testing.assert_allclose(found.plan.sum(0), b, rtol=0, atol=1e-15)
+        some = otkit.solve_sample(x[a > 0], y[b > 0], a[a > 0], b[b > 0], period=period)
+        assert float(found.value) == pytest.approx(float(some.value), rel=1e-12)
+        assert found.lower <= some.upper
+        assert some.lower <= found.upper
+
+
 def test_concave_costs_are_not_sorted():
     x, y = np.array([[0.0], [1.0]]), np.array([[1.0], [2.0]])
     result = otkit.solve_sample(x, y, metric=("power", 0.5), rtol=1e-9)

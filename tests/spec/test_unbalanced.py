@@ -366,6 +366,15 @@ def test_hard_data_give_numbers(name, rho):
             assert result.converged
 
 
+def test_costs_far_above_one_penalty_and_a_side_without(rng):
+    """All mass of a column comes from the cheapest row, whose penalty counts for nothing beside."""
+    C = rng.random((4, 4)) + 1e6 * rng.permutation(np.arange(1.0, 5.0))[:, None]
+    found = otkit.solve(C, reg=0.003, unbalanced=(3.0, np.inf))
+    assert found.converged
+    np.testing.assert_allclose(found.plan.sum(0), 0.25, rtol=1e-6)
+    assert float(found.value) == pytest.approx(float(C.min(0).mean()), rel=1e-4)
+
+
 @NO_CONVERGENCE
 @pytest.mark.parametrize("rho", RHO, ids=str)
 def test_one_point_each_has_a_closed_form(rho):

@@ -29,15 +29,27 @@ def cost(x, y, power):
 
 
 @jit
+def _last(w, at, n):
+    """The place of the last of n weights from `at` on that is not 0."""
+    last = at + n - 1
+    while last > at and w[last] == 0.0:
+        last -= 1
+    return last
+
+
+@jit
 def _climb(a, b, rows, cols, masses):
     """The steps of one item; returns the L1 distance between its marginals and the weights in exact arithmetic."""
     n, m = a.size, b.size
-    i, j = 0, 0
+    i, j, last_i, last_j = 0, 0, _last(a, 0, n), _last(b, 0, m)
     have, want, defect = a[0], b[0], 0.0
     for step in range(n + m - 1):
-        # At the end of one side only the other one advances, whatever excess rounding has left.
-        to_next_row = j == m - 1 or (i < n - 1 and have <= want)
-        mass = have if to_next_row else want
+        # At the end of the weights of one side only the other one advances, whatever excess rounding has left. Steps
+        # to points after both ends carry nothing.
+        goes_on = i < last_i or j < last_j
+        end_i, end_j = (last_i, last_j) if goes_on else (n - 1, m - 1)
+        to_next_row = j == end_j or (i < end_i and have <= want)
+        mass = have if to_next_row or not goes_on else want
         mass = mass if mass > 0.0 else 0.0
         rows[step], cols[step], masses[step] = i, j, mass
         have, lost_a = difference(have, mass)
@@ -51,7 +63,7 @@ def _climb(a, b, rows, cols, masses):
             defect += abs(want)
             j += 1
             want = b[j]
-    return defect + abs(want)
+    return defect + abs(have) + abs(want)
 
 
 @jit
@@ -67,7 +79,7 @@ def walk(x, w, at, n, to, m, whole_a, whole_b, power):
 
     The sides are n and m sorted points ``x (N,)`` from the places `at` and `to` on, with weights over their totals.
     """
-    i, j, last_i, last_j = at, to, at + n - 1, to + m - 1
+    i, j, last_i, last_j = at, to, _last(w, at, n), _last(w, to, m)
     have, want, defect, sent, lost = w[i] / whole_a, w[j] / whole_b, 0.0, 0.0, 0.0
     while True:
         # As in `_climb`. The mass is subtracted exactly from the side that it equals.

@@ -29,16 +29,16 @@ from otkit.kernels.numba.items import (
 from otkit.kernels.numba.jit import inlined, ordered
 from otkit.kernels.numba.planting import GOES_ON, OPTIMAL, charge, judge, plant
 from otkit.kernels.numba.pricing import _place, lowest
-from otkit.kernels.numba.proof import OF_SPAN, OF_VALUE, masses, potentials, prove
+from otkit.kernels.numba.proof import ABSOLUTE, OF_SPAN, OF_VALUE, masses, potentials, prove
 from otkit.kernels.numba.simplex import pivot, price
 
 # The best arc of so many rows that have one enters (measured: 1 and 8 take up to a quarter more at 20 to 200 points).
 _TOGETHER = 4
 # As in `otkit.solvers.exact.basis`: tolerance on reduced costs, and the rules of artificial arcs.
 _ROUNDING = 32 * UNIT
-# Some costs are far larger than others if the largest reduced cost is more than so many times the power mean, of
-# exponent −1/2, of the reduced costs above a fraction of the offsets.
-_ORDINARY, _ZERO = 2.0**20, 2.0**-40
+# Some costs are far larger than others if the largest reduced cost is more than so many times their size, as
+# `otkit.certificates.width.ordinary` has it.
+_ORDINARY, _ZERO, _EXACT = 2.0**20, 2.0**-40, 1e-9
 
 
 @ordered
@@ -91,8 +91,11 @@ def _narrow(R, n, m, row, col, span, width, upper, metric):
     total, count = 0.0, 0
     for i in range(n):
         for j in range(m):
-            if _ZERO * (abs(row[i]) + abs(col[j])) < R[i, j] < np.inf:
-                total += 1.0 / np.sqrt(R[i, j])
+            error = _ZERO * (abs(row[i]) + abs(col[j]))
+            own = abs(row[i] + col[j])
+            size = R[i, j] if R[i, j] > error else own if metric[ABSOLUTE] < _EXACT * own else 0.0
+            if error < size < np.inf:
+                total += 1.0 / np.sqrt(size)
                 count += 1
     return span * (total / count) ** 2 <= _ORDINARY if count else False
 

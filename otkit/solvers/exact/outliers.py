@@ -70,14 +70,14 @@ def _is_feasible(problem: LinearProblem, costs: Reduced, basis: Basis, item: int
     return bool(slack[basis.rows].min() >= -_TOLERANCE * basis.size)
 
 
-def vertex(costs: Reduced, item: int, basis: Basis, a: np.ndarray, b: np.ndarray) -> Vertex:
+def vertex(problem: LinearProblem, costs: Reduced, item: int, basis: Basis) -> Vertex:
     """The plan of a basis with masses that are exact up to their own rounding.
 
-    Weights of a total that is exactly 1 are whole multiples of a small number. An arc of negative mass, where weights
-    of equal sums differ by rounding, is emptied along a cycle of four arcs.
+    An arc of negative mass, where weights of equal sums differ by rounding, is emptied along a cycle of four arcs.
     """
     forest = basis.forest()
-    supply, total = _whole(a[basis.rows], b[basis.cols])
+    sides = to_numpy(problem.a)[item, basis.rows], to_numpy(problem.b)[item, basis.cols]
+    supply, total = _balanced(*(_whole(w, float(problem.mass[item])) for w in sides))
     parent, flow, defect = forest.parent.tolist(), {}, 0
     for node in reversed(forest.order.tolist()):
         p = parent[node]
@@ -97,11 +97,24 @@ def vertex(costs: Reduced, item: int, basis: Basis, a: np.ndarray, b: np.ndarray
     return Vertex(basis.rows[rows], basis.cols[cols], shares, np.array(list(cost.values())), defect / total)
 
 
-def _whole(a: np.ndarray, b: np.ndarray) -> tuple[list[int], int]:
+def _whole(w: np.ndarray, mass: float) -> list[int]:
+    """The weights of a side as whole numbers of one unit.
+
+    Equal weights are ones. Whole numbers of a total `mass` are what the caller gave, before the total was divided out
+    and rounding made sums differ. Other floating-point numbers are multiples of a power of two.
+    """
+    if (w == w[0]).all():
+        return [1] * w.size
+    given = np.rint(w * mass)
+    if mass < 1 / UNIT and (given / mass == w).all():
+        return [int(v) for v in given]
+    ratios = [v.as_integer_ratio() for v in w.tolist()]
+    common = max(bottom for _, bottom in ratios)
+    return [top * (common // bottom) for top, bottom in ratios]
+
+
+def _balanced(out: list[int], into: list[int]) -> tuple[list[int], int]:
     """The weights of both sides as multiples of 1/total, each divided by the exact sum of its side."""
-    ratios = [[w.as_integer_ratio() for w in side.tolist()] for side in (a, b)]
-    common = max(bottom for side in ratios for _, bottom in side)
-    out, into = ([top * (common // bottom) for top, bottom in side] for side in ratios)
     sum_out, sum_into = sum(out), sum(into)
     return [w * sum_into for w in out] + [w * sum_out for w in into], sum_out * sum_into
 

@@ -37,9 +37,11 @@ def solved(geometry: GivenGeometry, a: Any, b: Any, mass: Any) -> Result | None:
     a, b = (np.full(size, 1 / size) if w is None else w for w, size in ((a, n), (b, m)))
     if not (small.ordinary(a) and small.ordinary(b) and a.shape == (n,) and b.shape == (m,)):
         return None
-    low, high, total_a, total_b = (float(v) for v in (C.min(), C.max(), a.sum(), b.sum()))
-    if not (-np.inf < low and high < np.inf and 0 < mass <= min(total_a, total_b)):
+    low, high = float(C.min()), float(C.max())
+    if not (-np.inf < low and high < np.inf and 0 < mass <= min(float(a.sum()), float(b.sum()))):
         return None
+    a, b = (np.minimum(w, 2 * mass) for w in (a, b))  # as in `otkit.problems.partial`
+    total_a, total_b = float(a.sum()), float(b.sum())
     weights = np.concatenate((a, (total_b - mass,), b, (total_a - mass,)))
     corner = corner_cost(low, high)
     if not (np.count_nonzero(weights[:-1] > 0) >= n + m and corner < np.inf):

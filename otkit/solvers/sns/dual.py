@@ -161,7 +161,8 @@ class Entries(NamedTuple):
         matrix, mass = part.kernels.sparsified(
             self.rows, Scaling(f * self.row_masses, g, np.exp(rows), np.exp(cols), *halves)
         )
-        return SparseHessian(matrix, max(0.0, 1 - mass / float(at.masses.sum())))
+        total = float(at.masses.sum())  # 0 where penalties are far below the costs
+        return SparseHessian(matrix, max(0.0, 1 - mass / total) if total > 0 else 0.0)
 
 
 class SparseHessian(NamedTuple):

@@ -1,5 +1,6 @@
 """Costs over many orders of magnitude: right, or not called converged."""
 
+import warnings
 from fractions import Fraction
 
 import numpy as np
@@ -67,6 +68,50 @@ def test_costs_over_35_orders_of_magnitude(seed):
     assert weighted.lower <= solve(bounded, a, b).upper
 
 
+def clusters(rng, d, apart, weights):
+    """Clusters far from each other, each of which keeps its mass: both sides, and the optimal cost."""
+    k, size = 10, 50
+    centres = np.zeros((k, d))
+    centres[:, 0] = apart * np.arange(k)
+    y = np.repeat(centres, size, axis=0) + rng.normal(size=(k * size, d))
+    w = rng.integers(1, 20, k * size).astype(float) if weights == "whole" else np.ones(k * size)
+    each = w.reshape(k, size).sum(1)
+    cost = w @ ((y - np.repeat(centres, size, axis=0)) ** 2).sum(1) / w.sum()
+    if weights == "none":
+        return (centres, y, None, None), cost
+    return (centres, y, each, w) if weights == "whole" else (centres, y, each / w.sum(), w / w.sum()), cost
+
+
+@pytest.mark.parametrize("apart", [1e4, 1e6, 1e8, 1e10])
+@pytest.mark.parametrize("d", [1, 2])
+@pytest.mark.parametrize("weights", ["whole", "none", "shares"])
+def test_tight_clusters_far_from_each_other(weights, d, apart, rng):
+    """Each point of a cluster is at the least cost of its row or column: no other reduced cost is small."""
+    given, cost = clusters(rng, d, apart, weights)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", otkit.ConvergenceWarning)
+        found = solve_sample(*given)
+        distance = otkit.wasserstein(*given)
+    mass = 1.0 if given[2] is None else given[2].sum()
+    assert found.lower <= mass * cost <= found.upper
+    if weights == "shares":  # their sums differ by rounding, and what is left must cross
+        assert not found.converged or found.gap <= 1e-6 * found.upper
+    else:
+        assert found.converged
+        assert found.gap <= 1e-12 * found.upper
+    assert found.value == pytest.approx(mass * cost, rel=1e-12 if found.converged else 1e-6)
+    assert distance.converged == found.converged
+    assert distance.lower <= cost**0.5 <= distance.upper
+
+
+@pytest.mark.parametrize("scale", [1.0, 1e-100, 1e100])
+def test_costs_of_zero_reduced_are_no_smaller_than_they_are(scale):
+    found = otkit.solve(scale * np.array([[0, 1, 1e16], [1e16, 1e16, 0]]), [5.0, 7], [2.0, 3, 7])
+    assert found.converged
+    assert found.value == pytest.approx(3 * scale, rel=1e-14)
+    assert found.gap <= 1e-13 * found.upper
+
+
 @pytest.mark.parametrize("n", [12, 700])
 def test_the_way_down_and_listed_arcs_end_in_the_same_optimum(n, monkeypatch):
     rng = np.random.default_rng(1)
@@ -113,7 +158,7 @@ def test_what_rounding_hides_is_not_called_converged():
 def test_masses_are_those_of_exact_arithmetic(seed):
     rng = np.random.default_rng(seed)
     n, m = rng.integers(2, 12, 2)
-    tenths = rng.multinomial(1000, np.ones(n) / n) + 1, rng.multinomial(1000, np.ones(m) / m) + 1
+    tenths = rng.multinomial(1000 - n, np.ones(n) / n) + 1, rng.multinomial(1000 - m, np.ones(m) / m) + 1
     a, b = (w / w.sum() for w in tenths)  # sums that are equal in decimals differ by rounding
     problem = LinearProblem.build(otkit.Dense(rng.random((n, m))), a, b)
     costs = problem.reduced.to_numpy()
@@ -122,10 +167,15 @@ def test_masses_are_those_of_exact_arithmetic(seed):
         state = otkit.Exact().step(problem, state)
     with told(seed):
         plain = state.bases[0].vertex(problem.a[0], problem.b[0])
-        exact = outliers.vertex(costs, 0, state.bases[0], problem.a[0], problem.b[0])
+        exact = outliers.vertex(problem, costs, 0, state.bases[0])
         assert (exact.mass >= 0).all()
         assert exact.defect == 0
         assert exact.mass @ exact.cost == pytest.approx(plain.mass @ plain.cost, rel=1e-12)
+        given = LinearProblem.build(otkit.Dense(rng.random((n, m))), *(w.astype(float) for w in tenths))
+        ones = LinearProblem.build(otkit.Dense(rng.random((n, m))))
+        for side, w in zip((given.a[0], given.b[0]), tenths, strict=True):
+            assert outliers._whole(side, given.mass[0]) == w.tolist()
+            assert outliers._whole(ones.a[0], 1.0) == [1] * n
         whole = [Fraction(float(w)) for w in problem.a[0]], [Fraction(float(w)) for w in problem.b[0]]
         for w, at, size in zip(whole, (exact.rows, exact.cols), (n, m), strict=True):
             sums = [sum(Fraction(float(t)) for t in exact.mass[at == k]) for k in range(size)]
