@@ -128,7 +128,8 @@ def _compare(x: Measure, y: Measure, options: argparse.Namespace) -> tuple[Answe
             certified = bool(found.converged)
         elif options.reg is None:
             with uncompiled():
-                a, b = _weights(x, y, options)
+                whole = options.mass is None and x.masses.sum() == y.masses.sum()
+                a, b = (x.masses, y.masses) if whole else _weights(x, y, options)
                 found = wasserstein(x.x, y.x, a, b, p=options.p, mass=options.mass, rtol=options.rtol, **watched)
             certified = bool(found.converged)
         else:

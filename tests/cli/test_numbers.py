@@ -168,3 +168,15 @@ def test_images_beyond_the_limit_of_arcs(answer, tmp_path, monkeypatch, options)
     assert found["upper"] ** 2 - found["lower"] ** 2 <= 0.5
     same = answer("w2", "x.png", "x.png", *options)
     assert same["lower"] <= 1e-6
+
+
+def test_counts_in_clusters_far_from_each_other(answer, tmp_path):
+    """Whole numbers stay whole: their shares would leave mass that must cross."""
+    (tmp_path / "x.csv").write_text("x,y,count\n0,0,5\n1e8,0,7\n")
+    (tmp_path / "y.csv").write_text("x,y,count\n0,0,2\n1,0,3\n1e8,0,7\n")
+    found = answer("w2", "x.csv", "y.csv", "--weights", "count", "--plan", "plan.npz")
+    assert found["status"] == "CONVERGED"
+    assert_allclose([found[name] for name in ("distance", "lower", "upper")], 0.5, rtol=1e-9)
+    plan = np.load(tmp_path / "plan.npz")
+    assert_allclose(plan["mass"], np.array([2, 3, 7]) / 12, rtol=1e-14)
+    assert_allclose(plan["a"], np.array([5, 7]) / 12, rtol=1e-15)

@@ -7,6 +7,7 @@ import io
 import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 
@@ -55,13 +56,14 @@ class Reading:
 
 @dataclass(frozen=True)
 class Measure:
-    """Points of positive mass, with masses that sum to 1.
+    """Points of positive mass.
 
     Attributes
     ----------
     name : str
     x : array (n, d)
-    a : array (n,)
+    masses : array (n,)
+        As in the file. Whole numbers are exact, and their shares of the total are not.
     grid : tuple of int
         The shape of the grid whose cells are the points; empty for a cloud.
     cell : float
@@ -76,13 +78,18 @@ class Measure:
 
     name: str
     x: np.ndarray
-    a: np.ndarray
+    masses: np.ndarray
     grid: tuple[int, ...] = ()
     cell: float = 0.0
     notes: tuple[str, ...] = ()
     columns: tuple[str, ...] = ()
     steps: tuple[float, ...] = ()
     first: tuple[float, ...] = ()
+
+    @cached_property
+    def a(self) -> np.ndarray:
+        """The masses over their total."""
+        return self.masses / self.masses.sum()
 
     def image(self, shape: tuple[int, ...]) -> np.ndarray:
         """The masses of the cells on a grid of this shape, at least that of the own one."""
@@ -130,8 +137,7 @@ def from_masses(name: str, mass: np.ndarray, how: Reading) -> Measure:
     x, first, cell = (cells + 0.5) * steps - 0.5, 0.5 * steps - 0.5, max(full) / max(mass.shape)
     if how.unit_square:
         x, first, steps, cell = (x + 0.5) / max(full), (first + 0.5) / max(full), steps / max(full), cell / max(full)
-    a = mass[mass > 0]
-    return Measure(name, x, a / a.sum(), mass.shape, cell, steps=tuple(steps.tolist()), first=tuple(first.tolist()))
+    return Measure(name, x, mass[mass > 0], mass.shape, cell, steps=tuple(steps.tolist()), first=tuple(first.tolist()))
 
 
 def _averaged(mass: np.ndarray, side: int) -> np.ndarray:
@@ -168,7 +174,7 @@ def from_points(name: str, x: np.ndarray, a: np.ndarray | None, how: Reading) ->
         raise UnusableInput(f"must hold at least one point of one coordinate, got shape {x.shape}; save one a row")
     _check_mass(a)
     kept = a > 0
-    return Measure(name, x[kept], a[kept] / a.sum())
+    return Measure(name, x[kept], a[kept])
 
 
 def _check_mass(mass: np.ndarray) -> None:

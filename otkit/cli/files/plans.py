@@ -13,8 +13,9 @@ if TYPE_CHECKING:
 
 
 def save_plan(path: str, result: Result, x: Measure, y: Measure, distance: float) -> None:
-    """Write the arcs of a plan, their end points and the distance to an ``.npz`` file."""
+    """Write the arcs of a plan of shares, their end points and the distance to an ``.npz`` file."""
     arcs = result.plan_sparse()
+    mass = arcs.mass if result.whole is not None else arcs.mass / result.problem.mass
     np.savez_compressed(
-        path, row=arcs.row, col=arcs.col, mass=arcs.mass, x=x.x, y=y.x, a=x.a, b=y.a, distance=np.float64(distance)
+        path, row=arcs.row, col=arcs.col, mass=mass, x=x.x, y=y.x, a=x.a, b=y.a, distance=np.float64(distance)
     )

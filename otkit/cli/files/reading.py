@@ -169,7 +169,7 @@ def read(path: str, how: Reading = _AS_IT_IS) -> Measure:
     Returns
     -------
     Measure
-        The measure, without points of zero mass, normalised to total mass 1.
+        The measure, without points of zero mass.
 
     Raises
     ------
