@@ -3,6 +3,7 @@
 import gc
 import json
 import sys
+from collections import Counter
 from importlib.util import find_spec
 
 import numpy as np
@@ -20,6 +21,8 @@ if HAS_HYPOTHESIS:
     settings.register_profile("otkit", max_examples=40, deadline=None, derandomize=True, print_blob=True)
     settings.load_profile("otkit")
 
+_GOLDEN = (5**0.5 - 1) / 2
+
 HAS_TORCH, HAS_JAX = (find_spec(name) is not None for name in ("torch", "jax"))
 # Without PyTorch there is nothing to test in these.
 _OF_TORCH = [
@@ -33,6 +36,20 @@ _OF_TORCH = [
 if find_spec("triton") is None:
     sys.modules["triton"] = None
 collect_ignore_glob = [] if HAS_TORCH else _OF_TORCH
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items):
+    """Of a `sampled` test, about one in so many combinations is quick, and the others are slow.
+
+    Multiples of the golden ratio spread them over the values of all parameters.
+    """
+    count = Counter()
+    for item in items:
+        mark, of = item.get_closest_marker("sampled"), item.nodeid.partition("[")[0]
+        if mark is not None and count[of] * _GOLDEN % 1 >= 1 / mark.args[0]:
+            item.add_marker(pytest.mark.slow)
+        count[of] += 1
 
 
 def pytest_collection_finish():

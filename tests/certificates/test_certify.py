@@ -22,6 +22,7 @@ def contains(result, exact, slack):
     return result.lower - slack <= exact <= result.upper + slack
 
 
+@pytest.mark.sampled(4)
 @pytest.mark.filterwarnings("ignore::otkit.ConvergenceWarning")
 @pytest.mark.parametrize("seed", RANDOM)
 def test_the_bounds_contain_the_optimum_at_any_time(seed):

@@ -62,6 +62,7 @@ def test_transforms_are_those_of_all_pairs(metric, kind):
         assert_array_equal(TREES.c_transform(costs.base, g), NUMBA.c_transform(costs.base, g))
 
 
+@pytest.mark.sampled(3)
 @pytest.mark.parametrize("kind", CLOUDS)
 @pytest.mark.parametrize("metric", METRICS, ids=str)
 def test_selected_entries_are_those_of_all_pairs(metric, kind, monkeypatch):

@@ -85,6 +85,7 @@ def left(step):
     return found[1][0] - found[0][0], found[1][1] - found[0][1]
 
 
+@pytest.mark.sampled(3)
 @pytest.mark.parametrize("backward", [False, True], ids=["dropped", "differentiated"])
 @pytest.mark.parametrize("name", LOSSES)
 def test_steps_leave_nothing(name, backward):

@@ -47,6 +47,7 @@ FAMILIES = [
 ]  # fmt: skip
 
 
+@pytest.mark.sampled(3)
 @pytest.mark.filterwarnings("ignore::otkit.ConvergenceWarning")  # cosines of nearly equal directions
 @pytest.mark.parametrize("p", [1, 1.5, 2, 3])
 @pytest.mark.parametrize("metric", METRICS)
@@ -77,6 +78,7 @@ def test_bounds_are_below_the_distances(name, metric, p, monkeypatch):
             assert np.median(below[found.distance > 0] / found.distance[found.distance > 0]) > 0.7
 
 
+@pytest.mark.sampled(3)
 @pytest.mark.filterwarnings("ignore::otkit.ConvergenceWarning")  # cosines of nearly equal directions
 @pytest.mark.parametrize(
     ("name", "metric"),

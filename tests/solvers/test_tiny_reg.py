@@ -34,6 +34,7 @@ def quiet(*given, **options):
     return result, [str(w.message) for w in caught if w.category is otkit.ConvergenceWarning]
 
 
+@pytest.mark.sampled(3)
 @pytest.mark.parametrize("method", SOLVERS)
 @pytest.mark.parametrize("reg", 10.0 ** -np.arange(8, 15.5, 0.5))
 def test_converged_says_that_the_marginals_are_right(reg, method, costs):

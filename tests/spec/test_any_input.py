@@ -251,6 +251,7 @@ def test_any_input(seed):
     seeded(seed)(each)()
 
 
+@pytest.mark.sampled(3)
 @pytest.mark.parametrize("name", CALLS)
 @pytest.mark.parametrize("form", GOOD)
 def test_input_that_has_a_meaning_is_read(form, name, rng):

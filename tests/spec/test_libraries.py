@@ -8,6 +8,7 @@ import otkit
 from otkit.arrays import namespace, to_numpy
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize("seed", range(6))
 @pytest.mark.parametrize("options", [{"reg": 0.2, "tol": 1e-9}, {"rtol": 1e-3}], ids=["entropic", "unregularised"])
 def test_the_answer_is_that_of_numpy(xp, seed, options):

@@ -118,6 +118,7 @@ def test_penalties_far_above_the_costs_are_resolved(rho):
     assert earned == pytest.approx(result.lower, rel=1e-8)
 
 
+@pytest.mark.sampled(3)
 @pytest.mark.parametrize(
     ("method", "seed"), [*(("frank-wolfe", k) for k in range(100)), *(("annealing", k) for k in range(0, 100, 3))]
 )

@@ -343,6 +343,7 @@ def follow(spied, case, arguments, depth=0, meant=True):
     return any([follow(spied, case, with_option(arguments, option), depth + 1, meant) for option in advised])
 
 
+@pytest.mark.sampled(3)
 @pytest.mark.parametrize("seed", range(200))
 def test_a_generated_command_reads_what_is_meant_or_its_advice_does(spied, tmp_path, seed):
     rng = np.random.default_rng(seed)

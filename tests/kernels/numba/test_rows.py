@@ -83,6 +83,7 @@ def few(monkeypatch):
 
 @pytest.mark.usefixtures("few")
 class TestWhatIsLeftOut:
+    @pytest.mark.sampled(3)
     @pytest.mark.parametrize("tol", [1e-4, 1e-9])
     @pytest.mark.parametrize("relative", [1e-2, 1e-3])
     @pytest.mark.parametrize("weights", WEIGHTS)

@@ -106,6 +106,7 @@ def test_the_forms_are_those_of_scipy(shape, count, device, rng):
     assert_allclose(Schur.of(*sparse, 2.0).diagonal, 2.0 - (T * T).sum(0), rtol=1e-14)
 
 
+@pytest.mark.sampled(3)
 @pytest.mark.usefixtures("impatient")
 @pytest.mark.parametrize("shift", [1e-12, 1e-3, 1.0])
 @pytest.mark.parametrize(("shape", "count"), SHAPES)

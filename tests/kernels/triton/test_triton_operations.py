@@ -23,8 +23,7 @@ from otkit.geometry.reduced import Reduced  # noqa: E402
 from otkit.kernels.triton import operations as ops  # noqa: E402
 from otkit.kernels.triton.launch import DOUBLE, MIXED, SINGLE  # noqa: E402
 
-U, U_SINGLE = 2.0**-53, 2.0**-24
-INF = np.inf
+U, U_SINGLE, INF = 2.0**-53, 2.0**-24, np.inf
 EVERY = slice(None), slice(None)
 
 
@@ -35,9 +34,8 @@ def fenced(monkeypatch):
 
     def garbage(size, *, dtype, device):
         count, fence = int(np.prod(size)), 32
-        whole = empty(count + 2 * fence, dtype=dtype, device=device).fill_(
-            float("nan") if dtype.is_floating_point else -7
-        )
+        mark = float("nan") if dtype.is_floating_point else -7
+        whole = empty(count + 2 * fence, dtype=dtype, device=device).fill_(mark)
         fences.extend((whole[:fence], whole[fence + count :]))
         return whole[fence : fence + count].view(size)
 
@@ -262,6 +260,7 @@ def check_leaving(c, rng):
     within(found, named.gather(2, col[:, :, None])[:, :, 0], c.exponents)
 
 
+@pytest.mark.sampled(3)
 @pytest.mark.parametrize("kind", GEOMETRIES)
 def test_geometries(kind, device, rng):
     reduced, given = problem(rng, GEOMETRIES[kind](rng, 31, 21, device))
@@ -274,6 +273,7 @@ def test_geometries(kind, device, rng):
         check_gradient(reduced, rng)
 
 
+@pytest.mark.sampled(3)
 @pytest.mark.parametrize("kind", ["columns", "euclidean 3"])
 @pytest.mark.parametrize(("n", "m"), [(1, 1), (1, 37), (41, 1), (33, 65), (70, 130)])
 def test_sizes(kind, n, m, device, rng):

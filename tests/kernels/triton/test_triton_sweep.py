@@ -82,6 +82,7 @@ def weights(rng, *shape):
     return w / w.sum(-1, keepdims=True)
 
 
+@pytest.mark.sampled(3)
 @pytest.mark.parametrize(("n", "m"), [(1, 1), (1, 9), (7, 1), (23, 37), (41, 20)])
 def test_one_problem(device, form, n, m, rng):
     case = Case(device, dense(rng, device, n, m), 0.05, weights(rng, n), weights(rng, m))
@@ -97,12 +98,14 @@ def test_each_item_stops_by_itself(device, form, rng):
     case.check(4, limit=[0, 1, 0, 2])
 
 
+@pytest.mark.sampled(3)
 @pytest.mark.parametrize("rho", [(1.0, 3.0), (INF, 0.5), (0.2, INF), (0.0, 1.0), (INF, 0.0), (50.0, 50.0)])
 def test_penalties(device, form, rho, rng):
     case = Case(device, dense(rng, device, 2, 18, 21), 0.05, 2 * weights(rng, 2, 18), weights(rng, 2, 21), rho)
     case.check(12)
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize(
     ("block", "programs", "rho", "window"),
     [
@@ -175,6 +178,7 @@ def test_costs_in_any_layout(device, form, rng):
     transposed.check(6)
 
 
+@pytest.mark.sampled(3)
 @pytest.mark.parametrize("metric", ["sqeuclidean", "euclidean", "cityblock", "cosine", ("power", 1.5)])
 @pytest.mark.parametrize("d", [2, 20])
 def test_clouds(device, form, metric, d, rng):
@@ -183,6 +187,7 @@ def test_clouds(device, form, metric, d, rng):
     case.check(6, within=1e-10)
 
 
+@pytest.mark.sampled(3)
 @pytest.mark.parametrize("metric", ["sqeuclidean", "euclidean", "cityblock", "cosine", ("power", 1.5)])
 @pytest.mark.parametrize("d", [3, 40])
 def test_clouds_in_single_precision(device, form, metric, d, monkeypatch, rng):
@@ -223,6 +228,7 @@ def test_it_goes_back_to_the_best_point_where_the_error_rises(device, form, rng)
     case.check(6, tol=-INF, start=(before.f, before.point, past), within=1e-9)
 
 
+@pytest.mark.sampled(3)
 @pytest.mark.parametrize(
     ("dtype", "reg", "tol", "precision"),
     [

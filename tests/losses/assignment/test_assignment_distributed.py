@@ -182,6 +182,7 @@ def test_all_processes_say_what_is_wrong(processes):
         )
 
 
+@pytest.mark.slow
 def test_the_example():
     example = Path(__file__).parents[3] / "examples" / "assign_torchrun.py"
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2", str(example)]

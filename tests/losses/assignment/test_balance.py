@@ -50,6 +50,7 @@ def hard_scores(kind, n, k):
     return -np.abs(np.sort(random.random(n))[:, None] ** 3 - np.sort(random.random(k)))
 
 
+@pytest.mark.sampled(3)
 @pytest.mark.parametrize("kind", ["normal", "heavy tails", "far samples", "dead prototypes", "groups", "line"])
 @pytest.mark.parametrize(("dtype", "most"), [(torch.float32, 2e3), (torch.float64, 2e4)])
 @pytest.mark.parametrize(("n", "k"), [(1, 40), (40, 1), (9, 130), (130, 30), (700, 800)])

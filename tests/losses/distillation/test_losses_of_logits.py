@@ -161,7 +161,9 @@ SCRIPT = """
 """
 
 
-@pytest.mark.parametrize("name", [pytest.param("uld", marks=pytest.mark.slow), "vocab", "kl"])
+@pytest.mark.parametrize(
+    "name", [pytest.param("uld", marks=pytest.mark.slow), pytest.param("vocab", marks=pytest.mark.slow), "kl"]
+)
 def test_memory(name):
     # A quarter of the vocabulary of a large model: beside the logits no more than their size, gradient included.
     (extra,) = of_process(SCRIPT, 1024, 37984, name)

@@ -295,7 +295,7 @@ SCRIPT = """
 
 
 @pytest.mark.parametrize(("name", "tail", "most"), [
-    ("kl", "one bucket", 1.5),  # the gradient
+    pytest.param("kl", "one bucket", 1.5, marks=pytest.mark.slow),  # the gradient
     ("batch", "renormalise", 3.5),  # softened rows and two gradients; a dense teacher would be one more
 ])  # fmt: skip
 def test_no_dense_teacher(name, tail, most):

@@ -52,6 +52,7 @@ def as_points(a, b, spacing=1.0):
     return otkit.solve_sample(x, y, a[a > 0], b[b > 0], method="exact")
 
 
+@pytest.mark.sampled(3)
 @pytest.mark.parametrize(("a", "b"), [pytest.param(a, b, id=name) for name, a, b in cases()])
 @pytest.mark.parametrize("scaled", [False, True])
 def test_the_answer_is_that_of_the_cells_with_mass(a, b, scaled):
