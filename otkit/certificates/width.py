@@ -12,37 +12,43 @@ from otkit.problems.linear import LinearProblem
 EXACT = 1e-9
 # The largest cost is the scale of the costs, up to so many times the mean of the costs below.
 ORDINARY = 2.0**20
-# Number of costs in a sample, and minimum number of its rows.
+# Number of costs in a sample, and minimum number of its rows. Steps between these are primes: the order of points often
+# has another period.
 _SAMPLE, _ROWS = 2**16, 16
+_STEPS = (1, 2, 3, 5, 7, 11, 13, 17, 23, 31, 47, 67, 97, 139, 197, 281, 401, 571, 809, 1151, 1627, 2309, 3259, 4093)
 # Costs below this fraction of the offsets are their rounding errors.
 _ZERO = 2.0**-40
+# Costs below this fraction of what a plan pays for its mass do not matter beside it.
+_PAID = 2.0**-10
 # Bounds of plans that cost the same differ by so many errors of a cost: one for potentials, three for a corrected plan.
 _ALIKE = 4.0
 
 
-def ordinary(problem: LinearProblem, item: int) -> float:
+def ordinary(problem: LinearProblem, item: int, lower: float = 0.0) -> float:
     """The size of the costs without outliers: the power mean (Σ R^(−1/2) / k)^(−2) of the reduced costs.
 
     Of a few costs that are far larger than the others, it is as large as if these were absent. If a fraction φ of the
     costs are far smaller than the others, it is at most φ⁻² times as large as these. A reduced cost of 0 has the size
-    of the cost itself, if that is known to `EXACT`: in tight clusters far from each other, no other is small.
+    of the cost itself: in tight clusters far from each other, no other is small. It has none if it is not known to
+    `EXACT`, or far below a lower bound of the optimum, which then is paid for other arcs.
     """
     costs, one = problem.reduced, slice(item, item + 1)
-    step = max(1, min(costs.n // _ROWS, costs.n * costs.m // _SAMPLE))
-    rows = slice(0, costs.n, step)
+    step = min(costs.n // _ROWS, costs.n * costs.m // _SAMPLE)
+    rows = slice(0, costs.n, next((k for k in _STEPS if k >= step), step))
     R = to_numpy(costs.block(one, rows))[0]
     row, col = to_numpy(costs.row)[item, rows, None], to_numpy(costs.col)[item]
     with_mass = (to_numpy(problem.a)[item, rows, None] > 0) & (to_numpy(problem.b)[item] > 0)
     error = _ZERO * (abs(row) + abs(col))
-    own = np.where(problem.geometry.rounding[1] < EXACT * abs(row + col), abs(row + col), 0.0)
+    least = max(problem.geometry.rounding[1] / EXACT, _PAID * lower / problem.size[item])
+    own = np.where(abs(row + col) > least, abs(row + col), 0.0)
     sizes = np.where(error < R, R, own)
     sizes = sizes[with_mass & np.isfinite(R) & (error < sizes)]
     return float(np.mean(1 / np.sqrt(sizes)) ** -2) if sizes.size else 0.0
 
 
-def outliers(problem: LinearProblem, item: int) -> float:
-    """The size of the ordinary costs if some are far larger, else 0."""
-    size = ordinary(problem, item)
+def outliers(problem: LinearProblem, item: int, lower: float = 0.0) -> float:
+    """The size of the ordinary costs if some are far larger, else 0; `lower` is a lower bound of the optimum."""
+    size = ordinary(problem, item, lower)
     return size if problem.span[item] > ORDINARY * size else 0.0
 
 
@@ -70,7 +76,7 @@ def narrow(
     unscaled = (offsets == 0) & (problem.span == 0) & (most < np.inf)
     fine |= width <= atol * np.where(unscaled, most, np.minimum(offsets, most))
     for k in np.flatnonzero(~fine & (width <= atol * np.minimum(problem.span * problem.size, most))):
-        size = outliers(problem, int(k))
+        size = outliers(problem, int(k), float(lower[k]))
         fine[k] = not size or width[k] <= atol * size * problem.size[k]
     return np.asarray(fine)
 

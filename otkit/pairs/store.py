@@ -262,6 +262,8 @@ def loaded(paths: Sequence[Path]) -> tuple[Question, Answers]:
     """
     folders = [Folder(path, _read(path)) for path in paths]
     first = folders[0]
+    if not first.whole:
+        (first.path / "blocks").mkdir(exist_ok=True)
     for other in folders[1:]:
         if replace(other.question, names=first.question.names) != first.question:
             raise ValueError(f"{first.path} and {other.path} have answers to different questions; join them apart")
@@ -276,10 +278,10 @@ def _loaded(path: Path, pairs: int) -> Answers | None:
     found = {}
     try:
         for name, dtype in reversed(_DTYPES.items()):  # the status is written last
-            found[name] = np.load(path / f"{name}.npy", mmap_mode="r")
-            if found[name].shape != (pairs,) or found[name].dtype != dtype:
+            array = found[name] = np.load(path / f"{name}.npy", mmap_mode="r")
+            if not isinstance(array, np.ndarray) or (array.shape, array.dtype) != ((pairs,), dtype):
                 return None
-    except (FileNotFoundError, EOFError, ValueError):
+    except (FileNotFoundError, IsADirectoryError, EOFError, ValueError):
         return None
     return Answers(**found)
 

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -121,6 +122,17 @@ def test_a_damaged_array_is_solved_again(measures, tmp_path, solved, name, damag
         store.loaded([folder])
     same(otkit.pairwise(measures, folder=folder), otkit.pairwise(measures))
     assert len(solved) == 3 * 66
+
+
+def test_a_damaged_folder_is_filled_from_another(measures, tmp_path):
+    one, other = tmp_path / "one", tmp_path / "other"
+    wanted = {name: v.copy() for name, v in otkit.pairwise(measures, folder=one).condensed.arrays.items()}
+    shutil.copytree(one, other)
+    (one / "status.npy").unlink()
+    (one / "lower.npy").unlink()
+    _, answers = store.loaded([one, other])
+    for name, v in answers.arrays.items():
+        assert_array_equal(v, wanted[name])
 
 
 @pytest.mark.parametrize("order", ["behind", "between", "before"])

@@ -38,7 +38,7 @@ _TOGETHER = 4
 _ROUNDING = 32 * UNIT
 # Some costs are far larger than others if the largest reduced cost is more than so many times their size, as
 # `otkit.certificates.width.ordinary` has it.
-_ORDINARY, _ZERO, _EXACT = 2.0**20, 2.0**-40, 1e-9
+_ORDINARY, _ZERO, _EXACT, _PAID = 2.0**20, 2.0**-40, 1e-9, 2.0**-10
 
 
 @ordered
@@ -82,18 +82,19 @@ def _improve(R, n, m, scale, limit, parent, thread, reverse, size, last, up, flo
 
 
 @ordered
-def _narrow(R, n, m, row, col, span, width, upper, metric):
+def _narrow(R, n, m, row, col, span, lower, upper, metric):
     """Whether an interval is narrow, as `otkit.certificates.width.precise`."""
+    width = upper - lower
     if width <= metric[OF_VALUE] * abs(upper):
         return True
     if not width <= metric[OF_SPAN] * span:
         return False
-    total, count = 0.0, 0
+    total, count, least = 0.0, 0, max(metric[ABSOLUTE] / _EXACT, _PAID * lower)
     for i in range(n):
         for j in range(m):
             error = _ZERO * (abs(row[i]) + abs(col[j]))
             own = abs(row[i] + col[j])
-            size = R[i, j] if R[i, j] > error else own if metric[ABSOLUTE] < _EXACT * own else 0.0
+            size = R[i, j] if R[i, j] > error else own if own > least else 0.0
             if error < size < np.inf:
                 total += 1.0 / np.sqrt(size)
                 count += 1
@@ -141,7 +142,7 @@ def _item(item, v, metric, limit, num, info, ends, mass):
         nr, nc, weight, row, col, f, g, linear, defect, num[SPAN], num[LOW], info[FORBIDDEN], metric
     )
     write(item, f, g, v)
-    return 0 if _narrow(R, nr, nc, row, col, num[SPAN], num[UPPER] - num[LOWER], num[UPPER], metric) else WIDE
+    return 0 if _narrow(R, nr, nc, row, col, num[SPAN], num[LOWER], num[UPPER], metric) else WIDE
 
 
 @ordered

@@ -77,7 +77,8 @@ def vertex(problem: LinearProblem, costs: Reduced, item: int, basis: Basis) -> V
     """
     forest = basis.forest()
     sides = to_numpy(problem.a)[item, basis.rows], to_numpy(problem.b)[item, basis.cols]
-    supply, total = _balanced(*(_whole(w, float(problem.mass[item])) for w in sides))
+    known = [_given(w, float(problem.mass[item])) for w in sides]
+    supply, total = _balanced(*(known if None not in known else map(_multiples, sides)))
     parent, flow, defect = forest.parent.tolist(), {}, 0
     for node in reversed(forest.order.tolist()):
         p = parent[node]
@@ -97,17 +98,19 @@ def vertex(problem: LinearProblem, costs: Reduced, item: int, basis: Basis) -> V
     return Vertex(basis.rows[rows], basis.cols[cols], shares, np.array(list(cost.values())), defect / total)
 
 
-def _whole(w: np.ndarray, mass: float) -> list[int]:
-    """The weights of a side as whole numbers of one unit.
+def _given(w: np.ndarray, mass: float) -> list[int] | None:
+    """The whole numbers that the caller gave as weights, of a total `mass`, or ones if all are equal; None if others.
 
-    Equal weights are ones. Whole numbers of a total `mass` are what the caller gave, before the total was divided out
-    and rounding made sums differ. Other floating-point numbers are multiples of a power of two.
+    They are exact, where rounding of the shares of their total makes sums differ.
     """
     if (w == w[0]).all():
         return [1] * w.size
     given = np.rint(w * mass)
-    if mass < 1 / UNIT and (given / mass == w).all():
-        return [int(v) for v in given]
+    return [int(v) for v in given] if mass < 1 / UNIT and (given / mass == w).all() else None
+
+
+def _multiples(w: np.ndarray) -> list[int]:
+    """Floating-point numbers as whole multiples of a power of two."""
     ratios = [v.as_integer_ratio() for v in w.tolist()]
     common = max(bottom for _, bottom in ratios)
     return [top * (common // bottom) for top, bottom in ratios]

@@ -104,6 +104,40 @@ def test_tight_clusters_far_from_each_other(weights, d, apart, rng):
     assert distance.lower <= cost**0.5 <= distance.upper
 
 
+@pytest.mark.parametrize("jitter", [0.0, 1e-9, 1e-6, 1e-3])
+@pytest.mark.parametrize("n", [8, 50, 300])
+def test_nearly_equal_measures_pay_for_the_mass_that_crosses(n, jitter, rng):
+    """The cost of the points that hardly move is negligible beside, and no measure of precision."""
+    x, a = rng.normal(size=(n, 2)), rng.dirichlet(np.ones(n))
+    b = a * (1 + 1e-6 * rng.normal(size=n))
+    found = solve_sample(x, x + jitter * rng.normal(size=x.shape), a, b / b.sum())
+    assert found.converged
+    assert found.gap <= 1e-13
+    copy = x.astype(np.float32).astype(float)
+    assert solve_sample(x, copy, a, a.astype(np.float32) / a.astype(np.float32).sum(dtype=float)).converged
+
+
+def test_one_side_of_whole_numbers_is_not_enough():
+    """Bounds are those of the weights of both sides in one sense: the mass that differs by rounding is large here."""
+    C = np.where(np.eye(3) > 0, 1.0, 1e16)
+    a, b = np.array([22.0, 28.0, 26.0]), np.array([22.0, 28.000000000000004, 26.0])
+    with pytest.warns(otkit.ConvergenceWarning, match="rounding"):
+        found = solve(C, a, b)
+    shares = [[Fraction(float(v)) for v in w / w.sum()] for w in (a, b)]
+    missing = sum(max(p / sum(shares[0]) - q / sum(shares[1]), 0) for p, q in zip(*shares, strict=True))
+    assert found.lower <= 76 * (1 + missing * (10**16 - 1)) <= found.upper
+
+
+@pytest.mark.parametrize("period", [2, 4, 8, 9, 16])
+def test_the_order_of_points_does_not_hide_tight_clusters(period):
+    rng = np.random.default_rng(0)
+    n = 801 if period == 9 else 1024
+    x = rng.normal(size=(n, 2)) * 1e8
+    x[np.arange(n) % period != 0] = rng.normal(size=(np.count_nonzero(np.arange(n) % period), 2))
+    problem = LinearProblem.build(otkit.PointCloud(x, x + 1e-2 * rng.normal(size=x.shape)), None, None)
+    assert ordinary(problem, 0) <= 1e6
+
+
 @pytest.mark.parametrize("scale", [1.0, 1e-100, 1e100])
 def test_costs_of_zero_reduced_are_no_smaller_than_they_are(scale):
     found = otkit.solve(scale * np.array([[0, 1, 1e16], [1e16, 1e16, 0]]), [5.0, 7], [2.0, 3, 7])
@@ -174,8 +208,8 @@ def test_masses_are_those_of_exact_arithmetic(seed):
         given = LinearProblem.build(otkit.Dense(rng.random((n, m))), *(w.astype(float) for w in tenths))
         ones = LinearProblem.build(otkit.Dense(rng.random((n, m))))
         for side, w in zip((given.a[0], given.b[0]), tenths, strict=True):
-            assert outliers._whole(side, given.mass[0]) == w.tolist()
-            assert outliers._whole(ones.a[0], 1.0) == [1] * n
+            assert outliers._given(side, given.mass[0]) == w.tolist()
+            assert outliers._given(ones.a[0], 1.0) == [1] * n
         whole = [Fraction(float(w)) for w in problem.a[0]], [Fraction(float(w)) for w in problem.b[0]]
         for w, at, size in zip(whole, (exact.rows, exact.cols), (n, m), strict=True):
             sums = [sum(Fraction(float(t)) for t in exact.mass[at == k]) for k in range(size)]
