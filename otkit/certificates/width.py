@@ -12,8 +12,8 @@ from otkit.problems.linear import LinearProblem
 EXACT = 1e-9
 # The largest cost is the scale of the costs, up to so many times the mean of the costs below.
 ORDINARY = 2.0**20
-# Number of costs in a sample, and minimum number of its rows. Steps between these are primes: the order of points often
-# has another period.
+# Number of costs in a sample, and least number of its rows, to a factor of 1.5: steps between rows are primes, as the
+# order of points often has another period.
 _SAMPLE, _ROWS = 2**16, 16
 _STEPS = (1, 2, 3, 5, 7, 11, 13, 17, 23, 31, 47, 67, 97, 139, 197, 281, 401, 571, 809, 1151, 1627, 2309, 3259, 4093)
 # Costs below this fraction of the offsets are their rounding errors.

@@ -70,15 +70,15 @@ def _is_feasible(problem: LinearProblem, costs: Reduced, basis: Basis, item: int
     return bool(slack[basis.rows].min() >= -_TOLERANCE * basis.size)
 
 
-def vertex(problem: LinearProblem, costs: Reduced, item: int, basis: Basis) -> Vertex:
-    """The plan of a basis with masses that are exact up to their own rounding.
+def vertex(costs: Reduced, item: int, basis: Basis, a: np.ndarray, b: np.ndarray, total: float) -> Vertex:
+    """The plan of a basis with masses that are exact up to their own rounding, for weights of a `total` as given.
 
     An arc of negative mass, where weights of equal sums differ by rounding, is emptied along a cycle of four arcs.
     """
     forest = basis.forest()
-    sides = to_numpy(problem.a)[item, basis.rows], to_numpy(problem.b)[item, basis.cols]
-    known = [_given(w, float(problem.mass[item])) for w in sides]
-    supply, total = _balanced(*(known if None not in known else map(_multiples, sides)))
+    sides = a[basis.rows], b[basis.cols]
+    whole = [_given(w, total) for w in sides]
+    supply, unit = _balanced(*(whole if None not in whole else map(_multiples, sides)))
     parent, flow, defect = forest.parent.tolist(), {}, 0
     for node in reversed(forest.order.tolist()):
         p = parent[node]
@@ -94,19 +94,19 @@ def vertex(problem: LinearProblem, costs: Reduced, item: int, basis: Basis) -> V
     for arc in [arc for arc, moved in mass.items() if moved < 0]:
         defect += _emptied(costs, item, basis, arc, mass, cost)
     rows, cols = np.array(list(mass), dtype=np.int64).reshape(-1, 2).T
-    shares = np.array([moved / total for moved in mass.values()])
-    return Vertex(basis.rows[rows], basis.cols[cols], shares, np.array(list(cost.values())), defect / total)
+    shares = np.array([moved / unit for moved in mass.values()])
+    return Vertex(basis.rows[rows], basis.cols[cols], shares, np.array(list(cost.values())), defect / unit)
 
 
-def _given(w: np.ndarray, mass: float) -> list[int] | None:
-    """The whole numbers that the caller gave as weights, of a total `mass`, or ones if all are equal; None if others.
+def _given(w: np.ndarray, total: float) -> list[int] | None:
+    """The whole numbers of this total that the caller gave as weights, or ones if all are equal; None if others.
 
     They are exact, where rounding of the shares of their total makes sums differ.
     """
     if (w == w[0]).all():
         return [1] * w.size
-    given = np.rint(w * mass)
-    return [int(v) for v in given] if mass < 1 / UNIT and (given / mass == w).all() else None
+    given = np.rint(w * total)
+    return [int(v) for v in given] if total < 1 / UNIT and (given / total == w).all() else None
 
 
 def _multiples(w: np.ndarray) -> list[int]:
@@ -117,7 +117,7 @@ def _multiples(w: np.ndarray) -> list[int]:
 
 
 def _balanced(out: list[int], into: list[int]) -> tuple[list[int], int]:
-    """The weights of both sides as multiples of 1/total, each divided by the exact sum of its side."""
+    """The weights of both sides as multiples of 1/unit, each divided by the exact sum of its side."""
     sum_out, sum_into = sum(out), sum(into)
     return [w * sum_into for w in out] + [w * sum_out for w in into], sum_out * sum_into
 

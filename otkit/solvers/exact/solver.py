@@ -228,7 +228,7 @@ def _certified(problem: LinearProblem, state: Pivoted, g: Array, rtol: float | N
     if wide.any():
         # Masses that are computed exactly leave no defect, which would have to be repaired at the largest cost.
         for k in np.flatnonzero(wide):
-            ends[k] = vertex(problem, costs, int(k), state.bases[k])
+            ends[k] = vertex(costs, int(k), state.bases[k], *weights[k], float(problem.mass[k]))
         found = _of_plans(problem, dual, ends, whole)
         wide = wide & _is_wide(problem, found, rtol)
     if not done.all() or wide.any():
