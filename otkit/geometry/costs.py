@@ -16,8 +16,8 @@ UNIT = 2.0**-53  # unit roundoff of float64, in which every cost is evaluated
 
 # Up to this many coordinates, differences are formed one by one: exact to rounding, and no slower than a product.
 DIRECT_DIMENSIONS = 16
-# Entries below this fraction of ‖x‖² + ‖y‖² suffer from cancellation and are recomputed from differences.
-CANCELLED = 1e-3
+# Coordinates of pairs of points whose differences are formed at a time.
+COORDINATES = 2**19
 # The largest exponent of a distance. The rounding error of a power is small for these.
 HIGHEST = 2.0**30
 # A shift is counted relative to distances above its quotient by this share. For a shift of points it is the rounding
@@ -78,11 +78,14 @@ class Cost:
         The exponent, positive.
     forbids : bool
         Whether a cost that overflows forbids its arc. Otherwise it is an error.
+    by_products : bool
+        Whether Euclidean distances in many coordinates are computed by products of matrices.
     """
 
     ground: str | Circle | Function
     power: float = 1.0
     forbids: bool = field(default=False, repr=False)
+    by_products: bool = field(default=True, repr=False)
 
     @property
     def convex_on_line(self) -> bool:
@@ -126,12 +129,16 @@ class Cost:
         return float(2.0 ** (-960 / max(self.power, 2.0)))
 
     def direct(self, d: int) -> bool:
-        """Whether the differences of `d` coordinates are formed one by one: exact to rounding."""
-        return self.ground == "cityblock" or (self.ground == "euclidean" and d <= DIRECT_DIMENSIONS)
+        """Whether the differences of `d` coordinates are formed one by one: exact to rounding.
+
+        The rounding error of a product is absolute. A power below 1 of a small distance would multiply it.
+        """
+        few = d <= DIRECT_DIMENSIONS or self.power < 1 or not self.by_products
+        return self.ground == "cityblock" or (self.ground == "euclidean" and few)
 
     def centres(self, d: int) -> bool:
         """Whether points of dimension `d` are centred before the cost is evaluated."""
-        return self.ground == "euclidean" and d > DIRECT_DIMENSIONS
+        return self.ground == "euclidean" and not self.direct(d)
 
     def rounding(self, d: int, radius: float, smallest: float) -> tuple[float, float]:
         """Bounds (relative, absolute) on the rounding error of a cost.
@@ -147,8 +154,8 @@ class Cost:
             return (0.0 if self.power == 1 else 8 * UNIT), 0.0
         # A distance is computed by a difference, a square and a sum for each coordinate, then a root.
         relative = (d + 6) * UNIT
-        if self.ground != "cityblock" and d > DIRECT_DIMENSIONS:
-            relative = 2 * (d + 8) * UNIT / CANCELLED
+        if self.by_products and d > DIRECT_DIMENSIONS and not self.direct(d):
+            relative = (d + 8) * UNIT / cancelled(d)
         # Centring and normalising move a point by a few unit roundoffs of its length, and so a distance by `shift`.
         shift = 4 * UNIT * radius if self.centres(d) else 0.0
         power, scale = self.power, 1.0
@@ -188,7 +195,9 @@ class Cost:
         """Costs between tiles ``x (..., r, d)`` and ``y (..., m, d)``: ``(..., r, m)``."""
         if isinstance(self.ground, (Circle, Function)):
             return _to_power(self.ground(x, y), self.power)
-        return self.of_sums(_sum_over_coordinates(x, y, abs) if self.ground == "cityblock" else _square_distances(x, y))
+        if self.ground == "cityblock":
+            return self.of_sums(_sum_over_coordinates(x, y, abs))
+        return self.of_sums((_squares if self.direct(x.shape[-1]) else _squares_by_products)(x, y))
 
     @np.errstate(over="ignore", under="ignore")  # as in `at`
     def of_sums(self, S: Array) -> Array:
@@ -210,8 +219,16 @@ class Cost:
             parts = [xp.sum(W * xp.sign(x[..., :, None, k] - y[..., None, :, k]), axis=-1) for k in range(x.shape[-1])]
             return xp.stack(parts, axis=-1)
         W = W if self.factor == 1 else W * self.factor**self.exponent
-        W = 2 * W if self.exponent == 1 else W * _slope(_square_distances(x, y), self.exponent) * 2
+        W = 2 * W if self.exponent == 1 else W * _slope(_squares_by_products(x, y), self.exponent) * 2
         return x * xp.sum(W, axis=-1)[..., None] - W @ y
+
+
+def cancelled(d: int) -> float:
+    """The fraction of ‖x‖² + ‖y‖² below which a squared distance suffers from cancellation, in `d` coordinates.
+
+    Such entries are recomputed from differences. The others have errors of at most 2⁻³⁶ up to 8,000 coordinates.
+    """
+    return min(max(2.0**-17 * (d + 8), 2.0**-10), 2.0**-4)
 
 
 def _power(x: float, power: float) -> float:
@@ -314,13 +331,22 @@ def _sum_over_coordinates(x: Array, y: Array, term: Callable[[Array], Array]) ->
     return total
 
 
-def _square_distances(x: Array, y: Array) -> Array:
+def _squares(x: Array, y: Array) -> Array:
+    return _sum_over_coordinates(x, y, lambda t: t * t)
+
+
+def _squares_by_products(x: Array, y: Array) -> Array:
     if x.shape[-1] <= DIRECT_DIMENSIONS:
-        return _sum_over_coordinates(x, y, lambda t: t * t)
+        return _squares(x, y)
     xp = namespace(x)
     size = xp.sum(x * x, axis=-1)[..., :, None] + xp.sum(y * y, axis=-1)[..., None, :]
     square = size - 2 * xp.matmul(x, xp.matrix_transpose(y))
-    cancelled = square < CANCELLED * size
-    if xp.any(cancelled):
-        square = xp.where(cancelled, _sum_over_coordinates(x, y, lambda t: t * t), square)
+    *lead, i, j = xp.nonzero(square < cancelled(x.shape[-1]) * size)
+    x, y = (xp.broadcast_to(v, (*square.shape[:-2], *v.shape[-2:])) for v in (x, y))
+    step = max(1, COORDINATES // x.shape[-1])
+    for low in range(0, i.shape[0], step):
+        part = slice(low, low + step)
+        item = tuple(v[part] for v in lead)
+        difference = x[(*item, i[part])] - y[(*item, j[part])]
+        square[(*item, i[part], j[part])] = xp.sum(difference * difference, axis=-1)
     return square

@@ -10,11 +10,8 @@ import numpy as np
 from otkit import checks
 from otkit.arrays import Array, copied, detached, float64, hosted, namespace, renewed, take, to_numpy
 from otkit.geometry.base import GivenGeometry, flatten_batch, shared, some_rows
-from otkit.geometry.costs import Circle, Cost, parse_cost
+from otkit.geometry.costs import COORDINATES, Circle, Cost, parse_cost
 from otkit.geometry.metrics import Called, Function, Named
-
-# Coordinates of the pairs of points whose costs are formed at a time.
-_COORDINATES = 2**19
 
 
 class Padded(NamedTuple):
@@ -237,7 +234,7 @@ class PointCloud(GivenGeometry):
         """The costs of pairs of points of an item of a flat geometry: ``(K,)``."""
         xp, parts = namespace(self.x), []
         x, y = self.x[item % self.x.shape[0], ...], self.y[item % self.y.shape[0], ...]
-        step = max(1, _COORDINATES // self.d)
+        step = max(1, COORDINATES // self.d)
         for low in range(0, max(1, rows.shape[0]), step):
             part = slice(low, min(low + step, rows.shape[0]))
             pair = tuple(xp.take(v, at[part], axis=0)[:, None, :] for v, at in ((x, rows), (y, cols)))

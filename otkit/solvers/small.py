@@ -8,19 +8,19 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from otkit import arrays, checks
-from otkit.arrays import later, made
+from otkit.arrays import later, made, renewed
 from otkit.certificates.width import exactness
 from otkit.entropic.dual import Penalties
 from otkit.geometry.base import GivenGeometry, flatten_batch
 from otkit.geometry.bordered import Bordered
-from otkit.geometry.costs import UNIT
+from otkit.geometry.costs import DIRECT_DIMENSIONS, UNIT
 from otkit.geometry.dense import Dense
 from otkit.geometry.points import PointCloud
 from otkit.geometry.reduced import Reduced
@@ -105,7 +105,8 @@ def read(geometry: GivenGeometry, a: Any, b: Any, largest: int, *others: tuple[i
     if batch is None or not 0 < _most(entries) <= largest:
         return None
     owned = geometry if common and type(geometry) is Dense else geometry.owned()
-    flat = (owned if common else hosted(owned)).flat(batch)
+    here = owned if common else hosted(owned)
+    flat = here.flat(batch)
     kernels = choose(flat)
     if kernels.name != "numba" or not (common or all(isinstance(v, np.ndarray) for v in flat.arrays.values())):
         return None
@@ -117,6 +118,8 @@ def read(geometry: GivenGeometry, a: Any, b: Any, largest: int, *others: tuple[i
         matrix = np.ascontiguousarray(given_costs, dtype=np.float64)
         metric = EXACT_COSTS if cloud is None else described(cloud.metric, cloud.rounding)
     else:
+        if here.cloud is not None and cloud.d > DIRECT_DIMENSIONS:  # the pass forms differences, in any dimension
+            cloud = renewed(here.cloud, metric=replace(cloud.metric, by_products=False)).flat(batch)
         with np.errstate(over="ignore", invalid="ignore"):  # as in `LinearProblem.build`
             matrix, metric = NO_MATRIX, described(cloud.metric, cloud.rounding)
         left, right = (x.reshape(-1, x.shape[2]) for x in (cloud.x, cloud.y))

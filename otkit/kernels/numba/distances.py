@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from otkit.kernels.numba.jit import copy, exact, jit
+from otkit.kernels.numba.jit import copy, exact, jit, wide
 
 EUCLIDEAN, CITYBLOCK = 0, 1
 # Multiplications of a product of matrices that OpenBLAS does in one thread: threads within threads would wait for each
@@ -60,15 +60,22 @@ def _from_products(out, x, y, cancelled):
     return found
 
 
+@jit
+def _square_distance(x, y):
+    wide()
+    total = 0.0
+    for d in range(x.size):
+        difference = x[d] - y[d]
+        total += difference * difference
+    return total
+
+
 @exact
 def _mend(out, x, y, length, lengths, cancelled):
     """Recompute the squared distances that have cancelled."""
     for j in range(out.size):
         if out[j] < cancelled * (length + lengths[j]):
-            out[j] = 0.0
-            for d in range(x.size):
-                difference = x[d] - y[j, d]
-                out[j] += difference * difference
+            out[j] = _square_distance(x, y[j])
 
 
 @jit

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from otkit.geometry.base import Geometry, shared
-from otkit.geometry.costs import CANCELLED, Cost
+from otkit.geometry.costs import Cost, cancelled
 from otkit.kernels import threads
 from otkit.kernels.memory import lent
 from otkit.kernels.numba import distances
@@ -99,7 +99,8 @@ class Tiles:
         if not self.cloud.metric.direct(self.cloud.d):
             lengths = [v[shared(items, v.shape[0])] for v in self.squares]
             alike = self.cloud.x is self.cloud.y and x.shape[1] == self.m
-            distances.from_products(x, y, lengths[0][:, rows], lengths[1], self.form[1], CANCELLED, alike, out)
+            share = cancelled(self.cloud.d)
+            distances.from_products(x, y, lengths[0][:, rows], lengths[1], self.form[1], share, alike, out)
             return out
         distances.distances(x, y, *self.form, out)
         return out

@@ -16,7 +16,7 @@ are split between calls. Points on a line with a convex cost are sorted by `pack
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import NamedTuple
 
@@ -84,14 +84,14 @@ def pack(points: np.ndarray, weights: np.ndarray, start: np.ndarray, cost: Cost)
         if cost.ground == "cosine":
             x = x / abs(x).max(-1, keepdims=True)
             x = x / np.linalg.vector_norm(x, axis=-1, keepdims=True)
-        radius = float(np.linalg.vector_norm(x - x.mean(0), axis=-1).max()) if cost.centres(x.shape[1]) else 0.0
-    if not np.isfinite(x).all() or not np.isfinite(radius):
+    if not np.isfinite(x).all():
         return None
     if on_line:
         order = np.lexsort((x[:, 0], np.repeat(np.arange(start.size - 1), np.diff(start))))
         x, w = x[order], w[order]
     size = abs(x)
-    rounding = cost.rounding(x.shape[1], radius, float(size[size > 0].min(initial=np.inf)))
+    cost = replace(cost, by_products=False)
+    rounding = cost.rounding(x.shape[1], 0.0, float(size[size > 0].min(initial=np.inf)))
     return Clouds(x, w, start, described(cost, rounding), on_line)
 
 
