@@ -68,8 +68,8 @@ def solve(
     mass : float or array (...), optional
         Partial transport: of all plans of this total whose marginals are at most a and b, one of least cost. It is at
         most the smaller total of the weights, which may differ. The potentials are then at most 0, and `Result.price`
-        is the derivative of the value by the mass. With a `reg` the divergence is that of the plan with one more row
-        and column, the mass that stays. Not with `unbalanced`.
+        is the derivative of the value by the mass. With a `reg` errors are relative to the mass that moves, and the
+        divergence is that of the plan with one more row and column, the mass that stays. Not with `unbalanced`.
     method : str or solver
         "auto", "sns", "sinkhorn", "exact", "annealing", "frank-wolfe", "multiscale", "univariate", on grids
         "coarse-to-fine" and "flow", or a solver with its options, such as ``otkit.Sinkhorn(factor=4)``.

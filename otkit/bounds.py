@@ -91,7 +91,7 @@ def certify(
         raise ValueError("certify needs potentials, got neither f nor g; pass one of them or both")
     if plan is not None and reg is not None:
         raise ValueError("reg= says how a plan is formed, and plan= is one; drop one of them")
-    problem = LinearProblem.build(_geometry(x, y, metric, period), a, b, reg, relaxes=False)
+    problem = LinearProblem.build(_geometry(x, y, metric, period), a, b, reg, instead="")
     sides = ((f, "f", problem.reduced.row), (g, "g", problem.reduced.col))
     start = [None if v is None else potential_of(problem, v, name, offset) for v, name, offset in sides]
     found = certify_given(problem, start[0], start[1], None if plan is None else _plan(problem, plan))

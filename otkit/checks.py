@@ -27,6 +27,8 @@ def as_array(x: Any, name: str, like: Any = None) -> Array:
     """
     if type(x) is np.ndarray:
         return _of_numpy(x, name)
+    if x is None:
+        raise TypeError(f"{name} must be a number or an array of numbers, got None; pass one")
     if isinstance(x, np.ndarray):
         return _of_numpy(_plain(x, name), name)
     if arrays.is_array(x):
@@ -289,9 +291,16 @@ def fits(shape: tuple[int, ...], batch: tuple[int, ...], name: str) -> None:
         )
 
 
+def numbers(x: Array, name: str) -> None:
+    """Require one number, or one for each item."""
+    if 0 in x.shape:
+        raise ValueError(f"{name} must not be empty, got shape {tuple(x.shape)}; pass a number, or one for each item")
+
+
 def regularisation(reg: Any) -> np.ndarray:
     """`reg` in float64, positive and finite: one number, or one for each item."""
     reg = arrays.to_numpy(as_array(reg, "reg")).astype(np.float64)
+    numbers(reg, "reg")
     if not ((reg > 0) & (reg < np.inf)).all():
         if np.any(reg == 0):
             raise ValueError("reg must be positive, got 0; for the unregularised problem pass reg=None")
@@ -309,12 +318,6 @@ def resolved(reg: np.ndarray | None, least: np.ndarray, balanced: np.ndarray) ->
             f"noise, got {reg[k]:g}{f' (item {k})' if reg.size > 1 else ''}; raise reg"
             f"{', or solve without reg' if balanced[k] else ''}"
         )
-
-
-def one_penalty(unbalanced: Any) -> None:
-    """Refuse a pair of penalties: a divergence has the same penalty on both sides."""
-    if isinstance(unbalanced, tuple):
-        raise ValueError(f"unbalanced must be one penalty for both sides of a divergence, got {unbalanced!r}; pass one")
 
 
 def equal_mass(
@@ -351,16 +354,6 @@ def product_of_masses(a: Array, b: Array, rho: tuple[np.ndarray, np.ndarray]) ->
         )
 
 
-def has_minimum(low: np.ndarray, unmoved: np.ndarray) -> None:
-    """Require the least costs ``(B,)`` not to be negative where mass that does not move costs nothing."""
-    endless = (low < 0) & (unmoved == 0)
-    if endless.any():
-        raise ValueError(
-            "costs must be non-negative where both marginals are free, or more mass would always cost less, got "
-            f"{low[endless][0]:g}; pass a positive unbalanced= or a reg="
-        )
-
-
 def allowance(w: Array | None) -> float:
     """The relative error of a total that rounding may have made: of the dtype of weights, or of one that they had."""
     if w is None:
@@ -389,6 +382,13 @@ def positive(value: float | None, name: str, *, below: float = math.inf) -> None
     if value is not None and not (isinstance(value, (int, float, np.number)) and 0 < value < below):
         limit = "" if below == math.inf else f" and below {below:g}"
         raise ValueError(f"{name} must be a positive number{limit}, got {value!r}")
+
+
+def count(value: int | None, name: str) -> None:
+    """Require an option to be a positive whole number."""
+    positive(value, name)
+    if value is not None and value != int(value):
+        raise ValueError(f"{name} must be a whole number, got {value!r}; round it")
 
 
 def fraction(value: float, name: str, of: str) -> None:

@@ -303,7 +303,7 @@ def measured(
             return WassersteinResult(attached(quick), p)
     cloud, unit = rescaled(cloud, a, b)
     reduces = p == np.inf or not in_scales(cloud, "auto")
-    problem = LinearProblem.build(cloud, a, b, relaxes=False, reduces=reduces)
+    problem = LinearProblem.build(cloud, a, b, instead="", reduces=reduces)
     solver = Bottleneck() if p == np.inf else choose_solver(problem, "auto", bounded=rtol is not None)
     if isinstance(solver, Bottleneck):
         _check_size(problem)
@@ -373,7 +373,7 @@ def _between_images(
         )
     a, b = (None if w is None else masses(grid, w, name) for w, name in zip(images, "ab", strict=True))
     geometry = cells_or_points(grid.fitted(a, b), "auto", a, b)
-    problem = LinearProblem.build(geometry, a, b, relaxes=False, reduces=not in_scales(geometry, "auto"))
+    problem = LinearProblem.build(geometry, a, b, instead="", reduces=not in_scales(geometry, "auto"))
     solver = _to_rtol(choose_solver(problem, "auto", bounded=rtol is not None), rtol, p)
     if not isinstance(solver, (GridFlow, Univariate)):
         solver = with_options(solver, max_iter=max_iter)

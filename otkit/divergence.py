@@ -14,6 +14,7 @@ from otkit.arrays import Array, convert, namespace, to_numpy
 from otkit.geometry.points import PointCloud
 from otkit.kernels import hosted, shared_by, threads
 from otkit.problems.linear import LinearProblem
+from otkit.problems.penalties import one_penalty
 from otkit.results.gauge import gauged
 from otkit.results.result import Result
 from otkit.solvers.base import Solver
@@ -212,7 +213,7 @@ def sinkhorn_divergence(
     0.0
     """
     checks.regularisation(reg)
-    checks.one_penalty(unbalanced)
+    one_penalty(unbalanced)
     if tol is None and getattr(method, "tol", None) is None and getattr(method, "n_iters", None) is None:
         tol = _TOL
     options = dict(tol=tol, rtol=None, max_iter=max_iter)

@@ -35,7 +35,7 @@ def shortfall(result: Result, of: Any = None) -> str:
         message = f"{int(bad.sum())} of {bad.size} problems did not converge; item {k}: {message}"
     if outcome.reg is not None:
         message += f" Error {outcome.error[k]:.2g}, tolerance {outcome.tol[k]:.2g}."
-        if outcome.tol[k] == result.problem.rounding[k]:
+        if (result.whole or result).outcome.tol[k] == result.problem.rounding[k]:
             message += " Rounding at this reg allows no smaller one; a larger reg does, and no reg needs none."
         elif outcome.status[k] in (Status.MAX_ITER, Status.STALLED):
             message += " A larger reg takes fewer iterations."

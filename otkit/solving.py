@@ -22,7 +22,7 @@ from otkit.problems.partial import WithBorder, partial_problem
 from otkit.problems.variation import Variation, variation_problem
 from otkit.results.partial import without_border
 from otkit.results.result import Result
-from otkit.solvers import cells_or_points, choose_solver, in_scales, on_line
+from otkit.solvers import cells_or_points, choose_solver, descent, in_scales, on_line
 from otkit.solvers.base import Solver, run
 from otkit.solvers.exact import partial as small_partial
 from otkit.solvers.exact import small as small_exact
@@ -124,8 +124,11 @@ def _solved_with_border(
     exceeds = variation is not None and variation.exceeds
     if exceeds and method == "auto":
         method = "exact"  # what exceeds the weights is read off the arcs of the plan
+    checks.positive(options["tol"], "tol")
+    share = None if asked.reg is None else bordered.share
     if init is None and watch.idle:
-        quick = _solved_small(bordered.geometry, Asked(bordered.a, bordered.b, asked.reg), method, options)
+        within = options if share is None else {**options, "tol": _within(options["tol"], share, bordered.unit)}
+        quick = _solved_small(bordered.geometry, Asked(bordered.a, bordered.b, asked.reg), method, within)
         if quick is not None:
             whole = replace(quick, problem=bordered.typed(quick.problem))
             return without_border(attached(whole, strict), geometry, variation)
@@ -135,8 +138,15 @@ def _solved_with_border(
         raise ValueError(
             f"method {solver.name!r} does not apply where a marginal may exceed its weights; use method='exact'"
         )
+    if share is not None and getattr(solver, "n_iters", None) is None:
+        solver = with_options(solver, tol=_within(getattr(solver, "tol", None), share, bordered.unit))
     start = _start(problem, _with_border(init))
     return without_border(result_of(problem, solver, start, watch, strict), geometry, variation)
+
+
+def _within(tol: float | None, share: float, unit: float) -> float:
+    """The tolerance relative to the mass of a problem of which such a share has the tolerance `tol`."""
+    return descent.asked(tol, unit) * share
 
 
 def _cells(grid: Grid, asked: Asked) -> GivenGeometry:

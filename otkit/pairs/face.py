@@ -110,7 +110,7 @@ def pairwise(
     if shared_by() is not None:
         raise ValueError("pairwise shares pairs, not rows, got a call in otkit.sharded; leave it, and pass executor=")
     options = _options(p, metric, rtol, reg, max_iter)
-    checks.positive(workers, "workers")
+    _check_workers(executor, workers)
     clouds, layout = _checked(measures, others, options.cost)
     names = None if names is None else [str(name) for name in names]
     if names is not None and len(names) != len(clouds):
@@ -140,9 +140,19 @@ def pairwise(
     return reported(result, _shortfall([(None, result.condensed)], layout, names), strict)
 
 
+def _check_workers(executor: Any, workers: int | None) -> None:
+    checks.count(workers, "workers")
+    if executor is not None and (isinstance(executor, type) or not hasattr(executor, "submit")):
+        what = f"the class {executor.__name__}" if isinstance(executor, type) else type(executor).__name__
+        raise TypeError(
+            f"executor must be an executor, such as ProcessPoolExecutor(), got {what}; pass workers= for a number of "
+            "threads of this process"
+        )
+
+
 def _options(p: float, metric: Any, rtol: float | None, reg: float | None, max_iter: int | None) -> Options:
     cost = distance_cost(p, metric, rtol)
-    checks.positive(max_iter, "max_iter")
+    checks.count(max_iter, "max_iter")
     if rtol is not None and reg is not None:
         raise ValueError("rtol bounds the unregularised distance, and reg asks for another; pass one of them")
     if reg is not None and (given := checks.regularisation(reg)).ndim:

@@ -15,6 +15,7 @@ from otkit.errors import warn as told
 from otkit.geometry.costs import parse_cost
 from otkit.geometry.dense import Dense
 from otkit.pairs.clouds import checked
+from otkit.pot.calls import threshold
 from otkit.pot.inputs import like_of, one_of, steering, threads
 from otkit.solvers.watch import Watch
 
@@ -148,6 +149,7 @@ def _solved(
     """What both functions return of `measures` (A, M) and `problem` (reg, weights); `words` are verbose, log, warn."""
     (A, M), (reg, weights), (most, stop), (verbose, log, warns) = measures, problem, limits, words
     checks.positive(most, "numItermax")
+    threshold(stop)
     M = checks.as_array(M, "M", like_of(A))
     A = arrays.detached(checks.as_array(A, "A", M))
     if A.ndim != 2:

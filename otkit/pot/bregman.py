@@ -6,7 +6,7 @@ from typing import Any
 
 from otkit import arrays, checks
 from otkit.pot.barycenter import barycenter, barycenter_debiased
-from otkit.pot.calls import entropic_log, initial, run
+from otkit.pot.calls import entropic_log, initial, run, threshold
 from otkit.pot.empirical import empirical_sinkhorn, empirical_sinkhorn2, empirical_sinkhorn_divergence
 from otkit.pot.inputs import costs, one_of, steering, weights
 from otkit.results import Result
@@ -39,6 +39,7 @@ def _solved(
     a, b, M = measures
     checks.regularisation(reg)
     most, tol = limits
+    threshold(tol)
     geometry = costs(M, a, b)
     pair = weights(a, "a", geometry), weights(b, "b", geometry)
     init = initial(warmstart, pair, reg, in_cost=method in _IN_COST)

@@ -20,6 +20,12 @@ from otkit.solving import Asked, solved
 _INFEASIBLE, _OPTIMAL, _UNFINISHED = 0, 1, 3
 
 
+def threshold(stop: float) -> None:
+    """Require POT's stopThr to be positive, or 0."""
+    if stop != 0:
+        checks.positive(stop, "stopThr")
+
+
 def run(
     geometry: GivenGeometry,
     asked: tuple[Any, ...],

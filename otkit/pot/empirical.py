@@ -7,7 +7,7 @@ from typing import Any
 from otkit import arrays, checks
 from otkit.arrays import Array, namespace
 from otkit.geometry.points import PointCloud
-from otkit.pot.calls import entropic_log, initial, run, scalings
+from otkit.pot.calls import entropic_log, initial, run, scalings, threshold
 from otkit.pot.inputs import costs, like_of, steering, weights
 from otkit.pot.results import lazy_plan
 from otkit.pot.utils import CLOUDS, dist
@@ -27,6 +27,7 @@ def _solved(
     """The entropic solve of `problem` (reg, metric); `limits` are numIterMax and stopThr, `words` verbose and warn."""
     reg, metric = problem
     checks.regularisation(reg)
+    threshold(limits[1])
     x, y = points
     stays = isinstance(metric, str) and metric in CLOUDS
     geometry = PointCloud(x, y, metric) if stays else costs(dist(x, y, metric))

@@ -81,9 +81,10 @@ def reference(
     moved = M + reg * (_along(logs[0], -1) + _along(logs[1], -2))
     if c is not None:
         c = checks.as_array(c, "c", M)
-        if tuple(c.shape[-2:]) != tuple(M.shape[-2:]) or not bool(xp.all(c >= 0)):
+        if tuple(c.shape[-2:]) != tuple(M.shape[-2:]) or not bool(xp.all(c >= 0) & xp.any(c > 0)):
             raise ValueError(
-                f"c must be a non-negative matrix of the shape {tuple(M.shape)} of M, got shape {tuple(c.shape)}; "
+                f"c must be a non-negative matrix of the shape {tuple(M.shape)} of M, not all 0, got shape "
+                f"{tuple(c.shape)} and a sum of {float(xp.sum(c)):g}; "
                 "pass the reference measure, such as a[:, None] * b"
             )
     if reg_type == "entropy":

@@ -104,12 +104,13 @@ class LinearProblem:
         reg: Any = None,
         unbalanced: Any = None,
         *,
-        relaxes: bool = True,
+        instead: str = "unbalanced=",
         reduces: bool = True,
     ) -> LinearProblem:
         """Validate the data, and convert them to the internal form.
 
-        `relaxes` says whether the call takes `unbalanced`, `reduces` whether offsets reduce costs that trees search.
+        `instead` is what the call takes where marginals cannot be met, if anything. `reduces` says whether offsets
+        reduce costs that trees search.
 
         Raises
         ------
@@ -138,10 +139,10 @@ class LinearProblem:
         balanced, weights = (rho_a == np.inf) & (rho_b == np.inf), (a, b)
         a, mass_a = _normalised(a, asked.n, batch, balanced, like)
         b, mass_b = _normalised(b, asked.m, batch, balanced, like)
-        rescaled = checks.equal_mass(mass_a, mass_b, *weights, otherwise="pass unbalanced=" if relaxes else "")
+        rescaled = checks.equal_mass(mass_a, mass_b, *weights, otherwise=instead and f"pass {instead}")
         matrix, reg = (None, None) if reg is None else (held(kernels, geometry), _by_item(reg, batch))
         costs = cost_range(kernels, geometry, matrix, a > 0, b > 0, bounded=reg is None, reduces=reduces)
-        a, b, idle = _reached(costs, (a, b), (rho_a, rho_b), relaxes=relaxes)
+        a, b, idle = _reached(costs, (a, b), (rho_a, rho_b), instead)
         checks.resolved(reg, 8 * UNIT * to_numpy(costs.span), balanced)
         return LinearProblem(
             given=given,
@@ -340,7 +341,7 @@ def _by_item(x: np.ndarray, batch: tuple[int, ...]) -> np.ndarray:
 
 
 def _reached(
-    costs: CostRange, weights: tuple[Array, Array], rho: tuple[np.ndarray, np.ndarray], *, relaxes: bool
+    costs: CostRange, weights: tuple[Array, Array], rho: tuple[np.ndarray, np.ndarray], instead: str
 ) -> tuple[Array, Array, tuple[Array, Array] | None]:
     """The weights of points that arcs reach, and those of other points, which stay empty if their side is penalised."""
     checks.product_of_masses(*weights, rho)
@@ -355,8 +356,8 @@ def _reached(
             raise ValueError(
                 f"every {side} that carries mass must have a finite cost to some point with mass, but {side} {k} "
                 f"(of item {item}) has {name} = {float(w[item, k]):g} and only infinite costs; "
-                f"set its weight to 0{', ' if relaxes else ' or '}allow an arc"
-                f"{', or let it stay empty by unbalanced=' if relaxes else ''}"
+                f"set its weight to 0{', ' if instead else ' or '}allow an arc"
+                f"{instead and f', or let it stay empty by {instead}'}"
             )
     pairs = list(zip(weights, stranded, strict=True))
     idle = [xp.where(alone, w, xp.zeros_like(w)) for w, alone in pairs]

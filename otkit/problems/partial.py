@@ -43,7 +43,13 @@ class WithBorder(NamedTuple):
 
     def build(self, reg: Any = None) -> LinearProblem:
         """The problem in its internal form; ``ValueError`` for invalid data, as in `LinearProblem.build`."""
-        return self.typed(LinearProblem.build(self.geometry, self.a, self.b, reg))
+        return self.typed(LinearProblem.build(self.geometry, self.a, self.b, reg, instead="a smaller mass"))
+
+    @property
+    def share(self) -> float:
+        """The mass that moves, relative to that of the balanced problem: the least of all items."""
+        a, b = (to_numpy(arrays.detached(w)) for w in (self.a, self.b))
+        return float(np.min((a[..., :-1].sum(-1) - b[..., -1]) / a.sum(-1)))
 
     def typed(self, problem: LinearProblem) -> LinearProblem:
         """The problem with results of this dtype."""
@@ -61,6 +67,7 @@ def partial_problem(asked: GivenGeometry, a: Any, b: Any, reg: Any, mass: Any) -
     like = next(iter(asked.arrays.values()))
     a, b = (None if w is None else checks.as_array(w, name, like) for w, name in ((a, "a"), (b, "b")))
     mass = arrays.convert(checks.as_array(np.asarray(mass) if np.isscalar(mass) else mass, "mass", like), like)
+    checks.numbers(mass, "mass")
     checks.same_library(**asked.arrays, a=a, b=b, mass=mass)
     hosted(asked).check()
     dtype, unit = result_dtype([*asked.arrays.values(), a, b])

@@ -23,14 +23,35 @@ def penalty_pair(unbalanced: Any) -> tuple[np.ndarray, np.ndarray]:
     pair = unbalanced if isinstance(unbalanced, tuple) else (unbalanced, unbalanced)
     if len(pair) != 2:
         raise ValueError(f"unbalanced must be one penalty or a pair (rho_a, rho_b), got {len(pair)}; pass one or two")
+    if any(rho is None for rho in pair):
+        raise TypeError(
+            f"unbalanced must hold numbers, got {unbalanced!r}; inf makes a marginal exact, 0 leaves it free"
+        )
     rho_a, rho_b = (arrays.to_numpy(checks.as_array(r, "unbalanced")).astype(np.float64) for r in pair)
     for rho in (rho_a, rho_b):
+        checks.numbers(rho, "unbalanced")
         if not np.all(rho >= 0):
             raise ValueError(
                 f"unbalanced must be non-negative, in units of the cost, got {rho[~(rho >= 0)].flat[0]:g}; "
                 "inf makes a marginal exact, 0 leaves it free"
             )
     return rho_a, rho_b
+
+
+def one_penalty(unbalanced: Any) -> None:
+    """Refuse a pair of penalties: a divergence has the same penalty on both sides."""
+    if isinstance(unbalanced, tuple):
+        raise ValueError(f"unbalanced must be one penalty for both sides of a divergence, got {unbalanced!r}; pass one")
+
+
+def has_minimum(low: np.ndarray, unmoved: np.ndarray) -> None:
+    """Require the least costs ``(B,)`` not to be negative where mass that does not move costs nothing."""
+    endless = (low < 0) & (unmoved == 0)
+    if endless.any():
+        raise ValueError(
+            "costs must be non-negative where both marginals are free, or more mass would always cost less, got "
+            f"{low[endless][0]:g}; pass a positive unbalanced= or a reg="
+        )
 
 
 def log_ratio(p: np.ndarray, w: np.ndarray) -> np.ndarray:

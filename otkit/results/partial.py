@@ -7,14 +7,16 @@ from typing import Any
 import numpy as np
 
 from otkit import checks
-from otkit.arrays import Array, later, namespace, renewed, to_numpy
+from otkit.arrays import Array, detached, later, namespace, renewed, to_numpy
 from otkit.geometry.base import GivenGeometry
 from otkit.geometry.reduced import Reduced
 from otkit.kernels import choose, hosted
 from otkit.plans import Arcs, EntropicPlan, Plan, SparsePlan, add_arcs
 from otkit.problems.linear import LinearProblem
+from otkit.problems.partial import moved_mass
 from otkit.problems.variation import Variation
 from otkit.results.gauge import relative
+from otkit.results.outcome import Outcome
 from otkit.results.result import Result
 
 
@@ -34,7 +36,25 @@ def without_border(whole: Result, asked: GivenGeometry, variation: Variation | N
     )
     parts = later(_parts, whole, inside, variation)
     found = renewed(out, f=out.f[:, :-1], g=out.g[:, :-1], plan=parts, certificate=None, linear=None, divergence=None)
+    if problem.reg is not None:
+        found = _relative_to_moved(found, problem)
     return Result(inside, found, whole.method, whole.kernel, None if whole.link is None else _linked, whole, variation)
+
+
+def _relative_to_moved(found: Outcome, problem: LinearProblem) -> Outcome:
+    """The outcome of a balanced problem with its errors relative to the mass that moves, not to all."""
+    moved = to_numpy(detached(moved_mass(problem.given)))
+    moved = np.broadcast_to(moved, problem.batch).reshape(-1)
+    least, times = problem.mass * problem.rounding, problem.mass / moved
+    if (moved <= least).any():
+        k = int(np.argmax(least / moved))
+        raise ValueError(
+            f"mass must be above {least[k]:.3g} with this reg, where rounding errors of the mass that stays are as "
+            f"large, got {moved[k]:.3g}; raise mass or reg, or solve without reg"
+        )
+    stages = tuple(renewed(stage, error=float(stage.error * times[stage.item])) for stage in found.stages)
+    error, tol, errors = found.error * times, found.tol * times, found.errors * times
+    return renewed(found, error=error, tol=tol, errors=errors, stages=stages)
 
 
 def _parts(whole: Result, inside: LinearProblem, variation: Variation | None) -> tuple[Plan, ...]:

@@ -14,6 +14,7 @@ from otkit.geometry.points import PointCloud
 from otkit.kernels import hosted, shared_by
 from otkit.kernels.searches import searchable, searches
 from otkit.problems import LinearProblem
+from otkit.problems.penalties import has_minimum
 from otkit.solvers.annealing import Annealing
 from otkit.solvers.base import Solver, run
 from otkit.solvers.exact import products
@@ -138,7 +139,7 @@ def _check(problem: LinearProblem, method: Solver[Any]) -> None:
                 f"method {method.name!r} needs exact marginals, got penalties; use method='frank-wolfe', or "
                 "penalty='tv'"
             )
-        checks.has_minimum(problem.low, problem.unmoved.sum(0))
+        has_minimum(problem.low, problem.unmoved.sum(0))
     if isinstance(method, Univariate) and not problem.asked.convex_on_line:
         raise ValueError(
             "method 'univariate' needs points of one dimension and a convex cost of their distance "

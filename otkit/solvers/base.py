@@ -113,14 +113,12 @@ class Solver(ABC, Generic[S]):
 
 def check_options(solver: Solver[Any]) -> None:
     """Check those options of an iterative solver that it has."""
-    for name in ("tol", "atol", "n_iters", "max_iter", "sweeps", "steps"):
+    for name in ("tol", "atol"):
         checks.positive(getattr(solver, name, None), name)
     for name in ("rtol", "stage_tol"):
         checks.positive(getattr(solver, name, None), name, below=1.0)
     for name in ("n_iters", "max_iter", "sweeps", "steps"):
-        value = getattr(solver, name, None)
-        if value is not None and int(value) != value:
-            raise ValueError(f"{name} must be a whole number, got {value!r}; round it")
+        checks.count(getattr(solver, name, None), name)
     factor = getattr(solver, "factor", 2.0)
     if not (isinstance(factor, (int, float, np.number)) and factor > 1):
         raise ValueError(f"factor must be above 1, got {factor!r}; the regularisation is divided by it")
