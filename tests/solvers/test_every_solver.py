@@ -53,7 +53,8 @@ def test_hard_cases(name, hard):
 
 @pytest.mark.parametrize("name", SOLVERS)
 def test_init_is_used_or_refused(name):
-    case = hard_cases()[LINE]
+    # On a line most arcs are tight, so that potentials do not say where the masses go.
+    case = hard_cases()["negative costs" if name == "exact" else LINE]
     cold = solve(name, case)
     if "init" in SOLVERS[name].refuses:
         with pytest.raises(ValueError, match=f"init does not apply to method '{name}'; .*drop init="):

@@ -11,7 +11,7 @@ from typing import NamedTuple
 import numpy as np
 
 from otkit.kernels.numba.distances import _distances
-from otkit.kernels.numba.jit import jit, least, most, ordered
+from otkit.kernels.numba.jit import copy, jit, least, most, ordered, wide
 from otkit.kernels.numba.pricing import lowest
 from otkit.kernels.numba.proof import EXPONENT, FACTOR, GROUND, NON_NEGATIVE, SPREAD, total
 
@@ -53,11 +53,13 @@ def _weights(w, at, size, out, order):
 
 
 @ordered
-def _gather(C, rows, cols, R):
+def _gather(C, rows, cols, all_have_mass, R):
     for i in range(rows.size):
-        k = rows[i]
+        if all_have_mass:  # columns are in their order
+            copy(C[rows[i]], R[i])
+            continue
         for j in range(cols.size):
-            R[i, j] = C[k, cols[j]]
+            R[i, j] = C[rows[i], cols[j]]
 
 
 @ordered
@@ -89,28 +91,54 @@ def _form(x, at_x, y, at_y, metric, rows, cols, R):
 
 
 @jit
+def _largest(costs, count):
+    wide()
+    top = costs[0]
+    for j in range(count):
+        top = most(top, costs[j])
+    return top
+
+
+@jit
 def _highest(costs, count):
-    """The largest finite one of the first costs, and the number of infinite ones."""
-    top, infinite = -np.inf, 0
+    """The largest finite one of the first costs, and whether some are infinite."""
+    top = _largest(costs, count)
+    if top < np.inf:
+        return top, False
+    top = -np.inf
     for j in range(count):
         top = most(top, costs[j] if costs[j] < np.inf else -np.inf)
-        infinite += not costs[j] < np.inf
-    return top, infinite
+    return top, True
 
 
 @jit
 def _bad(costs):
     """The number of costs that are NaN or −inf."""
+    wide()
     bad = 0
     for j in range(costs.size):
         bad += not costs[j] > -np.inf
     return bad
 
 
+@jit
+def _subtract(value, costs):
+    wide()
+    for j in range(costs.size):
+        costs[j] -= value
+
+
+@jit
+def _subtract_all(values, costs):
+    wide()
+    for j in range(costs.size):
+        costs[j] -= values[j]
+
+
 @ordered
 def _reduce_rows(R, nr, nc, row, num, info):
     """Reduce the costs in place by the least one of each row, among columns with mass; returns a flag."""
-    zero, infinite = np.empty(nc), 0
+    zero, infinite = np.empty(nc), False
     for j in range(nc):
         zero[j] = 0.0
     num[LOW], num[HIGH] = np.inf, -np.inf
@@ -120,13 +148,12 @@ def _reduce_rows(R, nr, nc, row, num, info):
         value = lowest(R[i], zero)
         row[i] = value if value < np.inf else 0.0
         if i < nr:
-            top, count = _highest(R[i], nc)
-            num[LOW], num[HIGH], infinite = min(num[LOW], value), max(num[HIGH], top), infinite + count
+            top, some = _highest(R[i], nc)
+            num[LOW], num[HIGH], infinite = min(num[LOW], value), max(num[HIGH], top), infinite or some
             if value == np.inf:
                 return STRANDED
-        for j in range(R.shape[1]):
-            R[i, j] -= row[i]
-    info[FORBIDDEN] = infinite > 0
+        _subtract(row[i], R[i])
+    info[FORBIDDEN] = infinite
     return 0 if num[HIGH] - num[LOW] < np.inf else RANGE
 
 
@@ -145,8 +172,7 @@ def _reduce_columns(R, nr, nc, col, num):
             col[j] = 0.0
     num[SPAN] = 0.0
     for i in range(R.shape[0]):
-        for j in range(col.size):
-            R[i, j] -= col[j]
+        _subtract_all(col, R[i])
         if i < nr:
             num[SPAN] = max(num[SPAN], _highest(R[i], nc)[0])
     return 0
@@ -190,7 +216,7 @@ def begin(costs, measures, unit, k, room, num, info, v):
     elif not num[RESCALED] <= np.sqrt(unit):
         info[FLAG] = UNEQUAL
     elif C.size:
-        _gather(C[k % C.shape[0]], rows, cols, item.R)
+        _gather(C[k % C.shape[0]], rows, cols, nc == m, item.R)
     elif not _form(x, at_a[p, 0], y, at_b[q, 0], metric, rows, cols, item.R):
         info[FLAG] = COSTS
     if info[FLAG] != 0:
