@@ -136,6 +136,12 @@ def _evaluate(problem, reg, at):
 
 
 @exact
+def _whole(count, most_of_all):
+    """So many entries of a row, and those after them up to whole vectors, which are right of the diagonal."""
+    return min((count + 7) & ~7, most_of_all)
+
+
+@exact
 def _is_nothing(share, mass, c):
     """Whether an entry, or the largest of some, is below _NOTHING of its row, and the sum of them of its column."""
     return share < _NOTHING and mass < _NOTHING * c
@@ -154,7 +160,7 @@ def _couple_row(q, weight, c, W):
 
 @jit
 def _couple(Q, a, c, W):
-    """Write the weights ``Σ_i a_i·Q_ij·Q_ik`` between columns k < j into the lower triangle.
+    """Write the weights ``Σ_i a_i·Q_ij·Q_ik`` between columns k < j into the lower triangle; the rest does not count.
 
     Entries Q_ij of next to no mass are left out, by the masses ``c`` of the columns: their weights are far below those
     of both columns to the ground.
@@ -162,7 +168,7 @@ def _couple(Q, a, c, W):
     wide()
     n, m = Q.shape
     for j in range(m):
-        for k in range(j):
+        for k in range(m):
             W[j, k] = 0.0
     i = 0
     while i + 4 <= n:
@@ -171,7 +177,7 @@ def _couple(Q, a, c, W):
             largest = most(most(Q[i, j], Q[i + 1, j]), most(Q[i + 2, j], Q[i + 3, j]))
             if _is_nothing(largest, w0 + w1 + w2 + w3, c[j]):
                 continue
-            for k in range(j):
+            for k in range(_whole(j, m)):
                 W[j, k] += (w0 * Q[i, k] + w1 * Q[i + 1, k]) + (w2 * Q[i + 2, k] + w3 * Q[i + 3, k])
         i += 4
     while i < n:
@@ -188,28 +194,52 @@ def _total(w, count):
 
 
 @jit
+def _pivot(W, ground, r, p):
+    """Divide the row of a node by its weights; returns the reciprocal of these, 0 if there are none."""
+    degree = ground[p] + _total(W[p], p)
+    if not degree > 0.0:
+        return 0.0
+    r[p] /= degree
+    return 1.0 / degree
+
+
+@jit
+def _eliminate(W, ground, r, p, first):
+    """Eliminate the nodes p and p − 1, whose rows become shares; returns False if the second has no weights."""
+    wide()
+    q = p - 1
+    share = W[p, q] * first
+    r[q] += W[p, q] * r[p]
+    ground[q] += share * ground[p]
+    for k in range(q):
+        W[q, k] += share * W[p, k]
+    second = _pivot(W, ground, r, q)
+    for j in range(q):
+        u, v = W[p, j], W[q, j]
+        if u == 0.0 and v == 0.0:
+            continue
+        r[j] += u * r[p] + v * r[q]
+        u, v = u * first, v * second
+        ground[j] += u * ground[p] + v * ground[q]
+        for k in range(_whole(j, q)):
+            W[j, k] += u * W[p, k] + v * W[q, k]
+    for k in range(p):
+        W[p, k] *= first
+    for k in range(q):
+        W[q, k] *= second
+    return second > 0.0
+
+
+@jit
 def _solve(W, ground, r, x):
     """Solve the Laplacian of the weights W with additional weights to a ground; overwrites all but `x`.
 
     Returns False if a node has no weights.
     """
-    wide()
-    for p in range(r.size - 1, -1, -1):
-        degree = ground[p] + _total(W[p], p)
-        if not degree > 0.0:
+    for p in range(r.size - 1, -1, -2):  # two at a time read and write the weights of the others half as often
+        first = _pivot(W, ground, r, p)
+        if first == 0.0 or (p > 0 and not _eliminate(W, ground, r, p, first)):
             return False
-        inverse = 1.0 / degree
-        r[p] *= inverse
-        for j in range(p):
-            if W[p, j] == 0.0:
-                continue
-            share = W[p, j] * inverse
-            r[j] += W[p, j] * r[p]
-            ground[j] += share * ground[p]
-            for k in range(j):
-                W[j, k] += share * W[p, k]
-        for k in range(p):
-            W[p, k] *= inverse
     for p in range(r.size):
         x[p] = r[p] + dot(W[p, :p], x[:p])
     return True
