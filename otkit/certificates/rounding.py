@@ -13,20 +13,26 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from otkit import arrays
-from otkit.arrays import Array, from_numpy, namespace, to_numpy
+from otkit.arrays import Array, from_numpy, namespace, take, to_numpy
 from otkit.entropic.dual import Potentials
-from otkit.geometry.base import Geometry, costs_along
+from otkit.geometry.base import costs_along
 from otkit.geometry.costs import UNIT
 from otkit.geometry.reduced import Reduced
+from otkit.kernels.numba import starts
 from otkit.kernels.numba.simplex import walk
+from otkit.kernels.numba.tiles import Tiles
 from otkit.kernels.searches import searches
 from otkit.kernels.spanning import spanning_arcs, spanning_arcs_of_plan
-from otkit.linalg.trees import SpanningTree, maximum_spanning_tree
+from otkit.linalg.trees import SpanningTree, components, heaviest_forest, maximum_spanning_tree, sure_arcs
 from otkit.plans import Arcs, EntropicPlan, Plan, SparsePlan
 from otkit.problems.linear import LinearProblem
 
 # At this regularisation, relative to the costs, every allowed entry of the plan is the product of its weights.
 _PRODUCT = 2.0**300
+# Up to so many entries are formed at once. Of more, a pass finds so many of each node.
+_WHOLE, _RANKS = 2**12, 8
+# A pass over fewer than this share of the rows gathers these.
+_GATHERED = 0.25
 
 
 @dataclass(frozen=True)
@@ -132,15 +138,85 @@ def spanning_trees(problem: LinearProblem, at: Potentials) -> list[SpanningTree]
 
 
 def _scanned(costs: Reduced, at: Potentials, item: int) -> SpanningTree:
-    """The tree from a scan of all entries, one row or column at a time."""
+    """The tree from all entries."""
+    if costs.stored is not None:
+        return _rooted(costs, at, item, *_listed(costs, at, item))
+    if costs.n * costs.m > _WHOLE:
+        return _rooted(costs, at, item, *_arcs_of_tree(costs.take(np.array([item])), take(at, np.array([item]))))
+    one, rows = slice(item, item + 1), slice(0, costs.n)
+    C = costs.block(one, rows)
+    entries, C = at.log_plan(C, one, rows)[0], C[0]
+    return maximum_spanning_tree(costs.n, costs.m, lambda i: (entries[i], C[i]), lambda j: (entries[:, j], C[:, j]))
 
-    def scan(costs: Geometry, at: Potentials, k: int) -> tuple[np.ndarray, np.ndarray]:
-        one, line = slice(item, item + 1), slice(k, k + 1)
-        C = costs.block(one, line)
-        return at.log_plan(C, one, line)[0, 0], C[0, 0]
 
-    across, transposed = costs.T, at.T
-    return maximum_spanning_tree(costs.n, costs.m, lambda i: scan(costs, at, i), lambda j: scan(across, transposed, j))
+def _listed(costs: Reduced, at: Potentials, item: int) -> tuple[np.ndarray, np.ndarray]:
+    """Rows and columns of the arcs of the tree, where all arcs are listed."""
+    assert costs.stored is not None
+    rows, cols = costs.stored.row, costs.stored.col
+    weights, _ = _log_entries(costs, at, item, rows, cols)
+    some = np.flatnonzero(weights > -np.inf)
+    kept = some[heaviest_forest(costs.n, costs.m, rows[some], cols[some], weights[some])]
+    return rows[kept], cols[kept]
+
+
+def _arcs_of_tree(costs: Reduced, at: Potentials) -> tuple[np.ndarray, np.ndarray]:
+    """Rows and columns of the arcs of the tree of one item, in a few passes over all entries.
+
+    Each pass finds the largest entries of every node among those that leave its component. The largest component may
+    wait for the others. Each of these joins another one, as in Borůvka's method.
+    """
+    n, size = costs.n, costs.n + costs.m
+    masses = np.concatenate([at.log_a[0], at.log_b[0]])
+    absorbed = np.concatenate([at.f[0], at.g[0]]) + at.reg[0] * masses
+    alone, labels, found = masses == -np.inf, np.arange(size), np.empty((2, 0), dtype=np.int64)
+    while np.unique(labels[~alone]).size > 1:
+        searching = ~alone & (labels != np.bincount(labels[~alone]).argmax())
+        of_rows = _largest(costs, absorbed[n:], labels[:n], labels[n:], searching[:n])
+        of_cols = _largest(costs.T, absorbed[:n], labels[n:], labels[:n], searching[n:])
+        ends = np.concatenate([np.where(of_rows < 0, -1, of_rows + n), of_cols])
+        some = ends >= 0
+        tails, heads = np.nonzero(some)[0], ends[some]
+        rows, cols = np.minimum(tails, heads), np.maximum(tails, heads) - n
+        weights = np.full(ends.shape, -np.inf)  # fewer entries than asked for are all that there are
+        weights[some] = _log_entries(costs, at, 0, rows, cols)[0]
+        limits = np.where(searching, weights.min(1), np.where(alone, -np.inf, np.inf))
+        new = sure_arcs(labels, tails, heads, weights[some], limits)
+        if not new.size:
+            break
+        found = np.concatenate([found, np.stack([rows[new], cols[new]])], axis=1)
+        labels = np.concatenate(components(n, costs.m, *found))
+    order = np.lexsort(found[::-1])
+    return found[0][order], found[1][order]
+
+
+def _largest(costs: Reduced, g: np.ndarray, own: np.ndarray, other: np.ndarray, some: np.ndarray) -> np.ndarray:
+    """Columns of the largest ``g_j − C_ij`` of some rows among those of another label: ``(n, k)``, −1 for none."""
+    found = np.full((costs.n, min(_RANKS, costs.m)), -1)
+    own = np.where(np.isin(own, other), own, -1)  # others leave no column out
+    rows = np.flatnonzero(some)
+    if not rows.size:
+        return found
+    part = costs
+    if rows.size < _GATHERED * costs.n:
+        rows = rows[np.argsort(own[rows], kind="stable")]
+        part = costs.among(0, rows)
+    else:
+        rows = np.arange(costs.n)
+    best, tiles = np.full((rows.size, found.shape[1]), -1), Tiles(part)
+    row, col, columns_first = tiles.reduction(1)
+
+    def work(C: np.ndarray, low: int, high: int, first: int, group: int) -> None:
+        reduced, lines = np.empty(C.shape[1:]), rows[first : first + C.shape[1]]
+        starts.reduce_costs(C[0], row[0, first : first + lines.size], col[0], columns_first, reduced)
+        ends = np.flatnonzero(np.append(True, (np.diff(own[lines]) != 0) | (np.diff(some[lines]) != 0)))
+        for start, stop in zip(ends, np.append(ends[1:], lines.size), strict=True):
+            if some[lines[start]]:
+                left = np.where(other == own[lines[start]], -np.inf, g)
+                starts.best_columns(reduced, left, start, stop, best[first : first + lines.size])
+
+    tiles.each(1, work)
+    found[rows] = best
+    return found
 
 
 def _searched(costs: Reduced, at: Potentials, item: int) -> SpanningTree:
@@ -152,11 +228,18 @@ def _searched(costs: Reduced, at: Potentials, item: int) -> SpanningTree:
 
 def _rooted(costs: Reduced, at: Potentials, item: int, rows: np.ndarray, cols: np.ndarray) -> SpanningTree:
     """The tree of these arcs, with log P and the costs along them."""
-    cost = costs_along(costs, item, rows, cols)
-    exponent = (at.f[item, rows] + at.g[item, cols] - cost) / at.reg[item]
-    weight = exponent + (at.log_a[item, rows] + at.log_b[item, cols])
+    weight, cost = _log_entries(costs, at, item, rows, cols)
     order, parent, arc = walk(costs.n + costs.m, rows, cols, costs.n)
     return SpanningTree(costs.n, order, parent, weight[arc], cost[arc])
+
+
+def _log_entries(
+    costs: Reduced, at: Potentials, item: int, rows: np.ndarray, cols: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """Log P and the costs of single arcs of an item."""
+    cost = costs_along(costs, item, rows, cols)
+    exponent = (at.f[item, rows] + at.g[item, cols] - cost) / at.reg[item]
+    return exponent + (at.log_a[item, rows] + at.log_b[item, cols]), cost
 
 
 @dataclass(frozen=True)

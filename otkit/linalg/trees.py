@@ -112,6 +112,48 @@ def maximum_spanning_tree(n: int, m: int, row: Scan, col: Scan) -> SpanningTree:
     return SpanningTree(n, order, parent, weight, cost)
 
 
+def sure_arcs(
+    labels: np.ndarray, tails: np.ndarray, heads: np.ndarray, weights: np.ndarray, limits: np.ndarray
+) -> np.ndarray:
+    """Indices of those of a few arcs that join components in the spanning forest of largest weight of all arcs.
+
+    Parameters
+    ----------
+    labels : array of int (nodes,)
+        The component of each node, from 0.
+    tails, heads : array of int (K,)
+        The nodes at the ends of the arcs. Both have other labels.
+    weights : array (K,)
+    limits : array (nodes,)
+        No other arc of a node to another component is heavier than its limit.
+    """
+    from scipy.sparse import coo_array
+    from scipy.sparse.csgraph import connected_components
+
+    bound = np.full(int(labels.max()) + 1, -np.inf)
+    np.maximum.at(bound, labels, limits)
+    arcs = np.argsort(-weights, kind="stable")  # equal weights keep this order, so that no cycle closes
+    one, other, sure = labels[tails[arcs]], labels[heads[arcs]], [arcs[:0]]
+    while arcs.size:
+        place, best = np.arange(arcs.size)[::-1], np.full((2, bound.size), arcs.size)
+        best[0, one[::-1]], best[1, other[::-1]] = place, place
+        first = best.min(0)
+        # The best arc that leaves a component is listed if no other one can be heavier.
+        first = first[np.append(weights[arcs], -np.inf)[first] >= np.where(first < arcs.size, bound, np.inf)]
+        if not first.size:
+            break
+        first = np.unique(first)
+        sure.append(arcs[first])
+        joins = coo_array((np.ones(first.size, dtype=bool), (one[first], other[first])), shape=2 * bound.shape)
+        count, joined = connected_components(joins, directed=False)
+        bound, merged = np.full(count, -np.inf), bound
+        np.maximum.at(bound, joined, merged)
+        one, other = joined[one], joined[other]
+        left = one != other
+        arcs, one, other = arcs[left], one[left], other[left]
+    return np.concatenate(sure)
+
+
 def heaviest_forest(n: int, m: int, rows: np.ndarray, cols: np.ndarray, weights: np.ndarray) -> np.ndarray:
     """Indices of the arcs in the spanning forest of largest weight. The arcs are distinct and in row order."""
     from scipy.sparse import coo_array

@@ -13,7 +13,11 @@ from otkit.certificates.base import Certificate
 from otkit.certificates.certify import certify
 from otkit.certificates.width import narrow, precise, relative
 from otkit.geometry.costs import UNIT
+from otkit.geometry.dense import Dense
+from otkit.geometry.reduced import Reduced
 from otkit.kernels import shared_by
+from otkit.kernels.numba.tiles import filled
+from otkit.plans import EntropicPlan, Plan
 from otkit.problems.linear import LinearProblem
 from otkit.results.outcome import Outcome, Status, marginal_error
 from otkit.solvers import descent
@@ -26,6 +30,8 @@ from otkit.solvers.sns.solver import by_mass
 _FAILURES = 8
 # The default accuracy, and that of problems with penalised marginals.
 _RTOL, _PENALISED = 1e-2, 1e-6
+# Maximum number of costs that are formed as a matrix.
+_FORMED = 2**24
 
 
 @dataclass(frozen=True)
@@ -72,6 +78,12 @@ class Bounded(Annealed):
     @property
     def gap(self) -> np.ndarray:
         return relative(self.lower, self.upper)
+
+    def begun(self) -> Bounded:
+        """The state in which bounds of items without a certificate follow from their potentials."""
+        new = np.flatnonzero(self.certified_at < 0)
+        at = self.f, self.g, from_numpy(self.reg, self.f)
+        return replace(self, primal=put(self.primal, new, take(at, new))) if new.size else self
 
     def bounded(self, problem: LinearProblem, items: np.ndarray, by_arcs: np.ndarray) -> tuple[Bounded, Certificate]:
         """The state with better bounds of some items, if their potentials give these; and the bounds that they give."""
@@ -208,11 +220,14 @@ class Annealing(Solver[Bounded]):
 
     def finish(self, problem: LinearProblem, state: Annealed, errors: np.ndarray) -> Outcome:
         state = state if isinstance(state, Bounded) else Bounded.of(state)
-        moved = np.flatnonzero(state.certified_at < state.n_iter)
+        state, read = state.begun(), _formed(problem)
+        moved = np.flatnonzero((state.certified_at >= 0) & (state.certified_at < state.n_iter))
         if moved.size:
-            state, _ = state.bounded(problem, moved, np.zeros(moved.size, dtype=bool))
-        found = self._proof(problem, state)
-        error = marginal_error(problem, found.plan, found.f, found.g)
+            state, _ = state.bounded(read, moved, np.zeros(moved.size, dtype=bool))
+        found = self._proof(read, state)
+        error = marginal_error(read, found.plan, found.f, found.g)
+        if read is not problem:
+            found = replace(found, plan=tuple(_over(problem.reduced, part) for part in found.plan))
         return Outcome(
             f=found.f,
             g=found.g,
@@ -235,6 +250,21 @@ class Annealing(Solver[Bounded]):
         lower = np.maximum(state.lower, found.lower)
         linear = np.where(problem.balanced, np.maximum(found.linear, lower), found.linear)
         return replace(found, lower=lower, linear=linear, f=f, g=g)
+
+
+def _formed(problem: LinearProblem) -> LinearProblem:
+    """The problem with its costs as a matrix on the host, where that is not large: the last bounds read them often."""
+    costs, of = problem.reduced, problem.geometry
+    given = costs.matrix is not None or of.stored is not None or of.grid is not None
+    alone = problem.kernels.name == "numba" and shared_by() is None
+    if given or not alone or problem.items * costs.n * costs.m > _FORMED:
+        return problem
+    return replace(problem, reduced=replace(costs, base=Dense(filled(of))))
+
+
+def _over(costs: Reduced, part: Plan) -> Plan:
+    """The part of a plan, which does not keep the matrix of the costs."""
+    return replace(part, geometry=costs) if isinstance(part, EntropicPlan) else part
 
 
 def _steepest(problem: LinearProblem) -> np.ndarray:

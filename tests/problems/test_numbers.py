@@ -17,7 +17,7 @@ CASES = {
     "reg must be a number or an array of numbers, got None": lambda: otkit.sinkhorn_divergence(C, C, reg=None),
     "unbalanced must hold numbers, got": lambda: otkit.solve(C, reg=0.1, unbalanced=(1.0, None)),
     "init f must be a number or an array": lambda: otkit.solve(C, reg=0.1, init=(None, np.zeros(7))),
-    "c must be a non-negative matrix, not all 0": lambda: otkit.pot.solve(C, reg=0.1, c=np.zeros(C.shape)),
+    "of M, not all 0, got shape": lambda: otkit.pot.solve(C, reg=0.1, c=np.zeros(C.shape)),
     "stopThr must be a positive number": lambda: otkit.pot.sinkhorn(None, None, C, 0.1, stopThr=-1.0),
     "got the class ProcessPoolExecutor": lambda: otkit.pairwise(CLOUDS, executor=ProcessPoolExecutor),
     "executor must be an executor": lambda: otkit.pairwise(CLOUDS, executor=3),
