@@ -214,11 +214,12 @@ def unrolled(pull: Pullback, n_iters: int, last: str, f_bar: Array, g_bar: Array
 def implicit(pull: Pullback, at: Potentials, f_bar: Array, g_bar: Array, rtol: float, *, hard: bool) -> Solved:
     """Pull back through the fixed point of the iterations, by the implicit function theorem.
 
-    `hard` says that the solve needed Newton steps. The preconditioner is then computed at once.
+    `hard` says that the solve needed Newton steps. The preconditioner is then computed at once. The potentials of a
+    measure with itself must be equal.
     """
     problem, few = pull.problem, 0 if hard else _FEW
     if problem.given.symmetric:
-        at, found = _solve_symmetric(problem, at, (f_bar, g_bar), rtol, few)
+        found = _solve_symmetric(problem, at, (f_bar, g_bar), rtol, few)
     else:
         found = _solve(problem, at, (f_bar, g_bar), rtol, few)
     Side(problem).half_step(pull, at.g, at.reg, found.f)
@@ -227,7 +228,10 @@ def implicit(pull: Pullback, at: Potentials, f_bar: Array, g_bar: Array, rtol: f
 
 
 class Solved(NamedTuple):
-    """Cotangents ``f (B, n)`` and ``g (B, m)`` of the two half steps; residuals and steps of the linear systems."""
+    """Cotangents ``f (B, n)`` and ``g (B, m)`` of the two half steps, and the steps of the linear systems.
+
+    Residuals are relative to the cotangents that were given: the answer is exact for some that are as close to these.
+    """
 
     f: Array
     g: Array
@@ -235,14 +239,17 @@ class Solved(NamedTuple):
     steps: np.ndarray
 
 
-def _solve(problem: LinearProblem, at: Potentials, bars: tuple[Array, Array], rtol: float, few: int) -> Solved:
+def _solve(
+    problem: LinearProblem, at: Potentials, bars: tuple[Array, Array], rtol: float, few: int, whole: Array | None = None
+) -> Solved:
     """Solve ``f = f̄ − κ·keep_b·g, g = ḡ − πᵀ·keep_a·f`` by the symmetric system of the smaller side.
 
     With the masses p and q of the plan, ``A = P/√(p⊗q)`` and ``keep_b·g = √q·z`` this system is
-    ``(1 − keep_a·keep_b·AᵀA)·z = keep_b·(ḡ/√q − keep_a·Aᵀ(f̄/√p))``.
+    ``(1 − keep_a·keep_b·AᵀA)·z = keep_b·(ḡ/√q − keep_a·Aᵀ(f̄/√p))``. If f̄ and ḡ are differences, ``whole (B, k)`` has
+    what they were taken of, divided by the roots of the masses.
     """
     if problem.reduced.n < problem.reduced.m:
-        transposed = _solve(_transposed(problem), at.T, bars[::-1], rtol, few)
+        transposed = _solve(_transposed(problem), at.T, bars[::-1], rtol, few, whole)
         return Solved(transposed.g, transposed.f, transposed.residual, transposed.steps)
     f_bar, g_bar = bars
     xp, costs = namespace(f_bar), problem.reduced
@@ -256,6 +263,7 @@ def _solve(problem: LinearProblem, at: Potentials, bars: tuple[Array, Array], rt
     forward, backward = _products(problem, scaled)
 
     own, of_rows = (xp.where(has_q, v, 0.0) for v in (g_bar / root_q, keep_a * backward(f_bar / root_p)))
+    whole = xp.concat((own, xp.where(has_p, f_bar / root_p, 0.0)), axis=-1) if whole is None else whole
     rhs = keep_b * (own - of_rows)
     both = keep_a * keep_b
     # Where both marginals are exact, a constant may move between the potentials: the null space of the system.
@@ -267,28 +275,39 @@ def _solve(problem: LinearProblem, at: Potentials, bars: tuple[Array, Array], rt
         return v - null * xp.sum(null * v, axis=-1, keepdims=True)
 
     # A right side that is the rounding error of its terms is no right side: nothing would reduce its residual.
-    rhs, noise = within(rhs), _ROUNDING * xp.max(abs(own) + abs(of_rows), axis=-1, keepdims=True)
+    rhs, noise = within(rhs), _ROUNDING * xp.max(abs(whole), axis=-1, keepdims=True)
+    rhs = xp.where(xp.max(abs(rhs), axis=-1, keepdims=True) > noise, rhs, 0.0)
     found = batched_conjugate_gradients(
         lambda z: within(z - both * backward(forward(z))),
-        xp.where(xp.max(abs(rhs), axis=-1, keepdims=True) > noise, rhs, 0.0),
+        rhs,
         lambda: _preconditioner(problem, at, (p, q), both[:, 0], null),
         rtol,
         (few, _MOST),
     )
-    f = xp.where(has_p, f_bar - root_p * forward(found.y), 0.0)
+    # Where the matrix is 0 within rounding, steps may make the residual larger than that of z = 0, which is 1.
+    z = xp.where(from_numpy(found.residual < 1, rhs)[:, None], found.y, 0.0)
+    residual = np.minimum(found.residual, 1.0) * _share_of(rhs, whole)
+    f = xp.where(has_p, f_bar - root_p * forward(z), 0.0)
     g = xp.where(has_q, g_bar - root_q * backward(keep_a * f / root_p), 0.0)
-    return Solved(f, g, found.residual, found.steps)
+    return Solved(f, g, residual, found.steps)
+
+
+def _share_of(part: Array, whole: Array) -> np.ndarray:
+    """The largest entry of each item relative to that of the whole, at most 1: ``(B,)``."""
+    sizes = (to_numpy(namespace(v).max(abs(v), axis=-1)) for v in (part, whole))
+    one, other = sizes
+    return np.minimum(1.0, one / np.where(other > 0, other, 1.0))
 
 
 def _solve_symmetric(
     problem: LinearProblem, at: Potentials, bars: tuple[Array, Array], rtol: float, few: int
-) -> tuple[Potentials, Solved]:
-    """Solve for equal cotangents of both sides, and for opposite ones, at the mean of the two potentials.
+) -> Solved:
+    """Solve for equal cotangents of both sides, and for opposite ones, at equal potentials of both sides.
 
     The system for equal ones, ``(1 + keep·A)·z = f̄/√p``, has no null space. It is well conditioned at any `reg`, where
     that of `_solve`, ``1 − A²``, would lose them among the modes that converge slowly.
     """
-    xp, keep, at = namespace(at.f), problem.penalties.keep(at.reg)[0][:, None], problem.middle(at)
+    xp, keep = namespace(at.f), problem.penalties.keep(at.reg)[0][:, None]
     equal, opposite = (bars[0] + bars[1]) / 2, (bars[0] - bars[1]) / 2
     p, _ = problem.kernels.marginals(problem.reduced, at)
     has = p > _NOTHING * xp.max(p, axis=-1, keepdims=True)
@@ -296,15 +315,15 @@ def _solve_symmetric(
     scaled = replace(at, log_a=(log_p := xp.where(has, at.log_a - xp.log(root), -xp.inf)), log_b=log_p)
     forward, _ = _products(problem, scaled)
     none: list[Preconditioner | None] = [None] * problem.items
-    found = batched_conjugate_gradients(
-        lambda z: z + keep * forward(z), xp.where(has, equal / root, 0.0), lambda: none, rtol, (_MOST, _MOST)
-    )
-    u = xp.where(has, root * found.y, 0.0)
+    whole = xp.concat([xp.where(has, bar / root, 0.0) for bar in bars], axis=-1)
+    rhs = xp.where(has, equal / root, 0.0)
+    found = batched_conjugate_gradients(lambda z: z + keep * forward(z), rhs, lambda: none, rtol, (_MOST, _MOST))
+    u, residual = xp.where(has, root * found.y, 0.0), found.residual * _share_of(rhs, whole)
     if not xp.any(opposite != 0):
-        return at, Solved(u, u, found.residual, found.steps)
-    rest = _solve(problem, at, (opposite, -opposite), rtol, few)
-    share = np.maximum(found.residual, rest.residual)
-    return at, Solved(u + rest.f, u + rest.g, share, found.steps + rest.steps)
+        return Solved(u, u, residual, found.steps)
+    # Of equal cotangents this is rounding, which the system cannot tell from a small right side of its own.
+    rest = _solve(problem, at, (opposite, -opposite), rtol, few, whole)
+    return Solved(u + rest.f, u + rest.g, np.maximum(residual, rest.residual), found.steps + rest.steps)
 
 
 def _transposed(problem: LinearProblem) -> LinearProblem:

@@ -89,6 +89,8 @@ def vjp(result: Result, *, strict: bool = False, **cotangents: Any) -> Gradients
     if unknown:
         raise TypeError(f"vjp takes cotangents of {', '.join(OUTPUTS)}, got {', '.join(unknown)}")
     given = {name: _inside(result, name, value) for name, value in cotangents.items() if value is not None}
+    if not given:
+        raise TypeError("vjp needs the derivative by at least one field, got none; pass one, such as value=1.0")
     return gradients(result, given, [], frozenset(result.problem.given.by_name), strict)
 
 
@@ -178,7 +180,7 @@ def _unregularised(result: Result, given: dict[str, Array], products: list[Produ
 
 def _regularised(result: Result, given: dict[str, Array], products: list[Product], pull: Pullback) -> Gradients:
     problem, out, xp = result.problem, result.outcome, namespace(pull.a)
-    at = problem.at(out.f, out.g, out.reg)
+    at = _point(result)
     mass = from_numpy(problem.mass, pull.a)
     for name in ("value", "value_linear", "value_dual"):
         if name in given:
@@ -202,6 +204,15 @@ def _regularised(result: Result, given: dict[str, Array], products: list[Product
         error, tol = out.error[k], out.tol[k]
         warn(f"gradients are approximate: the solve did not converge (error {error:.2g}, tolerance {tol:.2g})")
     return by_input(result, pull)
+
+
+def _point(result: Result) -> Potentials:
+    """The point of the dual at which a problem with a reg is differentiated."""
+    problem, out = result.problem, result.outcome
+    at = problem.at(out.f, out.g, out.reg)
+    # The plan of a measure with itself is symmetric to the tolerance only. Cotangents that go through it would differ
+    # by as much, in directions that the linear system cannot resolve.
+    return problem.middle(at) if problem.given.symmetric and out.counted is None else at
 
 
 def _value(result: Result, name: str) -> Array:

@@ -222,6 +222,30 @@ def test_second_derivatives_by_points(rng, metric):
     assert gradgradcheck(value, (x, y, la), atol=1e-6, rtol=1e-4, fast_mode=True)
 
 
+@pytest.mark.filterwarnings("error::otkit.ConvergenceWarning")
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32], ids=str)
+@pytest.mark.parametrize(("draw", "reg"), [("random", 0.01), ("standard_normal", 0.05), ("standard_normal", 0.2)])
+def test_second_derivatives_of_a_divergence_are_accurate_and_not_called_approximate(draw, reg, dtype):
+    """Points that are far from each other in units of `reg` make the systems of the problems with themselves singular.
+
+    Their cotangents are equal up to rounding, of which the systems make nothing.
+    """
+    for seed in range(10):
+        x, y, v = (torch.tensor(z, dtype=dtype) for z in getattr(np.random.default_rng(seed), draw)((3, 10, 2)))
+
+        def slope(x, y=y, create_graph=False):
+            value = otkit.sinkhorn_divergence(x, y, reg=reg, tol=1e-12 if dtype == torch.float64 else None, strict=True)
+            return torch.autograd.grad(value.value, x, create_graph=create_graph)[0]
+
+        x.requires_grad_()
+        found = torch.autograd.grad((slope(x, create_graph=True) * v).sum(), x)[0]
+        if dtype == torch.float64:
+            h = 1e-5
+            ends = [slope((x.detach() + step * v).requires_grad_()) for step in (h, -h)]
+            wanted = (ends[0] - ends[1]) / (2 * h)
+            torch.testing.assert_close(found, wanted, rtol=0, atol=1e-5 * float(wanted.abs().max()))
+
+
 @pytest.mark.parametrize("method", [otkit.SparseNewton(sweeps=5), otkit.Sinkhorn()], ids=lambda method: method.name)
 @pytest.mark.parametrize("name", ["value", "value_linear", "value_reg", "f", "g", "plan"])
 def test_a_small_regularisation(method, name):

@@ -238,6 +238,34 @@ def test_a_linear_system_that_is_not_solved_is_said_or_refused(rng, monkeypatch)
             otkit.vjp(result, strict=strict, f=np.eye(20)[0])
 
 
+def test_no_cotangent_is_refused_by_name(rng):
+    with pytest.raises(TypeError, match="derivative by at least one field, got none; pass one, such as value"):
+        otkit.vjp(otkit.solve(rng.random((3, 3)), reg=0.1))
+
+
+@pytest.mark.parametrize("strict", [False, True])
+def test_cotangents_of_a_measure_with_itself_that_no_system_resolves_are_said_or_refused(strict):
+    # Two pairs of points without a path between them: where the rows of one go up, its columns go down by as much.
+    x = np.array([[0.0, 0.0], [0.0, 0.1], [9.0, 9.0], [9.0, 9.1]])
+    result = otkit.solve_sample(x, x, reg=0.5, tol=1e-9)
+    noticed = pytest.raises(otkit.NotConverged) if strict else pytest.warns(otkit.ConvergenceWarning, match="residual")
+    with noticed:
+        otkit.vjp(result, strict=strict, f=np.eye(4)[0])
+    otkit.vjp(result, strict=True, f=np.full(4, 0.25), g=np.full(4, 0.25))
+    otkit.vjp(result, strict=True, plan=np.eye(4))
+
+
+def test_equal_cotangents_that_are_not_solved_are_said(rng, monkeypatch):
+    x = rng.random((30, 2))
+    result, bar = otkit.solve_sample(x, x, reg=0.02), rng.standard_normal(30)
+    otkit.vjp(result, strict=True, f=bar, g=bar)
+    monkeypatch.setattr(adjoint, "_MOST", 3)
+    with pytest.warns(otkit.ConvergenceWarning, match="relative residual"):
+        otkit.vjp(result, f=bar, g=bar)
+    with pytest.raises(otkit.NotConverged, match="relative residual"):
+        otkit.vjp(result, strict=True, f=bar, g=bar)
+
+
 @pytest.mark.parametrize(
     ("options", "given", "error", "words"),
     [
