@@ -8,12 +8,13 @@ import numpy as np
 
 from otkit.arrays import Array, from_numpy, namespace, put, take, to_numpy
 from otkit.barycenters.bounds import lower_bound
+from otkit.barycenters.newton import Task, newton
 from otkit.certificates.base import Certificate
 from otkit.certificates.certify import certify
 from otkit.certificates.width import EXACT, narrow, relative
 from otkit.entropic import barycenter
 from otkit.entropic.anderson import Mixing
-from otkit.geometry.base import Geometry
+from otkit.geometry.base import Geometry, shared
 from otkit.geometry.costs import UNIT
 from otkit.plans import EntropicPlan
 from otkit.problems.linear import LinearProblem
@@ -30,6 +31,11 @@ _STAGE_TOL = 1e-3
 _SWEEPS = 50
 # In a stage that takes long, bounds are computed after so many iterations.
 _PATIENCE = 500
+# Debiased barycenters of at most _FEW points, or of one measure, end with Newton steps from the error of a stage on; of
+# at most _DENSE points, and costs of at most _ENTRIES numbers, after _SLOW iterations.
+_FEW, _DENSE, _ENTRIES, _SLOW = 64, 256, 2**22, 200
+# The least mass in the potentials of a barycenter, relative to the mean.
+_LEAST = 1e-250
 # Without a regularisation, bounds are computed from the range of the costs divided by this.
 _BOUNDED = 256.0
 
@@ -102,7 +108,10 @@ class Averaging(Solver[Averaged]):
     support : Geometry or None
         The costs between the points of the support, if the barycenters are debiased.
     tol : float, optional
-        With a `reg`: the largest L1 distance of a plan's column sums from the weights of the barycenter.
+        With a `reg`: the largest L1 distance of a plan's column sums from the weights of the barycenter, also of the
+        plan between a debiased one and itself. Where there are Newton steps, also their decrement.
+    shared : bool
+        Whether the measures are on the points of the support.
     rtol : float
         Without a `reg`: stop when ``upper − lower ≤ rtol·upper``.
     max_iter : int
@@ -113,6 +122,7 @@ class Averaging(Solver[Averaged]):
 
     weights: Array
     support: Geometry | None = None
+    shared: bool = False
     tol: float | None = None
     rtol: float = 1e-2
     max_iter: int = 10_000
@@ -174,11 +184,15 @@ class Averaging(Solver[Averaged]):
         target = np.zeros(problem.items) if problem.reg is None else to_numpy(problem.reg)
         last = state.reg <= target
         stage_tol = _STAGE_TOL * np.minimum(1.0, 10 * np.sqrt(state.reg / descent.top(problem)))
-        goal = self._shared(np.where(last, self._tol(problem) * descent.SLACK, stage_tol))
+        dense, few = self._dense(problem), self._few(problem)
+        last_tol = np.maximum(self._tol(problem) * descent.SLACK, _STAGE_TOL if few else 0.0)
+        goal = self._shared(np.where(last, last_tol, stage_tol))
         state = self._swept(problem, state, goal, last)
         running = state.running
         reached = (state.error <= goal)[running]
-        state = state.ended(running[reached & last[running]], Status.CONVERGED)
+        ready = last[running] & ((reached & few) | (dense & (state.used[running] >= _SLOW)))
+        state = self._sharpened(problem, state, running[ready])
+        state = state.ended(running[reached & last[running] & ~ready], Status.CONVERGED)
         if problem.reg is None:
             due = reached | (state.used[running] % _PATIENCE == 0)
             state = self._bounded(problem, state, running[due])
@@ -192,6 +206,63 @@ class Averaging(Solver[Averaged]):
 
     def _tol(self, problem: LinearProblem) -> np.ndarray:
         return np.full(problem.items, np.nan) if problem.reg is None else descent.tolerance(problem, self.tol)
+
+    def _dense(self, problem: LinearProblem) -> bool:
+        """Whether Newton steps take less time than many iterations."""
+        costs = problem.reduced
+        return self.support is not None and costs.m <= _DENSE and self.count * costs.n * costs.m <= _ENTRIES
+
+    def _few(self, problem: LinearProblem) -> bool:
+        """Whether they take hardly more time than any."""
+        return self._dense(problem) and (problem.reduced.m <= _FEW or self.count == 1)
+
+    def _sharpened(self, problem: LinearProblem, state: Averaged, items: np.ndarray) -> Averaged:
+        """The state with some debiased barycenters at their end, after Newton steps for their masses."""
+        tol, like = self._tol(problem), state.point
+        for k in items[:: self.count] // self.count:
+            here = np.arange(k * self.count, (k + 1) * self.count)
+            one, group = here[0], np.array([k])
+            reg, log_r = float(state.reg[one]), -np.log(like.shape[-1])
+            task, row, col = self._task(problem, int(k), reg)
+            b = to_numpy(state.b)[k] / to_numpy(state.b)[k].sum()
+            relative = np.log(np.maximum(b, _LEAST)) - log_r
+            start = b, (to_numpy(state.point)[here] + col) / reg - relative, to_numpy(state.own)[k] / reg - relative
+            found, decrement, steps = newton(task, start, float(tol[one]), self.max_iter - int(state.n_iter[one]))
+            relative = np.log(np.maximum(found.b, _LEAST)) - log_r
+            error = max(found.error, decrement)
+            f, raised, point, own, b = (from_numpy(v, like) for v in (
+                reg * found.f - row, reg * found.g - col, reg * (found.g + relative) - col,
+                reg * (found.own + relative)[None], found.b[None],
+            ))  # fmt: skip
+            state = replace(
+                state,
+                f=put(state.f, here, f),
+                raised=put(state.raised, here, raised),
+                point=put(state.point, here, point),
+                own=put(state.own, group, own),
+                b=put(state.b, group, b),
+                error=put(state.error, here, np.full(here.size, error)),
+                n_iter=put(state.n_iter, here, state.n_iter[here] + steps),
+                used=put(state.used, here, state.used[here] + steps),
+            )
+            if error <= tol[one] or state.n_iter[one] < self.max_iter:
+                state = state.ended(here, Status.CONVERGED if error <= tol[one] else Status.STALLED)
+        return state
+
+    def _task(self, problem: LinearProblem, k: int, reg: float) -> tuple[Task, np.ndarray, np.ndarray]:
+        """The k-th barycenter for Newton steps, and the offsets of its reduced costs."""
+        assert self.support is not None
+        mine, costs = slice(k * self.count, (k + 1) * self.count), problem.reduced
+        shape = self.count, costs.n, costs.m
+        row, col = (
+            np.broadcast_to(to_numpy(v[shared(mine, v.shape[0])]), (shape[0], v.shape[1]))
+            for v in (costs.row, costs.col)
+        )
+        reduced = np.broadcast_to(to_numpy(costs.block(mine, slice(None))), shape)
+        alone = to_numpy(self.support.block(slice(k, k + 1), slice(None)))[0]
+        given = (reduced + row[:, :, None] + col[:, None, :]) / reg
+        a, weights = to_numpy(problem.a)[mine], to_numpy(self.weights)[k]
+        return Task(given, alone / reg, a, weights, self.shared), row, col
 
     def _swept(self, problem: LinearProblem, state: Averaged, goal: np.ndarray, last: np.ndarray) -> Averaged:
         """The state after a few iterations of the running barycenters."""
@@ -283,6 +354,8 @@ class Averaging(Solver[Averaged]):
             f = fixed.update_rows(g, problem.reg)
             plan = (EntropicPlan(fixed.reduced, fixed.at(f, g, problem.reg), fixed.kernels),)
         error = marginal_error(fixed, plan, f, g)
+        if self.support is not None:
+            error = np.maximum(error, state.error)
         if problem.reg is not None:
             state = state.ended(np.flatnonzero((state.status == Status.CONVERGED) & (error > tol)), Status.STALLED)
         return Averages(

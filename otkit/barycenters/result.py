@@ -182,11 +182,11 @@ class BarycenterResult:
     def _unbiased(self) -> np.ndarray:
         """The Sinkhorn divergence of each measure from the barycenter."""
         problem = self.result.problem
-        found = [to_numpy(self.result.value_dual)]
+        found = [to_numpy(self.result.value_dual).reshape(-1)]
         for w in (problem.a, problem.b):
             alone = LinearProblem.build(problem.asked, w, w, to_numpy(problem.reg))
             own = Result(alone, run(alone, with_options(choose_solver(alone, "auto"), tol=_TOL)), "", "")
-            found.append(to_numpy(own.value_dual) * problem.mass / 2)
+            found.append(to_numpy(own.value_dual).reshape(-1) * problem.mass / 2)
         return found[0] - found[1] - found[2]
 
     @arrays.eager
