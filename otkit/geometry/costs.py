@@ -341,12 +341,21 @@ def _squares_by_products(x: Array, y: Array) -> Array:
     xp = namespace(x)
     size = xp.sum(x * x, axis=-1)[..., :, None] + xp.sum(y * y, axis=-1)[..., None, :]
     square = size - 2 * xp.matmul(x, xp.matrix_transpose(y))
-    *lead, i, j = xp.nonzero(square < cancelled(x.shape[-1]) * size)
-    x, y = (xp.broadcast_to(v, (*square.shape[:-2], *v.shape[-2:])) for v in (x, y))
-    step = max(1, COORDINATES // x.shape[-1])
-    for low in range(0, i.shape[0], step):
-        part = slice(low, low + step)
-        item = tuple(v[part] for v in lead)
-        difference = x[(*item, i[part])] - y[(*item, j[part])]
-        square[(*item, i[part], j[part])] = xp.sum(difference * difference, axis=-1)
-    return square
+    wrong = square < cancelled(x.shape[-1]) * size
+    return xp.where(wrong, _mended(x, y, wrong), square) if xp.any(wrong) else square
+
+
+def _mended(x: Array, y: Array, wrong: Array) -> Array:
+    """Squared distances from differences where the others are `wrong`, and any numbers elsewhere."""
+    xp, d = namespace(x), x.shape[-1]
+    rows, cols = wrong.shape[-2:]
+    x, y = (xp.reshape(xp.broadcast_to(v, (*wrong.shape[:-2], *v.shape[-2:])), (-1, d)) for v in (x, y))
+    flat = xp.reshape(wrong, (-1,))
+    (at,) = xp.nonzero(flat)
+    count, step, found = at.shape[0], max(1, COORDINATES // d), []
+    for low in range(0, count, step):
+        part = at[low : min(low + step, count)]
+        difference = xp.take(x, part // cols, axis=0) - xp.take(y, part // (rows * cols) * cols + part % cols, axis=0)
+        found.append(xp.sum(difference * difference, axis=-1))
+    place = xp.cumulative_sum(xp.astype(flat, at.dtype)) - 1
+    return xp.reshape(xp.take(xp.concat(found), xp.where(flat, place, 0), axis=0), wrong.shape)

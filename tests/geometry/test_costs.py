@@ -115,3 +115,12 @@ def test_unknown_metrics_are_refused_with_the_known_ones(metric):
 def test_powers_are_positive(p):
     with pytest.raises(ValueError, match="finite p > 0"):
         parse_cost(("power", p))
+
+
+def test_products_are_mended_in_every_library(any_xp, rng):
+    x, y = rng.normal(size=(2, 12, 40)), rng.normal(size=(2, 12, 40))
+    y[:, :4] = x[:, :4] + 1e-6
+    for one, other in ((x, y), (x, y[:1]), (x[:1], y[1:])):
+        found = parse_cost("sqeuclidean")(any_xp.asarray(one), any_xp.asarray(other))
+        wanted = ((one[:, :, None] - other[:, None]) ** 2).sum(-1)
+        np.testing.assert_allclose(np.asarray(found), wanted, rtol=1e-11)
