@@ -20,6 +20,8 @@ import numpy as np
 from scipy.linalg import LinAlgError, cho_factor, cho_solve
 from scipy.optimize import nnls
 
+from otkit.arrays import log, logsumexp
+
 # Error of the potentials, at which they count as known; and the largest from which J and its derivative are computed.
 _INNER, _KNOWN = 1e-12, 1e-8
 # Maximum number of iterations for the potentials of given masses, of a measure and of the barycenter with itself.
@@ -86,22 +88,14 @@ class Masses:
     error: float
 
 
-def _log(w: np.ndarray) -> np.ndarray:
-    with np.errstate(divide="ignore"):
-        return np.asarray(np.log(w))
-
-
 def _softmin(costs: np.ndarray, v: np.ndarray) -> np.ndarray:
     """−log Σ_j exp(v_j − c_ij), for log weights that are part of v."""
-    least = v - costs
-    top = least.max(1, keepdims=True)
-    least -= top
-    return np.asarray(-top[:, 0] - np.log(np.exp(least, out=least).sum(1)))
+    return np.asarray(-logsumexp(v - costs))
 
 
 def _potentials(costs: np.ndarray, a: np.ndarray, b: np.ndarray, g: np.ndarray) -> tuple[np.ndarray, np.ndarray, float]:
     """f, g and the L1 error of the columns, by half iterations and Newton steps in turns, from `g`."""
-    log_a, log_b, root = _log(a), _log(b), np.sqrt(b)
+    log_a, log_b, root = log(a), log(b), np.sqrt(b)
     best = (np.zeros_like(a), g, np.inf)
     for _ in range(_TRIES):
         f = _softmin(costs, g + log_b)
@@ -128,7 +122,7 @@ def _potentials(costs: np.ndarray, a: np.ndarray, b: np.ndarray, g: np.ndarray) 
 
 def _alone(support: np.ndarray, b: np.ndarray, own: np.ndarray) -> tuple[np.ndarray, float]:
     """The potential of b with itself, by the symmetric iteration."""
-    log_b, error = _log(b), np.inf
+    log_b, error = log(b), np.inf
     for _ in range(_OWN_TRIES):
         below = _softmin(support, own + log_b)
         error = float(b @ abs(np.expm1(np.minimum(own - below, 700.0))))
@@ -158,7 +152,7 @@ def _second(task: Task, at: Masses) -> np.ndarray:
     total = np.zeros((m, m))
     for w, costs, a, f, g in zip(task.weights, task.costs, task.a, at.f, at.g, strict=True):
         root_a = np.sqrt(a)
-        density = np.exp(np.where(a > 0, f + _log(root_a), -np.inf)[:, None] + g - costs)
+        density = np.exp(np.where(a > 0, f + log(root_a), -np.inf)[:, None] + g - costs)
         scaled = density * root
         total += w * (density.T @ np.linalg.solve(np.eye(n) - scaled @ scaled.T + np.outer(root_a, root_a), density))
     density = np.exp(at.own[:, None] + at.own - task.support)
