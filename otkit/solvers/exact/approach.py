@@ -12,14 +12,16 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from otkit.arrays import put, to_numpy
+from otkit.geometry.dense import Dense
 from otkit.geometry.reduced import Reduced
+from otkit.kernels import choose
 from otkit.kernels.numba import starts
 from otkit.kernels.numba.tiles import Tiles
 from otkit.problems.linear import LinearProblem
 from otkit.results.outcome import Status
 from otkit.solvers import descent
 from otkit.solvers.descent import Annealed
-from otkit.solvers.exact.basis import entries_with_mass
+from otkit.solvers.exact.basis import entries_with_mass, matrix_of
 
 # The rule below was chosen on the families that benchmarks/suite/families.py calls tuned, with 1000 to 4000 points, by
 # the time of whole solves; benchmarks/compare/families.py measures it on others.
@@ -54,12 +56,19 @@ class Approach(Annealed):
 
     Attributes
     ----------
+    core : LinearProblem
+        The problem that is swept: of a single item, the one between the points with mass.
+    rows, cols : numpy array of int
+        The indices of its points.
     work : numpy array (B,)
         Entries visited in the current stage, relative to all entries.
     width : numpy array (B,)
         The width of the plan at the end of the last stage, infinite before the first one.
     """
 
+    core: LinearProblem
+    rows: np.ndarray
+    cols: np.ndarray
     work: np.ndarray
     width: np.ndarray
 
@@ -68,18 +77,53 @@ class Approach(Annealed):
         """Whether the simplex should start from the plan of each item, ``(B,)``."""
         return self.width <= _NARROW
 
+    def whole(self, problem: LinearProblem) -> Annealed:
+        """The state of all points, where the way is not gone to its end."""
+        if self.core is problem:
+            return self
+        g = np.zeros(problem.b.shape)
+        g[:, self.cols] = self.g
+        f = to_numpy(problem.update_rows(g, self.reg))
+        known = {name: getattr(self, name) for name in ("status", "error", "n_iter")}
+        begun = descent.begin(problem, to_numpy(problem.update_columns(f, self.reg)), self.reg)
+        return replace(begun, f=f, stages=descent.log(self), **known)
+
 
 def begin(problem: LinearProblem) -> Approach:
     """The state before the first sweep. Items that need none have ended."""
-    state, nothing = descent.begin(problem, None, descent.top(problem) / _EASY), np.zeros(problem.items)
-    near = np.flatnonzero([_settles(problem, k) for k in range(problem.items)])
-    state = Approach(**vars(state), work=nothing, width=np.full(problem.items, np.inf))
+    core, rows, cols = _core(problem)
+    state, nothing = descent.begin(core, None, descent.top(core) / _EASY), np.zeros(core.items)
+    near = np.flatnonzero([_settles(core, k) for k in range(core.items)])
+    unknown = np.full(core.items, np.inf)
+    state = Approach(**vars(state), core=core, rows=rows, cols=cols, work=nothing, width=unknown)
     return state.ended(near, Status.CONVERGED)
 
 
-def sweep(problem: LinearProblem, state: Approach, max_iter: int) -> Approach:
+def _core(problem: LinearProblem) -> tuple[LinearProblem, np.ndarray, np.ndarray]:
+    """The problem of a single item between its points with mass, and their indices; else the problem itself."""
+    rows, cols, costs = np.arange(problem.reduced.n), np.arange(problem.reduced.m), problem.reduced
+    if problem.items > 1 or entries_with_mass(problem) == costs.n * costs.m:
+        return problem, rows, cols
+    a, b = to_numpy(problem.a), to_numpy(problem.b)
+    rows, cols = np.flatnonzero(a[0]), np.flatnonzero(b[0])
+    matrix = matrix_of(problem, costs.to_numpy(), 0, rows, cols)
+    dense = Dense(matrix.C[None])
+    core = replace(
+        problem,
+        geometry=dense,
+        reduced=Reduced(dense, np.zeros((1, rows.size)), np.zeros((1, cols.size))),
+        kernels=choose(dense),
+        a=a[:, rows],
+        b=b[:, cols],
+        low=np.zeros(1),
+        high=problem.span,
+    )
+    return core, rows, cols
+
+
+def sweep(state: Approach, max_iter: int) -> Approach:
     """A few sweeps of each item; at the end of a stage, the next one or the end."""
-    running, before = state.running, state.n_iter
+    problem, running, before = state.core, state.running, state.n_iter
     sweeps = np.where(before == 0, _LOOK, _SWEEPS)
     state = descent.advance(problem, state, np.full(problem.items, _ERROR), sweeps, max_iter)
     done = state.n_iter - before

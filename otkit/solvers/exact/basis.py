@@ -207,10 +207,15 @@ def matrix_of(
     if as_given and _largest(problem, item) <= _MODERATE * span:
         return Matrix(base, _single(base, span), (row, col))
     out = np.empty((rows.size, cols.size))  # unlike Numba's, in huge pages, so that pivots are faster
-    if every:
-        starts.reduce_costs(base, row, col, costs.transposed, out)
-    else:
-        starts.reduce_some(base, rows, cols, row, col, costs.transposed, out)
+
+    def reduce(part: tuple[int, int]) -> None:
+        low, high = part
+        if every:
+            starts.reduce_costs(base[low:high], row[low:high], col, costs.transposed, out[low:high])
+        else:
+            starts.reduce_some(base, rows[low:high], cols, row, col, costs.transposed, out[low:high])
+
+    threads.each(reduce, _parts(rows.size), out.size)
     if limit < np.inf:
         out[out > limit] = np.inf
     return Matrix(out, _single(out, min(span, limit)), (np.zeros(rows.size), np.zeros(cols.size)))

@@ -144,14 +144,16 @@ class Exact(Solver[Annealed | Sampled | Pivoted]):
             swept = int(state.n_iter[0]) > products.SWEEPS
             return _from_products(problem, state.g, state) if swept else products.sweep(problem, state)
         if isinstance(state, Approach):
-            return self._approached(problem, approach.sweep(problem, state, self.max_iter))
+            return self._approached(problem, approach.sweep(state, self.max_iter))
         return self._anneal(problem, state)
 
     def _approached(self, problem: LinearProblem, state: Approach) -> Approach | Pivoted:
         """The state of the sweeps; at their end, the state with the initial bases."""
         if state.running.size or (state.n_iter >= self.max_iter).any():
             return state
-        return _from_plans(problem, (state.f, state.g), state.reg, state)
+        found = _from_plans(state.core, (state.f, state.g), state.reg, state)
+        bases = (replace(basis, rows=state.rows[basis.rows], cols=state.cols[basis.cols]) for basis in found.bases)
+        return replace(found, f=problem.a, g=problem.b, bases=tuple(bases))
 
     @property
     def _rough(self) -> SparseNewton:
@@ -192,6 +194,7 @@ class Exact(Solver[Annealed | Sampled | Pivoted]):
         if not isinstance(state, Pivoted):  # stopped during the descent, while finished items waited for the others
             cause = Status.MAX_ITER if (state.status == Status.MAX_ITER).any() else Status.STOPPED
             state = state.ended(np.flatnonzero(state.status == Status.CONVERGED), cause)
+            state = state.whole(problem) if isinstance(state, Approach) else state
             return replace(Annealing().finish(problem, state, errors), tol=np.zeros(problem.items))
         size = problem.reduced.n, problem.reduced.m
         prices = zip(*(basis.prices(*size) for basis in state.bases), strict=True)
