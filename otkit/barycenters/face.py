@@ -13,7 +13,7 @@ from otkit.barycenters.fixed import Averages, Averaging, towards
 from otkit.barycenters.free import on_points
 from otkit.barycenters.result import BarycenterResult
 from otkit.barycenters.shares import shares_of
-from otkit.geometry.base import Geometry, GivenGeometry
+from otkit.geometry.base import GivenGeometry
 from otkit.geometry.grid import Grid
 from otkit.geometry.points import PointCloud
 from otkit.kernels import shared_by
@@ -253,7 +253,7 @@ def _mean_total(a: Array, *, equal: bool) -> np.ndarray:
     return np.asarray(totals.mean(-1))
 
 
-def _support(problem: LinearProblem) -> Geometry:
+def _support(problem: LinearProblem) -> GivenGeometry:
     """The costs between the points of the support."""
     geometry = problem.geometry
     if geometry.grid is not None:

@@ -12,7 +12,8 @@ from otkit import arrays
 from otkit.arrays import Array, from_numpy, namespace, to_numpy
 from otkit.barycenters.bounds import excess, lower_bound
 from otkit.barycenters.fixed import Averages
-from otkit.geometry.base import Geometry
+from otkit.geometry.base import GivenGeometry
+from otkit.geometry.points import PointCloud
 from otkit.problems.linear import LinearProblem
 from otkit.results.outcome import Status
 from otkit.results.result import Result
@@ -39,7 +40,7 @@ class BarycenterResult:
         The transport from every measure to the barycenter, ``(..., K)`` problems: plans, potentials, costs.
     weights : numpy array (..., K)
         The weights of the measures, which sum to 1.
-    support : Geometry or None
+    support : geometry or None
         The costs between the points of the support, if debiased.
 
     Examples
@@ -56,7 +57,7 @@ class BarycenterResult:
     points: Array | None
     result: Result
     weights: np.ndarray
-    support: Geometry | None = None
+    support: GivenGeometry | None = None
 
     @property
     @arrays.eager
@@ -181,10 +182,13 @@ class BarycenterResult:
 
     def _unbiased(self) -> np.ndarray:
         """The Sinkhorn divergence of each measure from the barycenter."""
-        problem = self.result.problem
+        problem, measures = self.result.problem, self.result.problem.geometry
+        if isinstance(measures, PointCloud):
+            measures = PointCloud(measures.x, measures.x, measures.metric)
+        assert self.support is not None
         found = [to_numpy(self.result.value_dual).reshape(-1)]
-        for w in (problem.a, problem.b):
-            alone = LinearProblem.build(problem.asked, w, w, to_numpy(problem.reg))
+        for geometry, w in ((measures, problem.a), (self.support, problem.b)):
+            alone = LinearProblem.build(geometry, w, w, to_numpy(problem.reg))
             own = Result(alone, run(alone, with_options(choose_solver(alone, "auto"), tol=_TOL)), "", "")
             found.append(to_numpy(own.value_dual).reshape(-1) * problem.mass / 2)
         return found[0] - found[1] - found[2]

@@ -148,3 +148,17 @@ def test_items_libraries_and_support(rng):
     apart = otkit.barycenter(a, w, C=otkit.PointCloud(x, y), reg=0.05, debias=True, tol=1e-6, strict=True)
     assert apart.masses.shape == (6,)
     np.testing.assert_allclose(apart.result.plan.sum(1), np.tile(apart.masses, (2, 1)), atol=1e-6)
+
+
+@pytest.mark.parametrize("clouds", ["shared", "each"])
+@pytest.mark.parametrize("size", [8, 6])
+def test_the_value_is_the_mean_divergence_between_other_points(size, clouds, rng):
+    x, y, a = rng.random((2, 1, 8, 2)), rng.random((2, 1, size, 2)), 3.0 * rng.dirichlet(np.ones(8), (2, 4))
+    if clouds == "shared":
+        x, y = x[0, 0], y[0, 0]
+    w, reg = np.array([0.4, 0.1, 0.2, 0.3]), np.array([0.05, 0.2])
+    found = otkit.barycenter(a, w, C=otkit.PointCloud(x, y), reg=reg, debias=True, tol=1e-6)
+    for k in range(2):
+        xk, yk = (v if clouds == "shared" else v[k, 0] for v in (x, y))
+        apart = [otkit.sinkhorn_divergence(xk, yk, one, found.masses[k], reg=reg[k], tol=1e-9).value for one in a[k]]
+        assert found.value[k] == pytest.approx(w @ apart, rel=1e-6)
