@@ -12,7 +12,7 @@ from otkit import arrays, checks
 from otkit.arrays import Array, namespace, to_numpy
 from otkit.geometry.base import flatten_batch
 from otkit.geometry.costs import Circle
-from otkit.geometry.metrics import Function
+from otkit.geometry.metrics import Function, Named
 from otkit.geometry.points import PointCloud
 from otkit.solvers.bottleneck import MOST, bottleneck
 
@@ -36,7 +36,7 @@ def rescaled(cloud: PointCloud, a: Any, b: Any) -> tuple[PointCloud, np.ndarray]
     """
     unit = np.ones(())
     ground = cloud.metric.ground
-    if isinstance(ground, Function) or ground == "cosine":
+    if not isinstance(ground, Circle) and _order(ground) is None:
         return cloud, unit
     checks.same_library(**cloud.arrays)
     checks.points(cloud.x, cloud.y)
@@ -109,18 +109,27 @@ def _unit(D: np.ndarray, a: np.ndarray, b: np.ndarray, power: float) -> float:
     return far if power * (math.log2(far) - math.log2(least)) > _FAR else least
 
 
-def _distances(x: np.ndarray, y: np.ndarray, ground: str | Circle) -> np.ndarray:
+def _order(ground: str | Function) -> float | None:
+    """The p of a distance (Σ |x_k − y_k|^p)^(1/p), which is proportional to the points; None of another distance."""
+    if isinstance(ground, Function):
+        return ground.order if isinstance(ground, Named) else None
+    return {"cityblock": 1.0, "euclidean": 2.0}.get(ground)
+
+
+def _distances(x: np.ndarray, y: np.ndarray, ground: str | Circle | Function) -> np.ndarray:
     """Distances between points of any size, divided and multiplied by their largest difference."""
     if isinstance(ground, Circle):
         return np.asarray(ground(x, y))
-    differences = [abs(x[:, None, k] / 4 - y[None, :, k] / 4) for k in range(x.shape[1])]
+    differences, order = [abs(x[:, None, k] / 4 - y[None, :, k] / 4) for k in range(x.shape[1])], _order(ground)
+    assert order is not None
     largest = np.maximum.reduce(differences)
-    shares = [difference / np.where(largest > 0, largest, 1.0) for difference in differences]
-    total = sum(shares) if ground == "cityblock" else np.sqrt(sum(share * share for share in shares))
-    return np.minimum(largest * total, np.finfo(float).max / 4) * 4
+    if order < np.inf:
+        shares = [difference / np.where(largest > 0, largest, 1.0) for difference in differences]
+        largest = largest * sum(share**order for share in shares) ** (1 / order)
+    return np.asarray(np.minimum(largest, np.finfo(float).max / 4) * 4)
 
 
-def _real(cloud: PointCloud, ground: str | Circle) -> tuple[Array, Array]:
+def _real(cloud: PointCloud, ground: str | Circle | Function) -> tuple[Array, Array]:
     """The points of both sides in floating point; in float64, those of a circle are within one turn."""
     points = []
     for v in (cloud.x, cloud.y):

@@ -75,3 +75,21 @@ def test_a_distance_is_that_of_normalised_measures(rng):
     one, other = otkit.wasserstein(x, y, a, b), otkit.wasserstein(x, y, 5 * a, 5 * b)
     assert other.distance == pytest.approx(one.distance, rel=1e-12)
     assert other.upper == pytest.approx(one.upper, rel=1e-12)
+
+
+@pytest.mark.parametrize("scale", [2.0**-400, 2.0**-60, 2.0**-10, 1.0, 2.0**60, 2.0**400])
+@pytest.mark.parametrize("p", [2, 4, 20, 100, 1000])
+@pytest.mark.parametrize(
+    ("metric", "order"),
+    [("chebyshev", np.inf), (("minkowski", 3.0), 3.0), (("minkowski", 1.5), 1.5), ("euclidean", 2.0)],
+)
+def test_powers_neither_overflow_nor_underflow(metric, order, p, scale, rng):
+    x, y = rng.normal(size=(9, 3)), rng.normal(size=(10, 3))
+    D = np.linalg.norm(x[:, None] - y, order, axis=-1)
+    unit = otkit.wasserstein(x, y, p=np.inf, metric=metric).distance
+    costs = np.minimum(D / unit, 1000 ** (1 / p)) ** p  # dearer arcs move nothing: a plan of less costs at most 1
+    wanted = unit * ot.emd2([], [], costs) ** (1 / p)
+    found = otkit.wasserstein(x * scale, y * scale, p=p, metric=metric)
+    assert found.converged
+    assert found.distance / scale == pytest.approx(wanted, rel=1e-9)
+    assert found.lower <= found.distance <= found.upper <= found.lower * (1 + 1e-9)

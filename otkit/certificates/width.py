@@ -59,7 +59,7 @@ def narrow(
 
     The scale is their range, or the size of the ordinary costs if some are far larger; and at least the mean offsets.
     These are at most the optimum if no cost is negative. If costs of both signs cancel, their rounding errors do not.
-    Where all costs between points with mass are equal, an interval of their rounding errors is narrow. Where marginals
+    Where all costs between points with mass are 0, an interval of their rounding errors is narrow. Where marginals
     are penalised, the scale is at most the penalty of a plan that moves nothing, or this where all costs are 0.
     """
     with np.errstate(invalid="ignore"):  # infinite bounds
@@ -67,8 +67,9 @@ def narrow(
         fine = (width < np.inf) & (width <= rtol * abs(upper))
     if fine.all():
         return np.asarray(fine)
-    if (problem.span == 0).any():  # all plans cost the same, up to the rounding of the costs
-        fine |= (problem.span == 0) & (width <= _ALIKE * problem.geometry.rounding[1])
+    nothing = (problem.low == 0) & (problem.high == 0)  # all mass stays where it is, up to the rounding of the costs
+    if nothing.any():
+        fine |= nothing & (width <= _ALIKE * problem.geometry.rounding[1])
     a, b, row, col = sides(problem)
     unmoved = problem.unmoved
     most = np.where(unmoved.any(0), unmoved.sum(0), np.inf)

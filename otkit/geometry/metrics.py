@@ -61,6 +61,11 @@ class Named(Function):
         where = _UNDEFINED.get(self.name, "between some points")
         return f"metric {self.name!r} must be defined between all points, but it is not {where}; drop those points"
 
+    @property
+    def order(self) -> float | None:
+        """The p of a distance (Σ |x_k − y_k|^p)^(1/p); None of another distance."""
+        return np.inf if self.name == "chebyshev" else self.p
+
     def __call__(self, x: np.ndarray, y: np.ndarray) -> np.ndarray:
         if self.name == "minkowski":
             return _minkowski(x, y, self.p or 1.0)

@@ -172,8 +172,12 @@ def begin_cold(problem: LinearProblem, factor: float) -> Annealed:
 
 
 def top(problem: LinearProblem) -> np.ndarray:
-    """The largest regularisation of annealing, the range of the reduced costs: a few sweeps suffice there."""
-    return np.where(problem.span > 0, problem.span, 1.0)
+    """The largest regularisation of annealing: a few sweeps suffice there.
+
+    It is the range of the reduced costs; where these are 0, the size of the costs, beside which potentials then round.
+    """
+    size = np.maximum(abs(problem.low), abs(problem.high))
+    return np.where(problem.span > 0, problem.span, np.where(size > 0, size, 1.0))
 
 
 # Maximum number of iterations between two checks of the errors.

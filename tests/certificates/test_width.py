@@ -31,3 +31,15 @@ def test_potentials_that_round_too_much_leave_a_wide_interval():
     found = otkit.certify([[-1.0]], f=[1e20])
     assert found.status is not Status.CONVERGED
     assert found.lower < -1.0 <= found.upper
+
+
+@pytest.mark.parametrize("d", [3, 5000])
+@pytest.mark.parametrize("n", [1, 4])
+def test_an_interval_of_rounding_errors_is_not_called_exact(n, d, rng):
+    """Also of one point, which has one plan: its costs are positive, and known to no digit."""
+    x, y = 1e8 + rng.normal(size=(n, d)), 1e8 + rng.normal(size=(5, d))
+    with pytest.warns(otkit.ConvergenceWarning):
+        found = otkit.solve_sample(x, y, metric="cosine")
+    assert found.status is Status.IMPRECISE
+    assert found.value > 0
+    assert found.lower == 0 or found.upper > 1.01 * found.lower

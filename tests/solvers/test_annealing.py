@@ -128,3 +128,15 @@ def test_items_of_a_batch_keep_their_own_arcs(rng):
         one = otkit.solve(C[k], a, b, unbalanced=rho[k], rtol=1e-9)
         np.testing.assert_allclose(found.value[k], one.value, rtol=1e-9)
         np.testing.assert_allclose(found.plan[k], one.plan, atol=1e-7)
+
+
+@pytest.mark.parametrize("unit", [1e-200, 1e-74, 1e-10, 1.0, 1e50])
+@pytest.mark.parametrize("rtol", [1e-3, 1e-8])
+def test_bounds_of_equal_costs_are_in_their_units(unit, rtol, rng):
+    from_one_point = np.zeros(7)
+    from_one_point[3] = 1.0
+    for C, a in ((np.full((7, 5), 3.0), None), (rng.random((7, 5)), from_one_point), (rng.random((1, 5)), None)):
+        found = otkit.solve(C * unit, a, rtol=rtol, strict=True)
+        wanted = (C[3] if a is not None else C[0]).mean() * unit
+        assert found.lower * (1 - 1e-12) <= wanted <= found.upper * (1 + 1e-12)
+        assert found.gap <= rtol * found.upper

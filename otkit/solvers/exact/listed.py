@@ -153,7 +153,9 @@ def added(basis: Basis, costs: Reduced, item: int, rows: np.ndarray, cols: np.nd
 def violating(costs: Reduced, at: Potentials, tolerance: float) -> tuple[np.ndarray, np.ndarray]:
     """Row and column of the arcs of least reduced cost of each row, if it is negative; in row order.
 
-    Logarithms of weights say which points have mass: 0 or −inf. There is one item.
+    Logarithms of weights say which points have mass: 0 or −inf. There is one item. Arcs are listed with costs that may
+    be computed otherwise than in a pass over all. Those whose reduced cost is only negative in the pass are left out:
+    they would not enter the basis, and be found again.
     """
     most, never = _MOST * (costs.n + costs.m), np.full((1, costs.m), np.inf)
     limits = np.full((1, costs.n), tolerance)
@@ -167,4 +169,7 @@ def violating(costs: Reduced, at: Potentials, tolerance: float) -> tuple[np.ndar
     rows, cols = found.row[order], found.col[order]
     kept = np.ones(rows.size, dtype=bool)
     kept[_NEW:] = rows[_NEW:] != rows[:-_NEW]
-    return rows[kept], cols[kept]
+    rows, cols = rows[kept], cols[kept]
+    f, g = to_numpy(at.f)[0], to_numpy(at.g)[0]
+    negative = costs_along(costs, 0, rows, cols) - f[rows] - g[cols] < -tolerance
+    return rows[negative], cols[negative]

@@ -192,7 +192,7 @@ class Exact(Solver[Annealed | Sampled | Pivoted]):
         if isinstance(state, Sampled):
             state = replace(_from_products(problem, state.g, state), status=state.status)
         if not isinstance(state, Pivoted):  # stopped during the descent, while finished items waited for the others
-            cause = Status.MAX_ITER if (state.status == Status.MAX_ITER).any() else Status.STOPPED
+            cause = Status.MAX_ITER if (state.n_iter >= self.max_iter).any() else Status.STOPPED
             state = state.ended(np.flatnonzero(state.status == Status.CONVERGED), cause)
             state = state.whole(problem) if isinstance(state, Approach) else state
             return replace(Annealing().finish(problem, state, errors), tol=np.zeros(problem.items))

@@ -287,6 +287,7 @@ PNG = Image.fromarray(np.random.default_rng(0).integers(0, 255, (40, 40), np.uin
 )
 def test_what_cannot_be_used_is_refused_in_one_line(file, name, content, how, words):
     path = file(name, content)
+    gc.freeze()  # the collection below is of what follows
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         with pytest.raises(UnusableInput) as refusal:

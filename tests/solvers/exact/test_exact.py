@@ -307,6 +307,8 @@ def test_a_wide_plan_ends_the_sweeps_at_once(rng, monkeypatch):
     C = distances(*rng.random((2, 300, 2)), "sqeuclidean")
     result = solve(C, method="exact")
     assert [stage.n_iter for stage in result.stages] == [approach._LOOK]
+    with pytest.warns(otkit.ConvergenceWarning, match="max_iter"):
+        assert solve(C, method="exact", max_iter=approach._LOOK).status is otkit.Status.MAX_ITER
     monkeypatch.setattr(approach, "_SAVED", 1.0)
     longer = solve(C, method="exact")
     assert len(longer.stages) > 1

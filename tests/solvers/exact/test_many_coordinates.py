@@ -1,12 +1,13 @@
+import itertools
 import warnings
 
 import numpy as np
 import pytest
-from strategies import distances
+from strategies import distances, told
 
 import otkit
 from otkit.geometry.costs import UNIT, Cost, cancelled
-from otkit.solvers.exact import small
+from otkit.solvers.exact import small, solver
 
 CASES = [
     ("cosine", 768),
@@ -66,3 +67,24 @@ def test_products_of_matrices_lose_no_more_digits_than_stated(d, rng):
     assert (abs(found - wanted) <= relative * wanted + absolute).all()
     assert relative <= 2.0**-33.9
     assert Cost("euclidean", 2.0, by_products=False).rounding(d, 1.0, 1.0)[0] <= 2 * (d + 7) * UNIT
+
+
+@pytest.mark.parametrize("whole", [True, False], ids=["whole numbers", "normal"])
+@pytest.mark.parametrize("metric", ["euclidean", "sqeuclidean"])
+def test_costs_that_differ_from_those_of_a_pass_end_too(metric, whole, monkeypatch):
+    """Passes multiply matrices, and listed arcs have costs from differences: both round, each in its way."""
+    monkeypatch.setattr(small, "LARGEST", 0)
+    monkeypatch.setattr(solver, "_ALL", 0)
+    monkeypatch.setattr(solver, "_FORMED", 0)
+    for seed in range(8):
+        rng, steps = np.random.default_rng(seed), itertools.count()
+        x, y = rng.normal(size=(5 + seed, 1500)), rng.normal(size=(7, 1500))
+        if whole:
+            x, y = np.rint(3 * x), np.rint(3 * y)
+        a, b = rng.dirichlet(np.ones(5 + seed)), rng.dirichlet(np.ones(7))
+        with told(seed):
+            result = otkit.solve_sample(
+                x, y, a, b, metric=metric, strict=True, callback=lambda _, steps=steps: next(steps) > 200
+            )
+            wanted = otkit.solve(distances(x, y, metric), a, b)
+            assert float(result.value) == pytest.approx(float(wanted.value), rel=1e-12)
