@@ -67,6 +67,7 @@ def divergences(a, C, w, reg, b):
     return (w @ across - otkit.solve(C, b, b, **options).value_dual / 2) / reg
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize("reg", [0.01, 0.1, 1.0])
 @pytest.mark.parametrize("kind", KINDS)
 def test_the_divergence_is_least(kind, reg, rng):
@@ -92,6 +93,7 @@ def test_the_masses_are_known_to_the_tolerance_where_the_blur_is_small(rng):
     np.testing.assert_allclose(loose.masses, tight.masses, atol=1e-4)
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize("tol", [None, 1e-6])
 @pytest.mark.parametrize("reg", [0.01, 0.1, 0.3, 1.0])
 @pytest.mark.parametrize("kind", ["few points", "spikes on a line", "rough images"])
