@@ -160,7 +160,7 @@ def solve_sample(
     """Optimal transport between two clouds of points, whose costs are evaluated tile by tile.
 
     Clouds of up to 256 MiB of pairs keep the entries of the plan in memory between iterations. They keep the costs
-    themselves where the optimum is exact and there are at most 2²⁴ pairs, and with a `reg` where costs of eight
+    themselves where the optimum is exact and at most 2²⁴ pairs have mass, and with a `reg` where costs of eight
     coordinates or more, or of a metric that is not compiled, take at most 64 MiB. Larger ones allocate no n × m array.
 
     Parameters

@@ -198,20 +198,19 @@ def matrix_of(
 
     Arcs of a reduced cost above `limit` are forbidden.
     """
-    given = costs.matrix is not None
-    part = slice(item, item + 1), slice(0, costs.n)
-    base = (to_numpy(costs.base.block(*part)) if given else filled(costs.base.take(np.array([item])).to_numpy()))[0]
+    base = _unreduced(costs, item, rows, cols)
     row, col = to_numpy(costs.row)[item], to_numpy(costs.col)[item]
     span, every = problem.span[item], rows.size == costs.n and cols.size == costs.m
     as_given = every and limit == np.inf and base.flags.c_contiguous
     if as_given and _largest(problem, item) <= _MODERATE * span:
         return Matrix(base, _single(base, span), (row, col))
     out = np.empty((rows.size, cols.size))  # unlike Numba's, in huge pages, so that pivots are faster
+    whole = base.shape == out.shape
 
     def reduce(part: tuple[int, int]) -> None:
         low, high = part
-        if every:
-            starts.reduce_costs(base[low:high], row[low:high], col, costs.transposed, out[low:high])
+        if whole:
+            starts.reduce_costs(base[low:high], row[rows[low:high]], col[cols], costs.transposed, out[low:high])
         else:
             starts.reduce_some(base, rows[low:high], cols, row, col, costs.transposed, out[low:high])
 
@@ -219,6 +218,15 @@ def matrix_of(
     if limit < np.inf:
         out[out > limit] = np.inf
     return Matrix(out, _single(out, min(span, limit)), (np.zeros(rows.size), np.zeros(cols.size)))
+
+
+def _unreduced(costs: Reduced, item: int, rows: np.ndarray, cols: np.ndarray) -> np.ndarray:
+    """The costs of an item as given; where they have to be formed, those between these points alone if they can be."""
+    if costs.matrix is not None:
+        return to_numpy(costs.base.block(slice(item, item + 1), slice(0, costs.n)))[0]
+    if (rows.size, cols.size) == (costs.n, costs.m) or costs.bordered is not None:
+        return filled(costs.base.take(np.array([item])).to_numpy())[0]
+    return filled(costs.base.among(item, rows).T.among(0, cols).T.to_numpy())[0]
 
 
 def _single(C: np.ndarray, span: float) -> np.ndarray:

@@ -55,7 +55,7 @@ from otkit.solvers.sns.solver import SparseNewton
 # Maximum number of entries with which the simplex starts at once: sweeps take as long or longer (16 to 61 ms instead of
 # 12 to 59 ms for 1000 points, in ten families of benchmarks/compare/exact.py).
 _ALL = 2**20
-# Maximum number of costs of points that are formed as a matrix, and of costs on a GPU that are copied to the host.
+# Maximum number of costs between points with mass that are formed as a matrix, and of costs on a GPU that are copied.
 _FORMED, _COPIED = 2**24, 2**18
 # Surcharge of artificial arcs: relative to the final regularisation of sweeps, and to the range of the costs with
 # potentials of the caller, of which no regularisation is known.
@@ -283,9 +283,12 @@ def _feasible(problem: LinearProblem, g: Array) -> tuple[Array, Array] | None:
 
 def has_rows(problem: LinearProblem) -> bool:
     """Whether the costs are a matrix on the host, or few enough to become one, so that the simplex can price rows."""
+    costs = problem.reduced
     if isinstance(problem.geometry.matrix, np.ndarray):
         return True
-    return problem.reduced.n * problem.reduced.m <= (_FORMED if isinstance(problem.a, np.ndarray) else _COPIED)
+    if not isinstance(problem.a, np.ndarray):
+        return costs.n * costs.m <= _COPIED
+    return (costs.n * costs.m if costs.bordered is not None else entries_with_mass(problem)) <= _FORMED
 
 
 def _read(problem: LinearProblem) -> Reduced:

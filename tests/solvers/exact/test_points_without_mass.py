@@ -7,7 +7,7 @@ from strategies import distances
 
 import otkit
 from otkit.problems.linear import LinearProblem
-from otkit.solvers.exact import approach, small, solver
+from otkit.solvers.exact import approach, basis, small, solver
 
 
 @pytest.fixture(autouse=True, params=["warm", "declined"])
@@ -75,6 +75,22 @@ def test_sweeps_read_the_costs_between_points_with_mass(rng, monkeypatch):
     otkit.solve(given, a, b)
     assert {(costs.n, costs.m) for costs in seen} == {((a > 0).sum(), (b > 0).sum())}
     assert seen[0].matrix is not None  # formed once
+
+
+def test_only_costs_between_points_with_mass_are_formed(rng, monkeypatch):
+    formed = []
+    monkeypatch.setattr(
+        basis, "filled", lambda costs, fill=basis.filled: formed.append(costs.n * costs.m) or fill(costs)
+    )
+    given, C, a, b = problem("points", rng)
+    entries = int((a > 0).sum() * (b > 0).sum())
+    for most, expected in ((entries, {entries}), (entries - 1, set())):
+        formed.clear()
+        monkeypatch.setattr(solver, "_FORMED", most)
+        result = otkit.solve(given, a, b)
+        assert set(formed) == expected
+        assert float(result.value) == pytest.approx(ot.emd2(a, b, C), rel=1e-12)
+        assert is_feasible(result, C, a, b)
 
 
 @pytest.mark.parametrize("kind", KINDS)
