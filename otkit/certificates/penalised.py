@@ -35,7 +35,7 @@ def certify_relaxed(problem: LinearProblem, f: Array, g: Array, reg: Array) -> C
         rows, cols = (np.where(empty[:, None], 0.0, v) for v in (rows, cols))
         cost = np.where(empty, 0.0, cost)
     plan = (EntropicPlan(costs, at, problem.kernels),)
-    return _certificate(problem, lower, dual, plan, (cost, rows, cols), missing)
+    return _certificate(problem, lower, dual, plan, (cost, rows, cols), missing, _apart(problem, at))
 
 
 @np.errstate(over="ignore", invalid="ignore")
@@ -101,8 +101,12 @@ def _certificate(
     plan: tuple[Plan, ...],
     costs: tuple[np.ndarray, np.ndarray, np.ndarray],
     missing: np.ndarray,
+    apart: np.ndarray | float = 0.0,
 ) -> Certificate:
-    """The certificate of potentials and a plan, of its reduced cost and marginals; none above where some is missing."""
+    """The certificate of potentials and a plan, of its reduced cost and marginals; none above where some is missing.
+
+    These may belong to plans whose entries differ by the factor ``1 ± apart (B,)``.
+    """
     (cost, rows, cols), idle = costs, problem.idle_penalty
     (a, b, row, col), size = sides(problem), problem.reduced.n + problem.reduced.m
     rho_a, rho_b = (to_numpy(rho) for rho in (problem.penalties.rho_a, problem.penalties.rho_b))
@@ -110,11 +114,12 @@ def _certificate(
     # Rounding of sums of n or m terms. The exact side is scaled to its weights up to `miss`.
     terms = cost + (abs(row) * rows).sum(-1) + (abs(col) * cols).sum(-1)
     miss = _miss(rows, a, rho_a) + _miss(cols, b, rho_b)
-    evaluation, share = _evaluation(problem), 4 * (size + 64) * UNIT + 4 * miss
+    evaluation, share = _evaluation(problem), 4 * (size + 64) * UNIT + 4 * miss + apart
     terms = terms + _penalty_error(rows, a, rho_a, share) + _penalty_error(cols, b, rho_b, share)
     widen = share * terms + evaluation * rows.sum(-1)
     upper = np.where(missing | ~(miss <= 1e-3) | ~(paid < np.inf), np.inf, paid + widen)
     rounding = sum_rounding(size) * idle
+    lower = np.where(problem.asked.non_negative | (problem.low >= 0), np.fmax(lower, 0.0), lower)
     return Certificate(
         lower=lower - rounding + idle,
         upper=upper + rounding + idle,
@@ -124,6 +129,21 @@ def _certificate(
         linear=linear,
         rounding=evaluation + widen,
     )
+
+
+def _apart(problem: LinearProblem, at: Potentials) -> np.ndarray | float:
+    """How far the entries of a plan differ between passes over a grid, relative to them, ``(B,)``; 0 elsewhere.
+
+    Other passes over all pairs take the cost and the marginals from the same entries.
+    """
+    grid = problem.geometry.grid
+    if grid is None:
+        return 0.0
+    # Each of two passes along an axis rounds its sums of a potential and a cost, and its result, which are as large as
+    # potentials where entries matter.
+    _, _, row, col = sides(problem)
+    largest = np.maximum(*(abs(to_numpy(v) + offset).max(-1) for v, offset in ((at.f, row), (at.g, col))))
+    return 6 * len(grid.shape) * UNIT * (largest / to_numpy(at.reg) + 64)
 
 
 def _feasible_relaxed(problem: LinearProblem, g: Array) -> tuple[Array, Array, np.ndarray]:

@@ -52,3 +52,34 @@ def test_with_both_marginals_free_the_optimum_is_no_plan():
     assert found.lower == 0
     assert found.upper == 0
     assert otkit.solve(-C, reg=1.0, unbalanced=0.0).lower == -np.inf
+
+
+@pytest.mark.filterwarnings("ignore::otkit.ConvergenceWarning")
+@pytest.mark.parametrize("reg", [1e-6, 1e-8, 1e-10])
+@pytest.mark.parametrize("seed", range(6))
+def test_bounds_on_a_grid_cover_what_its_passes_round(reg, seed):
+    """At a small reg, entries of the plan have an error of u/reg, and another one in each pass along an axis."""
+    rng, shape = np.random.default_rng(seed), ((7,), (4, 3), (2, 3, 2))[seed % 3]
+    a, b = rng.random((2, *shape)) * (rng.random((2, *shape)) < 0.8)
+    a.flat[0] = b.flat[-1] = 0.5
+    rho, metric = 10.0 ** rng.uniform(-1, 1.5), ("sqeuclidean", "cityblock")[seed % 2]
+    points = np.argwhere(np.ones(shape)).astype(float)
+    exact = otkit.solve_sample(points, points, a.ravel(), b.ravel(), metric=metric, unbalanced=rho, rtol=1e-11)
+    found = otkit.solve_grid(a, b, metric=metric, unbalanced=rho, reg=reg, max_iter=500)
+    assert found.lower <= exact.upper
+    assert found.upper >= exact.lower
+
+
+def test_bounds_on_a_grid_are_wider_by_what_its_passes_round_only():
+    exact = otkit.solve([[0.0, 1.0], [1.0, 0.0]], [1.0, 0.0], [0.5, 0.5], unbalanced=1.0, rtol=1e-12)
+    for reg in (1e-7, 1e-8, 1e-9, 1e-10):
+        found = otkit.solve_grid([1.0, 0.0], [0.5, 0.5], unbalanced=1.0, reg=reg)
+        assert found.lower <= exact.upper
+        assert exact.lower <= found.upper <= exact.upper + 10 * 2.0**-53 / reg
+
+
+@pytest.mark.parametrize("solve", [otkit.solve, lambda C, *given, **options: otkit.solve_grid(*given, **options)])
+def test_no_bound_is_below_zero_where_no_cost_is(solve):
+    for rho in (1e-6, 1e-3):
+        found = solve([[1.0, 3.0], [2.0, 0.0]], [0.5, 0.5], [0.3, 0.9], unbalanced=(rho, np.inf), reg=0.1)
+        assert 0 <= found.lower <= found.upper < np.inf

@@ -190,6 +190,15 @@ def test_a_regularisation_gives_the_cost_of_entropic_plans(measures):
     assert (exact.lower <= result.upper).all()
 
 
+@pytest.mark.parametrize("reg", [1e-4, 1e-2])
+def test_distances_with_a_regularisation_are_in_their_intervals(reg, rng):
+    """A plan that misses its marginals by the tolerance may cost less than the optimum."""
+    clouds = [rng.normal(size=(rng.integers(3, 30), 2)) for _ in range(20)]
+    found = otkit.pairwise(clouds, reg=reg)
+    assert (found.lower <= found.distance).all()
+    assert (found.distance <= found.upper).all()
+
+
 def test_an_interval_of_the_width_that_is_asked_for(rng):
     clouds = rng.random((4, 40, 2))
     found, exact = otkit.pairwise(clouds, rtol=0.1), otkit.pairwise(clouds)
