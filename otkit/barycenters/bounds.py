@@ -20,8 +20,15 @@ def lower_bound(problem: LinearProblem, g: Array, weights: Array) -> np.ndarray:
     """
     if not problem.balanced.all():
         return _penalised(problem, g, weights)
-    f = problem.kernels.c_transform(problem.reduced, g)
-    return _dual(problem, f, g, weights)
+    g = _centred(problem, g, weights)
+    return _dual(problem, problem.kernels.c_transform(problem.reduced, g), g, weights)
+
+
+def _centred(problem: LinearProblem, g: Array, weights: Array) -> Array:
+    """The potentials less their weighted mean, which is then 0 in the costs as given."""
+    xp, size = namespace(g), (*weights.shape, g.shape[-1])
+    mean = xp.sum(weights[:, :, None] * xp.reshape(g + problem.reduced.col, size), axis=1, keepdims=True)
+    return g - xp.reshape(xp.broadcast_to(mean, size), g.shape)
 
 
 def _penalised(problem: LinearProblem, g: Array, weights: Array) -> np.ndarray:
@@ -69,7 +76,7 @@ def excess(problem: LinearProblem, g: Array, weights: Array) -> tuple[np.ndarray
     """
     xp, costs, kernels, b, reg = namespace(g), problem.reduced, problem.kernels, problem.b, problem.reg
     assert reg is not None
-    log_r = xp.full_like(g, -np.log(costs.m))
+    g, log_r = _centred(problem, g, weights), xp.full_like(g, -np.log(costs.m))
     f = kernels.softmin(costs, g, log_r, reg)
     w = to_numpy(weights)
     dual = _dual(problem, f, g, weights)

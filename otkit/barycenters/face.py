@@ -9,8 +9,9 @@ import numpy as np
 
 from otkit import arrays, checks
 from otkit.arrays import Array, from_numpy, namespace, to_numpy
-from otkit.barycenters.fixed import Averages, Averaging, towards
+from otkit.barycenters.fixed import Averages, Averaging
 from otkit.barycenters.free import on_points
+from otkit.barycenters.proofs import towards
 from otkit.barycenters.result import BarycenterResult
 from otkit.barycenters.shares import shares_of
 from otkit.geometry.base import GivenGeometry

@@ -24,6 +24,8 @@ from otkit.solving import Asked, solved
 _RTOL, _UPDATES = 1e-6, 100
 # Reweighted means in an update, where the power of the distance is not 2.
 _STEPS = 8
+# Points at this fraction of the largest distance, or less, have the same weight in them.
+_NEAR = 1e-12
 
 
 @dataclass(frozen=True)
@@ -153,14 +155,18 @@ def centres(result: Result, stacked: Stacked, x: Array, shares: np.ndarray, cost
 
 def _reweighted(x: np.ndarray, y: np.ndarray, mass: np.ndarray, col: np.ndarray, power: float) -> np.ndarray:
     """Points of lower Σ mass·‖x − y‖^power, by means reweighted with ‖x − y‖^(power − 2) (Weiszfeld 1937)."""
-    least = 1e-12 * max(float(np.ptp(y, axis=0).max(initial=0.0)), 1e-300)
+    base = x.copy()
+    base[col] = y  # one of the points of each mean: if these coincide, it is that point without rounding
     for _ in range(_STEPS):
-        distance = np.maximum(np.sqrt(((x[col] - y) ** 2).sum(-1)), least)
-        w = mass * distance ** (power - 2)
+        away = y - x[col]
+        # In units of the furthest point of each mean, squares do not overflow, nor do those that count vanish.
+        reach = np.zeros(len(x))
+        np.maximum.at(reach, col, abs(away).max(-1))
+        away = away / np.where(reach > 0, reach, 1.0)[col, None]
+        w = mass * (_NEAR / np.maximum(np.sqrt((away**2).sum(-1)), _NEAR)) ** (2 - power)
         total = np.bincount(col, w, len(x))
-        sums = np.stack([np.bincount(col, w * v, len(x)) for v in y.T], axis=-1)
-        some = total > 0
-        x = np.where(some[:, None], sums / np.where(some, total, 1.0)[:, None], x)
+        sums = np.stack([np.bincount(col, w * v, len(x)) for v in (y - base[col]).T], axis=-1)
+        x = base + sums / np.where(total > 0, total, 1.0)[:, None]
     return x
 
 

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from otkit import arrays
-from otkit.arrays import Array, from_numpy, namespace, to_numpy
+from otkit.arrays import Array, from_numpy, to_numpy
 from otkit.barycenters.bounds import excess, lower_bound
 from otkit.barycenters.fixed import Averages
 from otkit.geometry.base import GivenGeometry
@@ -149,18 +149,8 @@ class BarycenterResult:
     @cached_property
     def _lower(self) -> np.ndarray:
         assert self._averages is not None
-        low = lower_bound(self.result.problem, self._potentials, self._weights)
+        low = lower_bound(self.result.problem, self._averages.point, self._weights)
         return low.reshape(self._batch) * self._mass
-
-    @property
-    def _potentials(self) -> Array:
-        """Potentials of the columns whose weighted sum is 0."""
-        assert self._averages is not None
-        point, w = self._averages.point, self._weights
-        xp, size = namespace(point), (*w.shape, point.shape[-1])
-        col = self.result.problem.reduced.col
-        mean = xp.sum(w[:, :, None] * xp.reshape(point + col, size), axis=1, keepdims=True)
-        return point - xp.reshape(xp.broadcast_to(mean, size), point.shape)
 
     @property
     def _weights(self) -> Array:
@@ -169,7 +159,8 @@ class BarycenterResult:
     @cached_property
     def _entropic(self) -> tuple[np.ndarray, np.ndarray]:
         """The value of the entropic problem and the bound on its excess."""
-        found = excess(self.result.problem, self._potentials, self._weights)
+        assert self._averages is not None
+        found = excess(self.result.problem, self._averages.point, self._weights)
         return tuple(v.reshape(self._batch) * self._mass for v in found)
 
     @cached_property

@@ -44,6 +44,8 @@ class Measures:
         The operation.
     penalties : Penalties
         The penalties on the marginals of each plan.
+    far : array of bool (G·K,)
+        Which of them are far above the costs: sweeps change the constant in the potentials too slowly then.
     """
 
     costs: Reduced
@@ -52,6 +54,7 @@ class Measures:
     weights: Array
     softmin: Softmin
     penalties: Penalties
+    far: Array
 
 
 class Average(NamedTuple):
@@ -103,11 +106,11 @@ def iterate(of: Measures, at: Potentials, own: Array) -> Average:
         error = xp.where(of.due, xp.maximum(error, miss), error)
     level = xp.reshape(xp.broadcast_to(mean[:, None, :], sums.shape), at.g.shape) - costs.col
     new = keep_b * (raised + xp.reshape(shift, at.g.shape)) - (1 - keep_b) * costs.col
-    if xp.any(of.penalties.coupling() > 0):
+    if xp.any(of.far):
         sent = xp.sum(of.penalties.target(exp(at.log_a), f + costs.row, of.penalties.rho_a), axis=-1)
         received = xp.sum(of.penalties.target(each, new + costs.col, of.penalties.rho_b), axis=-1)
         move = of.penalties.coupling() * finite_or_zero(log(sent) - log(received))
-        new = new - move[:, None]
+        new = xp.where(of.far[:, None], new - move[:, None], new)
     return Average(f, new, keep_b * raised + (1 - keep_b) * level, own, b, error)
 
 
