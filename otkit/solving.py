@@ -195,13 +195,16 @@ def _solved_small(
     """The solution by one compiled pass, of a small problem without special options; None for others."""
     a, b, reg, unbalanced = asked[:4]
     tol, rtol, max_iter = options["tol"], options["rtol"], options["max_iter"]
-    if not (rtol is None and max_iter is None):
+    if max_iter is not None:
         return None
     if reg is not None:
-        return small_entropic.solved(geometry, a, b, reg, unbalanced, tol) if method in ("auto", "sns") else None
-    way, name = (on_line, "univariate") if geometry.convex_on_line else (small_exact, "exact")
-    plain = method in ("auto", name) and tol is None and unbalanced is None
-    return way.solved(geometry, a, b) if plain else None
+        entropic = rtol is None and method in ("auto", "sns")
+        return small_entropic.solved(geometry, a, b, reg, unbalanced, tol) if entropic else None
+    if tol is not None or unbalanced is not None:
+        return None
+    if geometry.convex_on_line:
+        return on_line.solved(geometry, a, b) if rtol is None and method in ("auto", "univariate") else None
+    return small_exact.solved(geometry, a, b, rtol) if method in ("auto", "exact") else None
 
 
 def at_once(cost: Cost, method: str | Solver[Any], options: dict[str, Any], exact: bool, balanced: bool, d: int) -> int:

@@ -15,7 +15,7 @@ N, M = 420, 300
 CALLS = {
     "counted": {"reg": 0.01, "method": otkit.Sinkhorn(n_iters=20)},
     "converged": {"reg": 0.1, "tol": 1e-12},
-    "interval": {"rtol": 1e-2},
+    "interval": {"rtol": 1e-2, "method": "annealing"},
     "penalised": {"unbalanced": 0.2, "rtol": 1e-2, "method": "annealing"},
 }
 

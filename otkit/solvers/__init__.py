@@ -19,7 +19,7 @@ from otkit.solvers.annealing import Annealing
 from otkit.solvers.base import Solver, run
 from otkit.solvers.exact import products
 from otkit.solvers.exact.outliers import has_outliers
-from otkit.solvers.exact.solver import Exact
+from otkit.solvers.exact.solver import Exact, has_rows
 from otkit.solvers.frank_wolfe import FrankWolfe
 from otkit.solvers.grid.flow import GridFlow
 from otkit.solvers.grid.solver import CoarseToFine
@@ -92,19 +92,20 @@ def choose_solver(problem: LinearProblem, method: str | Solver[Any], bounded: bo
     no `reg`, a grid, powers up to 2      `CoarseToFine`
     no `reg`, a grid, higher powers       `Annealing`
     no `reg`, else                        `Exact`
-    the same, an interval is enough       `Annealing`
+    the same, an interval is enough,      `Annealing`
+    and the costs are no matrix on the
+    host, or processes share them
     the same, some costs are outliers     `Exact`
-    shared by processes, an interval      `Annealing`
-    is enough
     ====================================  ================
 
     Many points are more than 2²⁴ pairs, in up to three dimensions. Their solution is exact up to 2¹⁸ points with mass
     on the larger side, and beyond accurate to 1 %, unless `rtol` says otherwise. Where marginals are penalised, the
     solution is accurate to 1e-6 by default.
 
-    ``bounded`` says that an interval is enough. Costs that are far larger than the others are more than annealing can
-    resolve. They are no difficulty for the exact method up to 2²⁴ arcs. Of small grids, and of grids with mass in few
-    cells, the cells are points here.
+    ``bounded`` says that an interval is enough. Where costs are a matrix on the host, or few enough to become one, the
+    exact method takes a third to a thirtieth of the time of annealing to 10 % (29 families of 300 and 1000 points).
+    Costs that are far larger than the others are more than annealing can resolve. They are no difficulty for the exact
+    method up to 2²⁴ arcs. Of small grids, and of grids with mass in few cells, the cells are points here.
 
     Raises
     ------
@@ -174,7 +175,8 @@ def _chosen(problem: LinearProblem, bounded: bool) -> str | Solver[Any]:
         return "univariate"
     if searches(problem.geometry) and _has_scales(problem):
         return Multiscale(rtol=None if _with_mass(problem.a, problem.b) <= _EXACT else _RTOL)
-    return "annealing" if bounded and not (has_outliers(problem) or products.applies(problem)) else "exact"
+    exact = has_rows(problem) or has_outliers(problem) or products.applies(problem)
+    return "annealing" if bounded and not exact else "exact"
 
 
 def in_scales(geometry: GivenGeometry, method: str | Solver[Any], reg: Any = None, unbalanced: Any = None) -> bool:

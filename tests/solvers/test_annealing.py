@@ -54,13 +54,12 @@ def test_a_warm_start_is_used():
 def test_batches_are_certified_item_by_item():
     rng = np.random.default_rng(0)
     x, y = rng.random((4, 30, 2)), rng.random((4, 20, 2))
-    found = otkit.wasserstein(x, y, rtol=1e-3)
-    assert found.result.method == "annealing"
+    found = otkit.solve_sample(x, y, metric="sqeuclidean", rtol=1e-3, method="annealing")
     assert found.converged.all()
     for k in range(4):
-        one = otkit.wasserstein(x[k], y[k], rtol=1e-3)
-        assert found.distance[k] == pytest.approx(one.distance, rel=1e-12)
-        assert found.result.n_iter[k] == one.result.n_iter
+        one = otkit.solve_sample(x[k], y[k], metric="sqeuclidean", rtol=1e-3, method="annealing")
+        assert float(found.value[k]) == pytest.approx(float(one.value), rel=1e-12)
+        assert found.n_iter[k] == one.n_iter
 
 
 def test_the_bounds_are_the_best_of_all_certificates():

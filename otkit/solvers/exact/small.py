@@ -71,19 +71,24 @@ def largest(cost: Cost, d: int) -> int:
     return LARGEST if isinstance(cost.ground, str) and not on_line else 0
 
 
-def solved(geometry: GivenGeometry, a: Any, b: Any) -> Result | None:
+def solved(geometry: GivenGeometry, a: Any, b: Any, rtol: float | None = None) -> Result | None:
     """The solution of an exact problem; None where the general way must look."""
+    if rtol is not None and not (isinstance(rtol, float) and 0 < rtol < 1):
+        return None
     asked = small.read(geometry, a, b, _largest(a, b))
-    return None if asked is None else solved_as_read(asked)
+    return None if asked is None else solved_as_read(asked, rtol)
 
 
-def solved_as_read(asked: small.Read) -> Result | None:
+def solved_as_read(asked: small.Read, rtol: float | None = None) -> Result | None:
     """The solution of a problem as the pass reads it; None where the general way must look."""
     found = _run(asked)
     if not small.all_solved(asked, found.num, found.info):
         return None
-    passed = small.Passed.by(asked, found.num, found.info, found.vectors)
-    return small.result_of(passed, "exact", later(_outcome, found, asked.flat.n, asked.flat.m), found.num[0, t.VALUE])
+    lower, upper = found.num[:, t.LOWER], found.num[:, t.UPPER]
+    if rtol is not None and not (upper - lower <= rtol * abs(upper)).all():
+        return None
+    passed, size = small.Passed.by(asked, found.num, found.info, found.vectors), (asked.flat.n, asked.flat.m)
+    return small.result_of(passed, "exact", later(_outcome, found, *size, rtol), found.num[0, t.VALUE])
 
 
 def _largest(a: Any, b: Any) -> int:
@@ -129,7 +134,7 @@ def _run(asked: small.Read) -> _Solved:
     return found
 
 
-def _outcome(found: _Solved, n: int, m: int) -> Outcome:
+def _outcome(found: _Solved, n: int, m: int, rtol: float | None) -> Outcome:
     """The outcome of the pass, as `Exact.finish` makes it."""
     items, num = len(found.num), found.num
     return made(
@@ -141,7 +146,7 @@ def _outcome(found: _Solved, n: int, m: int) -> Outcome:
         certificate=later(_certificate, found, n, m),
         status=small.converged(items),
         error=num[:, t.ERROR],
-        tol=small.ZERO if items == 1 else np.zeros(items),
+        tol=small.ZERO if items == 1 and rtol is None else np.full(items, rtol or 0.0),
         n_iter=found.info[:, t.PIVOTS],
         errors=small.ZERO[None] if items == 1 else np.zeros((1, items)),
         stages=(),

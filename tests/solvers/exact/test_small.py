@@ -307,6 +307,19 @@ def test_options_are_checked_as_ever():
             otkit.solve(np.eye(3), **{option: 0})
 
 
+@pytest.mark.parametrize("batch", [(), (3,)])
+def test_an_interval_that_is_wide_enough_takes_the_compiled_pass(monkeypatch, batch, rng):
+    C = rng.random((*batch, 12, 9))
+    exact = otkit.solve(C)
+    for rtol, expected in ((0.1, True), (1e-9, True), (1e-30, False)):
+        result, compiled = taken(monkeypatch, lambda rtol=rtol: otkit.solve(C, rtol=rtol))
+        assert np.all(result.converged)
+        np.testing.assert_allclose(result.value, exact.value, rtol=1e-13)
+        assert compiled == expected
+        assert result.method == "exact"
+        assert np.all(np.asarray(result.tol) == rtol)
+
+
 @pytest.mark.parametrize("value", [np.inf, -np.inf, np.nan])
 @pytest.mark.parametrize("metric", ["sqeuclidean", "euclidean", "cityblock", "cosine"])
 def test_points_that_are_not_finite_are_refused_in_words(value, metric):
