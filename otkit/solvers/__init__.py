@@ -175,8 +175,9 @@ def _chosen(problem: LinearProblem, bounded: bool) -> str | Solver[Any]:
         return "univariate"
     if searches(problem.geometry) and _has_scales(problem):
         return Multiscale(rtol=None if _with_mass(problem.a, problem.b) <= _EXACT else _RTOL)
-    exact = has_rows(problem) or has_outliers(problem) or products.applies(problem)
-    return "annealing" if bounded and not exact else "exact"
+    if not bounded or (isinstance(problem.a, np.ndarray) and has_rows(problem)):
+        return "exact"
+    return "exact" if has_outliers(problem) or products.applies(problem) else "annealing"
 
 
 def in_scales(geometry: GivenGeometry, method: str | Solver[Any], reg: Any = None, unbalanced: Any = None) -> bool:
