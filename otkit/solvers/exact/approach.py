@@ -21,7 +21,7 @@ from otkit.problems.linear import LinearProblem
 from otkit.results.outcome import Status
 from otkit.solvers import descent
 from otkit.solvers.descent import Annealed
-from otkit.solvers.exact.basis import entries_with_mass, matrix_of
+from otkit.solvers.exact.basis import between, entries_with_mass
 
 # The rule below was chosen on the families that benchmarks/suite/families.py calls tuned, with 1000 to 4000 points, by
 # the time of whole solves; benchmarks/compare/families.py measures it on others.
@@ -106,8 +106,7 @@ def _core(problem: LinearProblem) -> tuple[LinearProblem, np.ndarray, np.ndarray
         return problem, rows, cols
     a, b = to_numpy(problem.a), to_numpy(problem.b)
     rows, cols = np.flatnonzero(a[0]), np.flatnonzero(b[0])
-    matrix = matrix_of(problem, costs.to_numpy(), 0, rows, cols)
-    dense = Dense(matrix.C[None])
+    dense = Dense(between(costs.to_numpy(), 0, rows, cols)[None])
     core = replace(
         problem,
         geometry=dense,

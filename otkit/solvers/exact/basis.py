@@ -199,25 +199,38 @@ def matrix_of(
     Arcs of a reduced cost above `limit` are forbidden.
     """
     base = _unreduced(costs, item, rows, cols)
-    row, col = to_numpy(costs.row)[item], to_numpy(costs.col)[item]
     span, every = problem.span[item], rows.size == costs.n and cols.size == costs.m
     as_given = every and limit == np.inf and base.flags.c_contiguous
     if as_given and _largest(problem, item) <= _MODERATE * span:
-        return Matrix(base, _single(base, span), (row, col))
+        return Matrix(base, _single(base, span), (to_numpy(costs.row)[item], to_numpy(costs.col)[item]))
+    out = _reduced(base, costs, item, rows, cols)
+    if limit < np.inf:
+        out[out > limit] = np.inf
+    return Matrix(out, _single(out, min(span, limit)), (np.zeros(rows.size), np.zeros(cols.size)))
+
+
+def between(costs: Reduced, item: int, rows: np.ndarray, cols: np.ndarray) -> np.ndarray:
+    """A copy of the reduced costs between these points, in row order."""
+    return _reduced(_unreduced(costs, item, rows, cols), costs, item, rows, cols)
+
+
+def _reduced(base: np.ndarray, costs: Reduced, item: int, rows: np.ndarray, cols: np.ndarray) -> np.ndarray:
+    """The reduced costs between these points, from those as given of all points or of these."""
+    row, col = to_numpy(costs.row)[item], to_numpy(costs.col)[item]
     out = np.empty((rows.size, cols.size))  # unlike Numba's, in huge pages, so that pivots are faster
     whole = base.shape == out.shape
+    if whole:
+        row, col = row[rows], col[cols]
 
     def reduce(part: tuple[int, int]) -> None:
         low, high = part
         if whole:
-            starts.reduce_costs(base[low:high], row[rows[low:high]], col[cols], costs.transposed, out[low:high])
+            starts.reduce_costs(base[low:high], row[low:high], col, costs.transposed, out[low:high])
         else:
             starts.reduce_some(base, rows[low:high], cols, row, col, costs.transposed, out[low:high])
 
     threads.each(reduce, _parts(rows.size), out.size)
-    if limit < np.inf:
-        out[out > limit] = np.inf
-    return Matrix(out, _single(out, min(span, limit)), (np.zeros(rows.size), np.zeros(cols.size)))
+    return out
 
 
 def _unreduced(costs: Reduced, item: int, rows: np.ndarray, cols: np.ndarray) -> np.ndarray:
