@@ -379,7 +379,8 @@ def _was_single(w: Array) -> bool:
 
 def positive(value: float | None, name: str, *, below: float = math.inf) -> None:
     """Require an option to be a positive number, less than `below`."""
-    if value is not None and not (isinstance(value, (int, float, np.number)) and 0 < value < below):
+    number = isinstance(value, (int, float, np.number)) and not isinstance(value, bool)
+    if value is not None and not (number and 0 < value < below):
         limit = "" if below == math.inf else f" and below {below:g}"
         raise ValueError(f"{name} must be a positive number{limit}, got {value!r}")
 

@@ -13,6 +13,15 @@ from otkit.arrays import is_scipy_sparse
 from otkit.geometry.base import GivenGeometry
 
 
+def _diagonals(C: Any) -> Any:
+    """The entries of stored diagonals, also those that are 0, which SciPy's conversion drops."""
+    from scipy.sparse import coo_array
+
+    row = np.arange(C.data.shape[1]) - C.offsets[:, None]
+    at, col = np.nonzero((row >= 0) & (row < C.shape[0]) & (np.arange(row.shape[1]) < C.shape[1]))
+    return coo_array((C.data[at, col], (row[at, col], col)), shape=C.shape)
+
+
 @dataclass(frozen=True, eq=False)
 class StoredArcs(GivenGeometry):
     """The costs of listed arcs, in row order. The matrix, which is infinite elsewhere, is never formed as a whole.
@@ -43,7 +52,7 @@ class StoredArcs(GivenGeometry):
             raise ValueError(f"sparse C must have shape (n, m), got shape {tuple(C.shape)}; pass one matrix at a time")
         from scipy.sparse import csr_array
 
-        given = C.tocoo()
+        given = _diagonals(C) if C.format == "dia" else C.tocoo()
         cost = checks.as_array(given.data, "C")
         cost = cost if cost.dtype == np.float32 else cost.astype(np.float64, copy=False)
         rows = csr_array((cost, (given.row, given.col)), shape=C.shape)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from concurrent.futures import Executor
+from os import PathLike
 from pathlib import Path
 from typing import Any
 
@@ -191,7 +192,7 @@ def _check_uses(neighbours: int | None, folder: Any, block: tuple[int, int] | No
     """Check the options that say which pairs are solved and where they are kept."""
     if neighbours is not None:
         most = layout.rows - 1 if layout.cols is None else layout.cols
-        if not isinstance(neighbours, (int, np.integer)) or not 1 <= neighbours <= most:
+        if not _is_whole(neighbours) or not 1 <= neighbours <= most:
             raise ValueError(
                 f"neighbours must be a whole number from 1 to {most}, got {neighbours!r}; leave it out for all"
             )
@@ -200,9 +201,21 @@ def _check_uses(neighbours: int | None, folder: Any, block: tuple[int, int] | No
     if block is not None:
         if folder is None:
             raise ValueError("block= is a share of the work for a folder; pass folder=")
-        if len(block) != 2 or not 1 <= block[0] <= block[1]:
+        pair = isinstance(block, (tuple, list)) and len(block) == 2 and all(map(_is_whole, block))
+        if not pair or not 1 <= block[0] <= block[1]:
             raise ValueError(f"block must be (i, N) with 1 ≤ i ≤ N, got {block!r}; (1, N) is the first share")
-    if folder is not None and cost.called:
+    if folder is not None:
+        _check_folder(folder, cost)
+
+
+def _is_whole(x: Any) -> bool:
+    return isinstance(x, (int, np.integer)) and not isinstance(x, bool)
+
+
+def _check_folder(folder: Any, cost: Cost) -> None:
+    if not isinstance(folder, (str, PathLike)) or not str(folder):
+        raise TypeError(f"folder must be the name of a folder, got {folder!r}; pass a path, or leave it out")
+    if cost.called:
         raise ValueError(
             "folder= needs a metric with a name, which identifies its answers, got a callable; drop folder="
         )

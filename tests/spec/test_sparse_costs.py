@@ -82,6 +82,16 @@ def test_regularised_problems_are_those_of_the_dense_matrix(seed, unbalanced):
         assert_allclose(gradient.reg, other.reg, rtol=1e-5, atol=1e-6)
 
 
+@pytest.mark.parametrize(("n", "m"), [(5, 5), (4, 6), (7, 4)])
+def test_zeros_on_stored_diagonals_are_arcs_of_cost_0(rng, n, m):
+    given = sp.dia_array((rng.integers(0, 3, (3, m)).astype(float), [0, 2, -1]), shape=(n, m))
+    arcs = np.isin(np.arange(m) - np.arange(n)[:, None], given.offsets)
+    C, flow = np.where(arcs, given.toarray(), INF), rng.random((n, m)) * arcs
+    assert (C == 0).any()
+    a, b = flow.sum(1), flow.sum(0)
+    assert_allclose(otkit.solve(given, a, b).value, optimum(C, a, b), rtol=1e-9)
+
+
 def test_stored_zeros_are_arcs_of_cost_0_and_duplicates_add_up():
     zeros = sp.coo_array(([0.0, 0.0, 3.0], ([0, 1, 0], [0, 1, 1])), shape=(2, 2))
     assert float(otkit.solve(zeros).value) == 0
