@@ -15,6 +15,8 @@ from otkit.arrays import Array
 
 # Unit roundoffs, the largest relative errors of rounding to a type.
 _DOUBLE, _SINGLE = (float(np.finfo(dtype).eps) / 2 for dtype in (np.float64, np.float32))
+# The least regularisation, whose reciprocal is finite.
+SMALLEST = float(np.finfo(np.float64).tiny)
 
 # Coordinates for which sums over many of them do not overflow.
 _LARGEST = 1e300
@@ -306,6 +308,8 @@ def regularisation(reg: Any) -> np.ndarray:
             raise ValueError("reg must be positive, got 0; for the unregularised problem pass reg=None")
         worst = reg[~((reg > 0) & np.isfinite(reg))].flat[0]
         raise ValueError(f"reg must be positive and finite, in units of the cost, got {worst:g}; try 0.01 * C.max()")
+    if (reg < SMALLEST).any():
+        raise ValueError(f"reg must be at least {SMALLEST:.3g}, a normal number, got {reg.min():g}; scale the costs up")
     return reg
 
 

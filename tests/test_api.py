@@ -125,6 +125,10 @@ BAD = {
         r"broadcast to the batch \(\) .* got \(3,\)",
     ),
     "no callback": (lambda C: otkit.solve(C, reg=1, callback=3), "callback must be a function of a Progress, got 3"),
+    "a reg without a reciprocal": (
+        lambda C: otkit.solve(C, reg=1e-310),
+        "reg must be at least 2.23e-308, .* got 1e-310",
+    ),
     "no factor": (
         lambda C: otkit.solve(C, reg=1, method=otkit.Sinkhorn(factor="4")),
         "factor must be above 1, got '4'",

@@ -122,7 +122,8 @@ def _product(like: Potentials, a: np.ndarray, b: np.ndarray, share: np.ndarray, 
     xp = namespace(like.f)
     total = np.maximum(np.maximum(a.sum(-1), b.sum(-1)), np.finfo(float).tiny)
     log_a, log_b = (arrays.log(from_numpy(w, like.f)) for w in (a * share[:, None], b / total[:, None]))
-    reg = from_numpy(_PRODUCT * (1 + span), like.f)
+    with np.errstate(over="ignore"):  # no cost counts where it is infinite
+        reg = from_numpy(_PRODUCT * (1 + span), like.f)
     return Potentials(xp.zeros_like(like.f), xp.zeros_like(like.g), log_a, log_b, reg)
 
 

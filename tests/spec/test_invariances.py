@@ -1,6 +1,7 @@
 """What must not change, and what must change along."""
 
 import numpy as np
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from strategies import random_case
@@ -30,6 +31,17 @@ def test_scaling_costs_and_reg_scales_the_answer(seed, exponent):
     np.testing.assert_array_equal(one.f * scale, other.f)
     np.testing.assert_allclose(one.value * scale, other.value, rtol=1e-12)
     assert one.n_iter == other.n_iter
+
+
+@pytest.mark.parametrize("exponent", [-1000, 1015])
+@pytest.mark.parametrize("n", [7, 150])
+def test_costs_near_the_smallest_and_largest_numbers(rng, n, exponent):
+    C, scale = rng.random((n, n + 2)), 2.0**exponent
+    for options in ({}, {"time_limit": 60.0}):
+        one, other = (otkit.solve(C * by, reg=0.01 * by, tol=TOL, **options) for by in (1.0, scale))
+        close(other.plan, one.plan, 1 / n**2)
+        for name in ("value", "lower", "upper"):
+            np.testing.assert_allclose(getattr(other, name) / scale, getattr(one, name), rtol=1e-8)
 
 
 @given(seeds, st.sampled_from([1e-8, 3.0, 1e8]))

@@ -57,7 +57,8 @@ class _Solved(NamedTuple):
 def solved(geometry: GivenGeometry, a: Any, b: Any, reg: Any, unbalanced: Any, tol: float | None) -> Result | None:
     """The solution of an entropic problem with exact marginals; None where the general way must look."""
     checks.positive(tol, "tol")
-    reg_of = np.asarray(reg) if isinstance(reg, float) and 0 < reg < np.inf else checks.regularisation(reg)
+    plain = isinstance(reg, float) and checks.SMALLEST <= reg < np.inf
+    reg_of = np.asarray(reg) if plain else checks.regularisation(reg)
     exact = None if unbalanced is None else _are_exact(*given_penalties(unbalanced))
     if exact is not None and not exact.any():
         return None
