@@ -15,11 +15,8 @@ from otkit.arrays import Array
 
 # Unit roundoffs, the largest relative errors of rounding to a type.
 _DOUBLE, _SINGLE = (float(np.finfo(dtype).eps) / 2 for dtype in (np.float64, np.float32))
-# The least regularisation, whose reciprocal is finite.
-SMALLEST = float(np.finfo(np.float64).tiny)
-
-# Coordinates for which sums over many of them do not overflow.
-_LARGEST = 1e300
+SMALLEST = float(np.finfo(np.float64).tiny)  # the least regularisation, whose reciprocal is finite
+_LARGEST = 1e300  # coordinates for which sums over many of them do not overflow
 
 
 def as_array(x: Any, name: str, like: Any = None) -> Array:

@@ -348,7 +348,7 @@ def _rtol_of_power(rtol: float, p: float) -> float:
 
 def _to_rtol(solver: Solver[Any], rtol: float | None, p: float) -> Solver[Any]:
     """The solver that stops on the distance: upper^(1/p) − lower^(1/p) ≤ rtol·upper^(1/p), or at rounding errors."""
-    if rtol is None or not isinstance(solver, (Annealing, CoarseToFine, Exact, Multiscale)):
+    if rtol is None or not isinstance(solver, (Annealing, CoarseToFine, Exact, Multiscale, Univariate)):
         return solver
     return replace(solver, rtol=_rtol_of_power(rtol, p))
 

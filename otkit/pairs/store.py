@@ -144,6 +144,10 @@ class Folder:
         file = path / "question.json"
         if path.is_file() or (path.is_dir() and not file.exists() and any(path.iterdir())):
             raise ValueError(f"{path} is not a folder of pairwise answers; give the name of a new folder")
+        if not path.parent.is_dir():
+            raise FileNotFoundError(
+                f"folder {path} must be in a folder that exists, got no {path.parent}; make it first"
+            )
         path.mkdir(exist_ok=True)
         asked = _read(path) if file.exists() else None
         if asked is not None and asked.same(question):

@@ -33,6 +33,12 @@ class Univariate(Solver[State]):
 
     The value takes two sorts. The plan, the potentials and the bounds are computed when asked for.
 
+    Parameters
+    ----------
+    rtol : float, optional
+        Width of the interval, relative to its upper end, up to which an item counts as converged, as for `Exact`. It
+        does not change the answer.
+
     Notes
     -----
     Santambrogio (2015), Theorem 2.9; on the circle Delon, Salomon & Sobolevski (2010). The potentials come from the
@@ -48,12 +54,12 @@ class Univariate(Solver[State]):
     array(20.)
     """
 
+    rtol: float | None = None
     name = "univariate"
     max_iter = 1
     refuses: ClassVar[Mapping[str, str]] = {
         "init": "the solution is one sort, which potentials cannot speed up; drop init=",
         "tol": "rtol= bounds the unregularised answer; this one is exact, drop tol=",
-        "rtol": "it is exact; drop rtol=",
         "max_iter": "it takes no iterations; drop max_iter=",
     }
 
@@ -65,18 +71,18 @@ class Univariate(Solver[State]):
 
     def finish(self, problem: LinearProblem, state: State, errors: np.ndarray) -> Outcome:
         solution = Solution(problem)
-        if not solution.is_narrow:
+        if not solution.is_narrow(self.rtol):
             bounds = solution.bounds.lower, solution.bounds.upper
-            wide = ~precise(problem, *bounds)
+            wide = ~precise(problem, *bounds, self.rtol)
             if problem.reduced.n * problem.reduced.m <= MOST:
                 reduced = _reduced(problem)
-                if wide.any() or not precise(reduced, *bounds).all():  # far points, beside which masses round
-                    return _restored(run(reduced, Exact()), reduced.reduced)
+                if wide.any() or not precise(reduced, *bounds, self.rtol).all():  # far points: masses round beside them
+                    return _restored(run(reduced, Exact(rtol=self.rtol)), reduced.reduced)
             state = state.ended(np.flatnonzero(wide), Status.IMPRECISE)
-        return outcome_of(solution, state.status, errors)
+        return outcome_of(solution, state.status, errors, self.rtol)
 
 
-def outcome_of(solution: Solution, status: np.ndarray, errors: np.ndarray) -> Outcome:
+def outcome_of(solution: Solution, status: np.ndarray, errors: np.ndarray, rtol: float | None = None) -> Outcome:
     """The outcome of a solution: only what is read is computed."""
     items = solution.problem.items
     return made(
@@ -88,7 +94,7 @@ def outcome_of(solution: Solution, status: np.ndarray, errors: np.ndarray) -> Ou
         certificate=later(_certificate, solution),
         status=status,
         error=later(_error, solution),
-        tol=np.zeros(items),
+        tol=np.full(items, rtol or 0.0),
         n_iter=np.zeros(items, dtype=np.int64),
         errors=errors,
         stages=(),
@@ -177,9 +183,8 @@ class Solution:
         paid(both, w, sides[0][0].shape[1], self.metric.power, linear, defect)
         return linear, defect
 
-    @property
-    def is_narrow(self) -> bool:
-        """Whether `bounds` are known to be precise before they are computed, on a line.
+    def is_narrow(self, rtol: float | None) -> bool:
+        """Whether `bounds` are known to be precise, to `rtol`, before they are computed, on a line.
 
         Twice what `widened` adds covers the rounding of this bound.
         """
@@ -191,7 +196,7 @@ class Solution:
         sums = sum_rounding(points)
         of_cost = (points * UNIT + sums + 2 * relative) * linear
         width = 2 * (of_cost + 3 * defect * span + 2 * absolute)
-        return bool((width <= exactness(self.metric.power)[0] * linear).all())
+        return bool((width <= (rtol or exactness(self.metric.power)[0]) * linear).all())
 
     @cached_property
     def bounds(self) -> Certificate:

@@ -289,6 +289,7 @@ TINY = 1e-200 * np.eye(2)
         ([np.eye(2)] * 2, {"block": 3, "folder": "f"}, ValueError, r"block must be \(i, N\)"),
         ([np.eye(2)] * 2, {"block": (0.5, 2), "folder": "f"}, ValueError, r"block must be \(i, N\)"),
         ([np.eye(2)] * 2, {"folder": 5}, TypeError, "folder must be the name of a folder, got 5"),
+        ([np.eye(2)] * 2, {"folder": "a/b"}, FileNotFoundError, "must be in a folder that exists, got no a; make it"),
         ([np.eye(2)] * 2, {"folder": ""}, TypeError, "folder must be the name of a folder, got ''"),
         ([np.eye(2)] * 2, {"neighbours": True}, ValueError, "neighbours must be a whole number from 1 to 1, got True"),
         ([np.eye(2)] * 2, {"neighbours": 2}, ValueError, "neighbours must be a whole number from 1 to 1, got 2"),

@@ -159,3 +159,12 @@ def test_concave_costs_are_not_sorted():
     assert result.value == pytest.approx(2**0.5 / 2)
     with pytest.raises(ValueError, match="one dimension and a convex cost"):
         otkit.solve_sample(x, y, metric=("power", 0.5), method="univariate")
+
+
+@pytest.mark.parametrize("options", [{}, {"metric": "euclidean", "period": 5.0}], ids=["line", "circle"])
+@pytest.mark.parametrize("method", ["auto", "univariate"])
+def test_an_rtol_is_what_the_interval_is_held_to(options, method):
+    result = otkit.solve_sample([[0.0], [2.0]], [[1.0], [4.0]], method=method, rtol=1e-2, **options)
+    assert result.method == "univariate"
+    assert result.converged
+    assert float(result.outcome.tol[0]) == 1e-2

@@ -59,8 +59,6 @@ def test_no_floating_point_error_reaches_the_caller(asked, kind, rng):
     a[3], b[2] = 0.0, 1e-200
     a, b = a / a.sum(), b / b.sum()
     C, options = rng.random((20, 22)), dict(ASKED[asked])
-    if kind == "line":
-        options.pop("rtol", None)  # does not apply: sorting is exact
     if kind == "forbidden":
         C[rng.random(C.shape) < 0.2] = np.inf
     if kind == "tiny units":

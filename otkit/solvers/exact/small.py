@@ -34,9 +34,8 @@ LARGEST = 2**19
 # So many times more where these are between points with mass: the other entries are only read by the proof. Where they
 # are four times as many, the general way reads them more often, so that up to _BEYOND more may have mass.
 _IDLE, _BEYOND = 8, 1.375
-# Maximum number of entries of a problem that is solved without compilation: in up to 0.3 s, about as long as loading
-# compiled kernels takes.
-_FEW = 2**13
+# Maximum number of entries of a problem that is solved without compilation: about as long as loading compiled kernels.
+_FEW = 40_000
 _uncompiled = ContextVar("uncompiled", default=False)
 
 
