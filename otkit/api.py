@@ -77,8 +77,8 @@ def solve(
         With a `reg`: tolerance on `Result.error`; 1e-6 in float64 and 1e-4 in float32 by default. For exact marginals
         the error is ‖P1 − a‖₁ + ‖Pᵀ1 − b‖₁ relative to the mass.
     rtol : float, optional
-        Without a `reg`: stop when ``upper − lower ≤ rtol·|upper|``. By default the solution is exact, and with KL
-        penalties accurate to 1e-6.
+        Without a `reg`: stop when ``upper − lower ≤ rtol·|upper|``, or at 1e-9 of the costs, where those of both signs
+        cancel. By default the solution is exact, and with KL penalties accurate to 1e-6.
     max_iter : int, optional
         Maximum number of iterations over all stages, 10,000 by default. For the exact method: of iterations and pivots
         together, 10 million by default.

@@ -32,7 +32,7 @@ def read_numpy(data: bytes, how: Reading) -> np.ndarray | Table:
     Raises
     ------
     UnusableInput
-        If the array is not there, or holds Python objects.
+        If the array is not there, or is none, or holds Python objects.
     """
     loaded = _without_pickle(lambda: np.load(io.BytesIO(data), allow_pickle=False))
     if isinstance(loaded, np.ndarray):
@@ -55,8 +55,8 @@ def _without_pickle(load: Callable[[], _T]) -> _T:
         if "pickle" not in str(error):
             raise
         raise UnusableInput(
-            "holds Python objects, which may run code and are never loaded; save numbers, as numpy.save(path,"
-            " x.astype(float))"
+            "is no array, or holds Python objects, which may run code and are never loaded; save numbers, as"
+            " numpy.save(path, x.astype(float))"
         ) from None
 
 

@@ -24,14 +24,18 @@ def read_image(data: bytes) -> np.ndarray:
     Raises
     ------
     UnusableInput
-        If there are several pages.
+        If there are several pages, or it is no image.
     """
-    from PIL import Image
+    from PIL import Image, UnidentifiedImageError
 
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # otkit has its own limit on size
         # No other formats: some of Pillow's run programs.
-        image = Image.open(io.BytesIO(data), formats=("PNG", "JPEG", "TIFF", "BMP", "PPM", "WEBP"))
+        formats = ("PNG", "JPEG", "TIFF", "BMP", "PPM", "WEBP")
+        try:
+            image = Image.open(io.BytesIO(data), formats=formats)
+        except UnidentifiedImageError:
+            raise UnusableInput(f"cannot be read as an image in {', '.join(formats)}; save it in one of them") from None
     with image:
         pages = getattr(image, "n_frames", 1)
         if pages > 1 and image.format != "MPO":  # a photograph with previews of itself

@@ -230,7 +230,8 @@ PNG = Image.fromarray(np.random.default_rng(0).integers(0, 255, (40, 40), np.uin
     [
         ("a.npy", b"", {}, "cannot be read"),
         ("a.npz", b"", {}, "cannot be read"),
-        ("a.png", b"", {}, "cannot be read"),
+        ("a.png", b"", {}, "a.png: cannot be read as an image in PNG, JPEG, TIFF, BMP, PPM, WEBP; save"),
+        ("a.npy", b"0123456789", {}, "is no array, or holds Python objects"),
         ("a.jpg", b"\xff\xd8\xff", {}, "cannot be read"),
         ("a.csv", b"", {}, "empty"),
         ("a.csv", "\n\n", {}, "empty"),
